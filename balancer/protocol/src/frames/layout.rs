@@ -1,0 +1,196 @@
+//! The bytes of the table, shared by writer and reader. Every access is atomic: the other side is another process.
+
+use super::State;
+use crate::bytes::{BLOCK_BYTES, FRAME_BYTES};
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed};
+
+/// Version of the layout; a table of another version is refused when it is registered.
+pub const VERSION: u32 = 1;
+pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"BALLASTF");
+pub(super) const HEADER_BYTES: usize = 4096;
+pub(super) const FRAMES_PER_BLOCK: u64 = BLOCK_BYTES / FRAME_BYTES;
+pub(super) const STATE_SLOTS: usize = 8;
+const BLOCK_ENTRY_BYTES: usize = STATE_SLOTS * size_of::<AtomicU16>();
+/// RAM below and above the hole for devices, and room for images.
+pub(super) const REGIONS_MAX: usize = 6;
+/// Bounds the mapping that a hostile header can ask for: 4 TiB of guest RAM.
+const FRAMES_MAX: u64 = 1 << 30;
+
+/// A region of guest-physical memory in frames (`gpa >> 12`), whole 2 MiB blocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Region {
+    /// First frame.
+    pub first: u64,
+    /// Number of frames.
+    pub count: u64,
+}
+
+/// Why a table is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum LayoutError {
+    /// The system refused memory or the mapping.
+    #[error("Cannot map the frame table")]
+    Io(#[from] io::Error),
+    /// Not a frame table.
+    #[error("This is no frame table: it starts with {0:#x}")]
+    Magic(u64),
+    /// Another version.
+    #[error("The frame table has version {found}, this program reads version {VERSION}")]
+    Version {
+        /// The version in the header.
+        found: u32,
+    },
+    /// Regions that overlap, are empty, unaligned or too many.
+    #[error("The regions of the frame table are malformed: {0}")]
+    Regions(&'static str),
+    /// Shorter than its header says.
+    #[error("The frame table is truncated: {found} bytes instead of {expected}")]
+    Truncated {
+        /// Bytes that are there.
+        found: u64,
+        /// Bytes that the header asks for.
+        expected: u64,
+    },
+    /// The file could still shrink under the reader's mapping.
+    #[error("The frame table is not sealed against shrinking")]
+    Unsealed,
+}
+
+/// First page of the table.
+#[repr(C)]
+pub(super) struct Header {
+    pub magic: AtomicU64,
+    pub version: AtomicU32,
+    pub region_count: AtomicU32,
+    /// Odd while a writer is at work.
+    pub sequence: AtomicU64,
+    /// Frames by state.
+    pub totals: [AtomicU64; STATE_SLOTS],
+    /// Frames that were found in use again although the guest had given them away.
+    pub refaults: AtomicU64,
+    /// `CLOCK_MONOTONIC` of the last reconciliation with the kernel, nanoseconds; 0 for never.
+    pub reconciled_at_ns: AtomicU64,
+    /// Regions: first frame and count.
+    pub regions: [[AtomicU64; 2]; REGIONS_MAX],
+}
+
+const _: () = assert!(size_of::<Header>() <= HEADER_BYTES);
+
+/// A mapped table.
+pub(super) struct Mapping {
+    base: NonNull<u8>,
+    bytes: usize,
+    blocks: usize,
+    frames: usize,
+}
+
+// SAFETY: all access goes through atomics, the mapping is never moved or resized.
+unsafe impl Send for Mapping {}
+// SAFETY: as above.
+unsafe impl Sync for Mapping {}
+
+/// Bytes of a table for so many frames.
+pub(super) fn table_bytes(frames: u64) -> Result<usize, LayoutError> {
+    if frames == 0 || frames > FRAMES_MAX || !frames.is_multiple_of(FRAMES_PER_BLOCK) {
+        return Err(LayoutError::Regions("frames must be whole blocks of 2 MiB, at most 4 TiB"));
+    }
+    let frames = usize::try_from(frames).map_err(|_| LayoutError::Regions("too many frames"))?;
+    let blocks = frames / 512;
+    Ok(HEADER_BYTES + blocks * BLOCK_ENTRY_BYTES + frames * size_of::<AtomicU32>())
+}
+
+/// Checks regions and returns the sum of their frames.
+pub(super) fn check_regions(regions: &[Region]) -> Result<u64, LayoutError> {
+    if regions.is_empty() || regions.len() > REGIONS_MAX {
+        return Err(LayoutError::Regions("there must be 1 to 6"));
+    }
+    let mut end_before = 0;
+    let mut frames = 0u64;
+    for region in regions {
+        let aligned = region.first.is_multiple_of(FRAMES_PER_BLOCK) && region.count.is_multiple_of(FRAMES_PER_BLOCK);
+        if region.count == 0 || !aligned {
+            return Err(LayoutError::Regions("each must be whole blocks of 2 MiB"));
+        }
+        let end = region.first.checked_add(region.count).ok_or(LayoutError::Regions("one wraps around"))?;
+        if region.first < end_before {
+            return Err(LayoutError::Regions("they must ascend and not overlap"));
+        }
+        end_before = end;
+        frames = frames.checked_add(region.count).ok_or(LayoutError::Regions("too many frames"))?;
+    }
+    Ok(frames)
+}
+
+impl Mapping {
+    pub(super) fn new(fd: BorrowedFd<'_>, frames: u64, writable: bool) -> Result<Self, LayoutError> {
+        use std::os::fd::AsRawFd;
+        let bytes = table_bytes(frames)?;
+        let protection = if writable { libc::PROT_READ | libc::PROT_WRITE } else { libc::PROT_READ };
+        // SAFETY: a fresh shared mapping of a file descriptor that the caller lends; no memory of ours is touched.
+        let base = unsafe {
+            libc::mmap(std::ptr::null_mut(), bytes, protection, libc::MAP_SHARED, fd.as_raw_fd(), 0)
+        };
+        if base == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error().into());
+        }
+        let base = NonNull::new(base.cast()).expect("mmap without a hint never returns page 0");
+        let frames = usize::try_from(frames).map_err(|_| LayoutError::Regions("too many frames"))?;
+        Ok(Self { base, bytes, blocks: frames / 512, frames })
+    }
+
+    pub(super) fn header(&self) -> &Header {
+        // SAFETY: the mapping is page aligned and longer than a header, whose fields are atomics valid for any bits.
+        unsafe { self.base.cast::<Header>().as_ref() }
+    }
+
+    /// Counters by state of each block.
+    pub(super) fn blocks(&self) -> &[[AtomicU16; STATE_SLOTS]] {
+        // SAFETY: `table_bytes` reserved this part behind the header; 16-byte items at a page boundary are aligned.
+        unsafe { std::slice::from_raw_parts(self.base.add(HEADER_BYTES).cast().as_ptr(), self.blocks) }
+    }
+
+    /// One entry per frame.
+    pub(super) fn entries(&self) -> &[AtomicU32] {
+        let offset = HEADER_BYTES + self.blocks * BLOCK_ENTRY_BYTES;
+        // SAFETY: `table_bytes` reserved this part behind the blocks; the offset is a multiple of 16.
+        unsafe { std::slice::from_raw_parts(self.base.add(offset).cast().as_ptr(), self.frames) }
+    }
+
+    pub(super) fn total(&self, state: State) -> &AtomicU64 {
+        &self.header().totals[state as usize]
+    }
+
+    pub(super) fn regions(&self) -> Vec<Region> {
+        let header = self.header();
+        let count = (header.region_count.load(Relaxed) as usize).min(REGIONS_MAX);
+        header.regions[..count]
+            .iter()
+            .map(|[first, count]| Region { first: first.load(Relaxed), count: count.load(Relaxed) })
+            .collect()
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: exactly the mapping that `new` made; no reference outlives `self`.
+        unsafe { libc::munmap(self.base.as_ptr().cast(), self.bytes) };
+    }
+}
+
+/// The state in an entry.
+pub(super) fn state_of(entry: u32) -> Option<State> {
+    State::from_bits(entry & 0xf)
+}
+
+/// The owner in an entry: an id that the balancer gave, 0 for nobody.
+pub(super) fn owner_of(entry: u32) -> u16 {
+    u16::try_from(entry >> 16).expect("16 bits are left")
+}
+
+/// An entry. Flags and age are 0 until something sets them.
+pub(super) fn entry(state: State, owner: u16) -> u32 {
+    u32::from(owner) << 16 | state as u32
+}

@@ -1,0 +1,19 @@
+//! What the balancer and the VMM share.
+//!
+//! | module | question it answers |
+//! |---|---|
+//! | [`bytes`] | how are `512M` and `1.5G` read and written? |
+//! | [`path`] | what is a container's path? |
+//! | [`limits`] | what are `min`, `low`, `high`, `max` and `weight`? |
+//! | [`frames`] | in which state is each guest frame, and who owns it? |
+//! | [`message`] | what do the two processes say to each other? |
+//! | [`place`] | where are the sockets and the journal? |
+//!
+//! Nothing here decides anything: the policy is in `balancer`, the mechanism in `vmm`.
+
+pub mod bytes;
+pub mod frames;
+pub mod limits;
+pub mod message;
+pub mod path;
+pub mod place;

@@ -1,0 +1,203 @@
+//! A container's limits, with the words and meanings of cgroup v2's memory controller
+//! (`Documentation/admin-guide/cgroup-v2.rst`).
+
+use crate::bytes;
+use serde::{Deserialize, Serialize};
+use std::str::FromStr;
+use utoipa::ToSchema;
+
+/// Default of `weight`, as in cgroup v2.
+pub const WEIGHT_DEFAULT: u32 = 100;
+/// Bounds of `weight`, as in cgroup v2.
+pub const WEIGHT_RANGE: std::ops::RangeInclusive<u32> = 1..=10_000;
+
+/// What a container may use, and what is kept for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Never reclaimed below this. Bytes.
+    pub min_bytes: u64,
+    /// Reclaimed below this only when nothing else is left. Bytes.
+    pub low_bytes: u64,
+    /// Reclaimed at once above this. Bytes; `null` for none.
+    pub high_bytes: Option<u64>,
+    /// Never exceeded. Bytes; `null` for none.
+    pub max_bytes: Option<u64>,
+    /// Divides what is contended among siblings, 1 to 10000.
+    pub weight: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { min_bytes: 0, low_bytes: 0, high_bytes: None, max_bytes: None, weight: WEIGHT_DEFAULT }
+    }
+}
+
+/// A change of limits: a field that is absent stays as it is, `null` takes a limit away.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LimitsPatch {
+    /// New `min`, bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_bytes: Option<u64>,
+    /// New `low`, bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub low_bytes: Option<u64>,
+    /// New `high`, bytes; `null` for none.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "present")]
+    #[schema(value_type = Option<u64>)]
+    pub high_bytes: Option<Option<u64>>,
+    /// New `max`, bytes; `null` for none.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "present")]
+    #[schema(value_type = Option<u64>)]
+    pub max_bytes: Option<Option<u64>>,
+    /// New `weight`, 1 to 10000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<u32>,
+}
+
+/// Tells a field that is `null` from one that is absent (RFC 7396, JSON Merge Patch).
+mod present {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub fn serialize<S: Serializer>(value: &Option<Option<u64>>, serializer: S) -> Result<S::Ok, S::Error> {
+        value.flatten().serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<u64>>, D::Error> {
+        Option::<u64>::deserialize(deserializer).map(Some)
+    }
+}
+
+/// Why limits are refused. Names the field, the value and the bound.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field} is {value}, but {bound}")]
+pub struct LimitsError {
+    /// The field as JSON names it.
+    pub field: &'static str,
+    /// The value that was given.
+    pub value: String,
+    /// What it would have to be.
+    pub bound: String,
+}
+
+impl Limits {
+    /// Checks what can be said of one container alone: `min <= low` is not demanded (cgroup v2 does not either),
+    /// but no protection may exceed `max`, and a `max` or `high` of zero would forbid every guest.
+    ///
+    /// # Errors
+    /// The first field that is out of its bound.
+    pub fn validate(&self) -> Result<(), LimitsError> {
+        let fail = |field, value: String, bound: String| Err(LimitsError { field, value, bound });
+        let amounts = [
+            ("min_bytes", Some(self.min_bytes), true),
+            ("low_bytes", Some(self.low_bytes), true),
+            ("high_bytes", self.high_bytes, false),
+            ("max_bytes", self.max_bytes, false),
+        ];
+        for (field, value, zero_allowed) in amounts {
+            match value {
+                Some(0) if !zero_allowed => {
+                    return fail(field, "0".into(), "must be at least 1 (leave it out for no limit)".into());
+                }
+                Some(v) if v > bytes::BYTES_MAX => {
+                    return fail(field, v.to_string(), format!("must be at most {} (64T)", bytes::BYTES_MAX));
+                }
+                _ => {}
+            }
+        }
+        if let Some(max) = self.max_bytes {
+            for (field, value) in
+                [("min_bytes", self.min_bytes), ("low_bytes", self.low_bytes), ("high_bytes", self.high_bytes.unwrap_or(0))]
+            {
+                if value > max {
+                    return fail(field, value.to_string(), format!("must be at most max_bytes, which is {max}"));
+                }
+            }
+        }
+        if !WEIGHT_RANGE.contains(&self.weight) {
+            return fail("weight", self.weight.to_string(), "must be between 1 and 10000".into());
+        }
+        Ok(())
+    }
+
+    /// These limits with a change applied.
+    #[must_use]
+    pub fn patched(&self, patch: &LimitsPatch) -> Self {
+        Self {
+            min_bytes: patch.min_bytes.unwrap_or(self.min_bytes),
+            low_bytes: patch.low_bytes.unwrap_or(self.low_bytes),
+            high_bytes: patch.high_bytes.unwrap_or(self.high_bytes),
+            max_bytes: patch.max_bytes.unwrap_or(self.max_bytes),
+            weight: patch.weight.unwrap_or(self.weight),
+        }
+    }
+
+    /// The bound on usage that is enforced now: the smaller of `high` and `max`.
+    #[must_use]
+    pub fn ceiling_bytes(&self) -> Option<u64> {
+        match (self.high_bytes, self.max_bytes) {
+            (Some(high), Some(max)) => Some(high.min(max)),
+            (one, other) => one.or(other),
+        }
+    }
+}
+
+/// Why an option string is not a set of limits.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ParseLimitsError {
+    /// A key that does not exist.
+    #[error("{0:?} is no key of a limit; there are max, high, low, min and weight")]
+    UnknownKey(String),
+    /// A key that is given twice.
+    #[error("{0} is given twice")]
+    Twice(&'static str),
+    /// A value that is not an amount.
+    #[error("{key}: {source}")]
+    Bytes {
+        /// Which key.
+        key: &'static str,
+        /// What is wrong.
+        source: bytes::ParseBytesError,
+    },
+    /// A weight that is not a number.
+    #[error("weight: {0:?} is not a number between 1 and 10000")]
+    Weight(String),
+    /// Values that contradict each other or a bound.
+    #[error(transparent)]
+    Limits(#[from] LimitsError),
+}
+
+impl FromStr for LimitsPatch {
+    type Err = ParseLimitsError;
+
+    /// Reads `512M` (short for `max=512M`) and `max=2G,high=1.5G,low=512M,min=256M,weight=200`; `max=none` takes a limit away.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut patch = Self::default();
+        for part in text.split(',') {
+            let (key, value) = part.split_once('=').unwrap_or(("max", part));
+            let amount = |key| bytes::parse(value).map_err(|source| ParseLimitsError::Bytes { key, source });
+            let bound = |key| if value.trim() == "none" { Ok(None) } else { amount(key).map(Some) };
+            let twice = match key.trim() {
+                "max" => patch.max_bytes.replace(bound("max")?).map(|_| "max"),
+                "high" => patch.high_bytes.replace(bound("high")?).map(|_| "high"),
+                "low" => patch.low_bytes.replace(amount("low")?).map(|_| "low"),
+                "min" => patch.min_bytes.replace(amount("min")?).map(|_| "min"),
+                "weight" => {
+                    let weight = value.trim().parse().map_err(|_| ParseLimitsError::Weight(value.chars().take(32).collect()))?;
+                    patch.weight.replace(weight).map(|_| "weight")
+                }
+                other => return Err(ParseLimitsError::UnknownKey(other.chars().take(32).collect())),
+            };
+            if let Some(key) = twice {
+                return Err(ParseLimitsError::Twice(key));
+            }
+        }
+        Limits::default().patched(&patch).validate()?;
+        Ok(patch)
+    }
+}
+
+#[cfg(test)]
+#[path = "limits_test.rs"]
+mod tests;

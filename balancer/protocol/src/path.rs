@@ -1,0 +1,145 @@
+//! The path of a container in the limit tree: `/web/a`. The root is `/`, which stands for the host.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
+
+/// Longest name of one path component, in bytes: cgroup v2's (`NAME_MAX`).
+pub const NAME_BYTES_MAX: usize = 255;
+/// Deepest path. Bounds every walk to the root.
+pub const DEPTH_MAX: usize = 16;
+
+/// A checked, normalized path: starts with `/`, has no empty component, `.` or `..`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ContainerPath(String);
+
+/// Why a text is not a container's path.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is not a container path: {reason} (write /web/a)")]
+pub struct ParsePathError {
+    /// What was given.
+    pub text: String,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+impl ContainerPath {
+    /// The root of the tree: the host.
+    #[must_use]
+    pub fn root() -> Self {
+        Self("/".into())
+    }
+
+    /// True for `/`.
+    #[must_use]
+    pub fn is_root(&self) -> bool {
+        self.0 == "/"
+    }
+
+    /// The path as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The path above, `None` for the root.
+    #[must_use]
+    pub fn parent(&self) -> Option<Self> {
+        if self.is_root() {
+            return None;
+        }
+        match self.0.rfind('/') {
+            Some(0) => Some(Self::root()),
+            Some(end) => Some(Self(self.0[..end].into())),
+            None => unreachable!("a path starts with a slash"),
+        }
+    }
+
+    /// This path and all above it, the root last.
+    pub fn ancestors(&self) -> impl Iterator<Item = Self> + use<> {
+        std::iter::successors(Some(self.clone()), Self::parent)
+    }
+}
+
+impl FromStr for ContainerPath {
+    type Err = ParsePathError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let fail = |reason: String| ParsePathError { text: text.chars().take(128).collect(), reason };
+        if !text.starts_with('/') {
+            return Err(fail("it does not start with /".into()));
+        }
+        let names: Vec<&str> = text.split('/').filter(|name| !name.is_empty()).collect();
+        if names.len() > DEPTH_MAX {
+            return Err(fail(format!("it is deeper than {DEPTH_MAX}")));
+        }
+        for name in &names {
+            let plain = |c: char| c.is_ascii_alphanumeric() || "-_.:@+".contains(c);
+            if name.len() > NAME_BYTES_MAX {
+                return Err(fail(format!("a name is longer than {NAME_BYTES_MAX} bytes")));
+            }
+            if *name == "." || *name == ".." || !name.chars().all(plain) {
+                let name: String = name.chars().take(32).collect();
+                return Err(fail(format!("the name {name:?} has other characters than letters, digits and -_.:@+")));
+            }
+        }
+        Ok(Self(format!("/{}", names.join("/"))))
+    }
+}
+
+impl TryFrom<String> for ContainerPath {
+    type Error = ParsePathError;
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<ContainerPath> for String {
+    fn from(path: ContainerPath) -> Self {
+        path.0
+    }
+}
+
+impl fmt::Display for ContainerPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn paths_are_normalized() {
+        for (text, path) in [("/", "/"), ("/web/a", "/web/a"), ("//web///a/", "/web/a")] {
+            assert_eq!(text.parse::<ContainerPath>().map(String::from), Ok(path.into()));
+        }
+    }
+
+    #[test]
+    fn what_is_no_path_is_refused() {
+        let deep = "/a".repeat(DEPTH_MAX + 1);
+        for text in ["", "web", "/..", "/a/./b", "/a b", "/a\n", "/\u{e9}", deep.as_str()] {
+            assert!(text.parse::<ContainerPath>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn ancestors_end_at_the_root() {
+        let path: ContainerPath = "/web/a".parse().unwrap();
+        let all: Vec<String> = path.ancestors().map(String::from).collect();
+        assert_eq!(all, ["/web/a", "/web", "/"]);
+    }
+
+    proptest! {
+        #[test]
+        fn a_path_parses_to_itself(text in "(/[a-z0-9._-]{1,8}){0,6}/?") {
+            if let Ok(path) = text.parse::<ContainerPath>() {
+                prop_assert_eq!(path.as_str().parse::<ContainerPath>().unwrap(), path);
+            }
+        }
+    }
+}

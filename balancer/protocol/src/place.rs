@@ -1,0 +1,67 @@
+//! Where the balancer of a user lives: one folder that holds its sockets, its journal and its log.
+
+use std::path::{Path, PathBuf};
+
+/// Environment variable that names the folder.
+pub const RUN_DIR_VARIABLE: &str = "BALLAST_RUN_DIR";
+
+/// The folder of one balancer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place(PathBuf);
+
+impl Place {
+    /// The folder that was named, or the user's own: `/run/ballast` for root, `$XDG_RUNTIME_DIR/ballast`
+    /// otherwise, `/tmp/ballast-UID` where there is no such variable.
+    #[must_use]
+    pub fn new(named: Option<PathBuf>) -> Self {
+        Self(named.or_else(|| std::env::var_os(RUN_DIR_VARIABLE).map(PathBuf::from)).unwrap_or_else(Self::of_user))
+    }
+
+    fn of_user() -> PathBuf {
+        // SAFETY: geteuid has no preconditions and cannot fail.
+        let uid = unsafe { libc::geteuid() };
+        if uid == 0 {
+            return "/run/ballast".into();
+        }
+        match std::env::var_os("XDG_RUNTIME_DIR") {
+            Some(dir) => PathBuf::from(dir).join("ballast"),
+            None => PathBuf::from(format!("/tmp/ballast-{uid}")),
+        }
+    }
+
+    /// The folder itself; mode 0700, made by the balancer.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.0
+    }
+
+    /// Unix stream socket of the REST API.
+    #[must_use]
+    pub fn api_socket(&self) -> PathBuf {
+        self.0.join("api.sock")
+    }
+
+    /// Unix seqpacket socket at which guests register.
+    #[must_use]
+    pub fn guest_socket(&self) -> PathBuf {
+        self.0.join("guests.sock")
+    }
+
+    /// The journal: every container and its limits.
+    #[must_use]
+    pub fn journal(&self) -> PathBuf {
+        self.0.join("journal.redb")
+    }
+
+    /// Held exclusively by the one balancer that lives here.
+    #[must_use]
+    pub fn lock(&self) -> PathBuf {
+        self.0.join("balancer.lock")
+    }
+
+    /// Log of a balancer that was started by a `vmm`.
+    #[must_use]
+    pub fn log(&self) -> PathBuf {
+        self.0.join("balancer.log")
+    }
+}

@@ -1,0 +1,83 @@
+//! `/v1/containers`.
+
+use super::body::Json as Body;
+use super::problem::Problem;
+use crate::engine::{ContainerObject, Engine};
+use crate::tree::Put;
+use axum::Json;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use protocol::limits::{Limits, LimitsPatch};
+use protocol::path::ContainerPath;
+use std::sync::Arc;
+
+type Engined = State<Arc<Engine>>;
+type Inside = Result<Path<String>, PathRejection>;
+
+/// The path behind `/v1/containers`.
+fn path(path: Inside) -> Result<ContainerPath, Problem> {
+    let refuse = |detail: String| Problem::new(StatusCode::BAD_REQUEST, "path", "This is no container path", detail);
+    let Path(text) = path.map_err(|error| refuse(error.body_text()))?;
+    format!("/{text}").parse().map_err(|error: protocol::path::ParsePathError| {
+        refuse(error.to_string()).of_field("path", error.text.clone(), error.reason.clone())
+    })
+}
+
+/// All containers.
+#[utoipa::path(get, path = "/v1/containers", responses((status = 200, body = Vec<ContainerObject>)))]
+pub(super) async fn list(State(engine): Engined) -> Json<Vec<ContainerObject>> {
+    Json(engine.containers())
+}
+
+/// The root container: the host.
+#[utoipa::path(get, path = "/v1/containers/", responses((status = 200, body = ContainerObject)))]
+pub(super) async fn get_root(State(engine): Engined) -> Result<Json<ContainerObject>, Problem> {
+    Ok(Json(engine.container(&ContainerPath::root())?))
+}
+
+/// Change limits of the root container.
+#[utoipa::path(patch, path = "/v1/containers/", request_body = LimitsPatch,
+    responses((status = 200, body = ContainerObject), (status = 422, body = Problem)))]
+pub(super) async fn patch_root(State(engine): Engined, Body(patch): Body<LimitsPatch>) -> Result<Json<ContainerObject>, Problem> {
+    Ok(Json(engine.patch(&ContainerPath::root(), &patch)?))
+}
+
+/// One container.
+#[utoipa::path(get, path = "/v1/containers/{path}", params(("path" = String, Path, description = "`web/a` for the container `/web/a`")),
+    responses((status = 200, body = ContainerObject), (status = 404, body = Problem)))]
+pub(super) async fn get(State(engine): Engined, inside: Inside) -> Result<Json<ContainerObject>, Problem> {
+    Ok(Json(engine.container(&path(inside)?)?))
+}
+
+/// Make a container that stays until it is deleted, or replace the limits of the one that is there.
+#[utoipa::path(put, path = "/v1/containers/{path}", params(("path" = String, Path)), request_body = Limits,
+    responses((status = 200, body = ContainerObject), (status = 201, body = ContainerObject), (status = 422, body = Problem)))]
+pub(super) async fn put(
+    State(engine): Engined,
+    inside: Inside,
+    Body(limits): Body<Limits>,
+) -> Result<(StatusCode, Json<ContainerObject>), Problem> {
+    let (done, object) = engine.put(&path(inside)?, limits)?;
+    let status = if done == Put::Created { StatusCode::CREATED } else { StatusCode::OK };
+    Ok((status, Json(object)))
+}
+
+/// Change limits: absent fields stay, `null` takes a limit away. The targets that follow are on their way when this is answered.
+#[utoipa::path(patch, path = "/v1/containers/{path}", params(("path" = String, Path)), request_body = LimitsPatch,
+    responses((status = 200, body = ContainerObject), (status = 404, body = Problem), (status = 422, body = Problem)))]
+pub(super) async fn patch(
+    State(engine): Engined,
+    inside: Inside,
+    Body(patch): Body<LimitsPatch>,
+) -> Result<Json<ContainerObject>, Problem> {
+    Ok(Json(engine.patch(&path(inside)?, &patch)?))
+}
+
+/// Remove a container that holds neither guests nor containers.
+#[utoipa::path(delete, path = "/v1/containers/{path}", params(("path" = String, Path)),
+    responses((status = 204), (status = 404, body = Problem), (status = 409, body = Problem)))]
+pub(super) async fn delete(State(engine): Engined, inside: Inside) -> Result<StatusCode, Problem> {
+    engine.delete(&path(inside)?)?;
+    Ok(StatusCode::NO_CONTENT)
+}

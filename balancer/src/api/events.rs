@@ -1,0 +1,72 @@
+//! `/v1/events`.
+
+use super::problem::Problem;
+use super::query::Params;
+use crate::engine::Engine;
+use crate::events::Event;
+use axum::Json;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::sse::{self, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream::{self, Stream};
+use serde::Deserialize;
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::sync::Arc;
+use tokio::sync::watch;
+use utoipa::IntoParams;
+
+/// What is asked of the events.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct EventsQuery {
+    /// `false` for a JSON array of what there is instead of a stream.
+    follow: Option<bool>,
+    /// Only events after this one. The header `Last-Event-ID` says the same and wins.
+    after: Option<u64>,
+}
+
+/// Events as they happen (server-sent events), beginning with those that are kept.
+#[utoipa::path(get, path = "/v1/events",
+    params(EventsQuery, ("Last-Event-ID" = Option<u64>, Header, description = "Only events after this one")),
+    responses((status = 200, body = Vec<Event>, content_type = "application/json"),
+        (status = 200, body = String, content_type = "text/event-stream")))]
+pub(super) async fn events(
+    State(engine): State<Arc<Engine>>,
+    Params(query): Params<EventsQuery>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let header = headers.get("last-event-id").and_then(|value| value.to_str().ok()?.trim().parse().ok());
+    let after: u64 = header.or(query.after).unwrap_or(0);
+    if query.follow == Some(false) {
+        return Ok(Json(engine.events_since(after)).into_response());
+    }
+    Ok(Sse::new(follow(engine, after)).keep_alive(KeepAlive::default()).into_response())
+}
+
+struct Follower {
+    engine: Arc<Engine>,
+    last: watch::Receiver<u64>,
+    after: u64,
+    ready: VecDeque<Event>,
+}
+
+fn follow(engine: Arc<Engine>, after: u64) -> impl Stream<Item = Result<sse::Event, Infallible>> {
+    let last = engine.watch_events();
+    let follower = Follower { engine, last, after, ready: VecDeque::new() };
+    stream::unfold(follower, |mut follower| async move {
+        while follower.ready.is_empty() {
+            follower.last.borrow_and_update();
+            follower.ready = follower.engine.events_since(follower.after).into();
+            if follower.ready.is_empty() && follower.last.changed().await.is_err() {
+                return None;
+            }
+        }
+        let event = follower.ready.pop_front().expect("not empty after the loop");
+        follower.after = event.id;
+        let data = serde_json::to_string(&event).expect("an event has only plain fields");
+        Some((Ok(sse::Event::default().id(event.id.to_string()).event(event.kind).data(data)), follower))
+    })
+}

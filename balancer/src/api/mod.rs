@@ -1,0 +1,23 @@
+//! REST over a unix socket, and over TCP with a token.
+//!
+//! Every answer is JSON; every refusal is a problem object (RFC 9457) that names the field, the value and the bound,
+//! and changes nothing. [`routes::ROUTES`](routes) is the one list of what there is; `/openapi.json` says the same.
+
+mod body;
+mod containers;
+mod document;
+mod events;
+mod guests;
+mod host;
+mod problem;
+mod query;
+mod routes;
+mod token;
+
+pub use problem::Problem;
+pub use routes::router;
+pub use token::Token;
+
+#[cfg(test)]
+#[path = "api_test.rs"]
+mod tests;

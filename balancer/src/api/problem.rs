@@ -1,0 +1,89 @@
+//! Refusals: RFC 9457 problem details.
+
+use crate::engine::EngineError;
+use crate::tree::TreeError;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use protocol::limits::LimitsError;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// A refused request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Problem {
+    /// Kind of the problem, a relative reference: `/problems/limit`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The kind in words.
+    pub title: String,
+    /// Status of the answer.
+    pub status: u16,
+    /// What is wrong with this request, one sentence with its values.
+    pub detail: String,
+    /// The field that is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub field: Option<String>,
+    /// Its value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<String>,
+    /// What it would have to be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bound: Option<String>,
+}
+
+impl Problem {
+    /// A problem without a field.
+    pub fn new(status: StatusCode, kind: &str, title: &str, detail: impl Into<String>) -> Self {
+        Self {
+            kind: format!("/problems/{kind}"),
+            title: title.into(),
+            status: status.as_u16(),
+            detail: detail.into(),
+            field: None,
+            value: None,
+            bound: None,
+        }
+    }
+
+    /// A field that is out of its bound.
+    #[must_use]
+    pub fn of_field(mut self, field: impl Into<String>, value: impl Into<String>, bound: impl Into<String>) -> Self {
+        self.field = Some(field.into());
+        self.value = Some(value.into());
+        self.bound = Some(bound.into());
+        self
+    }
+
+    fn of_limits(detail: String, source: &LimitsError) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "limit", "A limit is out of its bound", detail)
+            .of_field(source.field, source.value.clone(), source.bound.clone())
+    }
+}
+
+impl From<EngineError> for Problem {
+    fn from(error: EngineError) -> Self {
+        let detail = error.chain();
+        match &error {
+            EngineError::Tree(TreeError::Limits { source, .. }) => Self::of_limits(error.to_string(), source),
+            EngineError::Tree(TreeError::Missing(_)) | EngineError::NoGuest(_) => {
+                Self::new(StatusCode::NOT_FOUND, "not-found", "There is no such thing", detail)
+            }
+            EngineError::Tree(TreeError::Busy { .. } | TreeError::Root | TreeError::Full) => {
+                Self::new(StatusCode::CONFLICT, "conflict", "The container cannot be changed like this now", detail)
+            }
+            EngineError::Journal(_) => {
+                let title = "The journal cannot be written, so nothing was changed";
+                Self::new(StatusCode::INSUFFICIENT_STORAGE, "journal", title, detail)
+            }
+            EngineError::Deadline { .. } => Self::new(StatusCode::GATEWAY_TIMEOUT, "deadline", "A guest did not answer", detail),
+        }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let body = serde_json::to_vec(&self).expect("a problem has only plain fields");
+        (status, [(header::CONTENT_TYPE, "application/problem+json")], body).into_response()
+    }
+}

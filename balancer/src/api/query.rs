@@ -1,0 +1,23 @@
+//! Query strings.
+
+use super::problem::Problem;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{FromRequestParts, Query};
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+use serde::de::DeserializeOwned;
+
+/// A query string whose refusal is a problem object.
+#[derive(Debug)]
+pub(super) struct Params<T>(pub T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let refuse = |error: QueryRejection| {
+            Problem::new(StatusCode::BAD_REQUEST, "query", "A parameter of the query is refused", error.body_text())
+        };
+        Query::from_request_parts(parts, state).await.map(|Query(value)| Self(value)).map_err(refuse)
+    }
+}

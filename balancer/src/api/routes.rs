@@ -1,0 +1,57 @@
+//! What there is.
+
+use super::problem::Problem;
+use super::{containers, document, events, guests, host};
+use crate::engine::Engine;
+use axum::Router;
+use axum::http::{Method, StatusCode, Uri};
+use axum::routing::{self, MethodRouter};
+use std::sync::Arc;
+
+/// A route: method, path as axum and as OpenAPI write it but for the `*` of a path with slashes, handler.
+pub(super) struct Route {
+    pub(super) method: Method,
+    pub(super) path: &'static str,
+    handler: MethodRouter<Arc<Engine>>,
+}
+
+/// Every route.
+pub(super) fn routes() -> Vec<Route> {
+    let route = |method, path, handler| Route { method, path, handler };
+    let container = "/v1/containers/{*path}";
+    vec![
+        route(Method::GET, "/v1/host", routing::get(host::host)),
+        route(Method::GET, "/v1/version", routing::get(host::version)),
+        route(Method::GET, "/v1/containers", routing::get(containers::list)),
+        route(Method::GET, "/v1/containers/", routing::get(containers::get_root)),
+        route(Method::PATCH, "/v1/containers/", routing::patch(containers::patch_root)),
+        route(Method::GET, container, routing::get(containers::get)),
+        route(Method::PUT, container, routing::put(containers::put)),
+        route(Method::PATCH, container, routing::patch(containers::patch)),
+        route(Method::DELETE, container, routing::delete(containers::delete)),
+        route(Method::GET, "/v1/guests", routing::get(guests::list)),
+        route(Method::GET, "/v1/guests/{id}", routing::get(guests::get)),
+        route(Method::GET, "/v1/guests/{id}/frames", routing::get(guests::frames)),
+        route(Method::GET, "/v1/events", routing::get(events::events)),
+        route(Method::GET, "/openapi.json", routing::get(document::openapi)),
+    ]
+}
+
+/// The service.
+pub fn router(engine: Arc<Engine>) -> Router {
+    let router = routes().into_iter().fold(Router::new(), |router, route| {
+        tracing::debug!(method = %route.method, path = route.path, "route");
+        router.route(route.path, route.handler)
+    });
+    router.fallback(unknown_path).method_not_allowed_fallback(wrong_method).with_state(engine)
+}
+
+async fn unknown_path(uri: Uri) -> Problem {
+    let detail = format!("There is nothing at {}; /openapi.json lists what there is", uri.path());
+    Problem::new(StatusCode::NOT_FOUND, "not-found", "There is no such thing", detail)
+}
+
+async fn wrong_method(method: Method, uri: Uri) -> Problem {
+    let detail = format!("{} does not know {method}; /openapi.json lists what there is", uri.path());
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method", "The method is not known here", detail)
+}

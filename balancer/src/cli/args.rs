@@ -1,0 +1,166 @@
+//! Arguments.
+
+use clap::{Args, Parser, Subcommand};
+use protocol::bytes;
+use protocol::limits::{LimitsPatch, WEIGHT_RANGE};
+use protocol::path::ContainerPath;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  the balancer refused, or something went wrong
+  2  the command line is wrong
+  3  no balancer is running
+  4  another balancer holds the folder, or its journal is of a newer version
+
+Files, in the folder that --run-dir names (else $BALLAST_RUN_DIR; else /run/ballast for root,
+$XDG_RUNTIME_DIR/ballast or /tmp/ballast-UID for others):
+  api.sock       REST API, see GET /openapi.json
+  guests.sock    where guests register
+  journal.redb   every container and its limits
+  balancer.log   log of a balancer that a vmm started
+
+Examples:
+  balancer set /web/a --max 1G --create
+  balancer ps
+  curl --unix-socket /run/ballast/api.sock -X PATCH http://balancer/v1/containers/web/a -d '{\"max_bytes\": 1073741824}'";
+
+/// Memory limits of virtual machines that are used as containers.
+///
+/// A balancer knows every guest of a host and the container that each is attached to, turns the containers' limits
+/// into balloon targets at once, and answers over REST. A vmm starts one for its user when there is none.
+#[derive(Debug, Parser)]
+#[command(name = "balancer", version, after_help = EXIT_CODES, max_term_width = 100)]
+pub(super) struct Arguments {
+    /// Folder of the balancer: its sockets, journal and log
+    #[arg(long, global = true, value_name = "DIR")]
+    pub run_dir: Option<PathBuf>,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Run a balancer
+    Serve(Serve),
+    /// Show containers and guests
+    Ps(Ps),
+    /// Change the limits of a container
+    Set(Set),
+    /// Remove an empty container
+    Rm(Rm),
+    /// Show what happened
+    Events(Events),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Serve {
+    /// End 2 s after the last guest left, or 30 s after the start if none came
+    #[arg(long)]
+    pub exit_when_idle: bool,
+    /// Serve the API over TCP as well, to clients that show the token
+    #[arg(long, value_name = "ADDRESS:PORT", requires = "token_file")]
+    pub listen: Option<SocketAddr>,
+    /// File whose first line is the token, at least 32 characters
+    #[arg(long, value_name = "FILE", requires = "listen")]
+    pub token_file: Option<PathBuf>,
+    /// Time between two turns of sampling and deciding, milliseconds; a changed limit does not wait for a turn
+    #[arg(long, value_name = "MS", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(10..=60_000))]
+    pub interval_ms: u64,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Ps {
+    /// JSON instead of a table
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Set {
+    /// The container: /web/a
+    pub path: ContainerPath,
+    /// Never exceeded: 512M, 1.5G, or none
+    #[arg(long, value_name = "BYTES", value_parser = bound)]
+    pub max: Option<Bound>,
+    /// Reclaimed at once above this: 512M, 1.5G, or none
+    #[arg(long, value_name = "BYTES", value_parser = bound)]
+    pub high: Option<Bound>,
+    /// Reclaimed below this only when nothing else is left
+    #[arg(long, value_name = "BYTES", value_parser = bytes::parse)]
+    pub low: Option<u64>,
+    /// Never reclaimed below this
+    #[arg(long, value_name = "BYTES", value_parser = bytes::parse)]
+    pub min: Option<u64>,
+    /// Divides what is contended among siblings, 1 to 10000
+    #[arg(long, value_parser = clap::value_parser!(u32).range(i64::from(*WEIGHT_RANGE.start())..=i64::from(*WEIGHT_RANGE.end())))]
+    pub weight: Option<u32>,
+    /// Make the container if there is none
+    #[arg(long)]
+    pub create: bool,
+    /// Show the container as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Rm {
+    /// The container: /web/a
+    pub path: ContainerPath,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Events {
+    /// Wait for more
+    #[arg(long, short)]
+    pub follow: bool,
+    /// One JSON object a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// An amount, or `none` to take a limit away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Bound(pub Option<u64>);
+
+fn bound(text: &str) -> Result<Bound, bytes::ParseBytesError> {
+    if text == "none" { Ok(Bound(None)) } else { bytes::parse(text).map(|bytes| Bound(Some(bytes))) }
+}
+
+impl Set {
+    /// The change that is asked for.
+    pub(super) fn patch(&self) -> LimitsPatch {
+        LimitsPatch {
+            min_bytes: self.min,
+            low_bytes: self.low,
+            high_bytes: self.high.map(|bound| bound.0),
+            max_bytes: self.max.map(|bound| bound.0),
+            weight: self.weight,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn limits_as_people_write_them() {
+        let arguments = Arguments::parse_from(["balancer", "set", "/web/a", "--max", "1G", "--high", "none", "--weight", "7"]);
+        let Command::Set(set) = arguments.command else { panic!("not set") };
+        let patch =
+            LimitsPatch { max_bytes: Some(Some(1 << 30)), high_bytes: Some(None), weight: Some(7), ..Default::default() };
+        assert_eq!(set.patch(), patch);
+        for bad in [["--max", "lots"], ["--max", "1e30"], ["--max", "-1"], ["--weight", "0"], ["--low", "none"]] {
+            assert!(Arguments::try_parse_from(["balancer", "set", "/a"].iter().chain(&bad)).is_err(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! `balancer events`.
+
+use super::args::Events;
+use crate::client::Client;
+use crate::events::Event;
+use hyper::Method;
+use std::io::Write;
+
+pub(super) async fn run(client: &Client, command: &Events) -> anyhow::Result<()> {
+    if command.follow {
+        client.follow("/v1/events", |data| {
+            // Something that is no event is from a newer balancer; the next one may be known again.
+            serde_json::from_str(data).is_ok_and(|event| show(&event, command.json)) || serde_json::from_str::<Event>(data).is_err()
+        }).await?;
+        return Ok(());
+    }
+    let events: Vec<Event> = client.call(Method::GET, "/v1/events?follow=false", vec![]).await?;
+    for event in &events {
+        if !show(event, command.json) {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Shows an event. False once nobody reads any more.
+fn show(event: &Event, json: bool) -> bool {
+    let line = if json {
+        serde_json::to_string(event).expect("an event has only plain fields")
+    } else {
+        let (seconds, ms) = (event.at_ms / 1000, event.at_ms % 1000);
+        let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+        let subject = match (&event.guest, &event.container) {
+            (Some(guest), Some(container)) => format!("{guest} in {container}"),
+            (Some(guest), None) => guest.clone(),
+            (None, Some(container)) => container.to_string(),
+            (None, None) => "-".into(),
+        };
+        format!("{hour:02}:{minute:02}:{second:02}.{ms:03}Z {:<17} {subject:<24} {}", event.kind, event.detail)
+    };
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{line}").and_then(|()| out.flush()).is_ok()
+}

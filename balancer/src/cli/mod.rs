@@ -1,0 +1,45 @@
+//! The command line: `serve` runs a balancer, everything else is a thin client of one.
+
+mod args;
+mod events;
+mod exit;
+mod ps;
+mod serve;
+mod set;
+
+use args::{Arguments, Command};
+use clap::Parser;
+use std::process::ExitCode;
+
+/// Runs the command line of this process.
+#[must_use]
+pub fn run() -> ExitCode {
+    let arguments = Arguments::parse();
+    let place = protocol::place::Place::new(arguments.run_dir);
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("balancer: Cannot start the runtime: {error}");
+            return exit::REFUSED.into();
+        }
+    };
+    let client = crate::client::Client::new(&place.api_socket());
+    let result = runtime.block_on(async {
+        match arguments.command {
+            Command::Serve(command) => serve::run(place, command).await,
+            Command::Ps(command) => ps::run(&client, command.json).await,
+            Command::Set(command) => set::set(&client, &command).await,
+            Command::Rm(command) => set::remove(&client, &command.path).await,
+            Command::Events(command) => events::run(&client, &command).await,
+        }
+    });
+    // A client that was told to count frames on another thread must not hold up the end.
+    runtime.shutdown_background();
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("balancer: {error:#}");
+            exit::code(&error).into()
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! `balancer ps`.
+
+use super::set::{bound, limits_of};
+use crate::client::Client;
+use hyper::Method;
+use protocol::bytes::Human;
+use serde_json::{Value, json};
+use std::io::Write;
+
+const HEAD: [&str; 7] = ["CONTAINER / GUEST", "LIMIT", "USAGE", "TARGET", "ACTUAL", "RESIDENT", "AGE"];
+
+pub(super) async fn run(client: &Client, as_json: bool) -> anyhow::Result<()> {
+    let containers: Vec<Value> = client.call(Method::GET, "/v1/containers", vec![]).await?;
+    let guests: Vec<Value> = client.call(Method::GET, "/v1/guests", vec![]).await?;
+    let mut out = std::io::stdout().lock();
+    // A reader that has seen enough (`balancer ps | head`) is no error.
+    if as_json {
+        writeln!(out, "{}", serde_json::to_string_pretty(&json!({ "containers": containers, "guests": guests }))?).ok();
+    } else {
+        out.write_all(table(&containers, &guests).as_bytes()).ok();
+    }
+    Ok(())
+}
+
+/// The tree: each container, below it its guests, then the containers inside it.
+fn table(containers: &[Value], guests: &[Value]) -> String {
+    let mut rows: Vec<[String; 7]> = vec![HEAD.map(str::to_owned)];
+    for container in containers {
+        let path = container["path"].as_str().unwrap_or("?");
+        let depth = if path == "/" { 0 } else { path.matches('/').count() };
+        rows.push([
+            format!("{}{path}", "  ".repeat(depth)),
+            limits_text(container),
+            human(&container["usage_bytes"]),
+            human(&container["target_bytes"]),
+            String::new(),
+            String::new(),
+            age(&container["usage_age_ms"]),
+        ]);
+        for guest in guests.iter().filter(|guest| guest["container"] == container["path"]) {
+            rows.push([
+                format!("{}{}", "  ".repeat(depth + 1), guest["name"].as_str().unwrap_or("?")),
+                format!("{} RAM", human(&guest["ram_bytes"])),
+                human(&guest["usage_bytes"]),
+                human(&guest["target_bytes"]),
+                human(&guest["actual_bytes"]),
+                human(&guest["resident_bytes"]),
+                age(&guest["resident_age_ms"]),
+            ]);
+        }
+    }
+    align(&rows)
+}
+
+fn limits_text(container: &Value) -> String {
+    let limits = limits_of(container);
+    let mut words = Vec::new();
+    for (word, bytes) in [("max", limits.max_bytes), ("high", limits.high_bytes)] {
+        if bytes.is_some() {
+            words.push(format!("{word} {}", bound(bytes)));
+        }
+    }
+    for (word, bytes) in [("low", limits.low_bytes), ("min", limits.min_bytes)] {
+        if bytes > 0 {
+            words.push(format!("{word} {}", Human(bytes)));
+        }
+    }
+    if words.is_empty() { "none".into() } else { words.join(", ") }
+}
+
+fn human(bytes: &Value) -> String {
+    bytes.as_u64().map_or("-".into(), |bytes| Human(bytes).to_string())
+}
+
+fn age(ms: &Value) -> String {
+    ms.as_u64().map_or("-".into(), |ms| format!("{}.{}s", ms / 1000, ms % 1000 / 100))
+}
+
+/// The first two columns to the left, figures to the right.
+fn align(rows: &[[String; 7]]) -> String {
+    let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
+    let widths: [usize; 7] = std::array::from_fn(width);
+    let mut text = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (column, (cell, width)) in row.iter().zip(widths).enumerate() {
+            line += &if column < 2 { format!("{cell:<width$}  ") } else { format!("{cell:>width$}  ") };
+        }
+        text += line.trim_end();
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tree_with_its_guests() {
+        let containers = [
+            json!({"path": "/", "usage_bytes": 0, "target_bytes": 0, "usage_age_ms": null}),
+            json!({"path": "/web", "max_bytes": 512 << 20, "usage_bytes": 300 << 20, "target_bytes": 500 << 20, "usage_age_ms": 140}),
+        ];
+        let guests = [json!({"name": "a", "container": "/web", "ram_bytes": 1 << 30, "usage_bytes": 300 << 20,
+            "target_bytes": 500 << 20, "actual_bytes": 500 << 20, "resident_bytes": 300 << 20, "resident_age_ms": 140})];
+        let text = table(&containers, &guests);
+        let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(lines[1], ["/", "none", "0B", "0B", "-"]);
+        assert_eq!(lines[2], ["/web", "max", "512M", "300M", "500M", "0.1s"]);
+        assert_eq!(lines[3], ["a", "1G", "RAM", "300M", "500M", "500M", "300M", "0.1s"]);
+    }
+}

@@ -1,0 +1,25 @@
+//! `balancer serve`.
+
+use super::args::Serve;
+use crate::api::Token;
+use crate::daemon::{self, Options};
+use protocol::place::Place;
+use std::io;
+use std::time::Duration;
+use tracing_subscriber::EnvFilter;
+
+pub(super) async fn run(place: Place, command: Serve) -> anyhow::Result<()> {
+    // SAFETY: umask cannot fail. Nothing that a balancer makes is anybody else's business.
+    unsafe { libc::umask(0o077) };
+    // SAFETY: SIG_IGN is a valid disposition. A journal at the limit of a file's length (RLIMIT_FSIZE) is an error to
+    // answer with, not a signal to die of.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+    let filter = EnvFilter::try_from_env("BALLAST_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(false).with_env_filter(filter).init();
+    let tcp = match (command.listen, command.token_file) {
+        (Some(address), Some(file)) => Some((address, Token::read(&file)?)),
+        _ => None,
+    };
+    let interval = Duration::from_millis(command.interval_ms);
+    daemon::run(Options { place, exit_when_idle: command.exit_when_idle, tcp, interval }).await
+}

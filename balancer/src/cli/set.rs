@@ -1,0 +1,65 @@
+//! `balancer set` and `balancer rm`.
+
+use super::args::Set;
+use super::exit::Usage;
+use crate::client::{Client, ClientError};
+use hyper::Method;
+use protocol::bytes::Human;
+use protocol::limits::{Limits, LimitsPatch};
+use protocol::path::ContainerPath;
+use serde_json::Value;
+
+pub(super) async fn set(client: &Client, command: &Set) -> anyhow::Result<()> {
+    let patch = command.patch();
+    if patch == LimitsPatch::default() && !command.create {
+        return Err(Usage("Nothing to set: give at least one of --max, --high, --low, --min, --weight").into());
+    }
+    let route = route(&command.path);
+    let mut answer = client.call::<Value>(Method::PATCH, &route, serde_json::to_vec(&patch)?).await;
+    if command.create && matches!(&answer, Err(ClientError::Refused(problem)) if problem.status == 404) {
+        let limits = Limits::default().patched(&patch);
+        answer = client.call(Method::PUT, &route, serde_json::to_vec(&limits)?).await;
+    }
+    let container = answer?;
+    if command.json {
+        println!("{}", serde_json::to_string_pretty(&container)?);
+        return Ok(());
+    }
+    let limits = limits_of(&container);
+    println!(
+        "{}: max {}, high {}, low {}, min {}, weight {}",
+        command.path,
+        bound(limits.max_bytes),
+        bound(limits.high_bytes),
+        Human(limits.low_bytes),
+        Human(limits.min_bytes),
+        limits.weight
+    );
+    Ok(())
+}
+
+pub(super) async fn remove(client: &Client, path: &ContainerPath) -> anyhow::Result<()> {
+    client.call::<Value>(Method::DELETE, &route(path), vec![]).await?;
+    Ok(())
+}
+
+/// A container's limits, from its object.
+pub(super) fn limits_of(container: &Value) -> Limits {
+    let bytes = |field: &str| container[field].as_u64();
+    Limits {
+        min_bytes: bytes("min_bytes").unwrap_or(0),
+        low_bytes: bytes("low_bytes").unwrap_or(0),
+        high_bytes: bytes("high_bytes"),
+        max_bytes: bytes("max_bytes"),
+        weight: bytes("weight").and_then(|weight| weight.try_into().ok()).unwrap_or_default(),
+    }
+}
+
+/// A limit that may be none.
+pub(super) fn bound(bytes: Option<u64>) -> String {
+    bytes.map_or("none".into(), |bytes| Human(bytes).to_string())
+}
+
+fn route(path: &ContainerPath) -> String {
+    format!("/v1/containers{path}")
+}

@@ -1,0 +1,86 @@
+//! A balancer's life: lock, journal, sockets, turns, end.
+//!
+//! ```text
+//!   lock the place -> load the journal -> bind both sockets -> serve ... -> remove the sockets
+//! ```
+//!
+//! The API's socket is bound last: who can connect to it finds a balancer that is whole.
+
+mod idle;
+mod place;
+
+pub use place::{Owned, PlaceError};
+
+use crate::api::{Token, router};
+use crate::engine::Engine;
+use crate::guests::{self, GuestServer};
+use crate::journal::Journal;
+use anyhow::Context;
+use axum::middleware;
+use protocol::place::Place;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// How a balancer is to run.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Its folder.
+    pub place: Place,
+    /// End when the last guest is gone.
+    pub exit_when_idle: bool,
+    /// Serve the API over TCP as well, to who shows the token.
+    pub tcp: Option<(SocketAddr, Token)>,
+    /// Time between two turns.
+    pub interval: Duration,
+}
+
+/// Runs a balancer to its end.
+///
+/// # Errors
+/// When it cannot start: the place is taken, the journal unusable, a socket cannot be bound.
+pub async fn run(options: Options) -> anyhow::Result<()> {
+    let owned = Owned::take(&options.place)?;
+    let (journal, tree) = Journal::open(&options.place.journal())?;
+    let engine = Arc::new(Engine::new(journal, tree));
+    let tcp = match &options.tcp {
+        Some((address, _)) => Some(TcpListener::bind(address).await.with_context(|| format!("Cannot listen on {address}"))?),
+        None => None,
+    };
+    let guest_socket = options.place.guest_socket();
+    let guest_server = GuestServer::bind(&guest_socket).with_context(|| format!("Cannot bind {}", guest_socket.display()))?;
+    let api_socket = options.place.api_socket();
+    let api = UnixListener::bind(&api_socket).with_context(|| format!("Cannot bind {}", api_socket.display()))?;
+    tracing::info!(dir = %options.place.dir().display(), pid = std::process::id(), "serving");
+
+    tokio::spawn(guests::serve(guest_server, Arc::clone(&engine)));
+    if let (Some(listener), Some((address, token))) = (tcp, options.tcp) {
+        let service = router(Arc::clone(&engine)).layer(middleware::from_fn_with_state(token, Token::check));
+        tracing::info!(%address, "serving over TCP as well");
+        tokio::spawn(async move { axum::serve(listener, service).await });
+    }
+    let turns = turn(Arc::clone(&engine), options.interval);
+    let idle = idle::wait(Arc::clone(&engine), options.exit_when_idle);
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! {
+        result = async { axum::serve(api, router(engine)).await } => result.context("The API ended")?,
+        () = turns => {}
+        () = idle => tracing::info!("no guests are left"),
+        _ = terminate.recv() => tracing::info!("SIGTERM"),
+        _ = interrupt.recv() => tracing::info!("SIGINT"),
+    }
+    owned.clear();
+    Ok(())
+}
+
+async fn turn(engine: Arc<Engine>, interval: Duration) {
+    let mut clock = tokio::time::interval(interval);
+    // After a pause of the whole process one turn is enough.
+    clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        clock.tick().await;
+        engine.tick();
+    }
+}

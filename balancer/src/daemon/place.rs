@@ -1,0 +1,129 @@
+//! A place that is held by one balancer.
+
+use protocol::place::Place;
+use std::fs::{self, File, Permissions};
+use std::io::{self, Read, Seek, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+/// Why a place cannot be held.
+#[derive(Debug, thiserror::Error)]
+pub enum PlaceError {
+    /// Another balancer lives there.
+    #[error("Another balancer serves {dir} already: process {pid}")]
+    Taken {
+        /// The folder.
+        dir: PathBuf,
+        /// Its process, as it wrote it down.
+        pid: String,
+    },
+    /// The folder belongs to somebody else.
+    #[error("The folder {dir} belongs to user {uid}, not to you")]
+    Foreign {
+        /// The folder.
+        dir: PathBuf,
+        /// Its owner.
+        uid: u32,
+    },
+    /// Something that is no socket is where a socket has to be.
+    #[error("{0} exists and is no socket: move it away")]
+    NoSocket(PathBuf),
+    /// The system refused.
+    #[error("Cannot {doing} {path}")]
+    Io {
+        /// What was tried.
+        doing: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// A place and the lock on it, which lasts as long as this.
+#[derive(Debug)]
+pub struct Owned {
+    place: Place,
+    /// Never read again, held open: the kernel drops the lock with the process, however it ends.
+    _lock: File,
+}
+
+impl Owned {
+    /// Makes the folder, locks it, and removes sockets that a killed balancer left.
+    ///
+    /// # Errors
+    /// When another balancer lives there or the folder cannot be used.
+    pub fn take(place: &Place) -> Result<Self, PlaceError> {
+        make_private(place.dir())?;
+        let lock = lock(place)?;
+        let owned = Self { place: place.clone(), _lock: lock };
+        for socket in [place.api_socket(), place.guest_socket()] {
+            match fs::symlink_metadata(&socket) {
+                // The lock is ours, so nobody listens there any more.
+                Ok(meta) if meta.file_type().is_socket() => {
+                    fs::remove_file(&socket).map_err(|source| failed("remove the stale socket", &socket, source))?;
+                }
+                Ok(_) => return Err(PlaceError::NoSocket(socket)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(source) => return Err(failed("look at", &socket, source)),
+            }
+        }
+        Ok(owned)
+    }
+
+    /// Removes the sockets, so that a client sees at once that nobody is here.
+    pub fn clear(&self) {
+        for socket in [self.place.api_socket(), self.place.guest_socket()] {
+            if let Err(error) = fs::remove_file(&socket) {
+                tracing::warn!(socket = %socket.display(), %error, "cannot remove");
+            }
+        }
+    }
+}
+
+fn make_private(dir: &Path) -> Result<(), PlaceError> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|source| failed("make the folder", dir, source))?;
+    let meta = fs::metadata(dir).map_err(|source| failed("look at", dir, source))?;
+    // SAFETY: geteuid has no preconditions and cannot fail.
+    let own = unsafe { libc::geteuid() };
+    // In a folder of somebody else the sockets could be replaced under us: `/tmp/ballast-UID` may be anybody's.
+    if meta.uid() != own {
+        return Err(PlaceError::Foreign { dir: dir.into(), uid: meta.uid() });
+    }
+    if meta.mode() & 0o077 != 0 {
+        fs::set_permissions(dir, Permissions::from_mode(0o700)).map_err(|source| failed("make private", dir, source))?;
+    }
+    Ok(())
+}
+
+fn lock(place: &Place) -> Result<File, PlaceError> {
+    let path = place.lock();
+    let io = |doing| { let path = path.clone(); move |source| failed(doing, &path, source) };
+    let mut options = fs::OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    let mut file = options.open(&path).map_err(io("open the lock"))?;
+    // SAFETY: a descriptor that we own; the result is checked.
+    if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } != 0 {
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::WouldBlock {
+            return Err(io("lock")(error));
+        }
+        let mut pid = String::new();
+        file.read_to_string(&mut pid).map_err(io("read"))?;
+        let pid = if pid.trim().is_empty() { "not known yet".into() } else { pid.trim().to_owned() };
+        return Err(PlaceError::Taken { dir: place.dir().into(), pid });
+    }
+    let write = |file: &mut File| -> io::Result<()> {
+        file.set_len(0)?;
+        file.rewind()?;
+        writeln!(file, "{}", std::process::id())
+    };
+    write(&mut file).map_err(io("write"))?;
+    Ok(file)
+}
+
+fn failed(doing: &'static str, path: &Path, source: io::Error) -> PlaceError {
+    PlaceError::Io { doing, path: path.into(), source }
+}

@@ -1,0 +1,137 @@
+//! The state of a running balancer and everything that changes it.
+//!
+//! ```text
+//!   REST, guests, clock --event--> [ State: tree, guests, events ] --observe--> policy::decide --targets--> guests
+//!                                        |  a change of the tree is committed to the journal first
+//! ```
+//!
+//! One lock holds all of it, and no hold waits for another process: a guest's messages wait in its outbox. Each method
+//! is one event; it leaves the state whole or, when it fails, as it was.
+
+mod adjust;
+mod admit;
+mod change;
+mod error;
+mod hear;
+mod reconcile;
+mod tick;
+mod views;
+
+pub use admit::Admission;
+pub use error::EngineError;
+pub use views::{ContainerObject, FramesObject, GuestObject, HostObject};
+
+use crate::events::{Event, Events};
+use crate::guests::Guest;
+use crate::host::HostSample;
+use crate::journal::Journal;
+use crate::policy::Shortfall;
+use crate::tree::Tree;
+use protocol::path::ContainerPath;
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+use tokio::sync::watch;
+
+/// The balancer's state behind its lock.
+#[derive(Debug)]
+pub struct Engine(Mutex<State>);
+
+#[derive(Debug)]
+struct State {
+    tree: Tree,
+    journal: Journal,
+    guests: BTreeMap<String, Guest>,
+    events: Events,
+    host: HostSample,
+    shortfalls: Vec<Shortfall>,
+    sessions: u64,
+    started_at: Instant,
+    /// When the last guest left; `None` while there is one, or when there never was.
+    empty_since: Option<Instant>,
+    /// True until containers without guests, left over from before a restart, were removed.
+    sweep_due: bool,
+}
+
+impl Engine {
+    /// A balancer with the tree that its journal held.
+    #[must_use]
+    pub fn new(journal: Journal, tree: Tree) -> Self {
+        let mut events = Events::default();
+        events.push("balancer_started", None, None, &format!("The journal holds {} containers", tree.iter().count()));
+        Self(Mutex::new(State {
+            tree,
+            journal,
+            guests: BTreeMap::new(),
+            events,
+            host: HostSample::take(),
+            shortfalls: vec![],
+            sessions: 0,
+            started_at: Instant::now(),
+            empty_since: None,
+            sweep_due: true,
+        }))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A panic under the lock is a bug that the log tells of; the state is changed in whole steps, so it is whole.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Events after the one with this id.
+    #[must_use]
+    pub fn events_since(&self, id: u64) -> Vec<Event> {
+        self.state().events.since(id)
+    }
+
+    /// The id of the last event, to wait for the next.
+    #[must_use]
+    pub fn watch_events(&self) -> watch::Receiver<u64> {
+        self.state().events.watch()
+    }
+
+    /// How long there has been no guest; and whether there ever was one.
+    #[must_use]
+    pub fn idle(&self) -> (std::time::Duration, bool) {
+        let state = self.state();
+        match state.empty_since {
+            _ if !state.guests.is_empty() => (std::time::Duration::ZERO, true),
+            Some(since) => (since.elapsed(), true),
+            None => (state.started_at.elapsed(), false),
+        }
+    }
+}
+
+impl State {
+    /// Commits a tree to the journal and makes it the tree.
+    fn adopt(&mut self, next: Tree) -> Result<(), EngineError> {
+        if next != self.tree {
+            self.journal.commit(&self.tree, &next)?;
+            self.tree = next;
+        }
+        Ok(())
+    }
+
+    /// Guests in a container and in all containers inside it.
+    fn guests_inside<'a>(&'a self, path: &'a ContainerPath) -> impl Iterator<Item = &'a Guest> {
+        self.guests.values().filter(move |guest| Tree::is_inside(&guest.about.container, path))
+    }
+
+    /// Removes a container and those above it that nothing needs any more.
+    fn sweep(&mut self, from: &ContainerPath) {
+        let mut next = self.tree.clone();
+        let removed = next.sweep(from, |path| self.guests.values().any(|guest| guest.about.container == *path));
+        if removed.is_empty() {
+            return;
+        }
+        match self.adopt(next) {
+            Ok(()) => {
+                for path in removed {
+                    self.events.push("container_removed", None, Some(&path), "Nothing is inside it any more");
+                }
+            }
+            // It stays, empty, and goes with the sweep after the next start.
+            Err(error) => tracing::error!(error = %error.chain(), "an empty container could not be removed"),
+        }
+    }
+}

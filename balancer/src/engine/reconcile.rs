@@ -1,0 +1,67 @@
+//! Frames of a guest, as fresh as asked for.
+
+use super::{Engine, EngineError, FramesObject};
+use protocol::frames::FrameReader;
+use protocol::message::ToVmm;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// A `vmm` must have compared its table with the kernel within this.
+const DEADLINE: Duration = Duration::from_secs(5);
+
+impl Engine {
+    /// The frame table of a guest, compared with the kernel at most `age_ms_max` ago; as it is when that is `None`.
+    ///
+    /// # Errors
+    /// When there is no such guest, or its `vmm` does not answer.
+    pub async fn frames(&self, name: &str, age_ms_max: Option<u64>) -> Result<Arc<FrameReader>, EngineError> {
+        let missing = || EngineError::NoGuest(name.to_owned());
+        let (frames, mut answered) = {
+            let state = self.state();
+            let guest = state.guests.get(name).ok_or_else(missing)?;
+            (Arc::clone(&guest.frames), guest.reconciled.subscribe())
+        };
+        let fresh = |frames: &FrameReader| {
+            age_ms_max.is_none_or(|most| frames.totals().reconciled_age_ms.is_some_and(|age| age <= most))
+        };
+        if fresh(&frames) {
+            return Ok(frames);
+        }
+        let asked = Instant::now();
+        let late = || EngineError::Deadline {
+            name: name.to_owned(),
+            waited_ms: u64::try_from(asked.elapsed().as_millis()).unwrap_or(u64::MAX),
+        };
+        {
+            let mut state = self.state();
+            let guest = state.guests.get_mut(name).ok_or_else(missing)?;
+            guest.reconcile_asked_at = Some(asked);
+            if !guest.say(ToVmm::Reconcile) {
+                return Err(late());
+            }
+        }
+        match tokio::time::timeout(DEADLINE, answered.changed()).await {
+            // Compared after the question: as fresh as it can be, whatever age was asked for.
+            Ok(Ok(())) => Ok(frames),
+            // The guest left meanwhile.
+            Ok(Err(_)) => Err(missing()),
+            Err(_) => Err(late()),
+        }
+    }
+}
+
+impl FramesObject {
+    /// What the table says; counted frame by frame as well if `audit`: O(frames), not for the daemon's own thread.
+    #[must_use]
+    pub fn new(guest: String, frames: &FrameReader, blocks: bool, audit: bool) -> Self {
+        let totals = frames.totals();
+        Self {
+            guest,
+            tiles: totals.untiled == 0 && !totals.torn,
+            totals,
+            from_blocks: blocks.then(|| frames.totals_from_blocks()),
+            from_entries: audit.then(|| frames.totals_from_entries()),
+            private_by_owner: audit.then(|| frames.private_by_owner()),
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! The objects that clients see.
+
+use super::{Engine, EngineError, State};
+use crate::guests::Guest;
+use crate::host::HostMemory;
+use crate::policy::{OutOfMemory, Shortfall};
+use crate::tree::{Node, Tree, TreeError};
+use protocol::frames::Totals;
+use protocol::limits::Limits;
+use protocol::message::{Balloon, Statistics};
+use protocol::path::ContainerPath;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::time::Instant;
+use utoipa::ToSchema;
+
+/// A container.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct ContainerObject {
+    /// Its path.
+    #[schema(value_type = String)]
+    pub path: ContainerPath,
+    /// Its limits, among the other fields.
+    #[serde(flatten)]
+    pub limits: Limits,
+    /// True if it was made for a guest and goes with the last one.
+    pub transient: bool,
+    /// Its id in frame tables.
+    pub owner: u16,
+    /// What guests in it and inside it cost the host, bytes.
+    pub usage_bytes: u64,
+    /// Age of the oldest reading in `usage_bytes`, milliseconds; `null` without guests.
+    pub usage_age_ms: Option<u64>,
+    /// Sum of their targets, bytes.
+    pub target_bytes: u64,
+    /// Guests directly in it.
+    pub guests: Vec<String>,
+    /// Containers directly in it.
+    #[schema(value_type = Vec<String>)]
+    pub containers: Vec<ContainerPath>,
+    /// What is missing for the floors of its guests, if anything.
+    pub shortfall: Option<Shortfall>,
+}
+
+/// A guest.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct GuestObject {
+    /// Its name.
+    pub name: String,
+    /// The container it is attached to.
+    #[schema(value_type = String)]
+    pub container: ContainerPath,
+    /// Owner id of that container.
+    pub owner: u16,
+    /// Process of its `vmm`.
+    pub pid: i32,
+    /// `kvm` or `qemu`.
+    pub engine: String,
+    /// Virtual CPUs.
+    pub cpus: u32,
+    /// RAM, bytes.
+    pub ram_bytes: u64,
+    /// What it needs to live, bytes.
+    pub floor_bytes: u64,
+    /// What it was asked to hold of its RAM at most, bytes.
+    pub target_bytes: u64,
+    /// The rule behind the target.
+    pub target_reason: String,
+    /// What it holds of its RAM at most, bytes.
+    pub actual_bytes: u64,
+    /// What it costs the host: the larger of the kernel's and the table's figure. Bytes.
+    pub usage_bytes: u64,
+    /// Resident set of its `vmm` by the kernel, bytes; `null` when the process is gone.
+    pub resident_bytes: Option<u64>,
+    /// Age of that reading, milliseconds.
+    pub resident_age_ms: Option<u64>,
+    /// What its `vmm` takes beside guest RAM, bytes.
+    pub overhead_bytes: u64,
+    /// What it uses by its own fresh statistics, bytes.
+    pub used_bytes: Option<u64>,
+    /// `no`, `holding` or `returning`: whether it took memory back because it was out of memory.
+    pub out_of_memory: String,
+    /// The balloon as told last.
+    pub balloon: Balloon,
+    /// Age of that, milliseconds.
+    pub balloon_age_ms: u64,
+    /// The guest's statistics as told last.
+    pub statistics: Option<Statistics>,
+    /// Age of those, milliseconds.
+    pub statistics_age_ms: Option<u64>,
+    /// Frames by state, now.
+    pub frames: Totals,
+    /// Time since it registered, milliseconds.
+    pub registered_age_ms: u64,
+}
+
+/// The frame table of a guest in figures.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct FramesObject {
+    /// The guest.
+    pub guest: String,
+    /// True if the states account for every frame exactly once.
+    pub tiles: bool,
+    /// Frames by state.
+    pub totals: Totals,
+    /// The same counted from the summaries of 2 MiB blocks, with `blocks=true`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from_blocks: Option<Totals>,
+    /// The same counted frame by frame, with `audit=true`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from_entries: Option<Totals>,
+    /// Private frames by owner id, with `audit=true`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub private_by_owner: Option<BTreeMap<u16, u64>>,
+}
+
+/// The host.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct HostObject {
+    /// What the kernel says.
+    #[serde(flatten)]
+    pub memory: HostMemory,
+    /// Age of those figures, milliseconds.
+    pub age_ms: u64,
+    /// Number of guests.
+    pub guests: usize,
+    /// Number of containers, the root included.
+    pub containers: usize,
+    /// RAM of all guests, bytes.
+    pub guests_ram_bytes: u64,
+    /// Targets of all guests, bytes.
+    pub guests_target_bytes: u64,
+    /// What all guests cost, bytes.
+    pub guests_usage_bytes: u64,
+    /// Frames of all guests that no state accounts for. Must stay 0.
+    pub frames_untiled: u64,
+    /// Limits that are smaller than the floors of the guests under them.
+    pub shortfalls: Vec<Shortfall>,
+    /// Process of the balancer.
+    pub balancer_pid: u32,
+    /// Time since it started, milliseconds.
+    pub balancer_age_ms: u64,
+}
+
+impl Engine {
+    /// The host.
+    #[must_use]
+    pub fn host(&self) -> HostObject {
+        let state = self.state();
+        let sum = |of: fn(&Guest) -> u64| state.guests.values().fold(0u64, |sum, guest| sum.saturating_add(of(guest)));
+        HostObject {
+            memory: state.host.memory.clone(),
+            age_ms: age_ms(state.host.at),
+            guests: state.guests.len(),
+            containers: state.tree.iter().count(),
+            guests_ram_bytes: sum(|guest| guest.about.ram_bytes),
+            guests_target_bytes: sum(|guest| guest.sent_target_bytes.unwrap_or(guest.about.ram_bytes)),
+            guests_usage_bytes: sum(|guest| guest.figures.usage_bytes(&guest.frames.totals())),
+            frames_untiled: sum(|guest| guest.frames.totals().untiled),
+            shortfalls: state.shortfalls.clone(),
+            balancer_pid: std::process::id(),
+            balancer_age_ms: age_ms(state.started_at),
+        }
+    }
+
+    /// All containers in the order of their paths.
+    #[must_use]
+    pub fn containers(&self) -> Vec<ContainerObject> {
+        let state = self.state();
+        state.tree.iter().map(|(path, node)| state.container_object(path, node)).collect()
+    }
+
+    /// A container.
+    ///
+    /// # Errors
+    /// When there is none of this path.
+    pub fn container(&self, path: &ContainerPath) -> Result<ContainerObject, EngineError> {
+        self.state().container(path)
+    }
+
+    /// All guests in the order of their names.
+    #[must_use]
+    pub fn guests(&self) -> Vec<GuestObject> {
+        self.state().guests.values().map(guest_object).collect()
+    }
+
+    /// A guest.
+    ///
+    /// # Errors
+    /// When there is none of this name.
+    pub fn guest(&self, name: &str) -> Result<GuestObject, EngineError> {
+        self.state().guests.get(name).map(guest_object).ok_or_else(|| EngineError::NoGuest(name.to_owned()))
+    }
+}
+
+impl State {
+    pub(super) fn container(&self, path: &ContainerPath) -> Result<ContainerObject, EngineError> {
+        let node = self.tree.get(path).ok_or_else(|| TreeError::Missing(path.clone()))?;
+        Ok(self.container_object(path, node))
+    }
+
+    fn container_object(&self, path: &ContainerPath, node: &Node) -> ContainerObject {
+        let inside = || self.guests.values().filter(|guest| Tree::is_inside(&guest.about.container, path));
+        let sum = |of: fn(&Guest) -> u64| inside().fold(0u64, |sum, guest| sum.saturating_add(of(guest)));
+        ContainerObject {
+            path: path.clone(),
+            limits: node.limits.clone(),
+            transient: node.transient,
+            owner: node.owner,
+            usage_bytes: sum(|guest| guest.figures.usage_bytes(&guest.frames.totals())),
+            usage_age_ms: inside().filter_map(|guest| guest.figures.kernel()).map(|kernel| age_ms(kernel.at)).max(),
+            target_bytes: sum(|guest| guest.sent_target_bytes.unwrap_or(guest.about.ram_bytes)),
+            guests: inside().filter(|guest| guest.about.container == *path).map(|guest| guest.about.name.clone()).collect(),
+            containers: self.tree.children(path).map(|(child, _)| child.clone()).collect(),
+            shortfall: self.shortfalls.iter().find(|shortfall| shortfall.container == *path).cloned(),
+        }
+    }
+}
+
+fn guest_object(guest: &Guest) -> GuestObject {
+    let frames = guest.frames.totals();
+    let kernel = guest.figures.kernel();
+    let state = match guest.out_of_memory() {
+        OutOfMemory::No => "no",
+        OutOfMemory::Holding { .. } => "holding",
+        OutOfMemory::Returning { .. } => "returning",
+    };
+    GuestObject {
+        name: guest.about.name.clone(),
+        container: guest.about.container.clone(),
+        owner: guest.owner,
+        pid: guest.pid,
+        engine: guest.about.engine.clone(),
+        cpus: guest.about.cpus,
+        ram_bytes: guest.about.ram_bytes,
+        floor_bytes: guest.about.floor_bytes,
+        target_bytes: guest.sent_target_bytes.unwrap_or(guest.about.ram_bytes),
+        target_reason: guest.target_reason.clone(),
+        actual_bytes: guest.balloon.value.actual_bytes,
+        usage_bytes: guest.figures.usage_bytes(&frames),
+        resident_bytes: kernel.map(|kernel| kernel.resident_bytes),
+        resident_age_ms: kernel.map(|kernel| age_ms(kernel.at)),
+        overhead_bytes: guest.figures.overhead_bytes(),
+        used_bytes: guest.used_bytes(),
+        out_of_memory: state.into(),
+        balloon: guest.balloon.value.clone(),
+        balloon_age_ms: guest.balloon.age_ms(),
+        statistics: guest.statistics.as_ref().map(|sample| sample.value.clone()),
+        statistics_age_ms: guest.statistics.as_ref().map(|sample| sample.age_ms().saturating_add(sample.value.age_ms)),
+        frames,
+        registered_age_ms: age_ms(guest.registered_at),
+    }
+}
+
+fn age_ms(at: Instant) -> u64 {
+    u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,111 @@
+//! What happened: a bounded ring that answers "what since event 17?" and wakes who waits for more.
+
+use protocol::path::ContainerPath;
+use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
+use std::time::{SystemTime, UNIX_EPOCH};
+use tokio::sync::watch;
+use utoipa::ToSchema;
+
+/// Events that are kept.
+pub const EVENTS_MAX: usize = 4096;
+/// Longest text of an event that a `vmm` sends, bytes: what is longer is cut.
+const DETAIL_BYTES_MAX: usize = 512;
+
+/// Something that happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Event {
+    /// Counts from 1 since the balancer started, without gaps.
+    pub id: u64,
+    /// When, milliseconds since 1970-01-01 UTC.
+    pub at_ms: u64,
+    /// What, a short name: `guest_registered`, `limits_changed`, `target_changed`, ...
+    pub kind: String,
+    /// The guest it is about, if any.
+    pub guest: Option<String>,
+    /// The container it is about, if any.
+    #[schema(value_type = Option<String>)]
+    pub container: Option<ContainerPath>,
+    /// One sentence.
+    pub detail: String,
+}
+
+/// The ring.
+#[derive(Debug)]
+pub struct Events {
+    ring: VecDeque<Event>,
+    last: watch::Sender<u64>,
+}
+
+impl Default for Events {
+    fn default() -> Self {
+        Self { ring: VecDeque::new(), last: watch::Sender::new(0) }
+    }
+}
+
+impl Events {
+    /// Adds an event and wakes who waits.
+    pub fn push(&mut self, kind: &str, guest: Option<&str>, container: Option<&ContainerPath>, detail: &str) {
+        let id = *self.last.borrow() + 1;
+        let event = Event {
+            id,
+            at_ms: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX)),
+            kind: cut(kind, 64),
+            guest: guest.map(str::to_owned),
+            container: container.cloned(),
+            detail: cut(detail, DETAIL_BYTES_MAX),
+        };
+        tracing::info!(kind = event.kind, guest = event.guest, detail = event.detail, "event");
+        if self.ring.len() == EVENTS_MAX {
+            self.ring.pop_front();
+        }
+        self.ring.push_back(event);
+        self.last.send_replace(id);
+    }
+
+    /// Events after the one with this id, the oldest first. An id from before a restart of the balancer, larger than
+    /// any there is, means all.
+    #[must_use]
+    pub fn since(&self, id: u64) -> Vec<Event> {
+        let after = if id > *self.last.borrow() { 0 } else { id };
+        self.ring.iter().filter(|event| event.id > after).cloned().collect()
+    }
+
+    /// The id of the last event, to wait for the next.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<u64> {
+        self.last.subscribe()
+    }
+}
+
+/// Text of another process as one line of bounded length.
+fn cut(text: &str, bytes_max: usize) -> String {
+    let end = text.floor_char_boundary(bytes_max);
+    text[..end].chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ring_is_bounded_and_ids_have_no_gaps() {
+        let mut events = Events::default();
+        for _ in 0..EVENTS_MAX + 10 {
+            events.push("tick", None, None, "");
+        }
+        let all = events.since(0);
+        assert_eq!((all.len(), all[0].id), (EVENTS_MAX, 11));
+        assert!(all.windows(2).all(|pair| pair[1].id == pair[0].id + 1));
+        assert_eq!(events.since(all[0].id).len(), EVENTS_MAX - 1);
+        assert_eq!(events.since(u64::MAX).len(), EVENTS_MAX);
+    }
+
+    #[test]
+    fn text_of_others_is_one_bounded_line() {
+        let mut events = Events::default();
+        events.push("x", None, None, &format!("a\nb{}", "\u{e9}".repeat(1000)));
+        let detail = &events.since(0)[0].detail;
+        assert!(detail.starts_with("a b") && detail.len() <= DETAIL_BYTES_MAX);
+    }
+}

@@ -1,0 +1,153 @@
+//! One connection of a `vmm`, from its registration to its hang-up.
+
+use crate::engine::Engine;
+use protocol::frames::FrameReader;
+use protocol::message::{self, FromVmm, MESSAGE_BYTES_MAX, PROTOCOL_VERSION, Register, ToVmm};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_seqpacket::UnixSeqpacket;
+use tokio_seqpacket::ancillary::OwnedAncillaryMessage;
+
+/// A `vmm` that connects and says nothing is cut off after this.
+const REGISTER_DEADLINE: Duration = Duration::from_secs(5);
+/// A `vmm` that does not take a message for so long is cut off; it registers again when it lives.
+const SEND_DEADLINE: Duration = Duration::from_secs(10);
+/// Messages that wait for a `vmm` to take them.
+const OUTBOX: usize = 64;
+/// Room for the descriptors that may come with a message: one is expected, a few more are received to be closed.
+const ANCILLARY_BYTES: usize = 64;
+
+/// A packet and the descriptor that came with it.
+struct Packet {
+    bytes: Vec<u8>,
+    fd: Option<OwnedFd>,
+}
+
+/// Serves one connection until either side hangs up.
+pub(super) async fn run(engine: Arc<Engine>, socket: UnixSeqpacket) {
+    let (about, pid, frames) = match admit(&socket).await {
+        Ok(Some(admitted)) => admitted,
+        Ok(None) => return,
+        Err(reason) => return refuse(&socket, reason).await,
+    };
+    let (outbox, mut inbox) = mpsc::channel(OUTBOX);
+    let name = about.name.clone();
+    let admission = match engine.register(about, pid, frames, outbox) {
+        Ok(admission) => admission,
+        Err(reason) => return refuse(&socket, reason).await,
+    };
+    let reason = tokio::select! {
+        reason = listen(&engine, &socket, &name, admission.session) => reason,
+        reason = async {
+            let first = ToVmm::Registered {
+                protocol_version: PROTOCOL_VERSION,
+                owner: admission.owner,
+                target_bytes: admission.target_bytes,
+            };
+            if let Err(reason) = send(&socket, &first).await { return reason; }
+            while let Some(message) = inbox.recv().await {
+                if let Err(reason) = send(&socket, &message).await { return reason; }
+            }
+            "it registered again".to_owned()
+        } => reason,
+    };
+    engine.hang_up(&name, admission.session, &reason);
+}
+
+/// What a connection must bring: the same user, this version, a frame table. `None` for one that hangs up at once.
+async fn admit(socket: &UnixSeqpacket) -> Result<Option<(Register, i32, FrameReader)>, String> {
+    let peer = socket.peer_cred().map_err(|error| format!("The kernel does not say who you are: {error}"))?;
+    // SAFETY: geteuid has no preconditions and cannot fail.
+    let own = unsafe { libc::geteuid() };
+    if peer.uid() != own {
+        return Err(format!("You are user {}, this balancer serves user {own} alone", peer.uid()));
+    }
+    let pid = peer.pid().ok_or("The kernel does not say which process you are")?;
+    let packet = timeout(REGISTER_DEADLINE, receive(socket)).await
+        .map_err(|_| format!("No registration within {} s", REGISTER_DEADLINE.as_secs()))??;
+    let Some(packet) = packet else { return Ok(None) };
+    check_version(&packet.bytes)?;
+    let about = match message::decode(&packet.bytes).map_err(|error| chain(&error))? {
+        FromVmm::Register(about) => about,
+        _ => return Err("The first message must be a registration".into()),
+    };
+    let fd = packet.fd.ok_or("The registration came without a frame table")?;
+    let frames = FrameReader::open(fd.as_fd()).map_err(|error| chain(&error))?;
+    Ok(Some((about, pid, frames)))
+}
+
+/// Another version may have other fields: its number is looked at before the rest.
+fn check_version(packet: &[u8]) -> Result<(), String> {
+    #[derive(serde::Deserialize)]
+    struct Version {
+        protocol_version: Option<u32>,
+    }
+    match serde_json::from_slice::<Version>(packet) {
+        Ok(Version { protocol_version: Some(found) }) if found != PROTOCOL_VERSION => {
+            Err(format!("You speak version {found} of the protocol, this balancer speaks version {PROTOCOL_VERSION}"))
+        }
+        _ => Ok(()),
+    }
+}
+
+async fn listen(engine: &Engine, socket: &UnixSeqpacket, name: &str, session: u64) -> String {
+    loop {
+        let packet = match receive(socket).await {
+            Ok(Some(packet)) => packet,
+            Ok(None) => return "its vmm hung up".into(),
+            Err(reason) => return reason,
+        };
+        match message::decode::<FromVmm>(&packet.bytes) {
+            Ok(FromVmm::Register(_)) => return "it registered twice on one connection".into(),
+            Ok(FromVmm::Ended { reason }) => return reason,
+            Ok(message) => engine.hear(name, session, message),
+            Err(error) => return chain(&error),
+        }
+    }
+}
+
+/// The next packet; `None` at the hang-up.
+async fn receive(socket: &UnixSeqpacket) -> Result<Option<Packet>, String> {
+    // One byte more than is allowed, so that a packet that is too long is told from one that just fits.
+    let mut bytes = vec![0; MESSAGE_BYTES_MAX + 1];
+    let mut ancillary = [0; ANCILLARY_BYTES];
+    let (info, reader) = socket.recv_with_ancillary(&mut bytes, &mut ancillary).await.map_err(|error| error.to_string())?;
+    let fd = reader.into_messages().find_map(|message| match message {
+        OwnedAncillaryMessage::FileDescriptors(mut fds) => fds.next(),
+        _ => None,
+    });
+    if info.bytes_read() == 0 {
+        return Ok(None);
+    }
+    if info.truncated() {
+        return Err(message::MessageError::TooLong.to_string());
+    }
+    bytes.truncate(info.bytes_read());
+    Ok(Some(Packet { bytes, fd }))
+}
+
+async fn send(socket: &UnixSeqpacket, message: &ToVmm) -> Result<(), String> {
+    let bytes = message::encode(message).map_err(|error| chain(&error))?;
+    match timeout(SEND_DEADLINE, socket.send(&bytes)).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(format!("its vmm hung up: {error}")),
+        Err(_) => Err(format!("its vmm took no message for {} s", SEND_DEADLINE.as_secs())),
+    }
+}
+
+async fn refuse(socket: &UnixSeqpacket, reason: String) {
+    tracing::warn!(reason, "a guest is refused");
+    // The other side may be gone already, and then nobody is left to tell.
+    if let Err(error) = send(socket, &ToVmm::Refused { reason }).await {
+        tracing::debug!(error, "the refusal was not heard");
+    }
+}
+
+/// An error and its causes in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}

@@ -1,0 +1,158 @@
+//! The journal: every container and its limits, on disk before a change is answered.
+//!
+//! One file of an embedded, crash-safe store (redb): a commit is atomic and synced. A balancer that is killed at any
+//! moment finds the last answered change when it comes back.
+
+use crate::tree::{Node, Tree, TreeError};
+use protocol::path::ContainerPath;
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use std::path::{Path, PathBuf};
+
+/// Version of the records below. A newer journal is refused, never half-understood.
+pub const JOURNAL_VERSION: u64 = 1;
+
+/// Path -> [`Node`] as JSON.
+const CONTAINERS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("containers");
+/// Facts about the journal itself: `version`.
+const ABOUT: TableDefinition<'_, &str, u64> = TableDefinition::new("about");
+
+/// Why the journal cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// The store refused: no such folder, no space, a damaged file.
+    #[error("Cannot {doing} the journal {path}")]
+    Store {
+        /// What was tried.
+        doing: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the store says.
+        #[source]
+        source: Box<redb::Error>,
+    },
+    /// Written by a newer balancer.
+    #[error(
+        "The journal {path} has version {found}, this balancer reads up to {JOURNAL_VERSION}: use the newer balancer, or move the file away"
+    )]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// The version found.
+        found: u64,
+    },
+    /// A record that is no container.
+    #[error("The journal {path} holds a malformed record for {key:?}: move the file away to start without it")]
+    Record {
+        /// The file.
+        path: PathBuf,
+        /// Key of the record.
+        key: String,
+    },
+    /// More containers than can be.
+    #[error(transparent)]
+    Tree(#[from] TreeError),
+}
+
+/// The open journal.
+#[derive(Debug)]
+pub struct Journal {
+    path: PathBuf,
+    /// `None` after an error: the store does not trust itself then and has to be opened anew, which repairs it.
+    store: Option<Database>,
+}
+
+impl Journal {
+    /// Opens the journal, makes it where there is none, and reads the tree in it.
+    ///
+    /// # Errors
+    /// When it cannot be read or written, or is of a newer version.
+    pub fn open(path: &Path) -> Result<(Self, Tree), JournalError> {
+        let mut journal = Self { path: path.into(), store: None };
+        let store = open(path).map_err(|error| journal.failed("open", error))?;
+        let tree = journal.load(&store)?;
+        journal.store = Some(store);
+        Ok((journal, tree))
+    }
+
+    /// Writes what differs between two trees, all of it or nothing.
+    ///
+    /// # Errors
+    /// When it cannot be written: the change must then not be made.
+    pub fn commit(&mut self, before: &Tree, after: &Tree) -> Result<(), JournalError> {
+        let store = match self.store.take() {
+            Some(store) => store,
+            None => open(&self.path).map_err(|error| self.failed("open", error))?,
+        };
+        write(&store, before, after).map_err(|error| self.failed("write", error))?;
+        self.store = Some(store);
+        Ok(())
+    }
+
+    fn load(&self, store: &Database) -> Result<Tree, JournalError> {
+        let records = read(store).map_err(|error| self.failed("read", error))?;
+        if records.version > JOURNAL_VERSION {
+            return Err(JournalError::Version { path: self.path.clone(), found: records.version });
+        }
+        let mut nodes = Vec::with_capacity(records.containers.len());
+        for (key, value) in records.containers {
+            let parsed = key.parse::<ContainerPath>().ok().zip(serde_json::from_slice::<Node>(&value).ok());
+            nodes.push(parsed.ok_or_else(|| JournalError::Record { path: self.path.clone(), key })?);
+        }
+        Ok(Tree::from_nodes(nodes)?)
+    }
+
+    fn failed(&self, doing: &'static str, error: redb::Error) -> JournalError {
+        JournalError::Store { doing, path: self.path.clone(), source: Box::new(error) }
+    }
+}
+
+struct Records {
+    version: u64,
+    containers: Vec<(String, Vec<u8>)>,
+}
+
+fn open(path: &Path) -> Result<Database, redb::Error> {
+    let store = Database::create(path)?;
+    let transaction = store.begin_write()?;
+    {
+        let mut about = transaction.open_table(ABOUT)?;
+        let fresh = about.get("version")?.is_none();
+        if fresh {
+            about.insert("version", JOURNAL_VERSION)?;
+        }
+        transaction.open_table(CONTAINERS)?;
+    }
+    transaction.commit()?;
+    Ok(store)
+}
+
+fn read(store: &Database) -> Result<Records, redb::Error> {
+    let transaction = store.begin_read()?;
+    let version = transaction.open_table(ABOUT)?.get("version")?.map_or(0, |version| version.value());
+    let mut containers = Vec::new();
+    for record in transaction.open_table(CONTAINERS)?.iter()? {
+        let (key, value) = record?;
+        containers.push((key.value().to_owned(), value.value().to_owned()));
+    }
+    Ok(Records { version, containers })
+}
+
+fn write(store: &Database, before: &Tree, after: &Tree) -> Result<(), redb::Error> {
+    let transaction = store.begin_write()?;
+    {
+        let mut table = transaction.open_table(CONTAINERS)?;
+        for (path, _) in before.iter().filter(|(path, _)| after.get(path).is_none()) {
+            table.remove(path.as_str())?;
+        }
+        for (path, node) in after.iter().filter(|(path, node)| before.get(path) != Some(node)) {
+            let record = serde_json::to_vec(node).expect("a node has only plain fields");
+            table.insert(path.as_str(), record.as_slice())?;
+        }
+    }
+    transaction.commit()?;
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "journal_test.rs"]
+mod tests;

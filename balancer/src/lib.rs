@@ -1,0 +1,28 @@
+//! The balancer: one per host, it knows every guest and container, decides who may hold how much memory, and
+//! answers over REST.
+//!
+//! | module | question it answers |
+//! |---|---|
+//! | [`tree`] | which containers are there, under which limits? (pure) |
+//! | [`policy`] | who may hold how much? (pure) |
+//! | [`journal`] | what survives a killed balancer? |
+//! | [`guests`] | what is known of a guest, and how does it register? |
+//! | [`host`] | what does the kernel say about the host? |
+//! | [`events`] | what happened? |
+//! | [`engine`] | how does an event become a target? |
+//! | [`api`] | how do clients ask? |
+//! | [`daemon`] | how does a balancer start and end? |
+//! | [`client`] | how does a program speak to the API? |
+//! | [`cli`] | what does the command line offer? |
+
+pub mod api;
+pub mod cli;
+pub mod client;
+pub mod daemon;
+pub mod engine;
+pub mod events;
+pub mod guests;
+pub mod host;
+pub mod journal;
+pub mod policy;
+pub mod tree;

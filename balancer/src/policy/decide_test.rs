@@ -1,0 +1,227 @@
+use super::*;
+use crate::policy::ContainerView;
+use proptest::prelude::*;
+
+const MIB: u64 = 1 << 20;
+
+fn container(path: &str, limits: &str) -> ContainerView {
+    let patch: protocol::limits::LimitsPatch = limits.parse().unwrap();
+    ContainerView { path: path.parse().unwrap(), limits: Limits::default().patched(&patch) }
+}
+
+fn guest(name: &str, container: &str, ram_mib: u64) -> GuestView {
+    GuestView {
+        name: name.into(),
+        container: container.parse().unwrap(),
+        ram_bytes: ram_mib * MIB,
+        floor_bytes: 32 * MIB,
+        overhead_bytes: 0,
+        used_bytes: None,
+        out_of_memory: OutOfMemory::No,
+    }
+}
+
+fn targets_mib(containers: Vec<ContainerView>, guests: Vec<GuestView>) -> Vec<u64> {
+    decide(&Observation { containers, guests }).targets.iter().map(|target| target.target_bytes / MIB).collect()
+}
+
+#[test]
+fn without_a_limit_every_guest_may_hold_its_ram() {
+    let guests = vec![guest("a", "/web", 512), guest("b", "/", 1024)];
+    assert_eq!(targets_mib(vec![container("/web", "low=64M")], guests), [512, 1024]);
+}
+
+#[test]
+fn a_limit_covers_the_vmm_too() {
+    let mut a = guest("a", "/web/a", 512);
+    a.overhead_bytes = 10 * MIB;
+    let plan = decide(&Observation { containers: vec![container("/web", "1G"), container("/web/a", "256M")], guests: vec![a] });
+    assert_eq!(plan.targets[0].target_bytes, 246 * MIB);
+    for word in ["/web/a", "256M", "10M"] {
+        assert!(plan.targets[0].reason.contains(word), "{:?}", plan.targets[0].reason);
+    }
+}
+
+#[test]
+fn the_smallest_limit_on_the_way_binds() {
+    let tree = || vec![container("/", "400M"), container("/web", "high=300M"), container("/web/a", "1G")];
+    assert_eq!(targets_mib(tree(), vec![guest("a", "/web/a", 512)]), [300]);
+    assert_eq!(targets_mib(tree(), vec![guest("a", "/other", 512)]), [400]);
+}
+
+#[test]
+fn guests_that_say_nothing_share_evenly() {
+    let guests = vec![guest("a", "/web", 512), guest("b", "/web", 512)];
+    assert_eq!(targets_mib(vec![container("/web", "512M")], guests), [256, 256]);
+}
+
+#[test]
+fn weights_divide_what_is_contended() {
+    let tree = vec![container("/web", "600M"), container("/web/a", "weight=200"), container("/web/b", "weight=100")];
+    let guests = vec![guest("a", "/web/a", 1024), guest("b", "/web/b", 1024)];
+    assert_eq!(targets_mib(tree, guests), [399, 199]);
+}
+
+#[test]
+fn an_idle_guest_gives_to_the_one_in_need() {
+    let mut idle = guest("idle", "/web", 512);
+    idle.used_bytes = Some(40 * MIB);
+    let mut busy = guest("busy", "/web", 512);
+    busy.used_bytes = Some(400 * MIB);
+    let targets = targets_mib(vec![container("/web", "610M")], vec![idle.clone(), busy.clone()]);
+    assert_eq!(targets, [110, 500]);
+    // What is left over after both have what they need is of use to somebody.
+    assert_eq!(targets_mib(vec![container("/web", "700M")], vec![idle, busy]), [200, 500]);
+}
+
+#[test]
+fn protection_comes_before_demand() {
+    let tree = vec![container("/web", "512M"), container("/web/a", "min=384M"), container("/web/b", "weight=10000")];
+    let guests = vec![guest("a", "/web/a", 512), guest("b", "/web/b", 512)];
+    assert_eq!(targets_mib(tree, guests), [384, 128]);
+}
+
+#[test]
+fn floors_that_exceed_the_limit_are_kept_and_reported() {
+    let guests = vec![guest("a", "/web", 512), guest("b", "/web", 512)];
+    let plan = decide(&Observation { containers: vec![container("/web", "40M")], guests });
+    assert!(plan.targets.iter().all(|target| target.target_bytes == 32 * MIB));
+    assert_eq!((plan.shortfalls[0].budget_bytes, plan.shortfalls[0].needed_bytes), (40 * MIB, 64 * MIB));
+}
+
+#[test]
+fn out_of_memory_is_followed_and_then_taken_back() {
+    let mut a = guest("a", "/web", 512);
+    let tree = || vec![container("/web", "256M")];
+    a.out_of_memory = OutOfMemory::Holding { actual_bytes: 300 * MIB };
+    assert_eq!(targets_mib(tree(), vec![a.clone()]), [300]);
+    a.out_of_memory = OutOfMemory::Returning { actual_bytes: 300 * MIB };
+    assert_eq!(targets_mib(tree(), vec![a.clone()]), [300], "no statistics: it keeps what it holds");
+    a.used_bytes = Some(210 * MIB);
+    assert_eq!(targets_mib(tree(), vec![a.clone()]), [274], "used and headroom");
+    a.used_bytes = Some(100 * MIB);
+    assert_eq!(targets_mib(tree(), vec![a]), [256], "back at its share");
+}
+
+#[test]
+fn who_runs_out_of_memory_takes_from_those_under_the_same_limit_alone() {
+    let tree = vec![container("/", "1G"), container("/greedy", "256M"), container("/other", "weight=100")];
+    let mut greedy = guest("greedy", "/greedy", 2048);
+    greedy.out_of_memory = OutOfMemory::Holding { actual_bytes: 2000 * MIB };
+    assert_eq!(targets_mib(tree, vec![greedy, guest("other", "/other", 2048)])[1], 768);
+}
+
+fn any_guest() -> impl Strategy<Value = GuestView> {
+    let container = prop::sample::select(vec!["/", "/a", "/a/x", "/a/y", "/b"]);
+    let state = (0u8..6, 0u64..3000).prop_map(|(kind, mib)| match kind {
+        0 => OutOfMemory::Holding { actual_bytes: mib * MIB },
+        1 => OutOfMemory::Returning { actual_bytes: mib * MIB },
+        _ => OutOfMemory::No,
+    });
+    (container, 1u64..2048, 0u64..128, 0u64..32, prop::option::of(0u64..2048), state).prop_map(
+        |(path, ram, floor, overhead, used, out_of_memory)| GuestView {
+            name: String::new(),
+            container: path.parse().unwrap(),
+            ram_bytes: ram * MIB,
+            floor_bytes: floor * MIB,
+            overhead_bytes: overhead * MIB,
+            used_bytes: used.map(|used| used * MIB),
+            out_of_memory,
+        },
+    )
+}
+
+fn any_limits() -> impl Strategy<Value = Limits> {
+    let bound = || prop::option::of((1u64..4096).prop_map(|mib| mib * MIB));
+    (0u64..512, 0u64..512, bound(), bound(), 1u32..=10_000).prop_map(|(min, low, high_bytes, max_bytes, weight)| Limits {
+        min_bytes: min * MIB,
+        low_bytes: low * MIB,
+        high_bytes,
+        max_bytes,
+        weight,
+    })
+}
+
+fn any_observation() -> impl Strategy<Value = Observation> {
+    let paths = ["/", "/a", "/a/x", "/a/y", "/b"];
+    (prop::collection::vec(any_limits(), paths.len()), prop::collection::vec(any_guest(), 0..8)).prop_map(
+        move |(limits, mut guests)| {
+            guests.iter_mut().enumerate().for_each(|(i, guest)| guest.name = format!("g{i}"));
+            let containers =
+                paths.iter().zip(limits).map(|(path, limits)| ContainerView { path: path.parse().unwrap(), limits }).collect();
+            Observation { containers, guests }
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn a_target_lies_between_floor_and_ram(observation in any_observation()) {
+        let plan = decide(&observation);
+        prop_assert_eq!(plan.targets.len(), observation.guests.len());
+        for (target, guest) in plan.targets.iter().zip(&observation.guests) {
+            prop_assert_eq!(&target.name, &guest.name);
+            prop_assert!(target.target_bytes <= guest.ram_bytes);
+            prop_assert!(target.target_bytes >= guest.floor_bytes.min(guest.ram_bytes));
+            prop_assert!(!target.reason.is_empty());
+        }
+    }
+
+    #[test]
+    fn targets_and_overhead_fit_every_limit_or_a_shortfall_says_so(observation in any_observation()) {
+        let plan = decide(&observation);
+        for container in &observation.containers {
+            let Some(ceiling) = container.limits.ceiling_bytes() else { continue };
+            let inside = |path: &ContainerPath| path.ancestors().any(|above| above == container.path);
+            let charged: u64 = plan.targets.iter().zip(&observation.guests)
+                .filter(|(_, guest)| inside(&guest.container))
+                .map(|(target, guest)| target.target_bytes + guest.overhead_bytes).sum();
+            let told = plan.shortfalls.iter().any(|shortfall| inside(&shortfall.container));
+            prop_assert!(charged <= ceiling || told, "{} in {}: {charged} > {ceiling}", charged, container.path);
+        }
+    }
+
+    #[test]
+    fn nobody_is_squeezed_without_a_limit(mut observation in any_observation()) {
+        for container in &mut observation.containers {
+            (container.limits.high_bytes, container.limits.max_bytes) = (None, None);
+        }
+        for (target, guest) in decide(&observation).targets.iter().zip(&observation.guests) {
+            prop_assert_eq!(target.target_bytes, guest.ram_bytes);
+        }
+    }
+
+    #[test]
+    fn filling_is_exact_fair_and_bounded(
+        shares in prop::collection::vec((0u64..1000, 0u64..1000, 1u32..=10_000), 1..12),
+        budget in 0u64..10_000,
+    ) {
+        let shares: Vec<Share> = shares.into_iter()
+            .map(|(have, more, weight)| Share { have: have * MIB, cap: (have + more) * MIB, weight }).collect();
+        let budget = budget * MIB;
+        let given = fill(&shares, budget);
+        let before: u64 = shares.iter().map(|share| share.have).sum();
+        let caps: u64 = shares.iter().map(|share| share.cap).sum();
+        let sum: u64 = given.iter().sum();
+        prop_assert!(sum <= budget.max(before));
+        // Nothing is left unused beyond what rounding takes.
+        prop_assert!(before > budget || sum + shares.len() as u64 >= budget.min(caps));
+        for (a, got_a) in shares.iter().zip(&given) {
+            prop_assert!(*got_a >= a.have && *got_a <= a.cap);
+            for (b, got_b) in shares.iter().zip(&given) {
+                // Who is below their cap has, per weight, no less than anybody who was given something.
+                if *got_a < a.cap && *got_b > b.have {
+                    let (left, right) = (u128::from(*got_a + 1) * u128::from(b.weight), u128::from(*got_b) * u128::from(a.weight));
+                    prop_assert!(left + u128::from(b.weight) >= right, "{a:?} {got_a} {b:?} {got_b}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_same_observation_gives_the_same_plan(observation in any_observation()) {
+        prop_assert_eq!(decide(&observation), decide(&observation));
+    }
+}

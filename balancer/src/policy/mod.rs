@@ -1,0 +1,26 @@
+//! Who may hold how much: [`decide`], a pure function from what is known to a target for each guest.
+//!
+//! Top-down, each container's budget is its share of its parent's, bounded by its own ceiling (the smaller of `high`
+//! and `max`). A budget is divided in rounds; each round fills the members of a container up to a cap, by weighted
+//! max-min fairness, before the next begins:
+//!
+//! ```text
+//!   floor   what guests need to live (a guest that ran out of memory: what it holds)
+//!   min     protection that is always kept
+//!   low     protection as far as it is in demand
+//!   demand  what guests use, and some headroom
+//!   all     RAM: what is left over is of use to nobody else
+//! ```
+//!
+//! Where no limit is on the way to the root every guest may hold its RAM: nobody is squeezed while memory is free.
+//! No clock, no I/O, no randomness: the same observation gives the same plan.
+
+mod decide;
+mod demand;
+mod fill;
+mod observation;
+mod plan;
+
+pub use decide::decide;
+pub use observation::{ContainerView, GuestView, Observation, OutOfMemory};
+pub use plan::{GuestTarget, Plan, Shortfall, is_worth_sending};

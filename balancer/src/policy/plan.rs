@@ -1,0 +1,54 @@
+//! What the policy says.
+
+use protocol::bytes::Human;
+use protocol::path::ContainerPath;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+/// A target for each guest, in the order of the observation, and what could not be kept.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// Targets.
+    pub targets: Vec<GuestTarget>,
+    /// Containers whose guests need more than their limit permits.
+    pub shortfalls: Vec<Shortfall>,
+}
+
+/// What a guest may hold of its RAM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GuestTarget {
+    /// The guest.
+    pub name: String,
+    /// Bytes.
+    pub target_bytes: u64,
+    /// Why, one sentence.
+    pub reason: String,
+}
+
+/// A limit that is smaller than the floors of the guests under it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Shortfall {
+    /// The container.
+    #[schema(value_type = String)]
+    pub container: ContainerPath,
+    /// What may be used in it, bytes.
+    pub budget_bytes: u64,
+    /// What its guests need at least, bytes.
+    pub needed_bytes: u64,
+}
+
+impl std::fmt::Display for Shortfall {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (container, budget, needed) = (&self.container, Human(self.budget_bytes), Human(self.needed_bytes));
+        write!(f, "The guests in {container} need {needed}, and {budget} is what they may use")
+    }
+}
+
+/// Hysteresis: a change below this is not worth an exchange with the guest. Bytes.
+const CHANGE_BYTES_MIN: u64 = 1 << 20;
+
+/// True if a target differs enough from the one that was sent last.
+#[must_use]
+pub fn is_worth_sending(sent_bytes: Option<u64>, target_bytes: u64) -> bool {
+    sent_bytes.is_none_or(|sent| sent.abs_diff(target_bytes) >= CHANGE_BYTES_MIN)
+}

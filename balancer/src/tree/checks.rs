@@ -1,0 +1,56 @@
+//! What limits must satisfy across the tree.
+//!
+//! A child's `max` may exceed its parent's (the smaller one binds, as in cgroup v2). But a promise that cannot be kept
+//! is refused: what is protected inside a container (`min`) must fit below its `max`.
+
+use super::{Tree, TreeError};
+use protocol::limits::LimitsError;
+use protocol::path::ContainerPath;
+
+impl Tree {
+    /// Checks the limits of `path` alone, against all above it and against all inside it.
+    ///
+    /// # Errors
+    /// The first bound that is broken, told in terms of the limit that was changed.
+    pub(super) fn check(&self, path: &ContainerPath) -> Result<(), TreeError> {
+        let fail = |source| Err(TreeError::Limits { path: path.clone(), source });
+        let node = self.nodes.get(path).ok_or_else(|| TreeError::Missing(path.clone()))?;
+        if let Err(error) = node.limits.validate() {
+            return fail(error);
+        }
+        if let Some(max) = node.limits.max_bytes {
+            let inside = self.promised_inside(path);
+            if inside > max {
+                return fail(LimitsError {
+                    field: "max_bytes",
+                    value: max.to_string(),
+                    bound: format!("must be at least {inside}, the sum of min_bytes inside {path}"),
+                });
+            }
+        }
+        for above in path.ancestors().skip(1) {
+            let Some(max) = self.nodes.get(&above).and_then(|node| node.limits.max_bytes) else { continue };
+            let inside = self.promised_inside(&above);
+            if inside > max {
+                let own = self.promised(path);
+                let room = max.saturating_sub(inside.saturating_sub(own));
+                return fail(LimitsError {
+                    field: "min_bytes",
+                    value: node.limits.min_bytes.to_string(),
+                    bound: format!("must be at most {room}, what max_bytes of {above} leaves beside the other containers in it"),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// What a container must be able to hold for its own `min` and for those inside it.
+    fn promised(&self, path: &ContainerPath) -> u64 {
+        let own = self.nodes.get(path).map_or(0, |node| node.limits.min_bytes);
+        own.max(self.promised_inside(path))
+    }
+
+    fn promised_inside(&self, path: &ContainerPath) -> u64 {
+        self.children(path).fold(0u64, |sum, (child, _)| sum.saturating_add(self.promised(child)))
+    }
+}

@@ -1,0 +1,56 @@
+//! The command line against a real balancer.
+
+use crate::support::{Daemon, MIB, Vmm, about, command, place};
+
+fn run(place: &protocol::place::Place, arguments: &[&str]) -> (Option<i32>, String, String) {
+    let output = command(place, arguments).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[tokio::test]
+async fn set_ps_events_and_rm() {
+    let (_dir, place) = place();
+    let _daemon = Daemon::start(&place).await;
+    let (vmm, _) = Vmm::register(&place, about("a", "/web/a", None)).await;
+    let (code, out, err) = run(&place, &["set", "/web/a", "--max", "256M"]);
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    assert!(out.contains("/web/a: max 256M, high none"), "{out}");
+    vmm.hear_target(240 * MIB).await;
+    let (_, out, _) = run(&place, &["ps"]);
+    for words in ["/web/a", "max 256M", "512M RAM", "240M"] {
+        assert!(out.contains(words), "{out}");
+    }
+    let (_, out, _) = run(&place, &["ps", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(json["guests"][0]["name"], "a");
+    let (_, out, _) = run(&place, &["events"]);
+    assert!(out.contains("guest_registered") && out.contains("limits_changed"), "{out}");
+    let (_, out, _) = run(&place, &["set", "/web/a", "--max", "none", "--json"]);
+    assert!(out.contains("\"max_bytes\": null"), "{out}");
+
+    assert_eq!(run(&place, &["set", "/db", "--max", "1G", "--create"]).0, Some(0));
+    assert_eq!(run(&place, &["rm", "/db"]).0, Some(0));
+}
+
+#[tokio::test]
+async fn exit_codes() {
+    let (_dir, place) = place();
+    assert_eq!(run(&place, &["ps"]).0, Some(3));
+    let _daemon = Daemon::start(&place).await;
+    for (arguments, code, words) in [
+        (&["set", "/none", "--max", "1G"][..], 1, "/none"),
+        (&["rm", "/none"], 1, "/none"),
+        (&["set", "/a", "--max", "1G", "--min", "2G", "--create"], 1, "min_bytes"),
+        (&["set", "/a"], 2, "Nothing to set"),
+        (&["set", "/a", "--max", "lots"], 2, "lots"),
+        (&["set", "/a", "--max", "1e30"], 2, "1e30"),
+        (&["set", "web", "--max", "1G"], 2, "/web/a"),
+        (&["set", "/a", "--weight", "0"], 2, "weight"),
+        (&["top-secret"], 2, "top-secret"),
+    ] {
+        let (found, out, err) = run(&place, arguments);
+        assert_eq!((found, out.as_str()), (Some(code), ""), "{arguments:?}: {err}");
+        assert!(err.contains(words), "{arguments:?}: {err:?} does not say {words:?}");
+    }
+}

@@ -1,0 +1,161 @@
+//! Guests come, are told their targets, and go.
+
+use crate::support::{Daemon, MIB, Vmm, about, place, send_with_fd};
+use protocol::frames::{FrameTable, Region};
+use protocol::message::{self, Balloon, FromVmm, PROTOCOL_VERSION, Statistics, ToVmm};
+use serde_json::json;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+/// Assumed for a `vmm` whose table was never compared with the kernel.
+const OVERHEAD: u64 = 16 * MIB;
+
+#[tokio::test]
+async fn a_guest_is_told_its_limit_when_it_registers() {
+    let (_dir, place) = place();
+    let daemon = Daemon::start(&place).await;
+    let (vmm, target) = Vmm::register(&place, about("a", "/web/a", Some("256M"))).await;
+    assert_eq!(target, 256 * MIB - OVERHEAD);
+    let container = daemon.get("/v1/containers/web/a").await;
+    assert_eq!((&container["max_bytes"], &container["guests"]), (&json!(256 * MIB), &json!(["a"])));
+    let guest = daemon.get("/v1/guests/a").await;
+    assert_eq!((&guest["container"], &guest["pid"]), (&json!("/web/a"), &json!(std::process::id())));
+    drop(vmm);
+    daemon.until("/v1/guests", |guests| guests == &json!([])).await;
+    let paths = daemon.get("/v1/containers").await;
+    assert_eq!(paths.as_array().unwrap().len(), 1, "containers made for the guest are gone: {paths}");
+}
+
+#[tokio::test]
+async fn a_changed_limit_is_a_target_at_once() {
+    let (_dir, place) = place();
+    // Turns are a minute apart: what arrives at once was sent because of the change.
+    let daemon = Daemon::start_with(&place, &["--interval-ms", "60000"]).await;
+    let (vmm, _) = Vmm::register(&place, about("a", "/web/a", Some("256M"))).await;
+    let start = Instant::now();
+    let answer = daemon.patch("/v1/containers/web/a", r#"{"max_bytes": 134217728}"#).await;
+    assert_eq!(answer["target_bytes"], json!(128 * MIB - OVERHEAD));
+    let reason = vmm.hear_target(128 * MIB - OVERHEAD).await;
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    assert!(reason.contains("/web/a") && reason.contains("128M"), "{reason}");
+    daemon.patch("/v1/containers/web/a", r#"{"max_bytes": null}"#).await;
+    vmm.hear_target(512 * MIB).await;
+}
+
+#[tokio::test]
+async fn two_guests_share_by_what_they_use() {
+    let (_dir, place) = place();
+    let daemon = Daemon::start(&place).await;
+    let (idle, _) = Vmm::register(&place, about("idle", "/web", Some("512M"))).await;
+    let (_busy, target) = Vmm::register(&place, about("busy", "/web", None)).await;
+    assert_eq!(target, 256 * MIB - OVERHEAD);
+    let statistics = Statistics {
+        total_memory_bytes: Some(500 * MIB),
+        available_memory_bytes: Some(460 * MIB),
+        ..Default::default()
+    };
+    idle.say(&FromVmm::Statistics(statistics)).await;
+    // 40M used and 64M of headroom for the one that says so, the rest for the one that does not.
+    daemon.until("/v1/guests/idle", |guest| guest["target_bytes"] == json!(104 * MIB)).await;
+    daemon.until("/v1/guests/busy", |guest| guest["target_bytes"] == json!((512 - 104 - 32) * MIB)).await;
+}
+
+#[tokio::test]
+async fn a_guest_out_of_memory_keeps_what_it_took() {
+    let (_dir, place) = place();
+    let daemon = Daemon::start(&place).await;
+    let (vmm, target) = Vmm::register(&place, about("a", "/a", Some("256M"))).await;
+    let balloon = Balloon { driver_ready: true, target_bytes: target, actual_bytes: 300 * MIB, ballooned_bytes: 212 * MIB, oom_deflates: 1 };
+    vmm.say(&FromVmm::Balloon(balloon)).await;
+    vmm.hear_target(300 * MIB).await;
+    let events = daemon.get("/v1/events?follow=false").await;
+    assert!(events.as_array().unwrap().iter().any(|event| event["kind"] == "out_of_memory"), "{events:#}");
+    assert_eq!(daemon.get("/v1/guests/a").await["out_of_memory"], "holding");
+}
+
+#[tokio::test]
+async fn frames_are_compared_when_somebody_wants_them_fresh() {
+    let (_dir, place) = place();
+    let daemon = Daemon::start(&place).await;
+    let (vmm, _) = Vmm::register(&place, about("a", "/a", None)).await;
+    vmm.touch(100 * MIB);
+    let answering = tokio::spawn(async move {
+        while let Some(message) = vmm.hear_any().await {
+            if message == ToVmm::Reconcile {
+                vmm.reconcile().await;
+            }
+        }
+    });
+    let frames = daemon.get("/v1/guests/a/frames?max_age_ms=0&blocks=true&audit=true").await;
+    assert_eq!((&frames["tiles"], &frames["totals"]["private"]), (&json!(true), &json!(100 * MIB / 4096)));
+    assert_eq!((&frames["from_blocks"]["private"], &frames["from_entries"]["untiled"]), (&json!(100 * MIB / 4096), &json!(0)));
+    assert!(frames["totals"]["reconciled_age_ms"].as_u64().unwrap() < 5000);
+    let guest = daemon.get("/v1/guests/a").await;
+    assert!(guest["usage_bytes"].as_u64().unwrap() >= 100 * MIB, "the table's figure is the larger one");
+    answering.abort();
+}
+
+#[tokio::test]
+async fn a_vmm_that_does_not_compare_is_told_of_as_late() {
+    let (_dir, place) = place();
+    let daemon = Daemon::start(&place).await;
+    let (_vmm, _) = Vmm::register(&place, about("a", "/a", None)).await;
+    let error = daemon.call(hyper::Method::GET, "/v1/guests/a/frames?max_age_ms=0", "").await.unwrap_err();
+    assert!(error.to_string().contains("did not compare"), "{error}");
+}
+
+#[tokio::test]
+async fn what_is_no_proper_guest_is_refused_with_the_reason() {
+    let (_dir, place) = place();
+    let daemon = Daemon::start(&place).await;
+    let mut small = about("small", "/a", None);
+    small.ram_bytes = 1024 * MIB;
+    let mut tall = about("tall", "/a", None);
+    tall.floor_bytes = 600 * MIB;
+    for (about, words) in [
+        (message::Register { protocol_version: 99, ..about("a", "/a", None) }, vec!["99", &PROTOCOL_VERSION.to_string()]),
+        (about("a", "/a", Some("32M")), vec!["/a", "64M", "32M"]),
+        (about("a/b", "/a", None), vec!["a/b"]),
+        (about("", "/a", None), vec!["name"]),
+        (small, vec!["frame table"]),
+        (tall, vec!["floor_bytes", "629145600"]),
+    ] {
+        let table = FrameTable::new(&[Region { first: 0, count: 512 * MIB / 4096 }]).unwrap();
+        let vmm = Vmm::connect_with(&place, about, table).await;
+        let Some(ToVmm::Refused { reason }) = vmm.hear_any().await else { panic!("taken in") };
+        for word in words {
+            assert!(reason.contains(word), "{reason:?} does not say {word:?}");
+        }
+        assert_eq!(vmm.hear_any().await, None, "the socket closes");
+    }
+    assert_eq!(daemon.get("/v1/guests").await, json!([]));
+    assert_eq!(daemon.get("/v1/containers").await.as_array().unwrap().len(), 1, "nothing is left of the refused");
+}
+
+#[tokio::test]
+async fn what_is_no_registration_is_refused() {
+    let (_dir, place) = place();
+    let _daemon = Daemon::start(&place).await;
+    let good = message::encode(&FromVmm::Register(about("a", "/a", None))).unwrap();
+    let null = std::fs::File::open("/dev/null").unwrap();
+    for (packet, word) in [
+        (&b"lots"[..], "malformed"),
+        (&good[..good.len() - 2], "malformed"),
+        (&vec![b' '; message::MESSAGE_BYTES_MAX + 1], "more than"),
+        (&message::encode(&FromVmm::Ended { reason: "x".into() }).unwrap(), "must be a registration"),
+        (&good, "sealed"),
+    ] {
+        let socket = tokio_seqpacket::UnixSeqpacket::connect(place.guest_socket()).await.unwrap();
+        send_with_fd(&socket, packet, null.as_fd()).await;
+        let mut answer = vec![0; message::MESSAGE_BYTES_MAX];
+        let length = socket.recv(&mut answer).await.unwrap().bytes_read();
+        let text = String::from_utf8_lossy(&answer[..length]).to_string();
+        assert!(text.contains("refused") && text.contains(word), "{text} does not say {word:?}");
+    }
+    // Without any descriptor.
+    let socket = tokio_seqpacket::UnixSeqpacket::connect(place.guest_socket()).await.unwrap();
+    socket.send(&good).await.unwrap();
+    let mut answer = vec![0; message::MESSAGE_BYTES_MAX];
+    let length = socket.recv(&mut answer).await.unwrap().bytes_read();
+    assert!(String::from_utf8_lossy(&answer[..length]).contains("without a frame table"));
+}

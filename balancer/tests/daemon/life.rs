@@ -1,0 +1,144 @@
+//! A balancer starts, is killed, comes back, ends.
+
+use crate::support::{Daemon, MIB, Vmm, about, command, place};
+use hyper::Method;
+use protocol::message::{Balloon, ToVmm};
+use serde_json::json;
+use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, Instant};
+
+#[tokio::test]
+async fn a_killed_balancer_comes_back_with_every_limit_and_its_guests() {
+    let (_dir, place) = place();
+    let daemon = Daemon::start(&place).await;
+    daemon.call(Method::PUT, "/v1/containers/db", r#"{"max_bytes": 1073741824, "weight": 300}"#).await.unwrap();
+    let (vmm, _) = Vmm::register(&place, about("a", "/web/a", Some("256M"))).await;
+    daemon.patch("/v1/containers/web/a", r#"{"max_bytes": 201326592}"#).await;
+    let owner = daemon.get("/v1/containers/web/a").await["owner"].clone();
+    daemon.kill();
+    while vmm.hear_any().await.is_some() {}
+
+    let daemon = Daemon::start(&place).await;
+    let db = daemon.get("/v1/containers/db").await;
+    assert_eq!((&db["max_bytes"], &db["weight"], &db["transient"]), (&json!(1 << 30), &json!(300), &json!(false)));
+    // The guest comes back with the limits of its launch; the later change wins.
+    let mut again = about("a", "/web/a", Some("256M"));
+    again.balloon = Balloon { driver_ready: true, ballooned_bytes: 336 * MIB, actual_bytes: 176 * MIB, ..Default::default() };
+    let (_vmm, target) = Vmm::register(&place, again).await;
+    assert_eq!(target, (192 - 16) * MIB);
+    let container = daemon.get("/v1/containers/web/a").await;
+    assert_eq!((&container["owner"], &container["transient"]), (&owner, &json!(true)));
+}
+
+#[tokio::test]
+async fn a_second_guest_of_the_same_name_is_refused_with_the_process_of_the_first() {
+    let (_dir, place) = place();
+    let _daemon = Daemon::start(&place).await;
+    let (_first, _) = Vmm::register(&place, about("a", "/a", None)).await;
+    let second = Vmm::connect(&place, about("a", "/b", None)).await;
+    let Some(ToVmm::Refused { reason }) = second.hear_any().await else { panic!("taken in") };
+    assert!(reason.contains("\"a\"") && reason.contains(&std::process::id().to_string()), "{reason}");
+}
+
+#[tokio::test]
+async fn a_second_balancer_is_refused_with_the_process_of_the_first() {
+    let (_dir, place) = place();
+    let daemon = Daemon::start(&place).await;
+    let output = command(&place, &["serve"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(4));
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(text.contains(&daemon.pid().to_string()), "{text}");
+    assert!(output.stdout.is_empty());
+    daemon.get("/v1/host").await;
+}
+
+#[tokio::test]
+async fn sockets_of_a_killed_balancer_are_replaced_and_other_files_are_not() {
+    let (_dir, place) = place();
+    let daemon = Daemon::start(&place).await;
+    let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(place.dir()), mode(&place.api_socket()) & 0o077), (0o700, 0));
+    daemon.kill();
+    assert!(place.api_socket().exists());
+    drop(Daemon::start(&place).await);
+
+    std::fs::remove_file(place.api_socket()).unwrap();
+    std::fs::write(place.api_socket(), "precious").unwrap();
+    let output = command(&place, &["serve"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("no socket"));
+    assert_eq!(std::fs::read_to_string(place.api_socket()).unwrap(), "precious");
+}
+
+#[tokio::test]
+async fn sigterm_ends_it_cleanly() {
+    let (_dir, place) = place();
+    let mut daemon = Daemon::start(&place).await;
+    let (_vmm, _) = Vmm::register(&place, about("a", "/a", None)).await;
+    daemon.signal(libc::SIGTERM);
+    assert_eq!(daemon.ended().await, Some(0));
+    assert!(!place.api_socket().exists() && !place.guest_socket().exists());
+    let output = command(&place, &["ps"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(3));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("No balancer is running"));
+}
+
+#[tokio::test]
+async fn an_idle_balancer_ends_after_its_last_guest() {
+    let (_dir, place) = place();
+    let mut daemon = Daemon::start_with(&place, &["--exit-when-idle"]).await;
+    let (vmm, _) = Vmm::register(&place, about("a", "/a", None)).await;
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    daemon.get("/v1/host").await;
+    let start = Instant::now();
+    drop(vmm);
+    assert_eq!(daemon.ended().await, Some(0));
+    assert!(start.elapsed() >= Duration::from_millis(1900), "{:?}", start.elapsed());
+}
+
+#[tokio::test]
+async fn a_journal_that_cannot_grow_refuses_the_change_and_keeps_the_old_limits() {
+    let (_dir, place) = place();
+    let daemon = Daemon::start(&place).await;
+    daemon.call(Method::PUT, "/v1/containers/a", r#"{"max_bytes": 1048576}"#).await.unwrap();
+    // From now on no file of the balancer may be longer than a byte: a full disk.
+    let pid = i32::try_from(daemon.pid()).unwrap();
+    let limit = |bytes| {
+        let limit = libc::rlimit { rlim_cur: bytes, rlim_max: libc::RLIM_INFINITY };
+        // SAFETY: a valid pointer to a limit, and none to be filled.
+        assert_eq!(unsafe { libc::prlimit(pid, libc::RLIMIT_FSIZE, &raw const limit, std::ptr::null_mut()) }, 0);
+    };
+    limit(1);
+    let error = daemon.call(Method::PATCH, "/v1/containers/a", r#"{"max_bytes": 2097152}"#).await.unwrap_err();
+    assert!(error.to_string().contains("journal"), "{error}");
+    assert_eq!(daemon.get("/v1/containers/a").await["max_bytes"], json!(1048576));
+    limit(libc::RLIM_INFINITY);
+    // The disk has room again, and so has the journal.
+    daemon.patch("/v1/containers/a", r#"{"max_bytes": 3145728}"#).await;
+    daemon.kill();
+    let daemon = Daemon::start(&place).await;
+    assert_eq!(daemon.get("/v1/containers/a").await["max_bytes"], json!(3145728));
+}
+
+#[tokio::test]
+async fn over_tcp_only_who_shows_the_token_is_answered() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let (dir, place) = place();
+    let file = dir.path().join("token");
+    let token = "0123456789abcdef0123456789abcdef";
+    std::fs::write(&file, format!("{token}\n")).unwrap();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let address = format!("127.0.0.1:{port}");
+    let _daemon = Daemon::start_with(&place, &["--listen", &address, "--token-file", file.to_str().unwrap()]).await;
+    for (header, status) in [
+        (String::new(), "401"),
+        ("Authorization: Bearer 0123456789abcdef0123456789abcdee\r\n".into(), "401"),
+        (format!("Authorization: Bearer {token}\r\n"), "200"),
+    ] {
+        let mut stream = tokio::net::TcpStream::connect(&address).await.unwrap();
+        stream.write_all(format!("GET /v1/host HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{header}\r\n").as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
+    }
+}

@@ -1,0 +1,218 @@
+//! A balancer in a folder of its own, and guests without a guest: processes' ends of the guest socket with real tables.
+
+#![allow(clippy::unwrap_used, reason = "test support")]
+
+use balancer::client::{Client, ClientError};
+use hyper::Method;
+use protocol::frames::{FrameTable, Region, State};
+use protocol::message::{self, Balloon, FromVmm, PROTOCOL_VERSION, Register, ToVmm};
+use protocol::place::Place;
+use serde_json::Value;
+use std::os::fd::AsFd;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use tokio_seqpacket::UnixSeqpacket;
+use tokio_seqpacket::ancillary::AncillaryMessageWriter;
+
+pub const MIB: u64 = 1 << 20;
+/// Every wait ends.
+pub const DEADLINE: Duration = Duration::from_secs(20);
+
+/// A running balancer; killed when it goes out of scope.
+pub struct Daemon {
+    child: Child,
+    pub place: Place,
+    pub client: Client,
+}
+
+impl Daemon {
+    pub async fn start(place: &Place) -> Self {
+        Self::start_with(place, &[]).await
+    }
+
+    pub async fn start_with(place: &Place, arguments: &[&str]) -> Self {
+        let interval: &[&str] = if arguments.contains(&"--interval-ms") { &[] } else { &["--interval-ms", "100"] };
+        let child = command(place, &["serve"]).args(interval).args(arguments).stderr(Stdio::null()).spawn().unwrap();
+        let client = Client::new(&place.api_socket());
+        let daemon = Self { child, place: place.clone(), client };
+        let start = Instant::now();
+        while daemon.client.call::<Value>(Method::GET, "/v1/version", vec![]).await.is_err() {
+            assert!(start.elapsed() < DEADLINE, "the balancer did not come up");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        daemon
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// SIGKILL, without any chance to clean up.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    pub fn signal(&self, signal: i32) {
+        // SAFETY: a signal to a child that was not waited for yet.
+        assert_eq!(unsafe { libc::kill(i32::try_from(self.pid()).unwrap(), signal) }, 0);
+    }
+
+    /// Its exit code, once it ends by itself.
+    pub async fn ended(&mut self) -> Option<i32> {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code();
+            }
+            assert!(start.elapsed() < DEADLINE, "the balancer did not end");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    pub async fn call(&self, method: Method, path: &str, body: &str) -> Result<Value, ClientError> {
+        self.client.call(method, path, body.into()).await
+    }
+
+    pub async fn get(&self, path: &str) -> Value {
+        self.call(Method::GET, path, "").await.unwrap()
+    }
+
+    pub async fn patch(&self, path: &str, body: &str) -> Value {
+        self.call(Method::PATCH, path, body).await.unwrap()
+    }
+
+    /// Waits until an object satisfies a condition.
+    pub async fn until(&self, path: &str, condition: impl Fn(&Value) -> bool) -> Value {
+        let start = Instant::now();
+        loop {
+            let value = self.get(path).await;
+            if condition(&value) {
+                return value;
+            }
+            assert!(start.elapsed() < DEADLINE, "{path} did not come to be as expected: {value:#}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// The program, in a place.
+pub fn command(place: &Place, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_balancer"));
+    command.args(arguments).arg("--run-dir").arg(place.dir());
+    command
+}
+
+/// A fresh place.
+pub fn place() -> (tempfile::TempDir, Place) {
+    let dir = tempfile::tempdir().unwrap();
+    let place = Place::new(Some(dir.path().join("run")));
+    (dir, place)
+}
+
+/// The `vmm` side of a guest.
+pub struct Vmm {
+    pub socket: UnixSeqpacket,
+    pub table: FrameTable,
+    pub about: Register,
+}
+
+/// A registration with 512M of RAM.
+pub fn about(name: &str, container: &str, limits: Option<&str>) -> Register {
+    Register {
+        protocol_version: PROTOCOL_VERSION,
+        name: name.into(),
+        container: container.parse().unwrap(),
+        limits: limits.map(|text| text.parse().unwrap()),
+        ram_bytes: 512 * MIB,
+        floor_bytes: 64 * MIB,
+        cpus: 1,
+        engine: "kvm".into(),
+        balloon: Balloon { actual_bytes: 512 * MIB, target_bytes: 512 * MIB, ..Default::default() },
+    }
+}
+
+impl Vmm {
+    /// Connects and registers; the answer comes next.
+    pub async fn connect(place: &Place, about: Register) -> Self {
+        let table = FrameTable::new(&[Region { first: 0, count: about.ram_bytes / 4096 }]).unwrap();
+        Self::connect_with(place, about, table).await
+    }
+
+    pub async fn connect_with(place: &Place, about: Register, table: FrameTable) -> Self {
+        let socket = UnixSeqpacket::connect(place.guest_socket()).await.unwrap();
+        let packet = message::encode(&FromVmm::Register(about.clone())).unwrap();
+        send_with_fd(&socket, &packet, table.fd()).await;
+        Self { socket, table, about }
+    }
+
+    /// Connects, registers and is taken in. Returns the first target as well.
+    pub async fn register(place: &Place, about: Register) -> (Self, u64) {
+        let vmm = Self::connect(place, about).await;
+        match vmm.hear().await {
+            ToVmm::Registered { target_bytes, owner, .. } => {
+                vmm.table.set_owner(owner);
+                (vmm, target_bytes)
+            }
+            other => panic!("not taken in: {other:?}"),
+        }
+    }
+
+    pub async fn say(&self, message: &FromVmm) {
+        self.socket.send(&message::encode(message).unwrap()).await.unwrap();
+    }
+
+    /// The next message that is no question.
+    pub async fn hear(&self) -> ToVmm {
+        loop {
+            let message = self.hear_any().await.expect("the balancer hung up");
+            match message {
+                ToVmm::SampleStats => {}
+                ToVmm::Reconcile => self.reconcile().await,
+                other => return other,
+            }
+        }
+    }
+
+    /// The next message; `None` at the hang-up.
+    pub async fn hear_any(&self) -> Option<ToVmm> {
+        let mut packet = vec![0; message::MESSAGE_BYTES_MAX];
+        let info = tokio::time::timeout(DEADLINE, self.socket.recv(&mut packet)).await.expect("the balancer is silent").ok()?;
+        (info.bytes_read() > 0).then(|| message::decode(&packet[..info.bytes_read()]).unwrap())
+    }
+
+    /// Waits for a target of so many bytes.
+    pub async fn hear_target(&self, bytes: u64) -> String {
+        loop {
+            if let ToVmm::Target { target_bytes, reason } = self.hear().await
+                && target_bytes == bytes
+            {
+                return reason;
+            }
+        }
+    }
+
+    /// Answers a comparison as a guest whose table is right.
+    pub async fn reconcile(&self) {
+        self.table.reconciled();
+        self.say(&FromVmm::Reconciled { mended_frames: 0, took_us: 1 }).await;
+    }
+
+    pub fn touch(&self, bytes: u64) {
+        assert_eq!(self.table.set(0, bytes / 4096, State::Private).changed, bytes / 4096);
+    }
+}
+
+pub async fn send_with_fd(socket: &UnixSeqpacket, packet: &[u8], fd: std::os::fd::BorrowedFd<'_>) {
+    let mut buffer = [0; 64];
+    let mut ancillary = AncillaryMessageWriter::new(&mut buffer);
+    ancillary.add_fds([fd.as_fd()]).unwrap();
+    socket.send_with_ancillary(packet, &mut ancillary).await.unwrap();
+}

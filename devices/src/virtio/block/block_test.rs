@@ -1,0 +1,186 @@
+use super::*;
+use crate::testing::{Buffer, FakeGuest};
+use std::os::fd::FromRawFd;
+use std::os::unix::fs::FileExt;
+
+const RAM: usize = 16 << 20;
+const OK: u8 = 0;
+const IOERR: u8 = 1;
+const UNSUPP: u8 = 2;
+
+/// A file of `sectors` sectors, each filled with its number, that exists nowhere.
+fn file(sectors: u8) -> File {
+    // SAFETY: the name is a C string; the call has no other requirement.
+    let fd = unsafe { libc::memfd_create(c"disk".as_ptr(), 0) };
+    assert!(fd >= 0);
+    // SAFETY: the descriptor is new and nobody else's.
+    let file = unsafe { File::from_raw_fd(fd) };
+    for sector in 0..sectors {
+        file.write_all_at(&[sector; 512], u64::from(sector) * 512).unwrap();
+    }
+    file
+}
+
+struct Machine {
+    guest: FakeGuest<Block>,
+    file: File,
+}
+
+impl Machine {
+    fn new(read_only: bool) -> Self {
+        let file = file(16);
+        let block = Block::new(file.try_clone().unwrap(), read_only, "ballast-root").unwrap();
+        Self { guest: FakeGuest::ready(RAM, block, u64::MAX), file }
+    }
+
+    /// Sends a request and returns its status, if it has one.
+    fn request(&mut self, kind: u32, sector: u64, data: &[Buffer]) -> u8 {
+        let mut header = kind.to_le_bytes().to_vec();
+        header.extend([0; 4]);
+        header.extend(sector.to_le_bytes());
+        let status = self.guest.readable(&[0xee]);
+        let mut chain = vec![self.guest.readable(&header)];
+        chain.extend(data);
+        chain.push(Buffer { writable: true, ..status });
+        assert!(self.guest.send(0, &chain).is_some(), "the chain comes back");
+        self.guest.contents(status)[0]
+    }
+
+    fn counters(&self) -> BlockCounters {
+        *self.guest.transport().device().counters()
+    }
+}
+
+#[test]
+fn sectors_are_read_across_buffers() {
+    let mut machine = Machine::new(true);
+    let data = [machine.guest.writable(700), machine.guest.writable(324)];
+    assert_eq!(machine.request(0, 3, &data), OK);
+    let bytes = [machine.guest.contents(data[0]), machine.guest.contents(data[1])].concat();
+    assert_eq!(bytes, [[3; 512], [4; 512]].concat());
+    assert_eq!(machine.counters(), BlockCounters { served: 1, read_bytes: 1024, ..Default::default() });
+}
+
+#[test]
+fn sectors_are_written_and_flushed() {
+    let mut machine = Machine::new(false);
+    let data = [machine.guest.readable(&[0xaa; 100]), machine.guest.readable(&[0xbb; 412])];
+    assert_eq!(machine.request(1, 15, &data), OK);
+    assert_eq!(machine.request(4, 0, &[]), OK);
+    let mut sector = [0; 512];
+    machine.file.read_exact_at(&mut sector, 15 * 512).unwrap();
+    assert_eq!((sector[99], sector[100], sector[511]), (0xaa, 0xbb, 0xbb));
+    assert_eq!((machine.counters().written_bytes, machine.counters().flushes), (512, 1));
+}
+
+#[test]
+fn the_configuration_says_what_is_served() {
+    for read_only in [true, false] {
+        let machine = Machine::new(read_only);
+        assert_eq!(u64::from_le_bytes(machine.guest.read_config(0)), 16);
+        assert_eq!(u32::from_le_bytes(machine.guest.read_config(8)), SEGMENT_BYTES_MAX);
+        assert_eq!(u32::from_le_bytes(machine.guest.read_config(12)), SEGMENTS_MAX);
+        assert_eq!(u32::from_le_bytes(machine.guest.read_config(20)), 512);
+        let features = machine.guest.transport().device().features();
+        assert_eq!(features & (1 << blk::VIRTIO_BLK_F_RO) != 0, read_only);
+        assert_eq!(features & (1 << blk::VIRTIO_BLK_F_FLUSH) != 0, !read_only);
+        machine.guest.write_config(0, &[1; 8]);
+        assert_eq!(machine.guest.transport().counters().refused_config_writes, 1);
+    }
+}
+
+#[test]
+fn the_id_is_padded_with_zeros() {
+    let mut machine = Machine::new(true);
+    let id = machine.guest.writable(20);
+    assert_eq!(machine.request(8, 0, &[id]), OK);
+    assert_eq!(machine.guest.contents(id), b"ballast-root\0\0\0\0\0\0\0\0");
+}
+
+#[test]
+fn a_read_only_disk_is_not_written() {
+    let mut machine = Machine::new(true);
+    let data = machine.guest.readable(&[0xaa; 512]);
+    assert_eq!(machine.request(1, 0, &[data]), IOERR);
+    assert_eq!(machine.request(4, 0, &[]), UNSUPP);
+    let mut sector = [1; 512];
+    machine.file.read_exact_at(&mut sector, 0).unwrap();
+    assert_eq!(sector, [0; 512]);
+}
+
+#[test]
+fn what_is_beyond_the_disk_is_refused_whole() {
+    let mut machine = Machine::new(false);
+    let before = machine.file.metadata().unwrap().len();
+    for sector in [16, 17, 15, u64::MAX, u64::MAX / 512, u64::MAX / 512 + 1] {
+        let (read, write) = (machine.guest.writable(1024), machine.guest.readable(&[9; 1024]));
+        assert_eq!(machine.request(0, sector, &[read]), IOERR, "{sector}");
+        assert_eq!(machine.request(1, sector, &[write]), IOERR, "{sector}");
+    }
+    for len in [1, 511, 513] {
+        let (read, write) = (machine.guest.writable(len), machine.guest.readable(&vec![9; len]));
+        assert_eq!(machine.request(0, 0, &[read]), IOERR);
+        assert_eq!(machine.request(1, 0, &[write]), IOERR);
+    }
+    assert_eq!(machine.counters().refused, 18);
+    assert_eq!(machine.file.metadata().unwrap().len(), before);
+}
+
+#[test]
+fn unknown_requests_are_unsupported() {
+    let mut machine = Machine::new(false);
+    for kind in [2, 3, 5, 11, 13, 0x8000_0000, u32::MAX] {
+        assert_eq!(machine.request(kind, 0, &[]), UNSUPP);
+    }
+}
+
+#[test]
+fn a_request_that_is_too_long_is_refused() {
+    let mut machine = Machine::new(false);
+    let data = Buffer { gpa: 0, len: REQUEST_BYTES_MAX as u32 + 512, writable: false };
+    assert_eq!(machine.request(1, 0, &[data]), IOERR);
+}
+
+#[test]
+fn malformed_requests_are_answered_and_counted() {
+    let mut machine = Machine::new(false);
+    let (short, status) = (machine.guest.readable(&[0; 15]), machine.guest.writable(1));
+    let header = machine.guest.readable(&[0; 16]);
+    let outside = Buffer { gpa: 1 << 40, len: 512, writable: true };
+    for chain in [&[short, status][..], &[header], &[status], &[status, header], &[header, outside, status]] {
+        assert_eq!(machine.guest.send(0, chain), Some(0), "{chain:?}");
+    }
+    assert_eq!(machine.counters().bad_chains, 5);
+    let data = machine.guest.writable(512);
+    assert_eq!(machine.request(0, 1, &[data]), OK);
+}
+
+#[test]
+fn a_disk_that_got_shorter_is_an_error_for_the_guest() {
+    let mut machine = Machine::new(false);
+    machine.file.set_len(512).unwrap();
+    let data = machine.guest.writable(512);
+    assert_eq!(machine.request(0, 4, &[data]), IOERR);
+    assert_eq!(machine.counters().failed, 1);
+}
+
+#[test]
+fn a_file_with_part_of_a_sector_is_no_disk() {
+    let odd = file(1);
+    odd.set_len(700).unwrap();
+    let error = Block::new(odd, true, "odd").unwrap_err();
+    assert_eq!(error.to_string(), "Disk of 700 bytes is not a multiple of 512 bytes");
+}
+
+#[test]
+fn more_requests_than_a_batch_are_all_served() {
+    let mut machine = Machine::new(true);
+    let header = machine.guest.readable(&[0; 16]);
+    for _ in 0..60 {
+        let (data, status) = (machine.guest.writable(512), machine.guest.writable(1));
+        machine.guest.add(0, &[header, data, status]);
+    }
+    machine.guest.notify(0);
+    assert_eq!(machine.guest.used(0).len(), 60);
+    assert!(machine.guest.transport().counters().queue_events >= 8);
+}

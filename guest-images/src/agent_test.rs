@@ -1,0 +1,88 @@
+use super::*;
+use std::io::{BufRead, BufReader};
+
+const SHORT: Duration = Duration::from_millis(300);
+const LONG: Duration = Duration::from_secs(10);
+
+/// The real program behind a socket, as it runs in a guest.
+fn guest() -> Agent {
+    let (host, guest) = UnixStream::pair().unwrap();
+    thread::spawn(move || {
+        let mut output = guest.try_clone().unwrap();
+        // Ends when the host's side is dropped.
+        let _ = workload::channel::serve(BufReader::new(guest), &mut output, || ());
+    });
+    Agent::over(host, LONG).unwrap()
+}
+
+/// A guest that answers each line with what `answer` says.
+fn scripted(answer: impl Fn(&str) -> String + Send + 'static) -> UnixStream {
+    let (host, guest) = UnixStream::pair().unwrap();
+    thread::spawn(move || {
+        let mut output = guest.try_clone().unwrap();
+        for line in BufReader::new(guest).lines().map_while(|line| line.ok()).filter(|line| !line.is_empty()) {
+            if output.write_all(answer(&line).as_bytes()).is_err() {
+                return;
+            }
+        }
+    });
+    host
+}
+
+#[test]
+fn memory_is_held_proved_and_freed() {
+    let mut agent = guest();
+    let held = agent.alloc("a", 10_000, 7).unwrap();
+    assert_eq!((held.bytes, held.checksum), (12_288, crate::pattern::checksum_of_seed(7, 12_288)));
+    assert!(agent.verify("a").unwrap().intact);
+    assert_eq!(agent.touch("a").unwrap(), 3);
+    let rewritten = agent.rewrite("a", 8).unwrap();
+    assert_eq!(agent.holds().unwrap(), [rewritten]);
+    assert_eq!(agent.free("a").unwrap(), 12_288);
+    assert!(agent.holds().unwrap().is_empty());
+    assert!(agent.meminfo("mem_available_bytes").unwrap() > 0);
+}
+
+#[test]
+fn a_refusal_is_an_error_with_the_guests_words() {
+    let error = guest().free("nothing").unwrap_err();
+    assert!(matches!(error, Error::AgentRefused { .. }));
+    assert!(error.to_string().contains("Nothing is held as \"nothing\""), "{error}");
+}
+
+#[test]
+fn late_answers_echo_and_noise_are_skipped() {
+    let stream = scripted(|line| {
+        let id = line.split(' ').next().unwrap_or_default();
+        format!("{line}\r\n\u{1b}[0m\n{{\"id\":0,\"ok\":true}}\n{{\"id\":{id},\"ok\":true,\"pages\":5}}\n")
+    });
+    let mut agent = Agent::over(stream, LONG).unwrap();
+    assert_eq!(agent.touch("a").unwrap(), 5);
+}
+
+#[test]
+fn a_silent_guest_costs_no_more_than_the_deadline() {
+    let (host, _guest) = UnixStream::pair().unwrap();
+    let began = Instant::now();
+    let error = Agent::over(host, SHORT).unwrap_err();
+    assert!(matches!(error, Error::AgentTimeout { waited: SHORT, .. }), "{error}");
+    assert!(began.elapsed() < LONG);
+    let missing = Agent::connect(Path::new("/nonexistent/socket"), SHORT).unwrap_err();
+    assert!(matches!(missing, Error::AgentConnect { .. }));
+}
+
+#[test]
+fn a_guest_that_ends_is_noticed() {
+    let mut agent = guest();
+    agent.stream.shutdown(std::net::Shutdown::Both).unwrap();
+    assert!(matches!(agent.touch("a").unwrap_err(), Error::AgentChannel { .. }));
+}
+
+#[test]
+fn an_answer_without_what_was_promised_is_an_error() {
+    let stream = scripted(|line| {
+        format!("{{\"id\":{},\"ok\":true}}\n", line.split(' ').next().unwrap_or_default())
+    });
+    let mut agent = Agent::over(stream, LONG).unwrap();
+    assert!(agent.free("a").unwrap_err().to_string().contains("no usable \"bytes\""));
+}

@@ -1,0 +1,38 @@
+#!/bin/sh
+# The first process of the outer machine: runs the command and ends the machine.
+#   ttyS0  the kernel's console        ttyS1  what the command prints
+#   nvme0  the payload, ext4           nvme1  /artifacts as a tar stream        nvme2  the command's text
+export PATH=/bin:/payload/bin HOME=/root
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs dev /dev
+mkdir -p /dev/shm /dev/pts /artifacts
+mount -t devpts devpts /dev/pts
+mount -t tmpfs -o size=90% tmpfs /tmp
+mount -t tmpfs -o size=50% tmpfs /dev/shm
+mount -t tmpfs tmpfs /run
+mount -t tmpfs tmpfs /artifacts
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+while read -r module; do
+    insmod "/lib/modules/$module.ko" || echo "cannot load $module"
+done < /lib/modules/order
+ip link set lo up
+echo madvise > /sys/kernel/mm/transparent_hugepage/enabled
+hostname outer
+
+stty -F /dev/ttyS1 raw -echo
+if mount -t ext4 -o ro /dev/nvme0n1 /payload; then
+    export BALLAST_ARTIFACTS=/artifacts TMPDIR=/tmp XDG_RUNTIME_DIR=/run
+    cat /dev/nvme2n1 > /run/command
+    (cd /tmp && exec setsid sh /run/command) < /dev/null > /dev/ttyS1 2>&1
+    code=$?
+else
+    echo "cannot mount the payload" > /dev/ttyS1
+    code=125
+fi
+echo "$code" > /artifacts/exit_code
+tar -c -C /artifacts . | dd of=/dev/nvme1n1 bs=64k conv=fsync 2> /dev/null
+# Closing the port waits until its last byte has left.
+echo > /dev/ttyS1
+workload exit-machine 0
+poweroff

@@ -1,0 +1,115 @@
+//! The files that the outer machine gets, as an ext4 image made without root and without mounting.
+
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Component, Path, PathBuf};
+use std::process::Command;
+
+use crate::cache::{self, Cache, Staged};
+use crate::error::{Error, FileContext, Result};
+use crate::scratch::Scratch;
+use crate::tool;
+
+/// Where mke2fs is when the user's PATH has no administration folders.
+const MKE2FS: [&str; 2] = ["/usr/sbin/mke2fs", "/sbin/mke2fs"];
+/// ext4's own need: inode tables and bitmaps.
+const OVERHEAD_BYTES: u64 = 8 << 20;
+/// Images kept; each build of the product makes a new one.
+const KEPT: usize = 3;
+
+/// The image of these files, made unless the cache has one of the same content.
+pub(super) fn ensure(cache: &Cache, files: &[(PathBuf, String)]) -> Result<PathBuf> {
+    check(files)?;
+    let _lock = cache.lock()?;
+    let mut inputs = Vec::new();
+    for (path, inside) in files {
+        inputs.extend([inside.clone(), cache::sha256_file(path)?, format!("{:o}", mode(path)?)]);
+    }
+    let key = cache::sha256_of(inputs.iter().map(String::as_bytes));
+    let folder = cache.path("payload");
+    let wanted = folder.join(format!("{}.ext4", &key[..16]));
+    if wanted.exists() {
+        // Marks it as used, for `forget_old`.
+        File::open(&wanted)
+            .and_then(|file| file.set_modified(std::time::SystemTime::now()))
+            .file("touch", &wanted)?;
+        return Ok(wanted);
+    }
+    let tree = Scratch::new("payload");
+    for (path, inside) in files {
+        let to = tree.path().join(inside);
+        let parent = to.parent().expect("a path below the scratch folder");
+        fs::create_dir_all(parent).file("create", parent)?;
+        fs::copy(path, &to).file("copy", path)?;
+    }
+    let staged = Staged::beside(&wanted)?;
+    make_ext4(staged.path(), tree.path())?;
+    staged.commit()?;
+    forget_old(&folder)?;
+    Ok(wanted)
+}
+
+/// The command's text on a disk of its own, padded with newlines to whole sectors: it changes with every run
+/// and must not make a new payload.
+pub(super) fn command_disk(folder: &Path, command: &str) -> Result<PathBuf> {
+    let path = folder.join("command");
+    let mut text = command.as_bytes().to_vec();
+    text.push(b'\n');
+    text.resize(text.len().next_multiple_of(4096), b'\n');
+    fs::write(&path, text).file("write", &path)?;
+    Ok(path)
+}
+
+/// Paths inside must be relative and stay below the payload's folder.
+pub(super) fn check(files: &[(PathBuf, String)]) -> Result<()> {
+    for (_, inside) in files {
+        let inner = |part| matches!(part, Component::Normal(_));
+        if inside.is_empty() || !Path::new(inside).components().all(inner) {
+            let problem = "is no relative path inside of the payload".into();
+            return Err(Error::Package { package: format!("payload {inside:?}"), problem });
+        }
+    }
+    Ok(())
+}
+
+fn mode(path: &Path) -> Result<u32> {
+    Ok(path.metadata().file("read", path)?.mode())
+}
+
+fn make_ext4(image: &Path, tree: &Path) -> Result<()> {
+    let bytes = tree_bytes(tree)?;
+    let image_bytes = bytes + bytes / 16 + OVERHEAD_BYTES;
+    File::create(image).and_then(|file| file.set_len(image_bytes)).file("create", image)?;
+    let program = MKE2FS.into_iter().find(|path| Path::new(path).exists()).unwrap_or("mke2fs");
+    // No journal: the file system is only ever read.
+    let mut command = Command::new(program);
+    command.args(["-q", "-F", "-t", "ext4", "-b", "4096", "-m", "0", "-O", "^has_journal", "-d"]);
+    tool::output(command.arg(tree).arg(image)).map(|_| ())
+}
+
+fn tree_bytes(folder: &Path) -> Result<u64> {
+    let mut bytes = 0;
+    for entry in fs::read_dir(folder).file("read", folder)? {
+        let entry = entry.file("read", folder)?;
+        let metadata = entry.metadata().file("read", &entry.path())?;
+        bytes += match metadata.is_dir() {
+            true => 4096 + tree_bytes(&entry.path())?,
+            false => metadata.len().next_multiple_of(4096),
+        };
+    }
+    Ok(bytes)
+}
+
+/// Removes all but the images used last.
+fn forget_old(folder: &Path) -> Result<()> {
+    let mut images = Vec::new();
+    for entry in fs::read_dir(folder).file("read", folder)? {
+        let entry = entry.file("read", folder)?;
+        let used = entry.metadata().and_then(|metadata| metadata.modified()).file("read", &entry.path())?;
+        images.push((used, entry.path()));
+    }
+    images.sort();
+    let surplus = images.len().saturating_sub(KEPT);
+    // A running machine has its image open: removing the name takes nothing from it.
+    images[..surplus].iter().try_for_each(|(_, path)| cache::remove(path))
+}

@@ -1,0 +1,178 @@
+//! A host of a test's own: a folder with one balancer, and guests that register there.
+
+use crate::guest::Guest;
+use crate::http::{self, Answer};
+use crate::wait;
+use anyhow::{Context, Result, ensure};
+use protocol::place::Place;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// A host. Its balancer and guests end with it.
+#[derive(Debug)]
+pub struct Host {
+    dir: TempDir,
+    balancer: Option<Child>,
+}
+
+/// Where this build's programs are: beside the test, or one folder up.
+#[must_use]
+pub fn program(name: &str) -> PathBuf {
+    let exe = std::env::current_exe().unwrap_or_default();
+    exe.ancestors().skip(1).take(2).map(|dir| dir.join(name)).find(|path| path.is_file()).unwrap_or_else(|| name.into())
+}
+
+impl Host {
+    /// A host with a running balancer.
+    ///
+    /// # Errors
+    /// When the balancer does not start.
+    pub fn new() -> Result<Self> {
+        let mut host = Self::without_balancer()?;
+        host.start_balancer()?;
+        Ok(host)
+    }
+
+    /// A host where a guest finds no balancer.
+    ///
+    /// # Errors
+    /// When no folder can be made.
+    pub fn without_balancer() -> Result<Self> {
+        Ok(Self { dir: tempfile::Builder::new().prefix("ballast-").tempdir()?, balancer: None })
+    }
+
+    /// The balancer's folder.
+    #[must_use]
+    pub fn place(&self) -> Place {
+        Place::new(Some(self.dir.path().join("run")))
+    }
+
+    /// A path in the host's own folder.
+    #[must_use]
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Starts the balancer and waits until it answers.
+    ///
+    /// # Errors
+    /// When it does not answer in time.
+    pub fn start_balancer(&mut self) -> Result<()> {
+        let log = std::fs::File::create(self.path("balancer.log"))?;
+        let child = Command::new(program("balancer"))
+            .arg("serve")
+            .arg("--run-dir")
+            .arg(self.place().dir())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .context("start the balancer")?;
+        self.balancer = Some(child);
+        wait::until("the balancer answers", Duration::from_secs(20), || Ok(self.get("/v1/host").is_ok()), |up| *up)
+            .with_context(|| std::fs::read_to_string(self.path("balancer.log")).unwrap_or_default())?;
+        Ok(())
+    }
+
+    /// Kills the balancer, as a crash would.
+    pub fn kill_balancer(&mut self) {
+        if let Some(mut child) = self.balancer.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// `vmm` with this host's balancer and a folder for its files.
+    #[must_use]
+    pub fn vmm(&self) -> Command {
+        let mut command = Command::new(program("vmm"));
+        command.env("BALLAST_RUN_DIR", self.place().dir()).env("BALLAST_BALANCER", program("balancer"));
+        command
+    }
+
+    /// The balancer's command line.
+    ///
+    /// # Errors
+    /// When it cannot be run.
+    pub fn balancer(&self, arguments: &[&str]) -> Result<Output> {
+        let mut command = Command::new(program("balancer"));
+        Ok(command.args(arguments).env("BALLAST_RUN_DIR", self.place().dir()).output()?)
+    }
+
+    /// Starts a guest with these flags.
+    ///
+    /// # Errors
+    /// When `vmm` cannot be started.
+    pub fn guest(&self, name: &str, flags: &[&str]) -> Result<Guest> {
+        Guest::start(self, name, flags)
+    }
+
+    /// GET, which must succeed.
+    ///
+    /// # Errors
+    /// When the answer is not 200.
+    pub fn get(&self, path: &str) -> Result<Value> {
+        let answer = self.request("GET", path, None)?;
+        ensure!(answer.status == 200, "GET {path}: {answer:?}");
+        Ok(answer.body)
+    }
+
+    /// Any request.
+    ///
+    /// # Errors
+    /// When nobody answers.
+    pub fn request(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Answer> {
+        http::request(&self.place().api_socket(), method, path, body)
+    }
+
+    /// Changes `max` of a container over REST.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub fn set_max(&self, container: &str, max_bytes: u64) -> Result<()> {
+        let answer = self.request("PATCH", &format!("/v1/containers{container}"), Some(&json!({ "max_bytes": max_bytes })))?;
+        ensure!(answer.status == 200, "{answer:?}");
+        Ok(())
+    }
+
+    /// Frames by state of a guest, compared with the kernel just now.
+    ///
+    /// # Errors
+    /// When the guest is unknown or the states do not tile.
+    pub fn frames(&self, guest: &str) -> Result<Value> {
+        let frames = self.get(&format!("/v1/guests/{guest}/frames?max_age_ms=0"))?;
+        assert_tiles(&frames)?;
+        Ok(frames)
+    }
+
+    /// The folder.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+}
+
+/// The states of a guest's frames sum to its RAM.
+///
+/// # Errors
+/// When they do not.
+pub fn assert_tiles(frames: &Value) -> Result<()> {
+    let totals = frames.get("totals").unwrap_or(frames);
+    let number = |key: &str| totals[key].as_u64().with_context(|| format!("{key} in {totals}"));
+    let states = ["untouched", "private", "shared", "ballooned", "reported", "compressed", "swapped"];
+    let mut sum = 0;
+    for state in states {
+        sum += number(state)?;
+    }
+    ensure!(sum == number("frames")? && number("untiled")? == 0, "the states do not tile: {totals}");
+    Ok(())
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        self.kill_balancer();
+    }
+}

@@ -1,0 +1,53 @@
+//! The REST API over its Unix socket, as a client that can also misbehave.
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// An answer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer {
+    /// HTTP status.
+    pub status: u16,
+    /// The body, `Null` when it is empty or no JSON.
+    pub body: Value,
+}
+
+/// One request with a JSON body.
+///
+/// # Errors
+/// When nobody answers with HTTP in time.
+pub fn request(socket: &Path, method: &str, path: &str, body: Option<&Value>) -> Result<Answer> {
+    let body = body.map(Value::to_string).unwrap_or_default();
+    raw(
+        socket,
+        &format!(
+            "{method} {path} HTTP/1.1\r\nHost: ballast\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        ),
+    )
+}
+
+/// Sends bytes as they are.
+///
+/// # Errors
+/// When nobody answers with HTTP in time.
+pub fn raw(socket: &Path, bytes: &str) -> Result<Answer> {
+    let mut stream = UnixStream::connect(socket).with_context(|| format!("connect to {}", socket.display()))?;
+    stream.set_read_timeout(Some(DEADLINE))?;
+    stream.set_write_timeout(Some(DEADLINE))?;
+    // The server may refuse a body before it has read all of it.
+    let _ = stream.write_all(bytes.as_bytes());
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).context("read the answer")?;
+    let mut headers = [httparse::EMPTY_HEADER; 32];
+    let mut head = httparse::Response::new(&mut headers);
+    let httparse::Status::Complete(end) = head.parse(&answer)? else { bail!("half an answer: {answer:?}") };
+    let body = serde_json::from_slice(&answer[end..]).unwrap_or(Value::Null);
+    Ok(Answer { status: head.code.context("a status")?, body })
+}

@@ -1,0 +1,12 @@
+//! What the end-to-end tests are written with: a host with its own balancer, guests on it, REST, deadlines.
+
+pub mod guest;
+pub mod host;
+pub mod http;
+pub mod kvm;
+pub mod linux;
+pub mod scenarios;
+pub mod wait;
+
+pub use guest::Guest;
+pub use host::Host;

@@ -1,0 +1,56 @@
+//! SIGINT, SIGTERM and SIGHUP as events: no handler runs anywhere but in the vCPU kick.
+
+use super::watch_raw;
+use crate::vcpu::End;
+use event_manager::{EventOps, Events, MutEventSubscriber};
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::sync::mpsc::Sender;
+
+const ENDING: [libc::c_int; 3] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP];
+
+/// Blocks the signals that end this process, for this thread and all that it starts, and makes them readable.
+#[derive(Debug)]
+pub struct Signals {
+    fd: OwnedFd,
+    end: Sender<End>,
+}
+
+impl Signals {
+    /// To be called before any thread starts.
+    ///
+    /// # Errors
+    /// When the system refuses it.
+    pub fn new(end: Sender<End>) -> io::Result<Self> {
+        let set = vmm_sys_util::signal::create_sigset(&ENDING)?;
+        // SAFETY: valid pointers to an initialized set; results are checked.
+        let fd = unsafe {
+            if libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) != 0 {
+                return Err(io::Error::last_os_error());
+            }
+            libc::signalfd(-1, &raw const set, libc::SFD_NONBLOCK | libc::SFD_CLOEXEC)
+        };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: a fresh descriptor that nobody else owns.
+        Ok(Self { fd: unsafe { OwnedFd::from_raw_fd(fd) }, end })
+    }
+}
+
+impl MutEventSubscriber for Signals {
+    fn process(&mut self, _: Events, _: &mut EventOps<'_>) {
+        // SAFETY: all zero is a valid value of this plain struct.
+        let mut info: libc::signalfd_siginfo = unsafe { std::mem::zeroed() };
+        // SAFETY: the buffer is as long as we say.
+        let read = unsafe { libc::read(self.fd.as_raw_fd(), (&raw mut info).cast(), size_of_val(&info)) };
+        if usize::try_from(read) == Ok(size_of_val(&info)) {
+            let number = i32::try_from(info.ssi_signo).unwrap_or(libc::SIGTERM);
+            let _ = self.end.send(End::Signal(number));
+        }
+    }
+
+    fn init(&mut self, ops: &mut EventOps<'_>) {
+        watch_raw(ops, self.fd.as_raw_fd(), 0);
+    }
+}

@@ -1,0 +1,26 @@
+//! The VMM: one process, one guest, run as a container with a memory limit.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`cli`], [`spec`] | what the user asks for |
+//! | [`machine`] | a guest from its spec to its end |
+//! | [`boot`], [`arch`] | what a guest finds in its memory and in its processors |
+//! | [`memory`] | guest RAM, giving it back, seeing what the kernel did |
+//! | [`vcpu`] | threads that run guest code |
+//! | [`events`] | what the event loop waits for; `events::control` turns targets into balloon requests |
+//! | [`link`] | the connection to the balancer |
+//!
+//! Threads: the event loop (main), one per vCPU, one reconciler. A device is locked by the vCPU that touches its
+//! registers or by the event loop that serves its queues; no two device locks are ever held at once.
+
+pub mod arch;
+pub mod boot;
+pub mod cli;
+pub mod events;
+pub mod exit_code;
+pub mod link;
+pub mod machine;
+pub mod memory;
+pub mod reconciler;
+pub mod spec;
+pub mod vcpu;

@@ -1,0 +1,94 @@
+//! The connection to the balancer: a seqpacket socket, messages of `protocol::message`.
+
+mod start;
+
+pub use start::{BALANCER_VARIABLE, StartError, ensure_running};
+
+use protocol::message::{self, FromVmm, MESSAGE_BYTES_MAX, Register, ToVmm};
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::time::Duration;
+use vmm_sys_util::sock_ctrl_msg::ScmSocket;
+
+/// How long the balancer may take to answer a registration.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
+
+/// An open connection. The standard library has no seqpacket type; its datagram type does the same system calls.
+#[derive(Debug)]
+pub struct Link(UnixDatagram);
+
+impl Link {
+    /// Connects, hands the frame table over and waits for the answer.
+    ///
+    /// # Errors
+    /// When nobody answers in time.
+    pub fn register(socket: &Path, register: &Register, table: BorrowedFd<'_>) -> io::Result<(Self, ToVmm)> {
+        let link = Self::connect(socket)?;
+        let packet = message::encode(&FromVmm::Register(register.clone())).map_err(io::Error::other)?;
+        link.0.send_with_fd(packet.as_slice(), table.as_raw_fd()).map_err(io::Error::from)?;
+        link.0.set_read_timeout(Some(ANSWER_DEADLINE))?;
+        let answer = link.receive()?.ok_or_else(|| io::Error::new(ErrorKind::ConnectionReset, "the balancer hung up"))?;
+        link.0.set_nonblocking(true)?;
+        Ok((link, answer))
+    }
+
+    fn connect(path: &Path) -> io::Result<Self> {
+        // SAFETY: plain system calls; the result is checked and owned at once.
+        let fd = unsafe {
+            let fd = libc::socket(libc::AF_UNIX, libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC, 0);
+            if fd < 0 {
+                return Err(io::Error::last_os_error());
+            }
+            OwnedFd::from_raw_fd(fd)
+        };
+        // SAFETY: all zero is a valid, empty address.
+        let mut address: libc::sockaddr_un = unsafe { std::mem::zeroed() };
+        address.sun_family = libc::AF_UNIX as libc::sa_family_t;
+        let bytes = path.as_os_str().as_bytes();
+        if bytes.len() >= address.sun_path.len() {
+            return Err(io::Error::new(ErrorKind::InvalidInput, "the path of the socket is too long"));
+        }
+        for (slot, byte) in address.sun_path.iter_mut().zip(bytes) {
+            *slot = byte.cast_signed();
+        }
+        let length = libc::socklen_t::try_from(size_of_val(&address)).expect("110 bytes");
+        // SAFETY: a valid address of that length.
+        if unsafe { libc::connect(fd.as_raw_fd(), (&raw const address).cast(), length) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Self(UnixDatagram::from(fd)))
+    }
+
+    /// The next message; `None` when the balancer hung up.
+    ///
+    /// # Errors
+    /// `WouldBlock` when there is none, `InvalidData` when it is none.
+    pub fn receive(&self) -> io::Result<Option<ToVmm>> {
+        let mut packet = vec![0; MESSAGE_BYTES_MAX + 1];
+        match self.0.recv(&mut packet)? {
+            0 => Ok(None),
+            count => message::decode(&packet[..count]).map(Some).map_err(|e| io::Error::new(ErrorKind::InvalidData, e)),
+        }
+    }
+
+    /// Sends a message. A balancer that does not read loses it: the next one carries newer figures.
+    ///
+    /// # Errors
+    /// When the balancer is gone.
+    pub fn send(&self, message: &FromVmm) -> io::Result<()> {
+        let packet = message::encode(message).map_err(io::Error::other)?;
+        match self.0.send(&packet) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
+            other => other.map(drop),
+        }
+    }
+}
+
+impl AsRawFd for Link {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}

@@ -1,0 +1,184 @@
+//! A guest from its spec to its end: build, register, run.
+//!
+//! ```text
+//!  GuestSpec --build--> Machine --register--> (balancer knows it) --run--> End
+//!                          |                                          |
+//!                          +-- RAM, devices, vCPUs, tables            +-- vCPU threads joined, sockets removed
+//! ```
+
+pub mod attach;
+mod build;
+pub mod layout;
+
+pub use build::{BuildError, build};
+
+use crate::events::control::{Control, Registration};
+use crate::events::signals::Signals;
+use crate::link::{self, Link};
+use crate::memory::Ram;
+use crate::spec::GuestSpec;
+use crate::vcpu::{self, End, Shared, kick};
+use event_manager::{EventManager, EventOps, Events, MutEventSubscriber, SubscriberOps};
+use kvm_ioctls::{VcpuFd, VmFd};
+use protocol::bytes::{FRAME_BYTES, Human};
+use protocol::frames::FrameTable;
+use protocol::limits::Limits;
+use protocol::message::{Balloon, PROTOCOL_VERSION, Register, ToVmm};
+use protocol::path::ContainerPath;
+use protocol::place::Place;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::mpsc::Receiver;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+use vmm_sys_util::eventfd::EventFd;
+
+/// How long vCPU threads may take to leave the guest.
+const STOP_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Why a guest does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The balancer or the limit says no.
+    #[error("{0}")]
+    Refused(String),
+    /// No balancer can be started.
+    #[error("No balancer")]
+    NoBalancer(#[from] link::StartError),
+    /// It does not answer.
+    #[error("Cannot register with the balancer")]
+    Link(#[source] std::io::Error),
+    /// The system refused a thread or a descriptor.
+    #[error("The system refused a thread or a descriptor")]
+    System(#[from] std::io::Error),
+    /// The event loop broke.
+    #[error("The event loop broke: {0}")]
+    Events(String),
+}
+
+/// A guest that is ready to run.
+pub struct Machine {
+    // Dropped last: KVM's memory slots point into RAM.
+    control: Control,
+    subscribers: Vec<Box<dyn MutEventSubscriber>>,
+    vcpus: Vec<VcpuFd>,
+    shared: Arc<Shared>,
+    wake: EventFd,
+    ends: Receiver<End>,
+    name: String,
+    container: ContainerPath,
+    spec: GuestSpec,
+    floor_bytes: u64,
+    table: Arc<FrameTable>,
+    _vm: VmFd,
+    ram: Arc<Ram>,
+}
+
+impl Machine {
+    /// Bytes that the guest needs to boot and live: no target goes below.
+    #[must_use]
+    pub fn floor_bytes(&self) -> u64 {
+        self.floor_bytes
+    }
+
+    /// Makes a balancer responsible for the guest, starting one if need be; or applies the limit alone.
+    ///
+    /// # Errors
+    /// When the guest is refused, or no balancer can be reached.
+    pub fn register(&mut self, place: Option<Place>) -> Result<(), StartError> {
+        let limits = self.spec.container_limit.as_ref().map(|patch| Limits::default().patched(patch));
+        let ceiling = limits.as_ref().and_then(Limits::ceiling_bytes);
+        if let Some(ceiling) = ceiling.filter(|ceiling| *ceiling < self.floor_bytes) {
+            return Err(StartError::Refused(format!(
+                "container-limit is {}, but this guest needs at least {} to boot",
+                Human(ceiling),
+                Human(self.floor_bytes)
+            )));
+        }
+        let Some(place) = place else {
+            // Alone: the limit less what this process itself takes.
+            if let Some(ceiling) = ceiling {
+                let overhead = resident_bytes().saturating_sub(self.table.total(protocol::frames::State::Private) * FRAME_BYTES);
+                self.control.set_target(ceiling.saturating_sub(overhead).max(self.floor_bytes).min(self.ram.bytes()));
+            }
+            return Ok(());
+        };
+        link::ensure_running(&place)?;
+        let register = Register {
+            protocol_version: PROTOCOL_VERSION,
+            name: self.name.clone(),
+            container: self.container.clone(),
+            limits: self.spec.container_limit.clone(),
+            ram_bytes: self.ram.bytes(),
+            floor_bytes: self.floor_bytes,
+            cpus: u32::from(self.spec.cpu_count()),
+            engine: "kvm".into(),
+            balloon: Balloon { target_bytes: self.ram.bytes(), actual_bytes: self.ram.bytes(), ..Default::default() },
+        };
+        let (link, answer) =
+            Link::register(&place.guest_socket(), &register, self.table.fd()).map_err(StartError::Link)?;
+        if let ToVmm::Refused { reason } = answer {
+            return Err(StartError::Refused(reason));
+        }
+        self.control.linked(Registration { place, register }, link, &answer);
+        Ok(())
+    }
+
+    /// Runs the guest until it ends.
+    ///
+    /// # Errors
+    /// When the system refuses threads or the event loop breaks.
+    pub fn run(mut self) -> Result<End, StartError> {
+        let broke = |error: event_manager::Error| StartError::Events(error.to_string());
+        kick::install()?;
+        let control = Arc::new(std::sync::Mutex::new(self.control));
+        let mut manager = EventManager::<Box<dyn MutEventSubscriber>>::new().map_err(broke)?;
+        manager.add_subscriber(Box::new(Arc::clone(&control)));
+        for subscriber in self.subscribers.drain(..) {
+            manager.add_subscriber(subscriber);
+        }
+        manager.add_subscriber(Box::new(Wake(self.wake)));
+        let mut threads = Vec::new();
+        for (index, vcpu) in self.vcpus.drain(..).enumerate() {
+            let index = u8::try_from(index).expect("at most 16");
+            threads.push(vcpu::start(index, vcpu, Arc::clone(&self.shared))?);
+        }
+        let end = loop {
+            manager.run().map_err(broke)?;
+            if let Ok(end) = self.ends.try_recv() {
+                break end;
+            }
+        };
+        self.shared.stop.store(true, Relaxed);
+        let deadline = Instant::now() + STOP_DEADLINE;
+        while threads.iter().any(|thread| !thread.is_finished()) && Instant::now() < deadline {
+            threads.iter().filter(|thread| !thread.is_finished()).for_each(kick::kick);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        control.lock().unwrap_or_else(PoisonError::into_inner).say_ended(&format!("{end:?}"));
+        Ok(end)
+    }
+}
+
+/// Wakes the event loop, which then looks for an end.
+struct Wake(EventFd);
+
+impl MutEventSubscriber for Wake {
+    fn process(&mut self, _: Events, _: &mut EventOps<'_>) {
+        let _ = self.0.read();
+    }
+    fn init(&mut self, ops: &mut EventOps<'_>) {
+        crate::events::watch(ops, &self.0, 0);
+    }
+}
+
+/// Signals that end this process, as an event.
+pub(crate) fn signals(end: &std::sync::mpsc::Sender<End>) -> std::io::Result<Signals> {
+    Signals::new(end.clone())
+}
+
+/// Memory that this process holds by the kernel's count, bytes; 0 if the kernel does not tell.
+fn resident_bytes() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages: u64 = statm.split_whitespace().nth(1).and_then(|word| word.parse().ok()).unwrap_or(0);
+    pages * FRAME_BYTES
+}

@@ -1,0 +1,53 @@
+//! `vmm`: runs one guest as a container with a memory limit.
+
+use anyhow::Error;
+use clap::Parser;
+use protocol::place::Place;
+use std::process::ExitCode;
+use vmm::cli::Cli;
+use vmm::exit_code;
+use vmm::machine::{self, StartError};
+use vmm::spec::Balancer;
+use vmm::vcpu::End;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("BALLAST_LOG").unwrap_or_else(|_| "warn".into()))
+        .with_writer(std::io::stderr)
+        .init();
+    ExitCode::from(run(cli))
+}
+
+fn run(cli: Cli) -> u8 {
+    let run_dir = cli.run_dir.clone();
+    let spec = match cli.guest() {
+        Ok(spec) => spec,
+        Err(error) => return complain(&error, exit_code::USAGE),
+    };
+    if spec.kernel.is_none() {
+        return complain(&Error::msg("No kernel: give --kernel FILE, or kernel = \"FILE\" in the spec file"), exit_code::USAGE);
+    }
+    let place = (spec.balancer != Some(Balancer::None)).then(|| Place::new(run_dir));
+    let mut machine = match machine::build(spec) {
+        Ok(machine) => machine,
+        Err(error) => return complain(&error.into(), exit_code::HOST),
+    };
+    let end = match machine.register(place).and_then(|()| machine.run()) {
+        Ok(end) => end,
+        Err(error @ StartError::Refused(_)) => return complain(&error.into(), exit_code::REFUSED),
+        Err(error) => return complain(&error.into(), exit_code::HOST),
+    };
+    match &end {
+        End::Crash => eprintln!("vmm: The guest crashed (triple fault)"),
+        End::Kvm(reason) | End::Refused(reason) => eprintln!("vmm: {reason}"),
+        End::PowerOff | End::Reset | End::Signal(_) => {}
+    }
+    exit_code::of(&end)
+}
+
+/// Prints an error with its causes, once.
+fn complain(error: &Error, code: u8) -> u8 {
+    eprintln!("vmm: {error:#}");
+    code
+}

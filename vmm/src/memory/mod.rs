@@ -1,0 +1,197 @@
+//! Guest RAM: private anonymous memory, 2 MiB aligned in the host, so that huge pages can back it.
+//!
+//! One reservation in the host holds all RAM; guest-physically it has a hole for devices below 4 GiB:
+//!
+//! ```text
+//!  host            |------------ one mapping, 2 MiB aligned ------------|
+//!  guest-physical  0 .. 3 GiB           hole           4 GiB .. end
+//! ```
+
+mod balloon;
+mod pagemap;
+mod reconcile;
+mod release;
+
+pub use balloon::RamBalloon;
+pub use pagemap::Pagemap;
+pub use reconcile::{Reconciled, reconcile};
+pub use release::Released;
+
+use devices::GuestRam;
+use protocol::bytes::{BLOCK_BYTES, FRAME_BYTES};
+use protocol::frames::Region;
+use std::io;
+use std::ptr::NonNull;
+use std::sync::atomic::AtomicBool;
+use vm_memory::mmap::MmapRegionBuilder;
+use vm_memory::{GuestAddress, GuestRegionMmap};
+
+/// First address that is not RAM below 4 GiB. The hole holds virtio-mmio windows, IOAPIC and local APICs.
+pub const HOLE_START: u64 = 3 << 30;
+/// Where RAM goes on above the hole.
+pub const HOLE_END: u64 = 4 << 30;
+
+/// Why guest RAM cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum MemoryError {
+    /// The system refused the mapping.
+    #[error("Cannot reserve {bytes} bytes for guest RAM")]
+    Reserve {
+        /// Bytes asked for.
+        bytes: u64,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// Built regions do not fit together.
+    #[error("Cannot describe guest RAM of {bytes} bytes")]
+    Describe {
+        /// Bytes of RAM.
+        bytes: u64,
+    },
+}
+
+/// The guest's RAM.
+pub struct Ram {
+    base: NonNull<u8>,
+    bytes: usize,
+    guest: GuestRam,
+    regions: Vec<Region>,
+    /// By 2 MiB block: may a huge page back it that was not split yet?
+    maybe_huge: Vec<AtomicBool>,
+}
+
+// SAFETY: `base` is only handed to madvise and read by pagemap; guest and host access the bytes through volatile accessors.
+unsafe impl Send for Ram {}
+// SAFETY: as above.
+unsafe impl Sync for Ram {}
+
+impl std::fmt::Debug for Ram {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ram").field("regions", &self.regions).finish_non_exhaustive()
+    }
+}
+
+/// Guest-physical regions for so many bytes of RAM, in frames.
+#[must_use]
+pub fn regions(bytes: u64) -> Vec<Region> {
+    let low = bytes.min(HOLE_START);
+    let mut regions = vec![Region { first: 0, count: low / FRAME_BYTES }];
+    if bytes > low {
+        regions.push(Region { first: HOLE_END / FRAME_BYTES, count: (bytes - low) / FRAME_BYTES });
+    }
+    regions
+}
+
+impl Ram {
+    /// Reserves RAM. `bytes` is a multiple of 2 MiB.
+    ///
+    /// # Errors
+    /// When the system refuses the mapping.
+    pub fn new(bytes: u64) -> Result<Self, MemoryError> {
+        let reserve = |source| MemoryError::Reserve { bytes, source };
+        let length = usize::try_from(bytes).map_err(|_| MemoryError::Describe { bytes })?;
+        let base = map_aligned(length).map_err(reserve)?;
+        let mut offset = 0;
+        let regions = regions(bytes);
+        let mut maps = Vec::new();
+        for region in &regions {
+            let region_bytes = usize::try_from(region.count * FRAME_BYTES).map_err(|_| MemoryError::Describe { bytes })?;
+            // SAFETY: the part lies inside the reservation just made, which lives as long as `Ram`, and `Ram` owns both.
+            let map = unsafe { MmapRegionBuilder::<()>::new(region_bytes).with_raw_mmap_pointer(base.as_ptr().add(offset)) }
+                .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
+                .with_mmap_flags(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE)
+                .build()
+                .map_err(|_| MemoryError::Describe { bytes })?;
+            let start = GuestAddress(region.first * FRAME_BYTES);
+            maps.push(GuestRegionMmap::new(map, start).ok_or(MemoryError::Describe { bytes })?);
+            offset += region_bytes;
+        }
+        let guest = GuestRam::from_regions(maps).map_err(|_| MemoryError::Describe { bytes })?;
+        let blocks = length / usize::try_from(BLOCK_BYTES).expect("2 MiB");
+        let maybe_huge = (0..blocks).map(|_| AtomicBool::new(true)).collect();
+        Ok(Self { base, bytes: length, guest, regions, maybe_huge })
+    }
+
+    /// The RAM as the devices see it.
+    #[must_use]
+    pub fn guest(&self) -> &GuestRam {
+        &self.guest
+    }
+
+    /// Guest-physical regions, in frames.
+    #[must_use]
+    pub fn regions(&self) -> &[Region] {
+        &self.regions
+    }
+
+    /// All RAM, bytes.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes as u64
+    }
+
+    /// Address in the host of each region, for KVM's memory slots: region and host address.
+    pub fn slots(&self) -> impl Iterator<Item = (Region, u64)> + '_ {
+        self.regions.iter().map(|region| {
+            (*region, self.host(region.first, region.count).expect("a region lies in itself").as_ptr() as u64)
+        })
+    }
+
+    /// Where a run of frames sits in the host; `None` if it is not RAM as a whole.
+    pub(crate) fn host(&self, first: u64, count: u64) -> Option<NonNull<u8>> {
+        let offset = usize::try_from(self.offset(first, count)?).ok()?;
+        // SAFETY: `offset` returns offsets inside the reservation only.
+        Some(unsafe { self.base.add(offset) })
+    }
+
+    /// Offset of a run of frames in the reservation, bytes.
+    pub(crate) fn offset(&self, first: u64, count: u64) -> Option<u64> {
+        let mut before = 0;
+        for region in &self.regions {
+            if first >= region.first && count <= region.count && first - region.first <= region.count - count {
+                return Some((before + first - region.first) * FRAME_BYTES);
+            }
+            before += region.count;
+        }
+        None
+    }
+}
+
+impl Drop for Ram {
+    fn drop(&mut self) {
+        // SAFETY: exactly the mapping that `map_aligned` made.
+        unsafe { libc::munmap(self.base.as_ptr().cast(), self.bytes) };
+    }
+}
+
+/// Maps anonymous memory at a 2 MiB boundary and asks for huge pages.
+fn map_aligned(bytes: usize) -> io::Result<NonNull<u8>> {
+    let align = usize::try_from(BLOCK_BYTES).expect("2 MiB");
+    let padded = bytes.checked_add(align).ok_or(io::ErrorKind::OutOfMemory)?;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    // SAFETY: a fresh mapping wherever the kernel likes; the result is checked.
+    let raw = unsafe { libc::mmap(std::ptr::null_mut(), padded, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
+    if raw == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    let lead = raw.align_offset(align);
+    // SAFETY: head and tail of the mapping just made are cut off; between them stay `bytes` at an aligned address.
+    // Without huge pages in the kernel the advice fails, and 4 KiB pages do as well.
+    unsafe {
+        let base = raw.cast::<u8>().add(lead);
+        if lead > 0 {
+            libc::munmap(raw, lead);
+        }
+        if align > lead {
+            libc::munmap(base.add(bytes).cast(), align - lead);
+        }
+        libc::madvise(base.cast(), bytes, libc::MADV_HUGEPAGE);
+        // A core dump of a VMM is about the VMM.
+        libc::madvise(base.cast(), bytes, libc::MADV_DONTDUMP);
+        Ok(NonNull::new_unchecked(base))
+    }
+}
+
+#[cfg(test)]
+#[path = "memory_test.rs"]
+mod tests;

@@ -1,0 +1,217 @@
+//! What a guest is: one struct behind the command line and the spec file, with the same keys. Flags win.
+
+use clap::Args;
+use protocol::bytes::{self, BLOCK_BYTES};
+use protocol::limits::LimitsPatch;
+use protocol::path::ContainerPath;
+use serde::{Deserialize, Deserializer};
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// Least RAM: what a Linux kernel and an initramfs need to unpack.
+pub const MEMORY_BYTES_MIN: u64 = 16 << 20;
+/// Most RAM.
+pub const MEMORY_BYTES_MAX: u64 = 1 << 40;
+/// Most virtual CPUs.
+pub const CPUS_MAX: u8 = 16;
+/// Longest name, bytes.
+pub const NAME_BYTES_MAX: usize = 64;
+
+/// A disk: `PATH` or `PATH,ro`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Disk {
+    /// A raw image or a block device.
+    pub path: PathBuf,
+    /// Writes are refused.
+    pub read_only: bool,
+}
+
+impl FromStr for Disk {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (path, option) = text.split_once(',').unwrap_or((text, "rw"));
+        let read_only = match option {
+            "ro" => true,
+            "rw" => false,
+            other => return Err(format!("{other:?} is no option of a disk; there are ro and rw")),
+        };
+        if path.is_empty() { Err("the path is missing".into()) } else { Ok(Self { path: path.into(), read_only }) }
+    }
+}
+
+/// Where the guest's serial console goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Console {
+    /// Terminal or pipe of this process.
+    Stdio,
+    /// Appended to a file.
+    File(PathBuf),
+    /// Nowhere.
+    None,
+}
+
+impl FromStr for Console {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once('=') {
+            None if text == "stdio" => Ok(Self::Stdio),
+            None if text == "none" => Ok(Self::None),
+            Some(("file", path)) if !path.is_empty() => Ok(Self::File(path.into())),
+            _ => Err(format!("{text:?} is no console; there are stdio, none and file=PATH")),
+        }
+    }
+}
+
+/// Which balancer the guest registers with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Balancer {
+    /// The user's; started if there is none.
+    Auto,
+    /// None: the limit alone is enforced.
+    None,
+}
+
+impl FromStr for Balancer {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "none" => Ok(Self::None),
+            other => Err(format!("{other:?} is neither auto nor none")),
+        }
+    }
+}
+
+fn memory(text: &str) -> Result<u64, String> {
+    let bytes = bytes::parse(text).map_err(|error| error.to_string())?;
+    if !(MEMORY_BYTES_MIN..=MEMORY_BYTES_MAX).contains(&bytes) {
+        return Err(format!("{text} is out of bounds: guest RAM is 16M to 1T"));
+    }
+    if bytes.is_multiple_of(BLOCK_BYTES) { Ok(bytes) } else { Err(format!("{text} is not a multiple of 2M")) }
+}
+
+fn name(text: &str) -> Result<String, String> {
+    let plain = text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+    if text.is_empty() || text.len() > NAME_BYTES_MAX || !plain {
+        return Err(format!("a name is 1 to {NAME_BYTES_MAX} letters, digits and -_."));
+    }
+    Ok(text.into())
+}
+
+fn parsed<'de, D: Deserializer<'de>, T: FromStr<Err: std::fmt::Display>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().map(Some).map_err(serde::de::Error::custom)
+}
+
+fn parsed_memory<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    memory(&String::deserialize(deserializer)?).map(Some).map_err(serde::de::Error::custom)
+}
+
+fn parsed_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    name(&String::deserialize(deserializer)?).map(Some).map_err(serde::de::Error::custom)
+}
+
+fn parsed_disks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Disk>, D::Error> {
+    Vec::<String>::deserialize(deserializer)?.iter().map(|text| text.parse()).collect::<Result<_, _>>().map_err(serde::de::Error::custom)
+}
+
+/// A guest, as the command line and a spec file describe it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub struct GuestSpec {
+    /// Name of the guest, unique on its balancer [default: guest-PID]
+    #[arg(long, value_parser = name)]
+    #[serde(deserialize_with = "parsed_name")]
+    pub name: Option<String>,
+
+    /// Container that the guest is attached to; made if there is none [default: /NAME]
+    #[arg(long, value_name = "PATH")]
+    #[serde(deserialize_with = "parsed")]
+    pub container: Option<ContainerPath>,
+
+    /// Limits of that container: 512M, or any of max=2G,high=1.5G,low=512M,min=256M,weight=200
+    #[arg(long, value_name = "LIMIT")]
+    #[serde(deserialize_with = "parsed")]
+    pub container_limit: Option<LimitsPatch>,
+
+    /// RAM of the guest: 512M, 2G; a multiple of 2M [default: 512M]
+    #[arg(long, value_parser = memory)]
+    #[serde(deserialize_with = "parsed_memory")]
+    pub memory: Option<u64>,
+
+    /// Virtual CPUs, 1 to 16 [default: 1]
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=i64::from(CPUS_MAX)))]
+    pub cpus: Option<u8>,
+
+    /// Kernel: an ELF file (vmlinux) or a bzImage
+    #[arg(long, value_name = "FILE")]
+    pub kernel: Option<PathBuf>,
+
+    /// Initial RAM disk
+    #[arg(long, value_name = "FILE")]
+    pub initrd: Option<PathBuf>,
+
+    /// Kernel command line [default: console=ttyS0 reboot=k panic=-1 pci=off]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub cmdline: Option<String>,
+
+    /// Disk: a raw image or block device, PATH or PATH,ro; may be given several times
+    #[arg(long = "disk", value_name = "PATH[,ro]")]
+    #[serde(deserialize_with = "parsed_disks", rename = "disk")]
+    pub disks: Vec<Disk>,
+
+    /// Serial console of the guest: stdio, none or file=PATH [default: stdio]
+    #[arg(long, value_name = "WHERE")]
+    #[serde(deserialize_with = "parsed")]
+    pub console: Option<Console>,
+
+    /// Unix socket at which a program talks to the guest's /dev/hvc0
+    #[arg(long, value_name = "SOCKET")]
+    pub channel: Option<PathBuf>,
+
+    /// Balancer to register with: auto starts one for this user if there is none, none enforces the limit alone [default: auto]
+    #[arg(long, value_name = "auto|none")]
+    #[serde(deserialize_with = "parsed")]
+    pub balancer: Option<Balancer>,
+}
+
+/// Kernel command line if none is given: serial console, end instead of hanging after a panic, reset through port 0x64,
+/// no search for a PCI bus.
+pub const CMDLINE_DEFAULT: &str = "console=ttyS0 reboot=k panic=-1 pci=off";
+
+impl GuestSpec {
+    /// This spec, with what another leaves open filled in from it: `flags.or(file)`.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            name: self.name.or(other.name),
+            container: self.container.or(other.container),
+            container_limit: self.container_limit.or(other.container_limit),
+            memory: self.memory.or(other.memory),
+            cpus: self.cpus.or(other.cpus),
+            kernel: self.kernel.or(other.kernel),
+            initrd: self.initrd.or(other.initrd),
+            cmdline: self.cmdline.or(other.cmdline),
+            disks: if self.disks.is_empty() { other.disks } else { self.disks },
+            console: self.console.or(other.console),
+            channel: self.channel.or(other.channel),
+            balancer: self.balancer.or(other.balancer),
+        }
+    }
+
+    /// RAM, bytes.
+    #[must_use]
+    pub fn memory_bytes(&self) -> u64 {
+        self.memory.unwrap_or(512 << 20)
+    }
+
+    /// Virtual CPUs.
+    #[must_use]
+    pub fn cpu_count(&self) -> u8 {
+        self.cpus.unwrap_or(1)
+    }
+}
+
+#[cfg(test)]
+#[path = "spec_test.rs"]
+mod tests;

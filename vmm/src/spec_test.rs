@@ -1,0 +1,54 @@
+use super::*;
+
+fn from_file(text: &str) -> Result<GuestSpec, toml::de::Error> {
+    toml::from_str(text)
+}
+
+#[test]
+fn a_spec_file_has_the_keys_of_the_command_line() {
+    let spec = from_file(
+        r#"
+        name = "a"
+        container = "/web/a"
+        container-limit = "max=2G,low=512M"
+        memory = "1G"
+        cpus = 4
+        kernel = "vmlinux"
+        disk = ["root.img,ro", "data.img"]
+        console = "file=/tmp/console"
+        balancer = "none"
+        "#,
+    )
+    .unwrap();
+    assert_eq!(spec.memory_bytes(), 1 << 30);
+    assert_eq!(spec.disks.len(), 2);
+    assert_eq!(spec.disks[0], Disk { path: "root.img".into(), read_only: true });
+    assert_eq!(spec.balancer, Some(Balancer::None));
+}
+
+#[test]
+fn flags_win_over_the_file() {
+    let file = from_file("memory = \"1G\"\ncpus = 4").unwrap();
+    let flags = GuestSpec { cpus: Some(2), ..Default::default() };
+    let spec = flags.or(file);
+    assert_eq!((spec.cpu_count(), spec.memory_bytes()), (2, 1 << 30));
+}
+
+#[test]
+fn a_bad_spec_file_names_what_is_wrong() {
+    for (text, word) in [
+        ("memroy = \"1G\"", "memroy"),
+        ("memory = \"1M\"", "16M"),
+        ("memory = \"17M\"", "multiple"),
+        ("memory = \"lots\"", "lots"),
+        ("container-limit = \"0\"", "max_bytes"),
+        ("container-limit = \"min=2G,max=1G\"", "min_bytes"),
+        ("container = \"web\"", "web"),
+        ("name = \"a b\"", "letters"),
+        ("console = \"tty\"", "tty"),
+        ("disk = [\"a,rx\"]", "rx"),
+    ] {
+        let error = from_file(text).expect_err(text).to_string();
+        assert!(error.contains(word), "{text}: {error}");
+    }
+}

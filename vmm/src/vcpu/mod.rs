@@ -1,0 +1,102 @@
+//! Virtual CPUs: one thread each, which runs guest code and hands port and memory accesses to the buses.
+
+pub mod kick;
+
+use devices::bus::{Action, Bus};
+use kvm_ioctls::{VcpuExit, VcpuFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::mpsc::Sender;
+use std::thread::{Builder, JoinHandle};
+use vmm_sys_util::eventfd::EventFd;
+
+/// Why a guest ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// The guest powered itself off.
+    PowerOff,
+    /// The guest asked for a reset.
+    Reset,
+    /// The guest crashed so hard that the processor shut down (triple fault).
+    Crash,
+    /// This process was told to end.
+    Signal(i32),
+    /// KVM cannot go on.
+    Kvm(String),
+    /// The balancer refused the guest.
+    Refused(String),
+}
+
+/// What all vCPU threads share.
+#[derive(Debug)]
+pub struct Shared {
+    /// Port I/O.
+    pub pio: Bus,
+    /// Memory-mapped I/O.
+    pub mmio: Bus,
+    /// Set before a kick: leave the guest for good.
+    pub stop: AtomicBool,
+    /// Told about the first end, with `wake` behind it.
+    pub end: Sender<End>,
+    /// Wakes the event loop.
+    pub wake: EventFd,
+}
+
+/// Starts the thread of one vCPU.
+///
+/// # Errors
+/// When the system has no thread for it.
+pub fn start(index: u8, mut vcpu: VcpuFd, shared: Arc<Shared>) -> std::io::Result<JoinHandle<()>> {
+    Builder::new().name(format!("vcpu{index}")).spawn(move || {
+        if let Some(end) = run(&mut vcpu, &shared) {
+            // The receiver is the event loop; when it is gone the process is ending anyway.
+            let _ = shared.end.send(end);
+            let _ = shared.wake.write(1);
+        }
+    })
+}
+
+/// Runs guest code until the guest ends or the threads are stopped.
+fn run(vcpu: &mut VcpuFd, shared: &Shared) -> Option<End> {
+    let _armed = kick::arm(vcpu);
+    loop {
+        vcpu.set_kvm_immediate_exit(0);
+        if shared.stop.load(Relaxed) {
+            return None;
+        }
+        match vcpu.run() {
+            Ok(exit) => {
+                if let Some(end) = dispatch(exit, shared) {
+                    return Some(end);
+                }
+            }
+            Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => {}
+            Err(error) => return Some(End::Kvm(format!("KVM_RUN failed: {error}"))),
+        }
+    }
+}
+
+/// Hands one exit to whom it concerns.
+fn dispatch(exit: VcpuExit<'_>, shared: &Shared) -> Option<End> {
+    let action = match exit {
+        VcpuExit::IoIn(port, data) => {
+            shared.pio.read(u64::from(port), data);
+            Action::None
+        }
+        VcpuExit::IoOut(port, data) => shared.pio.write(u64::from(port), data).unwrap_or(Action::None),
+        VcpuExit::MmioRead(address, data) => {
+            shared.mmio.read(address, data);
+            Action::None
+        }
+        VcpuExit::MmioWrite(address, data) => shared.mmio.write(address, data).unwrap_or(Action::None),
+        VcpuExit::Shutdown => return Some(End::Crash),
+        VcpuExit::Intr | VcpuExit::IrqWindowOpen => Action::None,
+        // The guest's fault or KVM's: either way this guest cannot go on, and nobody else is concerned.
+        other => return Some(End::Kvm(format!("KVM cannot go on: {other:?}"))),
+    };
+    match action {
+        Action::None => None,
+        Action::Reset => Some(End::Reset),
+        Action::PowerOff => Some(End::PowerOff),
+    }
+}
