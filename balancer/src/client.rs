@@ -51,17 +51,25 @@ impl Client {
     ///
     /// # Errors
     /// When nobody listens or the connection breaks off.
-    pub async fn send(&self, method: Method, path: &str, body: Vec<u8>) -> Result<Response<Incoming>, ClientError> {
+    pub async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Vec<u8>,
+    ) -> Result<Response<Incoming>, ClientError> {
         let unreachable = |source| ClientError::Unreachable { socket: self.socket.clone(), source };
         let stream = UnixStream::connect(&self.socket).await.map_err(unreachable)?;
         let answer = async {
-            let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+            let (mut sender, connection) =
+                hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
             // Ends with the last byte of the answer; an error of it shows there as well.
             tokio::spawn(connection);
             let mut request = Request::new(Full::new(Bytes::from(body)));
             *request.method_mut() = method;
             request.headers_mut().insert(header::HOST, header::HeaderValue::from_static("balancer"));
-            request.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
+            request
+                .headers_mut()
+                .insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
             match path.parse() {
                 Ok(uri) => *request.uri_mut() = uri,
                 Err(_) => return Ok(None),
@@ -80,10 +88,20 @@ impl Client {
     ///
     /// # Errors
     /// When nobody listens, the balancer refuses, or the answer is malformed.
-    pub async fn call<T: DeserializeOwned>(&self, method: Method, path: &str, body: Vec<u8>) -> Result<T, ClientError> {
+    pub async fn call<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Vec<u8>,
+    ) -> Result<T, ClientError> {
         let answer = self.send(method, path, body).await?;
         let status = answer.status();
-        let bytes = answer.into_body().collect().await.map_err(|error| ClientError::Answer(error.to_string()))?.to_bytes();
+        let bytes = answer
+            .into_body()
+            .collect()
+            .await
+            .map_err(|error| ClientError::Answer(error.to_string()))?
+            .to_bytes();
         let malformed = |error: serde_json::Error| ClientError::Answer(error.to_string());
         if !status.is_success() {
             return Err(ClientError::Refused(Box::new(serde_json::from_slice(&bytes).map_err(malformed)?)));

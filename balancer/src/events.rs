@@ -49,7 +49,9 @@ impl Events {
         let id = *self.last.borrow() + 1;
         let event = Event {
             id,
-            at_ms: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX)),
+            at_ms: SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX)),
             kind: cut(kind, 64),
             guest: guest.map(str::to_owned),
             container: container.cloned(),

@@ -41,7 +41,9 @@ pub enum JournalError {
         found: u64,
     },
     /// A record that is no container.
-    #[error("The journal {path} holds a malformed record for {key:?}: move the file away to start without it")]
+    #[error(
+        "The journal {path} holds a malformed record for {key:?}: move the file away to start without it"
+    )]
     Record {
         /// The file.
         path: PathBuf,

@@ -1,1 +1,98 @@
-//! x
+//! A Linux guest with its agent.
+
+use crate::guest::Guest;
+use crate::host::Host;
+use anyhow::{Context, Result};
+use guest_images::Agent;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How long a Linux guest may take to user space. Emulated, on a busy machine.
+pub const BOOT: Duration = Duration::from_secs(90);
+/// How long anything else may take.
+pub const SOON: Duration = Duration::from_secs(60);
+
+/// Kernels and initramfs of the guests.
+#[derive(Debug, Clone)]
+pub struct Images {
+    /// A folder that holds `6.1/vmlinux`, `6.1/bzimage`, `6.1/initramfs` and the same of other series.
+    pub dir: PathBuf,
+    /// The series that guests run unless a test names one.
+    pub default: String,
+}
+
+impl Images {
+    fn path(&self, series: &str, file: &str) -> String {
+        self.dir.join(series).join(file).display().to_string()
+    }
+}
+
+/// A Linux guest.
+#[derive(Debug)]
+pub struct LinuxGuest {
+    /// Its `vmm`.
+    pub guest: Guest,
+    channel: PathBuf,
+}
+
+/// What differs from a guest of 512 MiB with one CPU.
+#[derive(Debug, Clone)]
+pub struct Linux<'a> {
+    /// Kernel series; the default one if `None`.
+    pub series: Option<&'a str>,
+    /// `vmlinux` or `bzimage`.
+    pub kernel: &'a str,
+    /// RAM.
+    pub memory: &'a str,
+    /// Virtual CPUs.
+    pub cpus: &'a str,
+    /// Words for the kernel command line.
+    pub cmdline: &'a str,
+    /// More flags.
+    pub flags: &'a [&'a str],
+}
+
+impl Default for Linux<'_> {
+    fn default() -> Self {
+        Self { series: None, kernel: "vmlinux", memory: "512M", cpus: "1", cmdline: "", flags: &[] }
+    }
+}
+
+impl Linux<'_> {
+    /// Starts the guest and waits for user space.
+    ///
+    /// # Errors
+    /// When it does not come up; with its console in the error.
+    pub fn start(&self, host: &Host, images: &Images, name: &str) -> Result<LinuxGuest> {
+        let channel = host.path(&format!("{name}.channel"));
+        let series = self.series.unwrap_or(&images.default);
+        let cmdline = format!("console=ttyS0 quiet reboot=k panic=-1 pci=off {}", self.cmdline);
+        let (kernel, initrd) = (images.path(series, self.kernel), images.path(series, "initramfs"));
+        let channel_text = channel.display().to_string();
+        let mut flags = vec!["--kernel", &kernel, "--initrd", &initrd, "--memory", self.memory, "--cpus", self.cpus];
+        flags.extend(["--cmdline", &cmdline, "--channel", &channel_text]);
+        flags.extend(self.flags);
+        let mut guest = host.guest(name, &flags)?;
+        guest.wait_for("BALLAST-GUEST ready", BOOT)?;
+        Ok(LinuxGuest { guest, channel })
+    }
+}
+
+impl LinuxGuest {
+    /// The agent in the guest.
+    ///
+    /// # Errors
+    /// When it does not answer; with the console in the error.
+    pub fn agent(&self) -> Result<Agent> {
+        Agent::connect(&self.channel, SOON).with_context(|| format!("console:\n{}", self.guest.console()))
+    }
+}
+
+/// Where a folder of images is expected inside the lab.
+pub const LAB_IMAGES: &str = "/payload/images";
+
+/// True if this process runs inside the lab's outer machine.
+#[must_use]
+pub fn inside_lab() -> bool {
+    Path::new(LAB_IMAGES).is_dir()
+}

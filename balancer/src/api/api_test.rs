@@ -10,7 +10,9 @@ fn the_document_and_the_routes_say_the_same() {
         .as_object()
         .unwrap()
         .iter()
-        .flat_map(|(path, item)| item.as_object().unwrap().keys().map(|method| (path.clone(), method.to_uppercase())))
+        .flat_map(|(path, item)| {
+            item.as_object().unwrap().keys().map(|method| (path.clone(), method.to_uppercase()))
+        })
         .collect();
     let served: BTreeSet<(String, String)> =
         routes().iter().map(|route| (route.path.replace("{*", "{"), route.method.to_string())).collect();

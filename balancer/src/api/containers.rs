@@ -17,7 +17,8 @@ type Inside = Result<Path<String>, PathRejection>;
 
 /// The path behind `/v1/containers`.
 fn path(path: Inside) -> Result<ContainerPath, Problem> {
-    let refuse = |detail: String| Problem::new(StatusCode::BAD_REQUEST, "path", "This is no container path", detail);
+    let refuse =
+        |detail: String| Problem::new(StatusCode::BAD_REQUEST, "path", "This is no container path", detail);
     let Path(text) = path.map_err(|error| refuse(error.body_text()))?;
     format!("/{text}").parse().map_err(|error: protocol::path::ParsePathError| {
         refuse(error.to_string()).of_field("path", error.text.clone(), error.reason.clone())
@@ -39,7 +40,10 @@ pub(super) async fn get_root(State(engine): Engined) -> Result<Json<ContainerObj
 /// Change limits of the root container.
 #[utoipa::path(patch, path = "/v1/containers/", request_body = LimitsPatch,
     responses((status = 200, body = ContainerObject), (status = 422, body = Problem)))]
-pub(super) async fn patch_root(State(engine): Engined, Body(patch): Body<LimitsPatch>) -> Result<Json<ContainerObject>, Problem> {
+pub(super) async fn patch_root(
+    State(engine): Engined,
+    Body(patch): Body<LimitsPatch>,
+) -> Result<Json<ContainerObject>, Problem> {
     Ok(Json(engine.patch(&ContainerPath::root(), &patch)?))
 }
 

@@ -10,11 +10,20 @@ use utoipa::OpenApi;
 #[openapi(
     info(title = "balancer", description = "Memory limits of virtual machines that are used as containers."),
     paths(
-        host::host, host::version,
-        containers::list, containers::get_root, containers::patch_root,
-        containers::get, containers::put, containers::patch, containers::delete,
-        guests::list, guests::get, guests::frames,
-        events::events, openapi
+        host::host,
+        host::version,
+        containers::list,
+        containers::get_root,
+        containers::patch_root,
+        containers::get,
+        containers::put,
+        containers::patch,
+        containers::delete,
+        guests::list,
+        guests::get,
+        guests::frames,
+        events::events,
+        openapi
     ),
     components(schemas(Problem))
 )]

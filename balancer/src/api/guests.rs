@@ -34,7 +34,10 @@ pub(super) async fn list(State(engine): State<Arc<Engine>>) -> Json<Vec<GuestObj
 /// One guest.
 #[utoipa::path(get, path = "/v1/guests/{id}", params(("id" = String, Path, description = "The guest's name")),
     responses((status = 200, body = GuestObject), (status = 404, body = Problem)))]
-pub(super) async fn get(State(engine): State<Arc<Engine>>, Path(id): Path<String>) -> Result<Json<GuestObject>, Problem> {
+pub(super) async fn get(
+    State(engine): State<Arc<Engine>>,
+    Path(id): Path<String>,
+) -> Result<Json<GuestObject>, Problem> {
     Ok(Json(engine.guest(&id)?))
 }
 
@@ -51,6 +54,11 @@ pub(super) async fn frames(
     let count = move || FramesObject::new(id, &frames, query.blocks, query.audit);
     let counted = tokio::task::spawn_blocking(count).await;
     counted.map(Json).map_err(|error| {
-        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "The frames could not be counted", error.to_string())
+        Problem::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal",
+            "The frames could not be counted",
+            error.to_string(),
+        )
     })
 }

@@ -47,7 +47,12 @@ impl Problem {
 
     /// A field that is out of its bound.
     #[must_use]
-    pub fn of_field(mut self, field: impl Into<String>, value: impl Into<String>, bound: impl Into<String>) -> Self {
+    pub fn of_field(
+        mut self,
+        field: impl Into<String>,
+        value: impl Into<String>,
+        bound: impl Into<String>,
+    ) -> Self {
         self.field = Some(field.into());
         self.value = Some(value.into());
         self.bound = Some(bound.into());
@@ -55,8 +60,11 @@ impl Problem {
     }
 
     fn of_limits(detail: String, source: &LimitsError) -> Self {
-        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "limit", "A limit is out of its bound", detail)
-            .of_field(source.field, source.value.clone(), source.bound.clone())
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "limit", "A limit is out of its bound", detail).of_field(
+            source.field,
+            source.value.clone(),
+            source.bound.clone(),
+        )
     }
 }
 
@@ -68,14 +76,19 @@ impl From<EngineError> for Problem {
             EngineError::Tree(TreeError::Missing(_)) | EngineError::NoGuest(_) => {
                 Self::new(StatusCode::NOT_FOUND, "not-found", "There is no such thing", detail)
             }
-            EngineError::Tree(TreeError::Busy { .. } | TreeError::Root | TreeError::Full) => {
-                Self::new(StatusCode::CONFLICT, "conflict", "The container cannot be changed like this now", detail)
-            }
+            EngineError::Tree(TreeError::Busy { .. } | TreeError::Root | TreeError::Full) => Self::new(
+                StatusCode::CONFLICT,
+                "conflict",
+                "The container cannot be changed like this now",
+                detail,
+            ),
             EngineError::Journal(_) => {
                 let title = "The journal cannot be written, so nothing was changed";
                 Self::new(StatusCode::INSUFFICIENT_STORAGE, "journal", title, detail)
             }
-            EngineError::Deadline { .. } => Self::new(StatusCode::GATEWAY_TIMEOUT, "deadline", "A guest did not answer", detail),
+            EngineError::Deadline { .. } => {
+                Self::new(StatusCode::GATEWAY_TIMEOUT, "deadline", "A guest did not answer", detail)
+            }
         }
     }
 }

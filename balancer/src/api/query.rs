@@ -16,7 +16,12 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let refuse = |error: QueryRejection| {
-            Problem::new(StatusCode::BAD_REQUEST, "query", "A parameter of the query is refused", error.body_text())
+            Problem::new(
+                StatusCode::BAD_REQUEST,
+                "query",
+                "A parameter of the query is refused",
+                error.body_text(),
+            )
         };
         Query::from_request_parts(parts, state).await.map(|Query(value)| Self(value)).map_err(refuse)
     }

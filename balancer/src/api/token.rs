@@ -28,7 +28,8 @@ impl Token {
     /// When the file cannot be read or the token is too short to be a secret.
     pub fn read(path: &Path) -> anyhow::Result<Self> {
         use anyhow::Context;
-        let text = std::fs::read_to_string(path).with_context(|| format!("Cannot read the token file {}", path.display()))?;
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("Cannot read the token file {}", path.display()))?;
         let token = text.lines().next().unwrap_or("").trim();
         let length = token.len();
         anyhow::ensure!(
@@ -47,12 +48,16 @@ impl Token {
 
     /// Lets a request pass that shows the token.
     pub async fn check(State(token): State<Self>, request: Request, next: Next) -> Response {
-        let shown = request.headers().get(header::AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+        let shown = request
+            .headers()
+            .get(header::AUTHORIZATION)
+            .and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
         if shown.is_some_and(|shown| token.matches(shown)) {
             return next.run(request).await;
         }
         let detail = "Over TCP each request shows the token: Authorization: Bearer ...";
-        let problem = Problem::new(StatusCode::UNAUTHORIZED, "token", "The token is missing or wrong", detail);
+        let problem =
+            Problem::new(StatusCode::UNAUTHORIZED, "token", "The token is missing or wrong", detail);
         ([(header::WWW_AUTHENTICATE, "Bearer")], problem).into_response()
     }
 }

@@ -154,13 +154,24 @@ mod tests {
 
     #[test]
     fn limits_as_people_write_them() {
-        let arguments = Arguments::parse_from(["balancer", "set", "/web/a", "--max", "1G", "--high", "none", "--weight", "7"]);
+        let arguments = Arguments::parse_from([
+            "balancer", "set", "/web/a", "--max", "1G", "--high", "none", "--weight", "7",
+        ]);
         let Command::Set(set) = arguments.command else { panic!("not set") };
-        let patch =
-            LimitsPatch { max_bytes: Some(Some(1 << 30)), high_bytes: Some(None), weight: Some(7), ..Default::default() };
+        let patch = LimitsPatch {
+            max_bytes: Some(Some(1 << 30)),
+            high_bytes: Some(None),
+            weight: Some(7),
+            ..Default::default()
+        };
         assert_eq!(set.patch(), patch);
-        for bad in [["--max", "lots"], ["--max", "1e30"], ["--max", "-1"], ["--weight", "0"], ["--low", "none"]] {
-            assert!(Arguments::try_parse_from(["balancer", "set", "/a"].iter().chain(&bad)).is_err(), "{bad:?}");
+        for bad in
+            [["--max", "lots"], ["--max", "1e30"], ["--max", "-1"], ["--weight", "0"], ["--low", "none"]]
+        {
+            assert!(
+                Arguments::try_parse_from(["balancer", "set", "/a"].iter().chain(&bad)).is_err(),
+                "{bad:?}"
+            );
         }
     }
 }

@@ -8,10 +8,13 @@ use std::io::Write;
 
 pub(super) async fn run(client: &Client, command: &Events) -> anyhow::Result<()> {
     if command.follow {
-        client.follow("/v1/events", |data| {
-            // Something that is no event is from a newer balancer; the next one may be known again.
-            serde_json::from_str(data).is_ok_and(|event| show(&event, command.json)) || serde_json::from_str::<Event>(data).is_err()
-        }).await?;
+        client
+            .follow("/v1/events", |data| {
+                // Something that is no event is from a newer balancer; the next one may be known again.
+                serde_json::from_str(data).is_ok_and(|event| show(&event, command.json))
+                    || serde_json::from_str::<Event>(data).is_err()
+            })
+            .await?;
         return Ok(());
     }
     let events: Vec<Event> = client.call(Method::GET, "/v1/events?follow=false", vec![]).await?;
@@ -36,7 +39,10 @@ fn show(event: &Event, json: bool) -> bool {
             (None, Some(container)) => container.to_string(),
             (None, None) => "-".into(),
         };
-        format!("{hour:02}:{minute:02}:{second:02}.{ms:03}Z {:<17} {subject:<24} {}", event.kind, event.detail)
+        format!(
+            "{hour:02}:{minute:02}:{second:02}.{ms:03}Z {:<17} {subject:<24} {}",
+            event.kind, event.detail
+        )
     };
     let mut out = std::io::stdout().lock();
     writeln!(out, "{line}").and_then(|()| out.flush()).is_ok()

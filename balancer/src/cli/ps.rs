@@ -15,7 +15,12 @@ pub(super) async fn run(client: &Client, as_json: bool) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     // A reader that has seen enough (`balancer ps | head`) is no error.
     if as_json {
-        writeln!(out, "{}", serde_json::to_string_pretty(&json!({ "containers": containers, "guests": guests }))?).ok();
+        writeln!(
+            out,
+            "{}",
+            serde_json::to_string_pretty(&json!({ "containers": containers, "guests": guests }))?
+        )
+        .ok();
     } else {
         out.write_all(table(&containers, &guests).as_bytes()).ok();
     }
@@ -102,8 +107,10 @@ mod tests {
             json!({"path": "/", "usage_bytes": 0, "target_bytes": 0, "usage_age_ms": null}),
             json!({"path": "/web", "max_bytes": 512 << 20, "usage_bytes": 300 << 20, "target_bytes": 500 << 20, "usage_age_ms": 140}),
         ];
-        let guests = [json!({"name": "a", "container": "/web", "ram_bytes": 1 << 30, "usage_bytes": 300 << 20,
-            "target_bytes": 500 << 20, "actual_bytes": 500 << 20, "resident_bytes": 300 << 20, "resident_age_ms": 140})];
+        let guests = [
+            json!({"name": "a", "container": "/web", "ram_bytes": 1 << 30, "usage_bytes": 300 << 20,
+            "target_bytes": 500 << 20, "actual_bytes": 500 << 20, "resident_bytes": 300 << 20, "resident_age_ms": 140}),
+        ];
         let text = table(&containers, &guests);
         let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
         assert_eq!(lines[1], ["/", "none", "0B", "0B", "-"]);

@@ -12,7 +12,9 @@ use serde_json::Value;
 pub(super) async fn set(client: &Client, command: &Set) -> anyhow::Result<()> {
     let patch = command.patch();
     if patch == LimitsPatch::default() && !command.create {
-        return Err(Usage("Nothing to set: give at least one of --max, --high, --low, --min, --weight").into());
+        return Err(
+            Usage("Nothing to set: give at least one of --max, --high, --low, --min, --weight").into()
+        );
     }
     let route = route(&command.path);
     let mut answer = client.call::<Value>(Method::PATCH, &route, serde_json::to_vec(&patch)?).await;

@@ -46,13 +46,17 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let (journal, tree) = Journal::open(&options.place.journal())?;
     let engine = Arc::new(Engine::new(journal, tree));
     let tcp = match &options.tcp {
-        Some((address, _)) => Some(TcpListener::bind(address).await.with_context(|| format!("Cannot listen on {address}"))?),
+        Some((address, _)) => {
+            Some(TcpListener::bind(address).await.with_context(|| format!("Cannot listen on {address}"))?)
+        }
         None => None,
     };
     let guest_socket = options.place.guest_socket();
-    let guest_server = GuestServer::bind(&guest_socket).with_context(|| format!("Cannot bind {}", guest_socket.display()))?;
+    let guest_server = GuestServer::bind(&guest_socket)
+        .with_context(|| format!("Cannot bind {}", guest_socket.display()))?;
     let api_socket = options.place.api_socket();
-    let api = UnixListener::bind(&api_socket).with_context(|| format!("Cannot bind {}", api_socket.display()))?;
+    let api =
+        UnixListener::bind(&api_socket).with_context(|| format!("Cannot bind {}", api_socket.display()))?;
     tracing::info!(dir = %options.place.dir().display(), pid = std::process::id(), "serving");
 
     tokio::spawn(guests::serve(guest_server, Arc::clone(&engine)));

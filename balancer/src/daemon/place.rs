@@ -63,7 +63,8 @@ impl Owned {
             match fs::symlink_metadata(&socket) {
                 // The lock is ours, so nobody listens there any more.
                 Ok(meta) if meta.file_type().is_socket() => {
-                    fs::remove_file(&socket).map_err(|source| failed("remove the stale socket", &socket, source))?;
+                    fs::remove_file(&socket)
+                        .map_err(|source| failed("remove the stale socket", &socket, source))?;
                 }
                 Ok(_) => return Err(PlaceError::NoSocket(socket)),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -84,7 +85,11 @@ impl Owned {
 }
 
 fn make_private(dir: &Path) -> Result<(), PlaceError> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|source| failed("make the folder", dir, source))?;
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .map_err(|source| failed("make the folder", dir, source))?;
     let meta = fs::metadata(dir).map_err(|source| failed("look at", dir, source))?;
     // SAFETY: geteuid has no preconditions and cannot fail.
     let own = unsafe { libc::geteuid() };
@@ -93,14 +98,18 @@ fn make_private(dir: &Path) -> Result<(), PlaceError> {
         return Err(PlaceError::Foreign { dir: dir.into(), uid: meta.uid() });
     }
     if meta.mode() & 0o077 != 0 {
-        fs::set_permissions(dir, Permissions::from_mode(0o700)).map_err(|source| failed("make private", dir, source))?;
+        fs::set_permissions(dir, Permissions::from_mode(0o700))
+            .map_err(|source| failed("make private", dir, source))?;
     }
     Ok(())
 }
 
 fn lock(place: &Place) -> Result<File, PlaceError> {
     let path = place.lock();
-    let io = |doing| { let path = path.clone(); move |source| failed(doing, &path, source) };
+    let io = |doing| {
+        let path = path.clone();
+        move |source| failed(doing, &path, source)
+    };
     let mut options = fs::OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
     let mut file = options.open(&path).map_err(io("open the lock"))?;

@@ -8,7 +8,10 @@ use protocol::message::ToVmm;
 impl State {
     /// What the policy is told now.
     pub(super) fn observe(&self) -> Observation {
-        let container = |(path, node): (&_, &crate::tree::Node)| ContainerView { path: Clone::clone(path), limits: node.limits.clone() };
+        let container = |(path, node): (&_, &crate::tree::Node)| ContainerView {
+            path: Clone::clone(path),
+            limits: node.limits.clone(),
+        };
         Observation {
             containers: self.tree.iter().map(container).collect(),
             guests: self.guests.values().map(crate::guests::Guest::view).collect(),
@@ -36,7 +39,10 @@ impl State {
                 guest.sent_target_bytes = Some(target.target_bytes);
                 guest.target_reason = target.reason;
             } else {
-                tracing::warn!(guest = target.name, "its vmm does not listen; the target is sent again later");
+                tracing::warn!(
+                    guest = target.name,
+                    "its vmm does not listen; the target is sent again later"
+                );
             }
         }
         for shortfall in &plan.shortfalls {

@@ -36,7 +36,10 @@ impl Engine {
         let state = &mut *self.state();
         check(&about, &frames)?;
         if let Some(other) = state.guests.get(&about.name) {
-            return Err(format!("There is a guest {:?} already: its vmm is process {}", about.name, other.pid));
+            return Err(format!(
+                "There is a guest {:?} already: its vmm is process {}",
+                about.name, other.pid
+            ));
         }
         state.admit_container(&about)?;
         let owner = state.tree.get(&about.container).expect("made above").owner;
@@ -47,7 +50,12 @@ impl Engine {
         if let Some(kernel) = KernelSample::take(pid) {
             figures.update(kernel, &frames.totals());
         }
-        let detail = format!("{} of RAM, {} vCPUs, engine {}, process {pid}", Human(about.ram_bytes), about.cpus, about.engine);
+        let detail = format!(
+            "{} of RAM, {} vCPUs, engine {}, process {pid}",
+            Human(about.ram_bytes),
+            about.cpus,
+            about.engine
+        );
         state.events.push("guest_registered", Some(&name), Some(&about.container), &detail);
         let guest = Guest {
             session,
@@ -70,7 +78,8 @@ impl Engine {
         state.empty_since = None;
         // Its own first target goes with the answer to its registration; the outbox repeats it with the reason.
         state.adjust();
-        let target_bytes = state.guests[&name].sent_target_bytes.expect("a fresh outbox takes the first target");
+        let target_bytes =
+            state.guests[&name].sent_target_bytes.expect("a fresh outbox takes the first target");
         Ok(Admission { session, owner, target_bytes })
     }
 
@@ -108,20 +117,32 @@ impl State {
         }
         self.adopt(next).map_err(|error| error.chain())?;
         if made {
-            self.events.push("container_created", None, Some(&about.container), &format!("For guest {}", about.name));
+            self.events.push(
+                "container_created",
+                None,
+                Some(&about.container),
+                &format!("For guest {}", about.name),
+            );
         }
         Ok(())
     }
 
     /// A guest that could not live beside those that are there is refused, and told what is missing.
-    fn check_admission(&self, about: &Register, above: &ContainerPath, max: Option<u64>) -> Result<(), String> {
+    fn check_admission(
+        &self,
+        about: &Register,
+        above: &ContainerPath,
+        max: Option<u64>,
+    ) -> Result<(), String> {
         let Some(max) = max else { return Ok(()) };
-        let others = self.guests_inside(above).fold(0u64, |sum, guest| sum.saturating_add(guest.about.floor_bytes));
+        let others =
+            self.guests_inside(above).fold(0u64, |sum, guest| sum.saturating_add(guest.about.floor_bytes));
         let needed = others.saturating_add(about.floor_bytes);
         if needed <= max {
             return Ok(());
         }
-        let (own, others, max, short) = (Human(about.floor_bytes), Human(others), Human(max), Human(needed - max));
+        let (own, others, max, short) =
+            (Human(about.floor_bytes), Human(others), Human(max), Human(needed - max));
         Err(format!(
             "Guest {:?} needs {own} to live and the guests in {above} need {others}, but max of {above} is {max}: {short} are missing",
             about.name
@@ -139,10 +160,17 @@ fn check(about: &Register, frames: &FrameReader) -> Result<(), String> {
         return Err(format!("ram_bytes is {}, but must be between 1 and {BYTES_MAX}", about.ram_bytes));
     }
     if about.floor_bytes > about.ram_bytes {
-        return Err(format!("floor_bytes is {}, but must be at most ram_bytes, {}", about.floor_bytes, about.ram_bytes));
+        return Err(format!(
+            "floor_bytes is {}, but must be at most ram_bytes, {}",
+            about.floor_bytes, about.ram_bytes
+        ));
     }
     if frames.ram_bytes() < about.ram_bytes {
-        return Err(format!("The frame table covers {} bytes of {} bytes of RAM", frames.ram_bytes(), about.ram_bytes));
+        return Err(format!(
+            "The frame table covers {} bytes of {} bytes of RAM",
+            frames.ram_bytes(),
+            about.ram_bytes
+        ));
     }
     Ok(())
 }

@@ -65,7 +65,8 @@ impl State {
     /// A `max` below what the guests inside need to live is refused here, instead of killing somebody later.
     pub(super) fn check_floors(&self, path: &ContainerPath, next: &Tree) -> Result<(), EngineError> {
         let Some(max) = next.get(path).and_then(|node| node.limits.max_bytes) else { return Ok(()) };
-        let floors = self.guests_inside(path).fold(0u64, |sum, guest| sum.saturating_add(guest.about.floor_bytes));
+        let floors =
+            self.guests_inside(path).fold(0u64, |sum, guest| sum.saturating_add(guest.about.floor_bytes));
         if floors <= max {
             return Ok(());
         }

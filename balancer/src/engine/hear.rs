@@ -20,7 +20,12 @@ impl Engine {
                     state.events.push("out_of_memory", Some(name), Some(&container), &detail);
                     state.adjust();
                 } else if ready && !was_ready {
-                    state.events.push("balloon_ready", Some(name), Some(&container), "The guest serves its balloon");
+                    state.events.push(
+                        "balloon_ready",
+                        Some(name),
+                        Some(&container),
+                        "The guest serves its balloon",
+                    );
                 }
             }
             FromVmm::Statistics(statistics) => guest.statistics = Some(Sampled::now(statistics)),
@@ -28,7 +33,9 @@ impl Engine {
                 tracing::debug!(guest = name, mended_frames, took_us, "frame table compared with the kernel");
                 guest.reconciled.send_modify(|count| *count += 1);
             }
-            FromVmm::Event { kind, detail } => state.events.push(&kind, Some(name), Some(&container), &detail),
+            FromVmm::Event { kind, detail } => {
+                state.events.push(&kind, Some(name), Some(&container), &detail)
+            }
             // The session ends on these itself.
             FromVmm::Register(_) | FromVmm::Ended { .. } => {}
         }

@@ -58,7 +58,12 @@ impl Engine {
     #[must_use]
     pub fn new(journal: Journal, tree: Tree) -> Self {
         let mut events = Events::default();
-        events.push("balancer_started", None, None, &format!("The journal holds {} containers", tree.iter().count()));
+        events.push(
+            "balancer_started",
+            None,
+            None,
+            &format!("The journal holds {} containers", tree.iter().count()),
+        );
         Self(Mutex::new(State {
             tree,
             journal,
@@ -120,7 +125,8 @@ impl State {
     /// Removes a container and those above it that nothing needs any more.
     fn sweep(&mut self, from: &ContainerPath) {
         let mut next = self.tree.clone();
-        let removed = next.sweep(from, |path| self.guests.values().any(|guest| guest.about.container == *path));
+        let removed =
+            next.sweep(from, |path| self.guests.values().any(|guest| guest.about.container == *path));
         if removed.is_empty() {
             return;
         }

@@ -26,7 +26,8 @@ impl Engine {
         }
         if state.sweep_due && state.started_at.elapsed() >= SWEEP_AFTER {
             state.sweep_due = false;
-            let deepest_first: Vec<ContainerPath> = state.tree.iter().map(|(path, _)| path.clone()).rev().collect();
+            let deepest_first: Vec<ContainerPath> =
+                state.tree.iter().map(|(path, _)| path.clone()).rev().collect();
             for path in deepest_first {
                 state.sweep(&path);
             }

@@ -147,7 +147,9 @@ impl Engine {
     #[must_use]
     pub fn host(&self) -> HostObject {
         let state = self.state();
-        let sum = |of: fn(&Guest) -> u64| state.guests.values().fold(0u64, |sum, guest| sum.saturating_add(of(guest)));
+        let sum = |of: fn(&Guest) -> u64| {
+            state.guests.values().fold(0u64, |sum, guest| sum.saturating_add(of(guest)))
+        };
         HostObject {
             memory: state.host.memory.clone(),
             age_ms: age_ms(state.host.at),
@@ -208,9 +210,15 @@ impl State {
             transient: node.transient,
             owner: node.owner,
             usage_bytes: sum(|guest| guest.figures.usage_bytes(&guest.frames.totals())),
-            usage_age_ms: inside().filter_map(|guest| guest.figures.kernel()).map(|kernel| age_ms(kernel.at)).max(),
+            usage_age_ms: inside()
+                .filter_map(|guest| guest.figures.kernel())
+                .map(|kernel| age_ms(kernel.at))
+                .max(),
             target_bytes: sum(|guest| guest.sent_target_bytes.unwrap_or(guest.about.ram_bytes)),
-            guests: inside().filter(|guest| guest.about.container == *path).map(|guest| guest.about.name.clone()).collect(),
+            guests: inside()
+                .filter(|guest| guest.about.container == *path)
+                .map(|guest| guest.about.name.clone())
+                .collect(),
             containers: self.tree.children(path).map(|(child, _)| child.clone()).collect(),
             shortfall: self.shortfalls.iter().find(|shortfall| shortfall.container == *path).cloned(),
         }
@@ -246,7 +254,10 @@ fn guest_object(guest: &Guest) -> GuestObject {
         balloon: guest.balloon.value.clone(),
         balloon_age_ms: guest.balloon.age_ms(),
         statistics: guest.statistics.as_ref().map(|sample| sample.value.clone()),
-        statistics_age_ms: guest.statistics.as_ref().map(|sample| sample.age_ms().saturating_add(sample.value.age_ms)),
+        statistics_age_ms: guest
+            .statistics
+            .as_ref()
+            .map(|sample| sample.age_ms().saturating_add(sample.value.age_ms)),
         frames,
         registered_age_ms: age_ms(guest.registered_at),
     }

@@ -66,7 +66,8 @@ async fn admit(socket: &UnixSeqpacket) -> Result<Option<(Register, i32, FrameRea
         return Err(format!("You are user {}, this balancer serves user {own} alone", peer.uid()));
     }
     let pid = peer.pid().ok_or("The kernel does not say which process you are")?;
-    let packet = timeout(REGISTER_DEADLINE, receive(socket)).await
+    let packet = timeout(REGISTER_DEADLINE, receive(socket))
+        .await
         .map_err(|_| format!("No registration within {} s", REGISTER_DEADLINE.as_secs()))??;
     let Some(packet) = packet else { return Ok(None) };
     check_version(&packet.bytes)?;
@@ -86,9 +87,9 @@ fn check_version(packet: &[u8]) -> Result<(), String> {
         protocol_version: Option<u32>,
     }
     match serde_json::from_slice::<Version>(packet) {
-        Ok(Version { protocol_version: Some(found) }) if found != PROTOCOL_VERSION => {
-            Err(format!("You speak version {found} of the protocol, this balancer speaks version {PROTOCOL_VERSION}"))
-        }
+        Ok(Version { protocol_version: Some(found) }) if found != PROTOCOL_VERSION => Err(format!(
+            "You speak version {found} of the protocol, this balancer speaks version {PROTOCOL_VERSION}"
+        )),
         _ => Ok(()),
     }
 }
@@ -114,7 +115,8 @@ async fn receive(socket: &UnixSeqpacket) -> Result<Option<Packet>, String> {
     // One byte more than is allowed, so that a packet that is too long is told from one that just fits.
     let mut bytes = vec![0; MESSAGE_BYTES_MAX + 1];
     let mut ancillary = [0; ANCILLARY_BYTES];
-    let (info, reader) = socket.recv_with_ancillary(&mut bytes, &mut ancillary).await.map_err(|error| error.to_string())?;
+    let (info, reader) =
+        socket.recv_with_ancillary(&mut bytes, &mut ancillary).await.map_err(|error| error.to_string())?;
     let fd = reader.into_messages().find_map(|message| match message {
         OwnedAncillaryMessage::FileDescriptors(mut fds) => fds.next(),
         _ => None,

@@ -37,13 +37,29 @@ pub fn decide(observation: &Observation) -> Plan {
     let mut charges = vec![(0, None); observation.guests.len()];
     let mut plan = Plan::default();
     share(&containers, &observation.guests, 0, u64::MAX, None, &mut charges, &mut plan.shortfalls);
-    plan.targets = observation.guests.iter().zip(charges).map(|(guest, (bytes, bound))| target(guest, bytes, bound)).collect();
+    plan.targets = observation
+        .guests
+        .iter()
+        .zip(charges)
+        .map(|(guest, (bytes, bound))| target(guest, bytes, bound))
+        .collect();
     plan
 }
 
 /// The tree by index, the root first.
-fn arrange<'a>(observation: &'a Observation, root: &'a ContainerPath, limits: &'a Limits) -> Vec<Container<'a>> {
-    let new = |path, limits| Container { path, limits, containers: vec![], guests: vec![], floor_bytes: 0, caps: [0; ROUNDS] };
+fn arrange<'a>(
+    observation: &'a Observation,
+    root: &'a ContainerPath,
+    limits: &'a Limits,
+) -> Vec<Container<'a>> {
+    let new = |path, limits| Container {
+        path,
+        limits,
+        containers: vec![],
+        guests: vec![],
+        floor_bytes: 0,
+        caps: [0; ROUNDS],
+    };
     let mut containers = vec![new(root, limits)];
     let mut index: BTreeMap<&ContainerPath, usize> = [(root, 0)].into();
     for view in &observation.containers {
@@ -68,14 +84,22 @@ fn arrange<'a>(observation: &'a Observation, root: &'a ContainerPath, limits: &'
 fn guest_caps(guest: &GuestView) -> Caps {
     let charged = |bytes: u64| bytes.saturating_add(guest.overhead_bytes);
     let floor = charged(guest.raised_floor_bytes());
-    [floor, floor, floor, charged(guest.demand_bytes()), charged(guest.ram_bytes.max(guest.raised_floor_bytes()))]
+    [
+        floor,
+        floor,
+        floor,
+        charged(guest.demand_bytes()),
+        charged(guest.ram_bytes.max(guest.raised_floor_bytes())),
+    ]
 }
 
 /// Sums up what is inside each container, bottom-up. The depth is bounded by [`protocol::path::DEPTH_MAX`].
 fn measure(containers: &mut [Container<'_>], guests: &[GuestView], at: usize) {
     let mut caps: Caps = [0; ROUNDS];
     let mut floor_bytes = 0u64;
-    let add = |sums: &mut Caps, caps: Caps| sums.iter_mut().zip(caps).for_each(|(sum, cap)| *sum = sum.saturating_add(cap));
+    let add = |sums: &mut Caps, caps: Caps| {
+        sums.iter_mut().zip(caps).for_each(|(sum, cap)| *sum = sum.saturating_add(cap))
+    };
     for guest in containers[at].guests.clone() {
         add(&mut caps, guest_caps(&guests[guest]));
         let least = guests[guest].hard_floor_bytes().saturating_add(guests[guest].overhead_bytes);
@@ -114,16 +138,30 @@ fn share<'a>(
         Some(ceiling) if ceiling <= granted => (ceiling, Some((container.path, ceiling))),
         _ => (granted, bound),
     };
-    let members: Vec<(Caps, u32)> = container.guests.iter().map(|guest| (guest_caps(&guests[*guest]), WEIGHT_DEFAULT))
-        .chain(container.containers.iter().map(|child| (containers[*child].caps, containers[*child].limits.weight.max(1))))
+    let members: Vec<(Caps, u32)> = container
+        .guests
+        .iter()
+        .map(|guest| (guest_caps(&guests[*guest]), WEIGHT_DEFAULT))
+        .chain(
+            container
+                .containers
+                .iter()
+                .map(|child| (containers[*child].caps, containers[*child].limits.weight.max(1))),
+        )
         .collect();
     let mut have: Vec<u64> = members.iter().map(|(caps, _)| caps[0]).collect();
     let needed = have.iter().fold(0u64, |sum, bytes| sum.saturating_add(*bytes));
     if needed > budget {
-        shortfalls.push(Shortfall { container: container.path.clone(), budget_bytes: budget, needed_bytes: needed });
+        shortfalls.push(Shortfall {
+            container: container.path.clone(),
+            budget_bytes: budget,
+            needed_bytes: needed,
+        });
     } else {
         for round in 1..ROUNDS {
-            let shares: Vec<Share> = members.iter().zip(&have)
+            let shares: Vec<Share> = members
+                .iter()
+                .zip(&have)
                 .map(|((caps, weight), have)| Share { have: *have, cap: caps[round], weight: *weight })
                 .collect();
             have = fill(&shares, budget);
@@ -146,8 +184,12 @@ fn target(guest: &GuestView, charged_bytes: u64, bound: Bound<'_>) -> GuestTarge
     let frames_bytes = charged_bytes.saturating_sub(guest.overhead_bytes) / FRAME_BYTES * FRAME_BYTES;
     let target_bytes = frames_bytes.max(floor).min(guest.ram_bytes);
     let reason = match (bound, guest.out_of_memory) {
-        _ if target_bytes == guest.ram_bytes => "All of its RAM: no limit on the way to the root is smaller".into(),
-        (_, OutOfMemory::Holding { .. }) if target_bytes == floor => "It ran out of memory: it keeps what it holds for a while".into(),
+        _ if target_bytes == guest.ram_bytes => {
+            "All of its RAM: no limit on the way to the root is smaller".into()
+        }
+        (_, OutOfMemory::Holding { .. }) if target_bytes == floor => {
+            "It ran out of memory: it keeps what it holds for a while".into()
+        }
         (_, OutOfMemory::Returning { .. }) if target_bytes == floor => {
             "It ran out of memory: it goes back as its own statistics permit".into()
         }
@@ -155,7 +197,11 @@ fn target(guest: &GuestView, charged_bytes: u64, bound: Bound<'_>) -> GuestTarge
             format!("Its floor: the limit of {path}, {}, leaves no more", Human(limit))
         }
         (Some((path, limit)), _) => {
-            format!("Its share of {path}, limited to {}, less {} for its vmm", Human(limit), Human(guest.overhead_bytes))
+            format!(
+                "Its share of {path}, limited to {}, less {} for its vmm",
+                Human(limit),
+                Human(guest.overhead_bytes)
+            )
         }
         (None, _) => "Its floor".into(),
     };

@@ -22,7 +22,11 @@ fn guest(name: &str, container: &str, ram_mib: u64) -> GuestView {
 }
 
 fn targets_mib(containers: Vec<ContainerView>, guests: Vec<GuestView>) -> Vec<u64> {
-    decide(&Observation { containers, guests }).targets.iter().map(|target| target.target_bytes / MIB).collect()
+    decide(&Observation { containers, guests })
+        .targets
+        .iter()
+        .map(|target| target.target_bytes / MIB)
+        .collect()
 }
 
 #[test]
@@ -35,7 +39,10 @@ fn without_a_limit_every_guest_may_hold_its_ram() {
 fn a_limit_covers_the_vmm_too() {
     let mut a = guest("a", "/web/a", 512);
     a.overhead_bytes = 10 * MIB;
-    let plan = decide(&Observation { containers: vec![container("/web", "1G"), container("/web/a", "256M")], guests: vec![a] });
+    let plan = decide(&Observation {
+        containers: vec![container("/web", "1G"), container("/web/a", "256M")],
+        guests: vec![a],
+    });
     assert_eq!(plan.targets[0].target_bytes, 246 * MIB);
     for word in ["/web/a", "256M", "10M"] {
         assert!(plan.targets[0].reason.contains(word), "{:?}", plan.targets[0].reason);
@@ -57,7 +64,8 @@ fn guests_that_say_nothing_share_evenly() {
 
 #[test]
 fn weights_divide_what_is_contended() {
-    let tree = vec![container("/web", "600M"), container("/web/a", "weight=200"), container("/web/b", "weight=100")];
+    let tree =
+        vec![container("/web", "600M"), container("/web/a", "weight=200"), container("/web/b", "weight=100")];
     let guests = vec![guest("a", "/web/a", 1024), guest("b", "/web/b", 1024)];
     assert_eq!(targets_mib(tree, guests), [399, 199]);
 }
@@ -76,7 +84,8 @@ fn an_idle_guest_gives_to_the_one_in_need() {
 
 #[test]
 fn protection_comes_before_demand() {
-    let tree = vec![container("/web", "512M"), container("/web/a", "min=384M"), container("/web/b", "weight=10000")];
+    let tree =
+        vec![container("/web", "512M"), container("/web/a", "min=384M"), container("/web/b", "weight=10000")];
     let guests = vec![guest("a", "/web/a", 512), guest("b", "/web/b", 512)];
     assert_eq!(targets_mib(tree, guests), [384, 128]);
 }
@@ -133,13 +142,15 @@ fn any_guest() -> impl Strategy<Value = GuestView> {
 
 fn any_limits() -> impl Strategy<Value = Limits> {
     let bound = || prop::option::of((1u64..4096).prop_map(|mib| mib * MIB));
-    (0u64..512, 0u64..512, bound(), bound(), 1u32..=10_000).prop_map(|(min, low, high_bytes, max_bytes, weight)| Limits {
-        min_bytes: min * MIB,
-        low_bytes: low * MIB,
-        high_bytes,
-        max_bytes,
-        weight,
-    })
+    (0u64..512, 0u64..512, bound(), bound(), 1u32..=10_000).prop_map(
+        |(min, low, high_bytes, max_bytes, weight)| Limits {
+            min_bytes: min * MIB,
+            low_bytes: low * MIB,
+            high_bytes,
+            max_bytes,
+            weight,
+        },
+    )
 }
 
 fn any_observation() -> impl Strategy<Value = Observation> {
@@ -147,8 +158,11 @@ fn any_observation() -> impl Strategy<Value = Observation> {
     (prop::collection::vec(any_limits(), paths.len()), prop::collection::vec(any_guest(), 0..8)).prop_map(
         move |(limits, mut guests)| {
             guests.iter_mut().enumerate().for_each(|(i, guest)| guest.name = format!("g{i}"));
-            let containers =
-                paths.iter().zip(limits).map(|(path, limits)| ContainerView { path: path.parse().unwrap(), limits }).collect();
+            let containers = paths
+                .iter()
+                .zip(limits)
+                .map(|(path, limits)| ContainerView { path: path.parse().unwrap(), limits })
+                .collect();
             Observation { containers, guests }
         },
     )

@@ -24,7 +24,9 @@ impl GuestView {
             OutOfMemory::No => 0,
             OutOfMemory::Holding { actual_bytes } => actual_bytes,
             // Never more than it holds: coming back must not become growing.
-            OutOfMemory::Returning { actual_bytes } => self.needed_bytes().unwrap_or(actual_bytes).min(actual_bytes),
+            OutOfMemory::Returning { actual_bytes } => {
+                self.needed_bytes().unwrap_or(actual_bytes).min(actual_bytes)
+            }
         };
         self.hard_floor_bytes().max(kept.min(self.ram_bytes))
     }

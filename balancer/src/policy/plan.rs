@@ -39,7 +39,8 @@ pub struct Shortfall {
 
 impl std::fmt::Display for Shortfall {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (container, budget, needed) = (&self.container, Human(self.budget_bytes), Human(self.needed_bytes));
+        let (container, budget, needed) =
+            (&self.container, Human(self.budget_bytes), Human(self.needed_bytes));
         write!(f, "The guests in {container} need {needed}, and {budget} is what they may use")
     }
 }

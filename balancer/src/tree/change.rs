@@ -43,7 +43,8 @@ impl Tree {
     /// # Errors
     /// When no owner id is left.
     pub fn ensure(&mut self, path: &ContainerPath) -> Result<bool, TreeError> {
-        let missing: Vec<ContainerPath> = path.ancestors().filter(|above| !self.nodes.contains_key(above)).collect();
+        let missing: Vec<ContainerPath> =
+            path.ancestors().filter(|above| !self.nodes.contains_key(above)).collect();
         for above in missing.iter().rev() {
             let owner = self.free_owner()?;
             self.nodes.insert(above.clone(), Node { limits: Limits::default(), transient: true, owner });
@@ -73,7 +74,11 @@ impl Tree {
 
     /// Removes a container and those above it as long as they are transient and nothing is inside them.
     /// `has_guests` says whether a container holds guests directly. Returns what was removed.
-    pub fn sweep(&mut self, from: &ContainerPath, has_guests: impl Fn(&ContainerPath) -> bool) -> Vec<ContainerPath> {
+    pub fn sweep(
+        &mut self,
+        from: &ContainerPath,
+        has_guests: impl Fn(&ContainerPath) -> bool,
+    ) -> Vec<ContainerPath> {
         let mut removed = Vec::new();
         for path in from.ancestors() {
             let transient = self.nodes.get(&path).is_some_and(|node| node.transient);
@@ -91,7 +96,8 @@ impl Tree {
             return Err(TreeError::Full);
         }
         let used: std::collections::BTreeSet<u16> = self.nodes.values().map(|node| node.owner).collect();
-        let free = (self.owner_next..=u16::MAX).chain(OWNER_ROOT + 1..=u16::MAX).find(|id| !used.contains(id));
+        let free =
+            (self.owner_next..=u16::MAX).chain(OWNER_ROOT + 1..=u16::MAX).find(|id| !used.contains(id));
         let owner = free.ok_or(TreeError::Full)?;
         self.owner_next = owner.checked_add(1).unwrap_or(OWNER_ROOT + 1);
         Ok(owner)

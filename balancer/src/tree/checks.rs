@@ -37,7 +37,9 @@ impl Tree {
                 return fail(LimitsError {
                     field: "min_bytes",
                     value: node.limits.min_bytes.to_string(),
-                    bound: format!("must be at most {room}, what max_bytes of {above} leaves beside the other containers in it"),
+                    bound: format!(
+                        "must be at most {room}, what max_bytes of {above} leaves beside the other containers in it"
+                    ),
                 });
             }
         }

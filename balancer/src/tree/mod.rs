@@ -70,7 +70,14 @@ impl Tree {
     pub fn from_nodes(nodes: impl IntoIterator<Item = (ContainerPath, Node)>) -> Result<Self, TreeError> {
         let mut tree = Self::default();
         tree.nodes.extend(nodes);
-        tree.owner_next = tree.nodes.values().map(|node| node.owner).max().unwrap_or(OWNER_ROOT).checked_add(1).unwrap_or(2);
+        tree.owner_next = tree
+            .nodes
+            .values()
+            .map(|node| node.owner)
+            .max()
+            .unwrap_or(OWNER_ROOT)
+            .checked_add(1)
+            .unwrap_or(2);
         let paths: Vec<ContainerPath> = tree.nodes.keys().cloned().collect();
         for path in paths {
             tree.ensure(&path)?;
@@ -90,7 +97,10 @@ impl Tree {
     }
 
     /// The containers directly inside one.
-    pub fn children<'a>(&'a self, path: &'a ContainerPath) -> impl Iterator<Item = (&'a ContainerPath, &'a Node)> {
+    pub fn children<'a>(
+        &'a self,
+        path: &'a ContainerPath,
+    ) -> impl Iterator<Item = (&'a ContainerPath, &'a Node)> {
         self.nodes.iter().filter(move |(child, _)| child.parent().as_ref() == Some(path))
     }
 

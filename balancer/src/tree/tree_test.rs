@@ -40,7 +40,10 @@ fn a_child_may_have_a_larger_max_but_no_larger_promise() {
     let min = |bytes| LimitsPatch { min_bytes: Some(bytes), ..Default::default() };
     tree.clone().patch(&path("/web/a"), &min(100)).unwrap();
     let error = tree.clone().patch(&path("/web/a"), &min(101)).unwrap_err().to_string();
-    assert!(error.contains("min_bytes is 101") && error.contains("at most 100") && error.contains("/web"), "{error}");
+    assert!(
+        error.contains("min_bytes is 101") && error.contains("at most 100") && error.contains("/web"),
+        "{error}"
+    );
     tree.put(&path("/web/b"), Limits { min_bytes: 60, ..Default::default() }).unwrap();
     let error = tree.clone().patch(&path("/web/a"), &min(50)).unwrap_err().to_string();
     assert!(error.contains("at most 40"), "{error}");

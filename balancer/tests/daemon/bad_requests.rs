@@ -10,11 +10,15 @@ use serde_json::{Value, json};
 async fn refused_requests_say_why_and_change_nothing() {
     let (_dir, place) = place();
     let daemon = Daemon::start(&place).await;
-    daemon.call(Method::PUT, "/v1/containers/web", r#"{"max_bytes": 1000000, "min_bytes": 1000}"#).await.unwrap();
+    daemon
+        .call(Method::PUT, "/v1/containers/web", r#"{"max_bytes": 1000000, "min_bytes": 1000}"#)
+        .await
+        .unwrap();
     daemon.call(Method::PUT, "/v1/containers/web/a", "{}").await.unwrap();
     let before = daemon.get("/v1/containers").await;
     let oversized = format!(r#"{{"max_bytes": {}1}}"#, " ".repeat(70_000));
-    let (patch, put, get, delete, post) = (Method::PATCH, Method::PUT, Method::GET, Method::DELETE, Method::POST);
+    let (patch, put, get, delete, post) =
+        (Method::PATCH, Method::PUT, Method::GET, Method::DELETE, Method::POST);
     let web = "/v1/containers/web";
     // Method, path, body; status, field, words of the detail.
     let table: &[(&Method, &str, &str, u16, Option<&str>, &[&str])] = &[
@@ -30,7 +34,14 @@ async fn refused_requests_say_why_and_change_nothing() {
         (&patch, web, r#"{"max_bytes": 99999999999999999}"#, 422, Some("max_bytes"), &["64T"]),
         (&patch, web, r#"{"weight": 10001}"#, 422, Some("weight"), &["10001", "10000"]),
         (&patch, web, r#"{"min_bytes": 2000000}"#, 422, Some("min_bytes"), &["2000000", "1000000"]),
-        (&patch, "/v1/containers/web/a", r#"{"min_bytes": 1000001}"#, 422, Some("min_bytes"), &["/web", "1000000"]),
+        (
+            &patch,
+            "/v1/containers/web/a",
+            r#"{"min_bytes": 1000001}"#,
+            422,
+            Some("min_bytes"),
+            &["/web", "1000000"],
+        ),
         (&put, "/v1/containers/new", r#"{"weight": 0}"#, 422, Some("weight"), &["weight"]),
         (&put, "/v1/containers/a..b/%20", "{}", 400, Some("path"), &["characters"]),
         (&patch, "/v1/containers/none", "{}", 404, None, &["/none"]),
@@ -57,7 +68,10 @@ async fn refused_requests_say_why_and_change_nothing() {
             assert!(problem["value"].is_string() && problem["bound"].is_string(), "{shown}: {problem}");
         }
         for word in *words {
-            assert!(problem["detail"].as_str().unwrap().contains(word), "{shown}: {problem} does not say {word:?}");
+            assert!(
+                problem["detail"].as_str().unwrap().contains(word),
+                "{shown}: {problem} does not say {word:?}"
+            );
         }
     }
     assert_eq!(daemon.get("/v1/containers").await, before);
@@ -67,7 +81,11 @@ async fn refused_requests_say_why_and_change_nothing() {
 async fn containers_are_made_changed_and_removed() {
     let (_dir, place) = place();
     let daemon = Daemon::start(&place).await;
-    let answer = daemon.client.send(Method::PUT, "/v1/containers/web/a", b"{\"max_bytes\": 5}".to_vec()).await.unwrap();
+    let answer = daemon
+        .client
+        .send(Method::PUT, "/v1/containers/web/a", b"{\"max_bytes\": 5}".to_vec())
+        .await
+        .unwrap();
     assert_eq!(answer.status(), 201);
     let answer = daemon.client.send(Method::PUT, "/v1/containers/web/a", b"{}".to_vec()).await.unwrap();
     assert_eq!(answer.status(), 200);
@@ -76,7 +94,10 @@ async fn containers_are_made_changed_and_removed() {
     assert_eq!(daemon.get("/v1/containers/").await["containers"], json!(["/web"]));
     daemon.call(Method::DELETE, "/v1/containers/web/a", "").await.unwrap();
     let gone = daemon.call(Method::GET, "/v1/containers/web", "").await;
-    assert!(matches!(gone, Err(ClientError::Refused(problem)) if problem.status == 404), "made for /web/a, gone with it");
+    assert!(
+        matches!(gone, Err(ClientError::Refused(problem)) if problem.status == 404),
+        "made for /web/a, gone with it"
+    );
 }
 
 #[tokio::test]
@@ -87,14 +108,19 @@ async fn events_are_delivered_as_they_happen_and_from_where_one_left_off() {
     let (seen, mut seeing) = tokio::sync::mpsc::unbounded_channel();
     let client = daemon.client.clone();
     let following = tokio::spawn(async move {
-        client.follow("/v1/events", |data| seen.send(serde_json::from_str::<Value>(data).unwrap()).is_ok()).await
+        client
+            .follow("/v1/events", |data| seen.send(serde_json::from_str::<Value>(data).unwrap()).is_ok())
+            .await
     });
     let mut next = async || tokio::time::timeout(DEADLINE, seeing.recv()).await.unwrap().unwrap();
     assert_eq!(next().await["kind"], "balancer_started");
     assert_eq!(next().await["kind"], "container_created");
     daemon.patch("/v1/containers/a", r#"{"max_bytes": 1048576}"#).await;
     let changed = next().await;
-    assert_eq!((&changed["kind"], &changed["container"], &changed["id"]), (&json!("limits_changed"), &json!("/a"), &json!(3)));
+    assert_eq!(
+        (&changed["kind"], &changed["container"], &changed["id"]),
+        (&json!("limits_changed"), &json!("/a"), &json!(3))
+    );
     let rest = daemon.get("/v1/events?follow=false&after=2").await;
     assert_eq!(rest, json!([changed]));
     following.abort();

@@ -65,7 +65,13 @@ async fn a_guest_out_of_memory_keeps_what_it_took() {
     let (_dir, place) = place();
     let daemon = Daemon::start(&place).await;
     let (vmm, target) = Vmm::register(&place, about("a", "/a", Some("256M"))).await;
-    let balloon = Balloon { driver_ready: true, target_bytes: target, actual_bytes: 300 * MIB, ballooned_bytes: 212 * MIB, oom_deflates: 1 };
+    let balloon = Balloon {
+        driver_ready: true,
+        target_bytes: target,
+        actual_bytes: 300 * MIB,
+        ballooned_bytes: 212 * MIB,
+        oom_deflates: 1,
+    };
     vmm.say(&FromVmm::Balloon(balloon)).await;
     vmm.hear_target(300 * MIB).await;
     let events = daemon.get("/v1/events?follow=false").await;
@@ -88,7 +94,10 @@ async fn frames_are_compared_when_somebody_wants_them_fresh() {
     });
     let frames = daemon.get("/v1/guests/a/frames?max_age_ms=0&blocks=true&audit=true").await;
     assert_eq!((&frames["tiles"], &frames["totals"]["private"]), (&json!(true), &json!(100 * MIB / 4096)));
-    assert_eq!((&frames["from_blocks"]["private"], &frames["from_entries"]["untiled"]), (&json!(100 * MIB / 4096), &json!(0)));
+    assert_eq!(
+        (&frames["from_blocks"]["private"], &frames["from_entries"]["untiled"]),
+        (&json!(100 * MIB / 4096), &json!(0))
+    );
     assert!(frames["totals"]["reconciled_age_ms"].as_u64().unwrap() < 5000);
     let guest = daemon.get("/v1/guests/a").await;
     assert!(guest["usage_bytes"].as_u64().unwrap() >= 100 * MIB, "the table's figure is the larger one");
@@ -113,7 +122,10 @@ async fn what_is_no_proper_guest_is_refused_with_the_reason() {
     let mut tall = about("tall", "/a", None);
     tall.floor_bytes = 600 * MIB;
     for (about, words) in [
-        (message::Register { protocol_version: 99, ..about("a", "/a", None) }, vec!["99", &PROTOCOL_VERSION.to_string()]),
+        (
+            message::Register { protocol_version: 99, ..about("a", "/a", None) },
+            vec!["99", &PROTOCOL_VERSION.to_string()],
+        ),
         (about("a", "/a", Some("32M")), vec!["/a", "64M", "32M"]),
         (about("a/b", "/a", None), vec!["a/b"]),
         (about("", "/a", None), vec!["name"]),
@@ -129,7 +141,11 @@ async fn what_is_no_proper_guest_is_refused_with_the_reason() {
         assert_eq!(vmm.hear_any().await, None, "the socket closes");
     }
     assert_eq!(daemon.get("/v1/guests").await, json!([]));
-    assert_eq!(daemon.get("/v1/containers").await.as_array().unwrap().len(), 1, "nothing is left of the refused");
+    assert_eq!(
+        daemon.get("/v1/containers").await.as_array().unwrap().len(),
+        1,
+        "nothing is left of the refused"
+    );
 }
 
 #[tokio::test]

@@ -11,7 +11,10 @@ use std::time::{Duration, Instant};
 async fn a_killed_balancer_comes_back_with_every_limit_and_its_guests() {
     let (_dir, place) = place();
     let daemon = Daemon::start(&place).await;
-    daemon.call(Method::PUT, "/v1/containers/db", r#"{"max_bytes": 1073741824, "weight": 300}"#).await.unwrap();
+    daemon
+        .call(Method::PUT, "/v1/containers/db", r#"{"max_bytes": 1073741824, "weight": 300}"#)
+        .await
+        .unwrap();
     let (vmm, _) = Vmm::register(&place, about("a", "/web/a", Some("256M"))).await;
     daemon.patch("/v1/containers/web/a", r#"{"max_bytes": 201326592}"#).await;
     let owner = daemon.get("/v1/containers/web/a").await["owner"].clone();
@@ -20,10 +23,18 @@ async fn a_killed_balancer_comes_back_with_every_limit_and_its_guests() {
 
     let daemon = Daemon::start(&place).await;
     let db = daemon.get("/v1/containers/db").await;
-    assert_eq!((&db["max_bytes"], &db["weight"], &db["transient"]), (&json!(1 << 30), &json!(300), &json!(false)));
+    assert_eq!(
+        (&db["max_bytes"], &db["weight"], &db["transient"]),
+        (&json!(1 << 30), &json!(300), &json!(false))
+    );
     // The guest comes back with the limits of its launch; the later change wins.
     let mut again = about("a", "/web/a", Some("256M"));
-    again.balloon = Balloon { driver_ready: true, ballooned_bytes: 336 * MIB, actual_bytes: 176 * MIB, ..Default::default() };
+    again.balloon = Balloon {
+        driver_ready: true,
+        ballooned_bytes: 336 * MIB,
+        actual_bytes: 176 * MIB,
+        ..Default::default()
+    };
     let (_vmm, target) = Vmm::register(&place, again).await;
     assert_eq!(target, (192 - 16) * MIB);
     let container = daemon.get("/v1/containers/web/a").await;
@@ -106,10 +117,14 @@ async fn a_journal_that_cannot_grow_refuses_the_change_and_keeps_the_old_limits(
     let limit = |bytes| {
         let limit = libc::rlimit { rlim_cur: bytes, rlim_max: libc::RLIM_INFINITY };
         // SAFETY: a valid pointer to a limit, and none to be filled.
-        assert_eq!(unsafe { libc::prlimit(pid, libc::RLIMIT_FSIZE, &raw const limit, std::ptr::null_mut()) }, 0);
+        assert_eq!(
+            unsafe { libc::prlimit(pid, libc::RLIMIT_FSIZE, &raw const limit, std::ptr::null_mut()) },
+            0
+        );
     };
     limit(1);
-    let error = daemon.call(Method::PATCH, "/v1/containers/a", r#"{"max_bytes": 2097152}"#).await.unwrap_err();
+    let error =
+        daemon.call(Method::PATCH, "/v1/containers/a", r#"{"max_bytes": 2097152}"#).await.unwrap_err();
     assert!(error.to_string().contains("journal"), "{error}");
     assert_eq!(daemon.get("/v1/containers/a").await["max_bytes"], json!(1048576));
     limit(libc::RLIM_INFINITY);
@@ -129,14 +144,20 @@ async fn over_tcp_only_who_shows_the_token_is_answered() {
     std::fs::write(&file, format!("{token}\n")).unwrap();
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let address = format!("127.0.0.1:{port}");
-    let _daemon = Daemon::start_with(&place, &["--listen", &address, "--token-file", file.to_str().unwrap()]).await;
+    let _daemon =
+        Daemon::start_with(&place, &["--listen", &address, "--token-file", file.to_str().unwrap()]).await;
     for (header, status) in [
         (String::new(), "401"),
         ("Authorization: Bearer 0123456789abcdef0123456789abcdee\r\n".into(), "401"),
         (format!("Authorization: Bearer {token}\r\n"), "200"),
     ] {
         let mut stream = tokio::net::TcpStream::connect(&address).await.unwrap();
-        stream.write_all(format!("GET /v1/host HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{header}\r\n").as_bytes()).await.unwrap();
+        stream
+            .write_all(
+                format!("GET /v1/host HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{header}\r\n").as_bytes(),
+            )
+            .await
+            .unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
         assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");

@@ -31,8 +31,10 @@ impl Daemon {
     }
 
     pub async fn start_with(place: &Place, arguments: &[&str]) -> Self {
-        let interval: &[&str] = if arguments.contains(&"--interval-ms") { &[] } else { &["--interval-ms", "100"] };
-        let child = command(place, &["serve"]).args(interval).args(arguments).stderr(Stdio::null()).spawn().unwrap();
+        let interval: &[&str] =
+            if arguments.contains(&"--interval-ms") { &[] } else { &["--interval-ms", "100"] };
+        let child =
+            command(place, &["serve"]).args(interval).args(arguments).stderr(Stdio::null()).spawn().unwrap();
         let client = Client::new(&place.api_socket());
         let daemon = Self { child, place: place.clone(), client };
         let start = Instant::now();
@@ -184,7 +186,10 @@ impl Vmm {
     /// The next message; `None` at the hang-up.
     pub async fn hear_any(&self) -> Option<ToVmm> {
         let mut packet = vec![0; message::MESSAGE_BYTES_MAX];
-        let info = tokio::time::timeout(DEADLINE, self.socket.recv(&mut packet)).await.expect("the balancer is silent").ok()?;
+        let info = tokio::time::timeout(DEADLINE, self.socket.recv(&mut packet))
+            .await
+            .expect("the balancer is silent")
+            .ok()?;
         (info.bytes_read() > 0).then(|| message::decode(&packet[..info.bytes_read()]).unwrap())
     }
 

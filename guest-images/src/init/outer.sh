@@ -6,6 +6,7 @@ export PATH=/bin:/payload/bin HOME=/root
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs dev /dev
+ln -s /proc/self/fd /dev/fd
 mkdir -p /dev/shm /dev/pts /artifacts
 mount -t devpts devpts /dev/pts
 mount -t tmpfs -o size=90% tmpfs /tmp
@@ -32,7 +33,7 @@ else
 fi
 echo "$code" > /artifacts/exit_code
 tar -c -C /artifacts . | dd of=/dev/nvme1n1 bs=64k conv=fsync 2> /dev/null
-# Closing the port waits until its last byte has left.
-echo > /dev/ttyS1
+# Setting a port waits until its last byte has left.
+stty -F /dev/ttyS1 raw
 workload exit-machine 0
 poweroff

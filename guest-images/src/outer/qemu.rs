@@ -15,6 +15,9 @@ use crate::tool;
 
 /// The plainest CPU model with SVM. `max` emulates more, is slower, and hung now and then.
 const CPU: &str = "EPYC,+svm";
+/// `no_timer_check`: the kernel otherwise counts timer ticks for 10 ms at boot, and ends up without a timer when
+/// a busy host did not let the emulator run in that time.
+const CMDLINE: &str = "console=ttyS0 panic=-1 quiet no_timer_check";
 /// Lines kept for error messages.
 const TAIL_LINES: usize = 20;
 /// How long QEMU may take to end after its output has ended.
@@ -49,7 +52,7 @@ impl Qemu {
             .arg(machine.kernel)
             .arg("-initrd")
             .arg(machine.initramfs)
-            .args(["-append", "console=ttyS0 panic=-1 quiet"])
+            .args(["-append", CMDLINE])
             .args(["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"])
             .args(["-serial", &format!("file:{}", option(machine.console)), "-serial", "stdio"]);
         for (number, (path, read_only)) in machine.disks.iter().enumerate() {

@@ -1,0 +1,30 @@
+//! End-to-end scenarios with Linux guests. Each is a sentence; the same run natively and in the lab.
+
+mod boot;
+mod limit;
+mod stress;
+mod survive;
+
+use crate::linux::Images;
+use anyhow::Result;
+
+/// A scenario: what it says, and how it is shown.
+pub type Scenario = (&'static str, fn(&Images) -> Result<()>);
+
+/// All of them, in the order in which they run.
+pub const ALL: &[Scenario] = &[
+    ("linux 6.1 boots with one cpu", boot::old_kernel),
+    ("linux 6.1 boots with four cpus", boot::old_kernel_four_cpus),
+    ("linux 6.12 boots with one cpu", boot::new_kernel),
+    ("linux 6.12 boots with four cpus", boot::new_kernel_four_cpus),
+    ("a bzimage boots as a vmlinux does", boot::bzimage),
+    ("a limit of 256M on a guest of 512M holds within seconds of boot", limit::holds_after_boot),
+    ("raising and lowering a limit over rest moves host memory", limit::moves_host_memory),
+    ("a guest that frees memory gives it back without being asked", limit::free_pages_come_back),
+    ("the balloon works without any agent in the guest", limit::without_agent),
+    ("a guest out of memory deflates instead of dying and its target follows", survive::out_of_memory),
+    ("contents survive ballooning", survive::contents),
+    ("a disk keeps its bytes through limits and a power-off", survive::disk),
+    ("a killed balancer comes back while a linux guest runs on", survive::balancer_killed),
+    ("four guests live through a minute of random limits and loads", stress::random_minute),
+];

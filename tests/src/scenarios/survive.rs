@@ -1,0 +1,84 @@
+//! Nothing is lost and nothing dies.
+
+use crate::host::Host;
+use crate::linux::{Images, Linux, SOON};
+use crate::wait;
+use anyhow::{Context, Result, ensure};
+
+const MIB: u64 = 1 << 20;
+
+pub fn out_of_memory(images: &Images) -> Result<()> {
+    let host = Host::new()?;
+    let flags = ["--container", "/web/a", "--container-limit", "200M"];
+    let linux = Linux { flags: &flags, ..Linux::default() }.start(&host, images, "a")?;
+    let target = |host: &Host| -> Result<u64> {
+        host.get("/v1/guests/a")?["balloon"]["target_bytes"].as_u64().context("a target")
+    };
+    wait::until("the limit is in force", SOON, || host.get("/v1/guests/a"), |g| {
+        g["balloon"]["actual_bytes"].as_u64().is_some_and(|bytes| bytes <= 202 * MIB)
+    })?;
+    let before = target(&host)?;
+    let mut agent = linux.agent()?;
+    let kills = agent.vmstat("oom_kill")?;
+    // More than the limit leaves, less than the guest's RAM: only the balloon can serve it.
+    agent.alloc("heap", 220 * MIB, 3)?;
+    ensure!(agent.vmstat("oom_kill")? == kills, "a program in the guest was killed");
+    wait::until("the target follows", SOON, || target(&host), |bytes| *bytes > before)?;
+    let verified = agent.verify("heap")?;
+    ensure!(verified.intact, "{verified:?}");
+    Ok(())
+}
+
+pub fn contents(images: &Images) -> Result<()> {
+    let host = Host::new()?;
+    let flags = ["--container", "/web/a", "--container-limit", "480M"];
+    let linux = Linux { flags: &flags, ..Linux::default() }.start(&host, images, "a")?;
+    let mut agent = linux.agent()?;
+    agent.alloc("heap", 96 * MIB, 11)?;
+    for max in [220, 400, 240, 480] {
+        host.set_max("/web/a", max * MIB)?;
+        std::thread::sleep(std::time::Duration::from_secs(2));
+        host.frames("a")?;
+        let verified = agent.verify("heap")?;
+        ensure!(verified.intact, "at {max} MiB: {verified:?}");
+    }
+    Ok(())
+}
+
+pub fn disk(images: &Images) -> Result<()> {
+    let host = Host::new()?;
+    let image = host.path("disk.img");
+    std::fs::File::create(&image)?.set_len(64 * MIB)?;
+    let image = image.display().to_string();
+    let flags = ["--container", "/web/a", "--container-limit", "300M", "--disk", &image];
+    let written = {
+        let mut linux = Linux { flags: &flags, ..Linux::default() }.start(&host, images, "a")?;
+        let mut agent = linux.agent()?;
+        let written = agent.write_disk("/dev/vda", 0, 32 * MIB, 5)?;
+        host.set_max("/web/a", 200 * MIB)?;
+        agent.power_off()?;
+        linux.guest.wait_end(SOON)?;
+        written
+    };
+    let linux = Linux { flags: &flags, ..Linux::default() }.start(&host, images, "b")?;
+    let read = linux.agent()?.read_disk("/dev/vda", 0, 32 * MIB)?;
+    ensure!(read.checksum == written.checksum, "{read:?} {written:?}");
+    Ok(())
+}
+
+pub fn balancer_killed(images: &Images) -> Result<()> {
+    let mut host = Host::new()?;
+    let flags = ["--container", "/web/a", "--container-limit", "300M"];
+    let linux = Linux { flags: &flags, ..Linux::default() }.start(&host, images, "a")?;
+    host.kill_balancer();
+    let mut agent = linux.agent()?;
+    agent.alloc("heap", 64 * MIB, 9)?;
+    host.start_balancer()?;
+    wait::until("the guest registers again", SOON, || Ok(host.get("/v1/guests/a").is_ok()), |there| *there)?;
+    host.set_max("/web/a", 200 * MIB)?;
+    wait::until("the new limit is in force", SOON, || host.get("/v1/guests/a"), |g| {
+        g["balloon"]["actual_bytes"].as_u64().is_some_and(|bytes| bytes <= 202 * MIB)
+    })?;
+    ensure!(agent.verify("heap")?.intact);
+    Ok(())
+}
