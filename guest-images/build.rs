@@ -13,7 +13,15 @@ fn main() {
     let folder = out.join("workload-build");
     let mut cargo = Command::new(env::var_os("CARGO").expect("cargo sets CARGO"));
     cargo
-        .args(["build", "--quiet", "--release", "--manifest-path", "workload/Cargo.toml", "--bin", "workload"])
+        .args([
+            "build",
+            "--quiet",
+            "--release",
+            "--manifest-path",
+            "workload/Cargo.toml",
+            "--bin",
+            "workload",
+        ])
         .args(["--target", &target, "--config", "profile.release.strip=\"symbols\""])
         .args(["--config", "profile.release.panic=\"abort\"", "--config", "profile.release.opt-level=\"s\""])
         .arg("--target-dir")

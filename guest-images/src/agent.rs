@@ -13,6 +13,8 @@ use crate::error::{Error, Result};
 
 /// How long a command may take unless told otherwise: an emulated guest is slow.
 pub const COMMAND_DEADLINE: Duration = Duration::from_secs(60);
+/// Filling a guest's whole memory, and its kernel's search for something else to give up, take longest.
+const OOM_DEADLINE: Duration = Duration::from_secs(300);
 /// How often a guest that has not answered yet is asked again. A guest that boots loses what came early.
 const PING_INTERVAL: Duration = Duration::from_millis(500);
 /// A longer line is no answer.
@@ -242,20 +244,21 @@ impl Agent {
     }
 
     /// One amount of `/proc/meminfo` in bytes, by its name in the answer: `mem_available_bytes`.
-    pub fn meminfo(&mut self, name: &'static str) -> Result<u64> {
+    pub fn meminfo(&mut self, name: &str) -> Result<u64> {
         let reply = self.call("meminfo", &[])?;
         member("meminfo", name, &reply)
     }
 
     /// One counter of `/proc/vmstat`.
-    pub fn vmstat(&mut self, name: &'static str) -> Result<u64> {
+    pub fn vmstat(&mut self, name: &str) -> Result<u64> {
         let reply = self.call("vmstat", &[&name])?;
         member("vmstat", name, &reply)
     }
 
     /// Lets a process that the OOM killer takes first fill `bytes`.
     pub fn oom(&mut self, bytes: u64) -> Result<OomOutcome> {
-        self.typed("oom", &[&bytes])
+        let reply = self.call_within("oom", &[&bytes], OOM_DEADLINE)?;
+        typed("oom", &reply)
     }
 
     /// Powers the guest off; returns when the guest has taken the command.
@@ -270,16 +273,25 @@ impl Agent {
 
     fn typed<T: DeserializeOwned>(&mut self, command: &str, arguments: &[&dyn ToString]) -> Result<T> {
         let reply = self.call(command, arguments)?;
-        T::deserialize(&reply).map_err(|_| unusable(command, "member", &reply))
+        typed(command, &reply)
     }
 }
 
-fn member<T: DeserializeOwned>(command: &str, name: &'static str, reply: &Value) -> Result<T> {
-    T::deserialize(&reply[name]).map_err(|_| unusable(command, name, reply))
+fn typed<T: DeserializeOwned>(command: &str, reply: &Value) -> Result<T> {
+    T::deserialize(reply).map_err(|error| Error::AgentReply {
+        command: command.into(),
+        problem: error.to_string(),
+        reply: reply.to_string(),
+    })
 }
 
-fn unusable(command: &str, member: &'static str, reply: &Value) -> Error {
-    Error::AgentReply { command: command.into(), member, reply: reply.to_string() }
+fn member<T: DeserializeOwned>(command: &str, name: &str, reply: &Value) -> Result<T> {
+    let value = reply.get(name).unwrap_or(&Value::Null);
+    T::deserialize(value).map_err(|error| Error::AgentReply {
+        command: command.into(),
+        problem: format!("{name}: {error}"),
+        reply: reply.to_string(),
+    })
 }
 
 #[cfg(test)]

@@ -20,7 +20,8 @@ fn scripted(answer: impl Fn(&str) -> String + Send + 'static) -> UnixStream {
     let (host, guest) = UnixStream::pair().unwrap();
     thread::spawn(move || {
         let mut output = guest.try_clone().unwrap();
-        for line in BufReader::new(guest).lines().map_while(|line| line.ok()).filter(|line| !line.is_empty()) {
+        for line in BufReader::new(guest).lines().map_while(|line| line.ok()).filter(|line| !line.is_empty())
+        {
             if output.write_all(answer(&line).as_bytes()).is_err() {
                 return;
             }
@@ -80,9 +81,10 @@ fn a_guest_that_ends_is_noticed() {
 
 #[test]
 fn an_answer_without_what_was_promised_is_an_error() {
-    let stream = scripted(|line| {
-        format!("{{\"id\":{},\"ok\":true}}\n", line.split(' ').next().unwrap_or_default())
-    });
+    let stream =
+        scripted(|line| format!("{{\"id\":{},\"ok\":true}}\n", line.split(' ').next().unwrap_or_default()));
     let mut agent = Agent::over(stream, LONG).unwrap();
-    assert!(agent.free("a").unwrap_err().to_string().contains("no usable \"bytes\""));
+    assert!(agent.free("a").unwrap_err().to_string().contains("(bytes: "));
+    let error = agent.verify("a").unwrap_err().to_string();
+    assert!(error.contains("missing field"), "{error}");
 }

@@ -71,8 +71,11 @@ impl Apt {
             .take_while(|line| !line.is_empty())
             .filter_map(|line| line.split_once(": "))
             .collect();
-        let field = |name: &str| fields.get(name).copied().ok_or_else(|| problem(&format!("no {name} field")));
-        let names = |list: &str| list.split([',', '|']).filter_map(|d| d.split_whitespace().next().map(String::from)).collect();
+        let field =
+            |name: &str| fields.get(name).copied().ok_or_else(|| problem(&format!("no {name} field")));
+        let names = |list: &str| {
+            list.split([',', '|']).filter_map(|d| d.split_whitespace().next().map(String::from)).collect()
+        };
         Ok(Package {
             name: package.into(),
             version: field("Version")?.into(),
@@ -98,7 +101,10 @@ impl Apt {
             problem: "apt-get download left no file".into(),
         })?;
         if cache::sha256_file(&file)? != package.sha256 {
-            return Err(Error::Package { package: versioned, problem: "SHA-256 differs from the archive's".into() });
+            return Err(Error::Package {
+                package: versioned,
+                problem: "SHA-256 differs from the archive's".into(),
+            });
         }
         fs::rename(&file, &wanted).file("create", &wanted)?;
         cache::remove(&folder)?;

@@ -43,8 +43,7 @@ fn gzip_and_zstd_unpack_too() {
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     gzip.write_all(&elf).unwrap();
     assert_eq!(vmlinux(&bzimage(&gzip.finish().unwrap(), elf.len() as u32)).unwrap(), elf);
-    let zstd =
-        ruzstd::encoding::compress_to_vec(elf.as_slice(), ruzstd::encoding::CompressionLevel::Fastest);
+    let zstd = ruzstd::encoding::compress_to_vec(elf.as_slice(), ruzstd::encoding::CompressionLevel::Fastest);
     assert_eq!(vmlinux(&bzimage(&zstd, elf.len() as u32)).unwrap(), elf);
 }
 

@@ -45,7 +45,9 @@ pub enum Error {
     #[error("No cache folder: set BALLAST_CACHE, XDG_CACHE_HOME or HOME")]
     NoCacheFolder,
     /// The machine's apt knows no Debian mirror.
-    #[error("No Debian mirror in this machine's apt sources: add Debian's main archive to /etc/apt/sources.list")]
+    #[error(
+        "No Debian mirror in this machine's apt sources: add Debian's main archive to /etc/apt/sources.list"
+    )]
     NoMirror,
     /// A package of ours is not in the archive, or its records are incomplete.
     #[error("Package {package}: {problem}")]
@@ -101,12 +103,12 @@ pub enum Error {
         message: String,
     },
     /// An answer lacks a member that this command promises.
-    #[error("Guest agent's answer to `{command}` has no usable {member:?}: {reply}")]
+    #[error("Guest agent's answer to `{command}` lacks what it promises ({problem}): {reply}")]
     AgentReply {
         /// The command's name.
         command: String,
-        /// The JSON member.
-        member: &'static str,
+        /// Which member, and what is wrong with it.
+        problem: String,
         /// The whole answer.
         reply: String,
     },
@@ -119,7 +121,9 @@ pub enum Error {
         tail: String,
     },
     /// The outer machine ended without a status of the command.
-    #[error("The outer machine ended ({status}) before the command reported a status; its last lines: {tail}")]
+    #[error(
+        "The outer machine ended ({status}) before the command reported a status; its last lines: {tail}"
+    )]
     OuterDied {
         /// How QEMU ended.
         status: ExitStatus,

@@ -17,11 +17,11 @@ const FOLDERS: [&str; 12] =
     ["bin", "dev", "etc", "lib", "lib/modules", "mnt", "proc", "root", "run", "sys", "tmp", "payload"];
 /// The commands of busybox that have a name in `/bin`.
 const APPLETS: [&str; 56] = [
-    "ash", "awk", "basename", "blockdev", "cat", "chmod", "cp", "cut", "date", "dd", "df", "dirname", "dmesg",
-    "du", "echo", "env", "expr", "find", "free", "grep", "head", "hexdump", "hostname", "id", "ifconfig",
-    "insmod", "ip", "kill", "ln", "ls", "lsmod", "mkdir", "mknod", "mount", "mv", "od", "ps", "readlink", "rm",
-    "rmmod", "sed", "seq", "setsid", "sh", "sleep", "sort", "stty", "sync", "tail", "tar", "test", "timeout",
-    "touch", "true", "umount", "uname",
+    "ash", "awk", "basename", "blockdev", "cat", "chmod", "cp", "cut", "date", "dd", "df", "dirname",
+    "dmesg", "du", "echo", "env", "expr", "find", "free", "grep", "head", "hexdump", "hostname", "id",
+    "ifconfig", "insmod", "ip", "kill", "ln", "ls", "lsmod", "mkdir", "mknod", "mount", "mv", "od", "ps",
+    "readlink", "rm", "rmmod", "sed", "seq", "setsid", "sh", "sleep", "sort", "stty", "sync", "tail", "tar",
+    "test", "timeout", "touch", "true", "umount", "uname",
 ];
 
 /// What an initramfs is made of.

@@ -104,7 +104,10 @@ mod tests {
 
     #[test]
     fn what_is_built_in_is_not_loaded() {
-        let tree = tree(&[("virtio_rng", &["virtio", "rng_core"])], "kernel/drivers/virtio/virtio.ko\nkernel/x/rng-core.ko\n");
+        let tree = tree(
+            &[("virtio_rng", &["virtio", "rng_core"])],
+            "kernel/drivers/virtio/virtio.ko\nkernel/x/rng-core.ko\n",
+        );
         assert_eq!(tree.load_order(&["virtio_rng", "virtio"]).unwrap(), ["virtio_rng"]);
     }
 

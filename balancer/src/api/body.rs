@@ -33,6 +33,11 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Json<T> {
 
 /// Reads a body, or says which field is wrong.
 pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    // A list would be read as the fields in the order of their declaration, which no client means.
+    if bytes.trim_ascii_start().starts_with(b"[") {
+        let detail = "The body must be an object: {\"max_bytes\": 1073741824}";
+        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "field", "The body is refused", detail));
+    }
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let error = match serde_path_to_error::deserialize(&mut deserializer) {
         Ok(value) => match deserializer.end() {

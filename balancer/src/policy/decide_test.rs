@@ -67,7 +67,7 @@ fn weights_divide_what_is_contended() {
     let tree =
         vec![container("/web", "600M"), container("/web/a", "weight=200"), container("/web/b", "weight=100")];
     let guests = vec![guest("a", "/web/a", 1024), guest("b", "/web/b", 1024)];
-    assert_eq!(targets_mib(tree, guests), [399, 199]);
+    assert_eq!(targets_mib(tree, guests), [400, 200]);
 }
 
 #[test]

@@ -25,6 +25,8 @@ async fn refused_requests_say_why_and_change_nothing() {
         (&patch, web, r#"{"max_bytes": 1"#, 400, None, &["EOF"]),
         (&patch, web, "lots", 400, None, &[]),
         (&patch, web, "", 400, None, &[]),
+        (&patch, web, "[1]", 422, None, &["object"]),
+        (&patch, web, "7", 422, Some("."), &["7"]),
         (&patch, web, &oversized, 413, None, &["65536"]),
         (&patch, web, r#"{"maximum": 1}"#, 422, Some("maximum"), &["maximum", "max_bytes"]),
         (&patch, web, r#"{"max_bytes": 0}"#, 422, Some("max_bytes"), &["max_bytes", "0", "at least 1"]),

@@ -38,16 +38,19 @@ pub struct ConsoleCounters {
     pub bad_chains: u64,
 }
 
+/// Where the bytes go that the guest writes, in pieces of any length.
+pub type Output = Box<dyn FnMut(&[u8]) + Send>;
+
 /// A console with one port and without MULTIPORT.
 pub struct Console {
-    out: Box<dyn FnMut(&[u8]) + Send>,
+    out: Output,
     pending: VecDeque<u8>,
     counters: ConsoleCounters,
 }
 
 impl Console {
     /// A console that hands what the guest writes to `out`, in pieces of any length.
-    pub fn new(out: Box<dyn FnMut(&[u8]) + Send>) -> Self {
+    pub fn new(out: Output) -> Self {
         Self { out, pending: VecDeque::new(), counters: ConsoleCounters::default() }
     }
 

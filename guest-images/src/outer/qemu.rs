@@ -46,7 +46,16 @@ impl Qemu {
     pub fn start(machine: &Machine<'_>) -> Result<Qemu> {
         let mut command = Command::new("qemu-system-x86_64");
         command
-            .args(["-accel", "tcg,thread=multi", "-cpu", CPU, "-nodefaults", "-no-reboot", "-display", "none"])
+            .args([
+                "-accel",
+                "tcg,thread=multi",
+                "-cpu",
+                CPU,
+                "-nodefaults",
+                "-no-reboot",
+                "-display",
+                "none",
+            ])
             .args(["-smp", &machine.cpus.to_string(), "-m", &format!("{}M", machine.memory_mib)])
             .arg("-kernel")
             .arg(machine.kernel)

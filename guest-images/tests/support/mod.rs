@@ -24,11 +24,29 @@ impl QemuGuest {
         let at = |name: &str| scratch.path().join(name).display().to_string();
         make_disk(&scratch.path().join("disk"));
         let qemu = Command::new("qemu-system-x86_64")
-            .args(["-accel", "tcg", "-cpu", "max", "-m", "256", "-nodefaults", "-no-reboot", "-display", "none"])
+            .args([
+                "-accel",
+                "tcg",
+                "-cpu",
+                "max",
+                "-m",
+                "256",
+                "-nodefaults",
+                "-no-reboot",
+                "-display",
+                "none",
+            ])
             .args(["-kernel", guest.bzimage.to_str().unwrap(), "-initrd", guest.initramfs.to_str().unwrap()])
             .args(["-append", &format!("console=ttyS0 quiet panic=-1 no_timer_check {words}")])
             .args(["-serial", &format!("file:{}", at("console"))])
-            .args(["-device", "virtio-balloon-pci", "-device", "virtio-rng-pci", "-device", "virtio-serial-pci"])
+            .args([
+                "-device",
+                "virtio-balloon-pci",
+                "-device",
+                "virtio-rng-pci",
+                "-device",
+                "virtio-serial-pci",
+            ])
             .args(["-chardev", &format!("socket,id=agent,path={},server=on,wait=off", at("agent"))])
             .args(["-device", "virtconsole,chardev=agent"])
             .args(["-drive", &format!("file={},if=none,id=d,format=raw", at("disk"))])
@@ -91,7 +109,8 @@ impl Drop for QemuGuest {
 /// An ext4 file system on the first half; the second half is for raw access.
 fn make_disk(path: &std::path::Path) {
     File::create(path).unwrap().set_len(DISK_BYTES).unwrap();
-    let program = ["/usr/sbin/mke2fs", "/sbin/mke2fs"].into_iter().find(|path| fs::exists(path).unwrap_or(false));
+    let program =
+        ["/usr/sbin/mke2fs", "/sbin/mke2fs"].into_iter().find(|path| fs::exists(path).unwrap_or(false));
     let made = Command::new(program.expect("mke2fs is missing: run scripts/setup.sh"))
         .args(["-q", "-F", "-t", "ext4", path.to_str().unwrap(), "32M"])
         .status()

@@ -86,9 +86,7 @@ impl Arguments<'_> {
     fn command(&mut self) -> Result<Command, String> {
         Ok(match self.verb {
             "ping" => Command::Ping,
-            "alloc" => {
-                Command::Alloc { name: self.text("NAME")?, bytes: self.bytes()?, seed: self.seed()? }
-            }
+            "alloc" => Command::Alloc { name: self.text("NAME")?, bytes: self.bytes()?, seed: self.seed()? },
             "touch" => Command::Touch { name: self.text("NAME")? },
             "rewrite" => Command::Rewrite { name: self.text("NAME")?, seed: self.seed()? },
             "verify" => Command::Verify { name: self.text("NAME")? },

@@ -28,9 +28,27 @@ fn what_is_optional_has_a_default() {
 #[test]
 fn every_command_has_a_text_form() {
     for line in [
-        "touch a", "rewrite a 3", "verify a", "free a", "holds", "leak 1", "fill-file /f 1", "map-file a /f",
-        "drop-caches", "meminfo", "idle 5", "mount d f ext4", "umount f", "sync", "write-disk d 0 512 1",
-        "read-disk d 0 512", "oom 1", "rmmod-balloon", "insmod-balloon", "poweroff", "reboot",
+        "touch a",
+        "rewrite a 3",
+        "verify a",
+        "free a",
+        "holds",
+        "leak 1",
+        "fill-file /f 1",
+        "map-file a /f",
+        "drop-caches",
+        "meminfo",
+        "idle 5",
+        "mount d f ext4",
+        "umount f",
+        "sync",
+        "write-disk d 0 512 1",
+        "read-disk d 0 512",
+        "oom 1",
+        "rmmod-balloon",
+        "insmod-balloon",
+        "poweroff",
+        "reboot",
     ] {
         assert!(parse(&format!("1 {line}")).is_ok(), "{line}");
     }

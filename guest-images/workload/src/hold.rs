@@ -64,8 +64,9 @@ impl Hold {
         let bad_pages = match self {
             Hold::Pattern { seed, .. } => {
                 let pages = content.chunks(PAGE_BYTES).enumerate();
-                let bad =
-                    |(page, bytes): &(usize, &[u8])| !pattern::matches(*seed, (page * PAGE_BYTES) as u64, bytes);
+                let bad = |(page, bytes): &(usize, &[u8])| {
+                    !pattern::matches(*seed, (page * PAGE_BYTES) as u64, bytes)
+                };
                 pages.filter(bad).count() as u64
             }
             Hold::File { checksum: before, .. } => u64::from(*before != checksum),

@@ -56,8 +56,7 @@ impl Session {
                 Ok(Reply::new().number("bytes", hold.memory().bytes()))
             }
             Command::Holds => {
-                let holds: Vec<Reply> =
-                    self.holds.iter().map(|(name, hold)| described(name, hold)).collect();
+                let holds: Vec<Reply> = self.holds.iter().map(|(name, hold)| described(name, hold)).collect();
                 Ok(Reply::new().list("holds", &holds).number("leaked_bytes", self.leaked_bytes()))
             }
             Command::Leak { bytes } => {

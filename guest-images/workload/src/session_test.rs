@@ -15,7 +15,9 @@ fn temporary(name: &str) -> String {
 fn what_is_held_is_proved_intact() {
     let mut session = Session::default();
     let expected = pattern::checksum_of_seed(7, 8192);
-    assert!(ask(&mut session, "alloc a 5000 7").contains(&format!("\"bytes\":8192,\"checksum\":\"{expected}\"")));
+    assert!(
+        ask(&mut session, "alloc a 5000 7").contains(&format!("\"bytes\":8192,\"checksum\":\"{expected}\""))
+    );
     assert!(ask(&mut session, "verify a").contains("\"intact\":true"));
     assert!(ask(&mut session, "touch a").contains("\"pages\":2"));
     assert!(ask(&mut session, "holds").contains(&expected));

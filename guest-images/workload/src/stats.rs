@@ -7,9 +7,20 @@ use crate::reply::Reply;
 
 /// Counters told unless others are named. Some exist in newer kernels only.
 const VMSTAT: [&str; 14] = [
-    "nr_free_pages", "pgfault", "pgmajfault", "pswpin", "pswpout", "oom_kill", "allocstall_dma32",
-    "allocstall_normal", "allocstall_movable", "pgscan_direct", "pgsteal_direct", "balloon_inflate",
-    "balloon_deflate", "thp_fault_alloc",
+    "nr_free_pages",
+    "pgfault",
+    "pgmajfault",
+    "pswpin",
+    "pswpout",
+    "oom_kill",
+    "allocstall_dma32",
+    "allocstall_normal",
+    "allocstall_movable",
+    "pgscan_direct",
+    "pgsteal_direct",
+    "balloon_inflate",
+    "balloon_deflate",
+    "thp_fault_alloc",
 ];
 
 /// `/proc/meminfo`, amounts as `*_bytes`.

@@ -91,7 +91,7 @@ fn read_pfns(mem: &GuestRam, chain: Chain<'_>, pfns: &mut Vec<u32>) -> Result<()
         return Err(ChainError::Direction);
     }
     let len = buffers.readable.len();
-    if len % PFN_BYTES != 0 || len > CHAIN_PFNS_MAX * PFN_BYTES {
+    if !len.is_multiple_of(PFN_BYTES) || len > CHAIN_PFNS_MAX * PFN_BYTES {
         return Err(ChainError::Broken);
     }
     pfns.reserve(len / PFN_BYTES);

@@ -21,7 +21,7 @@ impl Disk {
     pub fn new(mut file: File, read_only: bool) -> io::Result<Self> {
         // Seeking, unlike fstat, also tells the length of a block device.
         let len = file.seek(SeekFrom::End(0))?;
-        if len % SECTOR_BYTES != 0 {
+        if !len.is_multiple_of(SECTOR_BYTES) {
             let text = format!("Disk of {len} bytes is not a multiple of {SECTOR_BYTES} bytes");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
@@ -38,7 +38,7 @@ impl Disk {
 
     /// The byte position of a transfer of `len` bytes at `sector`, if the disk has all of it.
     pub fn position(&self, sector: u64, len: usize) -> Option<u64> {
-        let whole = len as u64 % SECTOR_BYTES == 0 && len <= REQUEST_BYTES_MAX;
+        let whole = (len as u64).is_multiple_of(SECTOR_BYTES) && len <= REQUEST_BYTES_MAX;
         let last = sector.checked_add(len as u64 / SECTOR_BYTES)?;
         // No overflow: the disk's length in bytes fits.
         (whole && last <= self.sectors).then(|| sector * SECTOR_BYTES)

@@ -13,7 +13,7 @@ impl<D: VirtioDevice> VirtioMmio<D> {
         }
         // Registers are 4 bytes wide and are read whole (section 4.2.2.2).
         match <&mut [u8; 4]>::try_from(&mut *data) {
-            Ok(word) if offset % 4 == 0 => *word = self.read_register(offset as u32).to_le_bytes(),
+            Ok(word) if offset.is_multiple_of(4) => *word = self.read_register(offset as u32).to_le_bytes(),
             _ => {
                 self.counters.bad_accesses += 1;
                 data.fill(0);
@@ -29,7 +29,9 @@ impl<D: VirtioDevice> VirtioMmio<D> {
             return;
         }
         match <[u8; 4]>::try_from(data) {
-            Ok(word) if offset % 4 == 0 => self.write_register(offset as u32, u32::from_le_bytes(word)),
+            Ok(word) if offset.is_multiple_of(4) => {
+                self.write_register(offset as u32, u32::from_le_bytes(word))
+            }
             _ => self.counters.bad_accesses += 1,
         }
     }
