@@ -82,8 +82,8 @@ impl Events {
 
 /// Text of another process as one line of bounded length.
 fn cut(text: &str, bytes_max: usize) -> String {
-    let end = text.floor_char_boundary(bytes_max);
-    text[..end].chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    let whole = text.char_indices().take_while(|(at, c)| at + c.len_utf8() <= bytes_max);
+    whole.map(|(_, c)| if c.is_control() { ' ' } else { c }).collect()
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ type Engined = State<Arc<Engine>>;
 type Inside = Result<Path<String>, PathRejection>;
 
 /// The path behind `/v1/containers`.
+#[expect(clippy::result_large_err, reason = "once per refused request, and handlers want the problem itself")]
 fn path(path: Inside) -> Result<ContainerPath, Problem> {
     let refuse =
         |detail: String| Problem::new(StatusCode::BAD_REQUEST, "path", "This is no container path", detail);

@@ -6,6 +6,9 @@ use http_body_util::BodyExt;
 use hyper::Method;
 use serde_json::{Value, json};
 
+/// Method, path, body; status, field, words of the detail.
+type Refused<'a> = (&'a Method, &'a str, &'a str, u16, Option<&'a str>, &'a [&'a str]);
+
 #[tokio::test]
 async fn refused_requests_say_why_and_change_nothing() {
     let (_dir, place) = place();
@@ -20,8 +23,7 @@ async fn refused_requests_say_why_and_change_nothing() {
     let (patch, put, get, delete, post) =
         (Method::PATCH, Method::PUT, Method::GET, Method::DELETE, Method::POST);
     let web = "/v1/containers/web";
-    // Method, path, body; status, field, words of the detail.
-    let table: &[(&Method, &str, &str, u16, Option<&str>, &[&str])] = &[
+    let table: &[Refused<'_>] = &[
         (&patch, web, r#"{"max_bytes": 1"#, 400, None, &["EOF"]),
         (&patch, web, "lots", 400, None, &[]),
         (&patch, web, "", 400, None, &[]),

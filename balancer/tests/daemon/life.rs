@@ -117,10 +117,9 @@ async fn a_journal_that_cannot_grow_refuses_the_change_and_keeps_the_old_limits(
     let limit = |bytes| {
         let limit = libc::rlimit { rlim_cur: bytes, rlim_max: libc::RLIM_INFINITY };
         // SAFETY: a valid pointer to a limit, and none to be filled.
-        assert_eq!(
-            unsafe { libc::prlimit(pid, libc::RLIMIT_FSIZE, &raw const limit, std::ptr::null_mut()) },
-            0
-        );
+        let result =
+            unsafe { libc::prlimit(pid, libc::RLIMIT_FSIZE, &raw const limit, std::ptr::null_mut()) };
+        assert_eq!(result, 0);
     };
     limit(1);
     let error =

@@ -1,7 +1,5 @@
 //! A balancer in a folder of its own, and guests without a guest: processes' ends of the guest socket with real tables.
 
-#![allow(clippy::unwrap_used, reason = "test support")]
-
 use balancer::client::{Client, ClientError};
 use hyper::Method;
 use protocol::frames::{FrameTable, Region, State};
@@ -21,7 +19,6 @@ pub const DEADLINE: Duration = Duration::from_secs(20);
 /// A running balancer; killed when it goes out of scope.
 pub struct Daemon {
     child: Child,
-    pub place: Place,
     pub client: Client,
 }
 
@@ -36,7 +33,7 @@ impl Daemon {
         let child =
             command(place, &["serve"]).args(interval).args(arguments).stderr(Stdio::null()).spawn().unwrap();
         let client = Client::new(&place.api_socket());
-        let daemon = Self { child, place: place.clone(), client };
+        let daemon = Self { child, client };
         let start = Instant::now();
         while daemon.client.call::<Value>(Method::GET, "/v1/version", vec![]).await.is_err() {
             assert!(start.elapsed() < DEADLINE, "the balancer did not come up");
@@ -123,7 +120,6 @@ pub fn place() -> (tempfile::TempDir, Place) {
 pub struct Vmm {
     pub socket: UnixSeqpacket,
     pub table: FrameTable,
-    pub about: Register,
 }
 
 /// A registration with 512M of RAM.
@@ -150,9 +146,9 @@ impl Vmm {
 
     pub async fn connect_with(place: &Place, about: Register, table: FrameTable) -> Self {
         let socket = UnixSeqpacket::connect(place.guest_socket()).await.unwrap();
-        let packet = message::encode(&FromVmm::Register(about.clone())).unwrap();
+        let packet = message::encode(&FromVmm::Register(about)).unwrap();
         send_with_fd(&socket, &packet, table.fd()).await;
-        Self { socket, table, about }
+        Self { socket, table }
     }
 
     /// Connects, registers and is taken in. Returns the first target as well.

@@ -55,7 +55,10 @@ impl Region {
     /// Reads one byte of each page, which makes absent pages present. Returns the pages.
     pub fn touch(&self) -> u64 {
         let pages = self.content().chunks(PAGE_BYTES);
-        pages.map(|page| std::hint::black_box(page[0])).count() as u64
+        for page in pages.clone() {
+            std::hint::black_box(page[0]);
+        }
+        pages.len() as u64
     }
 }
 
