@@ -83,6 +83,11 @@ impl<D: VirtioDevice> FakeGuest<D> {
         self.transport.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The device, for whoever serves it besides this guest.
+    pub fn shared_transport(&self) -> Arc<Mutex<VirtioMmio<D>>> {
+        Arc::clone(&self.transport)
+    }
+
     /// Resets the device and brings it up again; returns the features negotiated.
     pub fn probe(&mut self, wanted: u64) -> u64 {
         let features = self.negotiate(wanted);

@@ -1,6 +1,7 @@
 //! What stands in for a guest: a driver that speaks to any device through its registers, and a balloon backend in plain memory.
 
 mod driver;
+pub mod fuzz;
 mod ram;
 
 pub use driver::{Buffer, FakeGuest};

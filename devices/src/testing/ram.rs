@@ -93,6 +93,10 @@ impl BalloonBackend for FakeRam {
         self.set(runs, FrameState::Reported, |from| from == FrameState::Used)
     }
 
+    fn ballooned_frames(&self) -> u64 {
+        self.frames().states.iter().filter(|state| **state == FrameState::Ballooned).count() as u64
+    }
+
     fn driver_reset(&mut self) -> Outcome {
         let mut outcome = Outcome::default();
         for state in self.frames().states.iter_mut().filter(|state| **state == FrameState::Ballooned) {

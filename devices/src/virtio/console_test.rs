@@ -24,6 +24,7 @@ fn what_the_guest_writes_comes_out() {
     let line = [guest.readable(b"hello "), guest.readable(b"host\n")];
     assert_eq!(guest.send(TX, &line), Some(0));
     assert_eq!(sink.bytes(), b"hello host\n");
+    assert_eq!(guest.transport().device().counters().transmitted_bytes, 11);
 }
 
 #[test]
@@ -35,6 +36,7 @@ fn input_waits_for_receive_buffers() {
     assert_eq!(guest.send(RX, &[second]), Some(6));
     assert_eq!(guest.contents(first), b"hello");
     assert_eq!(guest.contents(second)[..6], *b" guest");
+    assert_eq!(guest.transport().device().counters().received_bytes, 11);
 }
 
 #[test]

@@ -34,7 +34,7 @@ pub trait BalloonBackend: Send {
     fn report(&mut self, runs: &[FrameRun]) -> Outcome;
     /// The driver was reset and has forgotten its balloon: every ballooned frame may be used again.
     /// `changed_frames` are those that left the balloon by that.
-    fn driver_reset(&mut self) -> Outcome {
-        Outcome::default()
-    }
+    fn driver_reset(&mut self) -> Outcome;
+    /// Frames that are in the balloon now. Fewer than the driver gave, if the guest used some of them all the same.
+    fn ballooned_frames(&self) -> u64;
 }

@@ -156,6 +156,12 @@ fn the_used_entry_comes_after_the_memory_is_gone() {
         fn report(&mut self, runs: &[FrameRun]) -> Outcome {
             self.1.report(runs)
         }
+        fn driver_reset(&mut self) -> Outcome {
+            self.1.driver_reset()
+        }
+        fn ballooned_frames(&self) -> u64 {
+            self.1.ballooned_frames()
+        }
     }
     let (donor, ram) = machine(all());
     let balloon = Balloon::new(FRAMES as u64, Box::new(Observer(donor.mem.clone(), ram.clone())), all());

@@ -59,7 +59,6 @@ enum Role {
 pub struct Balloon {
     pub(super) backend: Box<dyn BalloonBackend>,
     pub(super) counters: BalloonCounters,
-    pub(super) held_frames: u64,
     /// The list of the last event, kept for its memory.
     pub(super) pfns: Vec<u32>,
     pub(super) oom: OomWatch,
@@ -80,7 +79,6 @@ impl Balloon {
         Self {
             backend,
             counters: BalloonCounters::default(),
-            held_frames: 0,
             pfns: Vec::new(),
             oom: OomWatch::default(),
             options,
@@ -102,7 +100,7 @@ impl Balloon {
         if target == self.config.target {
             return false;
         }
-        self.oom.target_changed(self.config.target, target, self.held_frames);
+        self.oom.target_changed(self.config.target, target, self.held_frames());
         self.config.target = target;
         true
     }
@@ -119,7 +117,7 @@ impl Balloon {
 
     /// Frames that the host itself counts as ballooned.
     pub fn held_frames(&self) -> u64 {
-        self.held_frames
+        self.backend.ballooned_frames()
     }
 
     /// Asks for statistics. True when the driver's buffer is here and goes back with the next queue event of
@@ -169,7 +167,8 @@ impl Balloon {
         self.counters.freed_bytes += outcome.freed_bytes;
     }
 
-    pub(super) fn deflates_on_oom(&self) -> bool {
+    /// The driver takes frames back when the guest is out of memory; Linux then counts the balloon as used memory.
+    pub fn deflates_on_oom(&self) -> bool {
         self.negotiated(feature::DEFLATE_ON_OOM)
     }
 
@@ -295,8 +294,7 @@ impl VirtioDevice for Balloon {
             // Linux resets a device before it probes it: nothing was lost by that.
             return;
         }
-        let outcome = self.backend.driver_reset();
-        self.held_frames = self.held_frames.saturating_sub(outcome.changed_frames);
+        self.backend.driver_reset();
         self.event(BalloonEvent::DriverReset);
     }
 }
@@ -305,7 +303,7 @@ impl fmt::Debug for Balloon {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Balloon")
             .field("config", &self.config)
-            .field("held_frames", &self.held_frames)
+            .field("held_frames", &self.held_frames())
             .field("negotiated", &self.negotiated)
             .field("counters", &self.counters)
             .finish_non_exhaustive()

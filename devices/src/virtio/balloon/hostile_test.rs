@@ -3,7 +3,7 @@
 use super::tests::{DEFLATE, FRAMES, INFLATE, STATS, all, machine, pfns, send};
 use super::*;
 use crate::testing::{Buffer, FakeGuest, FrameState};
-use crate::virtio::balloon::{CHAIN_PFNS_MAX, REPORTING_QUEUE};
+use crate::virtio::balloon::{CHAIN_PFNS_MAX, EVENTS_MAX, REPORTING_QUEUE};
 use proptest::prelude::*;
 
 const REPORTING: u32 = REPORTING_QUEUE as u32;
@@ -19,6 +19,7 @@ fn frame_numbers_outside_ram_are_refused_one_by_one() {
     send(&mut guest, INFLATE, (end - 10..end + 10).chain([u32::MAX, 1 << 30]));
     assert_eq!(ram.count(FrameState::Ballooned), 10);
     assert_eq!(counters(&guest).refused_pfns, 12);
+    assert_eq!((counters(&guest).batches, counters(&guest).runs), (1, 1));
     assert_eq!(guest.transport().device().held_frames(), 10);
 }
 
@@ -154,6 +155,43 @@ fn one_event_does_a_bounded_amount_of_work() {
     guest.notify(INFLATE);
     assert_eq!(ram.count(FrameState::Ballooned), 100);
     assert_eq!(guest.used(INFLATE).len(), 100);
+}
+
+#[test]
+fn events_that_nobody_fetches_are_dropped_and_counted() {
+    let (mut guest, _) = machine(all());
+    let before = guest.transport().device_mut().take_events().len();
+    assert_eq!(before, 1, "the driver is ready");
+    for turn in 0..EVENTS_MAX as u32 + 5 {
+        // Two kinds in turn, so that they do not merge.
+        guest.write_config(4, &turn.to_le_bytes());
+        send(&mut guest, INFLATE, [turn * 2, turn * 2 + 1]);
+        guest.transport().device_mut().set_target(turn + 1);
+        send(&mut guest, DEFLATE, [turn * 2, turn * 2 + 1]);
+    }
+    let fetched = guest.transport().device_mut().take_events();
+    assert_eq!(fetched.len(), EVENTS_MAX);
+    assert!(counters(&guest).dropped_events > 0);
+}
+
+#[test]
+fn a_queue_that_is_stopped_and_set_up_again_starts_anew() {
+    let (mut guest, ram) = machine(all());
+    send(&mut guest, INFLATE, [1000]);
+    let buffer = guest.readable(&[0; 10]);
+    assert_eq!(guest.send(STATS, &[buffer]), None);
+    for queue in [INFLATE, STATS] {
+        guest.set(0x30, queue);
+        guest.set(0x44, 0);
+        guest.set_up_queue(queue);
+    }
+    send(&mut guest, INFLATE, [1001]);
+    assert_eq!(ram.count(FrameState::Ballooned), 2);
+    // The buffer of before is given back into rings that never had it: the driver's own doing, and nobody else's harm.
+    let mut transport = guest.transport();
+    assert!(transport.device_mut().request_stats());
+    transport.queue_event(STATS_QUEUE);
+    assert!(transport.is_live());
 }
 
 proptest! {

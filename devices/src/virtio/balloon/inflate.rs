@@ -68,14 +68,12 @@ impl Balloon {
         match direction {
             Direction::Inflate => {
                 self.counters.inflated_frames += outcome.changed_frames;
-                self.held_frames += outcome.changed_frames;
                 self.oom.inflated(outcome.changed_frames, self.target_frames());
             }
             Direction::Deflate => {
                 self.counters.deflated_frames += outcome.changed_frames;
-                self.held_frames = self.held_frames.saturating_sub(outcome.changed_frames);
                 let target = self.target_frames();
-                let frames = self.oom.deflated(outcome.changed_frames, target, self.held_frames);
+                let frames = self.oom.deflated(outcome.changed_frames, target, self.held_frames());
                 if frames > 0 && self.deflates_on_oom() {
                     self.event(BalloonEvent::OomDeflated { frames });
                 }

@@ -132,6 +132,7 @@ fn unknown_requests_are_unsupported() {
     for kind in [2, 3, 5, 11, 13, 0x8000_0000, u32::MAX] {
         assert_eq!(machine.request(kind, 0, &[]), UNSUPP);
     }
+    assert_eq!(machine.counters(), BlockCounters { unsupported: 7, ..Default::default() });
 }
 
 #[test]

@@ -126,7 +126,10 @@ impl Block {
             }
             Err(Refusal::Failed(error)) => {
                 self.counters.failed += 1;
-                tracing::warn!(%error, "Block request failed on the host");
+                // The guest decides how often this happens: the log gets the 1st, 2nd, 4th, 8th, ...
+                if self.counters.failed.is_power_of_two() {
+                    tracing::warn!(%error, failed = self.counters.failed, "Block request failed on the host");
+                }
                 (blk::VIRTIO_BLK_S_IOERR, 0)
             }
         };

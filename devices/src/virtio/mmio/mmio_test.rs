@@ -188,6 +188,7 @@ fn a_served_queue_interrupts_unless_the_driver_asks_for_silence() {
     assert_eq!((guest.irq.count(), guest.acknowledge()), (1, 0));
     guest.notify(0);
     assert_eq!(guest.irq.count(), 1, "nothing served, nothing raised");
+    assert_eq!(guest.transport().counters().queue_interrupts, 1);
 }
 
 #[test]
@@ -251,6 +252,7 @@ fn configuration_changes_are_told_to_a_driver_that_is_ready() {
     guest.probe(0);
     guest.transport().config_changed();
     assert_eq!((guest.irq.count(), guest.acknowledge()), (1, 2));
+    assert_eq!(guest.transport().counters().config_interrupts, 1);
 }
 
 #[test]
