@@ -73,7 +73,7 @@ impl fmt::Display for Human {
         };
         // Tenths, rounded half up, without floating point.
         let tenths = (u128::from(self.0) * 10 + (1u128 << shift) / 2) >> shift;
-        let text = if tenths % 10 == 0 || tenths >= 1000 {
+        let text = if tenths.is_multiple_of(10) || tenths >= 1000 {
             format!("{}{unit}", tenths / 10)
         } else {
             format!("{}.{}{unit}", tenths / 10, tenths % 10)
@@ -89,16 +89,33 @@ mod tests {
 
     #[test]
     fn amounts_as_people_write_them() {
-        for (text, bytes) in
-            [("512M", 512 << 20), ("1.5G", 3 << 29), ("64KiB", 65536), ("4096", 4096), ("0", 0), (" 1 g ", 1 << 30)]
-        {
+        for (text, bytes) in [
+            ("512M", 512 << 20),
+            ("1.5G", 3 << 29),
+            ("64KiB", 65536),
+            ("4096", 4096),
+            ("0", 0),
+            (" 1 g ", 1 << 30),
+        ] {
             assert_eq!(parse(text), Ok(bytes), "{text}");
         }
     }
 
     #[test]
     fn amounts_that_are_refused_name_the_text() {
-        for text in ["lots", "-1", "1e30", "", ".", "1.", ".5G", "1.0000000000001K", "65T", "99999999999999999999999", "1X"] {
+        for text in [
+            "lots",
+            "-1",
+            "1e30",
+            "",
+            ".",
+            "1.",
+            ".5G",
+            "1.0000000000001K",
+            "65T",
+            "99999999999999999999999",
+            "1X",
+        ] {
             let error = parse(text).expect_err(text);
             assert_eq!(error.text, text);
         }
@@ -106,7 +123,9 @@ mod tests {
 
     #[test]
     fn human_amounts() {
-        for (bytes, text) in [(0, "0B"), (1023, "1023B"), (512 << 20, "512M"), (3 << 29, "1.5G"), ((1 << 30) - 1, "1024M")] {
+        for (bytes, text) in
+            [(0, "0B"), (1023, "1023B"), (512 << 20, "512M"), (3 << 29, "1.5G"), ((1 << 30) - 1, "1024M")]
+        {
             assert_eq!(Human(bytes).to_string(), text);
         }
     }

@@ -5,15 +5,21 @@
 //! | [`bytes`] | how are `512M` and `1.5G` read and written? |
 //! | [`path`] | what is a container's path? |
 //! | [`limits`] | what are `min`, `low`, `high`, `max` and `weight`? |
+//! | [`objects`] | which objects of the kernel are counted? |
 //! | [`frames`] | in which state is each guest frame, and who owns it? |
+//! | [`kernel`] | how exact are the kernel's figures? |
 //! | [`message`] | what do the two processes say to each other? |
 //! | [`place`] | where are the sockets and the journal? |
+//! | [`private`] | is that folder this user's alone? |
 //!
 //! Nothing here decides anything: the policy is in `balancer`, the mechanism in `vmm`.
 
 pub mod bytes;
 pub mod frames;
+pub mod kernel;
 pub mod limits;
 pub mod message;
+pub mod objects;
 pub mod path;
 pub mod place;
+pub mod private;

@@ -12,7 +12,14 @@ fn all_keys_of_an_option_string() {
     let limits = Limits::default().patched(&patch);
     assert_eq!(
         limits,
-        Limits { min_bytes: 256 << 20, low_bytes: 512 << 20, high_bytes: Some(3 << 29), max_bytes: Some(2 << 30), weight: 200 }
+        Limits {
+            min_bytes: 256 << 20,
+            low_bytes: 512 << 20,
+            high_bytes: Some(3 << 29),
+            max_bytes: Some(2 << 30),
+            weight: 200,
+            ..Default::default()
+        }
     );
     assert_eq!(limits.ceiling_bytes(), Some(3 << 29));
 }
@@ -29,6 +36,10 @@ fn bad_limits_name_field_value_and_bound() {
         ("max=1G,weight=much", ["weight", "much", "10000"]),
         ("most=1G", ["most", "no key", "max"]),
         ("max=1G,max=2G", ["max", "given", "twice"]),
+        ("max=1G,max-vcpus=-1", ["max-vcpus", "-1", "4294967295"]),
+        ("max-fds=4294967296", ["max-fds", "4294967296", "between 0"]),
+        ("max-guests=1,max-guests=none", ["max-guests", "given", "twice"]),
+        ("max-cpus=1", ["max-cpus", "no key", "max-vcpus"]),
         ("max=64T,high=65T", ["high", "65T", "64T"]),
     ] {
         let message = text.parse::<LimitsPatch>().expect_err(text).to_string();
@@ -51,4 +62,33 @@ fn null_takes_a_limit_away_and_absence_keeps_it() {
 fn unknown_fields_are_refused() {
     let error = serde_json::from_str::<LimitsPatch>(r#"{"maximum": 1}"#).unwrap_err().to_string();
     assert!(error.contains("maximum") && error.contains("max_bytes"), "{error}");
+}
+
+#[test]
+fn null_takes_any_limit_back_to_its_default() {
+    let set: LimitsPatch = "max=4G,high=3G,low=2G,min=1G,weight=7".parse().unwrap();
+    let text =
+        r#"{"max_bytes": null, "high_bytes": null, "low_bytes": null, "min_bytes": null, "weight": null}"#;
+    let nothing: LimitsPatch = serde_json::from_str(text).unwrap();
+    assert_eq!(Limits::default().patched(&set).patched(&nothing), Limits::default());
+    let absent: LimitsPatch = serde_json::from_str("{}").unwrap();
+    assert_eq!(Limits::default().patched(&set).patched(&absent), Limits::default().patched(&set));
+}
+
+#[test]
+fn limits_on_objects() {
+    let patch: LimitsPatch = "512M,max-vcpus=4,max-guests=0,max-devices=none".parse().unwrap();
+    let limits = Limits { max_devices: Some(3), max_threads: Some(9), ..Default::default() }.patched(&patch);
+    let expected = Limits {
+        max_bytes: Some(512 << 20),
+        max_vcpus: Some(4),
+        max_guests: Some(0),
+        max_threads: Some(9),
+        ..Default::default()
+    };
+    assert_eq!(limits, expected);
+    let patch: LimitsPatch = serde_json::from_str(r#"{"max_vcpus": null, "max_threads": 7}"#).unwrap();
+    let expected = Limits { max_vcpus: None, max_threads: Some(7), ..expected };
+    assert_eq!(limits.patched(&patch), expected);
+    assert_eq!(serde_json::to_string(&patch).unwrap(), r#"{"max_vcpus":null,"max_threads":7}"#);
 }

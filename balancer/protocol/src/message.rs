@@ -8,6 +8,11 @@
 //!   | Balloon {..} -->                     |   whenever the guest moved
 //!   |<-- SampleStats, Statistics {..} -->  |   at the policy's interval
 //!   |<-- Reconcile, Reconciled {..} -->    |   when somebody wants exact frames now
+//!   |<-- ReconcileShare {..}               |   when guests come or go
+//!   | AskCharge {..} -->                   |   the guest wants somebody else to be charged
+//!   |<-- RefuseCharge {..}, or Charge {..} |   the latter also when an operator moves the guest
+//!   | Charged {..} -->                     |   done: what is touched from now on is charged as ordered
+//!   |<-- FdsMax {..}                       |   when what its containers leave changes
 //! ```
 //!
 //! A hang-up of either side ends the session: the guest runs on inside its last target and registers again.
@@ -18,7 +23,17 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 /// Version of this protocol. Sides of different versions refuse each other.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 5;
+
+/// CPU time that comparing frame tables with the kernel may cost a host, all its guests together: 1 % of one CPU, in
+/// parts per million.
+pub const RECONCILE_CPU_PPM: u32 = 10_000;
+
+/// Most owners that the frames of one guest may have at a time: their ids fit into a message.
+pub const OWNERS_MAX: usize = 1024;
+
+/// Most paths that a guest may be allowed to charge beside its own container.
+pub const MAY_CHARGE_MAX: usize = 16;
 
 /// Longest message, bytes.
 pub const MESSAGE_BYTES_MAX: usize = 16 << 10;
@@ -33,19 +48,26 @@ pub enum FromVmm {
     Balloon(Balloon),
     /// A fresh sample of the guest's own statistics.
     Statistics(Statistics),
-    /// The frame table was compared with the kernel's view.
+    /// The frame table was compared with the kernel's view, as was asked.
     Reconciled {
         /// Frames whose state had to be mended.
         mended_frames: u64,
         /// Time it took, microseconds.
         took_us: u64,
     },
-    /// Something worth an entry among the events.
-    Event {
-        /// A short name, snake_case.
-        kind: String,
-        /// One sentence.
-        detail: String,
+    /// The guest asks that what it touches from now on is charged to a container.
+    AskCharge {
+        /// Names the question in its answer.
+        question: u64,
+        /// The container; `None` for its own.
+        to: Option<ContainerPath>,
+    },
+    /// An order to charge somebody was carried out.
+    Charged {
+        /// The last order that was.
+        order: u64,
+        /// Frames that were charged to somebody else before.
+        moved_frames: u64,
     },
     /// The guest ended by itself or by a signal; the socket closes next.
     Ended {
@@ -64,6 +86,13 @@ pub struct Register {
     pub name: String,
     /// The container it is attached to; made if it does not exist.
     pub container: ContainerPath,
+    /// Containers that the guest may charge by its own choice, and all inside them, beside those inside its own: at most
+    /// [`MAY_CHARGE_MAX`].
+    pub may_charge: Vec<ContainerPath>,
+    /// With `comes_back`: whom it was told to charge, if that is another than its own container.
+    pub charge_to: Option<ContainerPath>,
+    /// With `comes_back`: owner ids that its frames may have, as it was told last. At most [`OWNERS_MAX`].
+    pub owners: Vec<u16>,
     /// Limits for that container, if any were given.
     pub limits: Option<LimitsPatch>,
     /// Guest RAM, bytes.
@@ -72,9 +101,17 @@ pub struct Register {
     pub floor_bytes: u64,
     /// Virtual CPUs.
     pub cpus: u32,
+    /// Virtio devices.
+    pub devices: u32,
+    /// File descriptors that its `vmm` has open while it runs.
+    pub fds: u32,
+    /// Threads that its `vmm` has while it runs.
+    pub threads: u32,
     /// `kvm` or `qemu`.
     pub engine: String,
-    /// The balloon's state now (not empty when registering again).
+    /// True when an earlier balancer took the guest in: what the journal says of its container is newer than `limits`.
+    pub comes_back: bool,
+    /// The balloon's state now.
     pub balloon: Balloon,
 }
 
@@ -86,10 +123,8 @@ pub struct Balloon {
     pub driver_ready: bool,
     /// What the guest was asked to hold at most: RAM less the balloon's target. Bytes.
     pub target_bytes: u64,
-    /// What it holds at most by its own word: RAM less the balloon's actual. Bytes.
+    /// What it can hold at most: RAM less what is in the balloon by the host's own count, never by the guest's. Bytes.
     pub actual_bytes: u64,
-    /// Bytes of RAM in the balloon as the host counted them.
-    pub ballooned_bytes: u64,
     /// Times that the guest took memory back because it was out of memory, since boot.
     pub oom_deflates: u64,
 }
@@ -115,6 +150,9 @@ pub struct Statistics {
     pub direct_scans: Option<u64>,
     pub async_reclaims: Option<u64>,
     pub direct_reclaims: Option<u64>,
+    /// Bytes of the balloon that the guest counts as used: all of them if it deflates when it is out of memory, none
+    /// otherwise (`adjust_managed_page_count` in drivers/virtio/virtio_balloon.c).
+    pub ballooned_used_bytes: u64,
     /// Counts the samples since boot.
     pub sequence: u64,
     /// Age of the sample when it was sent, milliseconds.
@@ -129,7 +167,7 @@ pub enum ToVmm {
     Registered {
         /// [`PROTOCOL_VERSION`] of the balancer.
         protocol_version: u32,
-        /// Owner id of its container, for the frame table.
+        /// Owner id of whoever is charged, for the frame table: its container, or whom it charged before it came back.
         owner: u16,
         /// First target: what the guest may hold of its RAM, bytes.
         target_bytes: u64,
@@ -150,11 +188,46 @@ pub enum ToVmm {
     SampleStats,
     /// The frame table is to be compared with the kernel's view now.
     Reconcile,
-    /// The container of the guest changed its id.
-    Owner {
-        /// Owner id for frames that become private from now on.
-        owner: u16,
+    /// What the `vmm` may spend on its own comparisons of the frame table from now on.
+    ReconcileShare {
+        /// Share of one CPU, parts per million: this guest's part of [`RECONCILE_CPU_PPM`].
+        cpu_ppm: u32,
     },
+    /// Somebody else is charged from now on. What was touched before is charged as it was: the `vmm` compares its table
+    /// with the kernel first. It gives back what this says when it registers again.
+    Charge(Charge),
+    /// The guest may not charge whom it asked to.
+    RefuseCharge {
+        /// The question.
+        question: u64,
+        /// Why, one sentence.
+        reason: String,
+    },
+    /// What the limits of its containers leave of file descriptors, from now on.
+    FdsMax {
+        /// Most that the `vmm` may have open; `null` for no limit but the system's.
+        fds_max: Option<u32>,
+    },
+}
+
+/// Who pays for a guest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Charge {
+    /// Counts the orders of this connection from 1.
+    pub order: u64,
+    /// The guest's question that this answers, if it is an answer.
+    pub question: Option<u64>,
+    /// The container that the guest is attached to.
+    pub container: ContainerPath,
+    /// The container that is charged from now on, if that is another one.
+    pub charge_to: Option<ContainerPath>,
+    /// Owner id of whoever is charged: for frames that become private from now on.
+    pub owner: u16,
+    /// True if every frame that the guest holds is charged to `owner` as well.
+    pub with_charges: bool,
+    /// All owner ids that its frames may have.
+    pub owners: Vec<u16>,
 }
 
 /// Why a packet is not a message.

@@ -1,6 +1,7 @@
 //! The path of a container in the limit tree: `/web/a`. The root is `/`, which stands for the host.
 
 use serde::{Deserialize, Serialize};
+use std::borrow::Borrow;
 use std::fmt;
 use std::str::FromStr;
 
@@ -56,9 +57,33 @@ impl ContainerPath {
         }
     }
 
+    /// True if this path is `above` or lies inside it.
+    #[must_use]
+    pub fn is_inside(&self, above: &Self) -> bool {
+        above.is_root() || self == above || self.below(above).is_some()
+    }
+
+    /// What comes behind `above` in a path inside it: `a/b` of `/web/a/b` for `/web`.
+    #[must_use]
+    pub fn below(&self, above: &Self) -> Option<&str> {
+        let rest = if above.is_root() {
+            self.0.strip_prefix('/')
+        } else {
+            self.0.strip_prefix(&above.0)?.strip_prefix('/')
+        };
+        rest.filter(|rest| !rest.is_empty())
+    }
+
     /// This path and all above it, the root last.
     pub fn ancestors(&self) -> impl Iterator<Item = Self> + use<> {
         std::iter::successors(Some(self.clone()), Self::parent)
+    }
+}
+
+/// Paths are in the order of their text.
+impl Borrow<str> for ContainerPath {
+    fn borrow(&self) -> &str {
+        &self.0
     }
 }
 
@@ -81,7 +106,9 @@ impl FromStr for ContainerPath {
             }
             if *name == "." || *name == ".." || !name.chars().all(plain) {
                 let name: String = name.chars().take(32).collect();
-                return Err(fail(format!("the name {name:?} has other characters than letters, digits and -_.:@+")));
+                return Err(fail(format!(
+                    "the name {name:?} has other characters than letters, digits and -_.:@+"
+                )));
             }
         }
         Ok(Self(format!("/{}", names.join("/"))))
@@ -132,6 +159,23 @@ mod tests {
         let path: ContainerPath = "/web/a".parse().unwrap();
         let all: Vec<String> = path.ancestors().map(String::from).collect();
         assert_eq!(all, ["/web/a", "/web", "/"]);
+    }
+
+    #[test]
+    fn inside_is_what_lies_behind_a_slash() {
+        let path = |text: &str| text.parse::<ContainerPath>().unwrap();
+        for (inner, above, below) in [
+            ("/web/a/b", "/web", Some("a/b")),
+            ("/web", "/", Some("web")),
+            ("/web", "/web", None),
+            ("/", "/", None),
+            ("/webby/a", "/web", None),
+            ("/web", "/web/a", None),
+        ] {
+            let (inner, above) = (path(inner), path(above));
+            assert_eq!(inner.below(&above), below, "{inner} {above}");
+            assert_eq!(inner.is_inside(&above), inner.ancestors().any(|ancestor| ancestor == above));
+        }
     }
 
     proptest! {

@@ -1,5 +1,6 @@
 //! Where the balancer of a user lives: one folder that holds its sockets, its journal and its log.
 
+use crate::private::{self, PrivateError};
 use std::path::{Path, PathBuf};
 
 /// Environment variable that names the folder.
@@ -14,7 +15,11 @@ impl Place {
     /// otherwise, `/tmp/ballast-UID` where there is no such variable.
     #[must_use]
     pub fn new(named: Option<PathBuf>) -> Self {
-        Self(named.or_else(|| std::env::var_os(RUN_DIR_VARIABLE).map(PathBuf::from)).unwrap_or_else(Self::of_user))
+        Self(
+            named
+                .or_else(|| std::env::var_os(RUN_DIR_VARIABLE).map(PathBuf::from))
+                .unwrap_or_else(Self::of_user),
+        )
     }
 
     fn of_user() -> PathBuf {
@@ -29,7 +34,15 @@ impl Place {
         }
     }
 
-    /// The folder itself; mode 0700, made by the balancer.
+    /// Makes sure that the folder is there and nobody else's. True if it was made.
+    ///
+    /// # Errors
+    /// When it cannot be made, or others have their hands in it.
+    pub fn make_private(&self) -> Result<bool, PrivateError> {
+        private::make(&self.0, &self.lock())
+    }
+
+    /// The folder itself; mode 0700.
     #[must_use]
     pub fn dir(&self) -> &Path {
         &self.0

@@ -1,23 +1,32 @@
 //! The bytes of the table, shared by writer and reader. Every access is atomic: the other side is another process.
+//!
+//! ```text
+//!  0        header                                                                   1 page
+//!  4096     blocks: head 8, previous 4, spare 4, counts 16                           32 bytes per 2 MiB block
+//!  ...      entries                                                                  4 bytes per frame
+//! ```
 
-use super::State;
+use super::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use super::block::Block;
+use super::ledger::Flows;
 use crate::bytes::{BLOCK_BYTES, FRAME_BYTES};
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 /// Version of the layout; a table of another version is refused when it is registered.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"BALLASTF");
 pub(super) const HEADER_BYTES: usize = 4096;
 pub(super) const FRAMES_PER_BLOCK: u64 = BLOCK_BYTES / FRAME_BYTES;
-pub(super) const STATE_SLOTS: usize = 8;
-const BLOCK_ENTRY_BYTES: usize = STATE_SLOTS * size_of::<AtomicU16>();
+/// [`FRAMES_PER_BLOCK`] as an index.
+pub(super) const BLOCK_FRAMES: usize = 512;
 /// RAM below and above the hole for devices, and room for images.
 pub(super) const REGIONS_MAX: usize = 6;
 /// Bounds the mapping that a hostile header can ask for: 4 TiB of guest RAM.
 const FRAMES_MAX: u64 = 1 << 30;
+
+const _: () = assert!(FRAMES_PER_BLOCK == BLOCK_FRAMES as u64);
 
 /// A region of guest-physical memory in frames (`gpa >> 12`), whole 2 MiB blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,32 +68,53 @@ pub enum LayoutError {
     Unsealed,
 }
 
-/// First page of the table.
+/// First page of the table: what stays, then what writers change.
 #[repr(C)]
 pub(super) struct Header {
     pub magic: AtomicU64,
     pub version: AtomicU32,
     pub region_count: AtomicU32,
-    /// Odd while a writer is at work.
-    pub sequence: AtomicU64,
-    /// Frames by state.
-    pub totals: [AtomicU64; STATE_SLOTS],
-    /// Frames that were found in use again although the guest had given them away.
-    pub refaults: AtomicU64,
-    /// `CLOCK_MONOTONIC` of the last reconciliation with the kernel, nanoseconds; 0 for never.
-    pub reconciled_at_ns: AtomicU64,
     /// Regions: first frame and count.
     pub regions: [[AtomicU64; 2]; REGIONS_MAX],
+    /// 0: first touch is found by scans. 1: it is seen exactly (strict mode).
+    pub strict: AtomicU32,
+    /// How `error_frames` was obtained, see [`ErrorSource`](super::ErrorSource).
+    pub error_source: AtomicU32,
+    /// Most frames whose state was wrong at `checked_at_ns`.
+    pub error_frames: AtomicU64,
+    /// `CLOCK_MONOTONIC` of the last look at the kernel's total, nanoseconds; 0 for never.
+    pub checked_at_ns: AtomicU64,
+    /// `CLOCK_MONOTONIC` of the last comparison frame by frame, nanoseconds; 0 for never.
+    pub reconciled_at_ns: AtomicU64,
+    /// Ticks of the clock of ages.
+    pub tick: AtomicU64,
+    /// Operations that began, and those that ended. Equal when nobody is at work.
+    pub begun: Line,
+    pub ended: Line,
+    /// Frames that went from one state to another.
+    pub flows: Flows,
 }
 
-const _: () = assert!(size_of::<Header>() <= HEADER_BYTES);
+/// A counter that writers on several CPUs add to, with a cache line of its own.
+#[repr(C, align(64))]
+pub(super) struct Line(pub AtomicU64);
+
+/// What precedes the frames of a block.
+#[repr(C)]
+pub(super) struct BlockCell {
+    pub head: AtomicU64,
+    pub previous: AtomicU32,
+    _spare: AtomicU32,
+    pub counts: [AtomicU64; 2],
+}
+
+const _: () = assert!(size_of::<Header>() <= HEADER_BYTES && size_of::<BlockCell>() == 32);
 
 /// A mapped table.
 pub(super) struct Mapping {
     base: NonNull<u8>,
     bytes: usize,
     blocks: usize,
-    frames: usize,
 }
 
 // SAFETY: all access goes through atomics, the mapping is never moved or resized.
@@ -98,8 +128,8 @@ pub(super) fn table_bytes(frames: u64) -> Result<usize, LayoutError> {
         return Err(LayoutError::Regions("frames must be whole blocks of 2 MiB, at most 4 TiB"));
     }
     let frames = usize::try_from(frames).map_err(|_| LayoutError::Regions("too many frames"))?;
-    let blocks = frames / 512;
-    Ok(HEADER_BYTES + blocks * BLOCK_ENTRY_BYTES + frames * size_of::<AtomicU32>())
+    let blocks = frames / BLOCK_FRAMES;
+    Ok(HEADER_BYTES + blocks * size_of::<BlockCell>() + frames * size_of::<AtomicU32>())
 }
 
 /// Checks regions and returns the sum of their frames.
@@ -110,7 +140,8 @@ pub(super) fn check_regions(regions: &[Region]) -> Result<u64, LayoutError> {
     let mut end_before = 0;
     let mut frames = 0u64;
     for region in regions {
-        let aligned = region.first.is_multiple_of(FRAMES_PER_BLOCK) && region.count.is_multiple_of(FRAMES_PER_BLOCK);
+        let aligned =
+            region.first.is_multiple_of(FRAMES_PER_BLOCK) && region.count.is_multiple_of(FRAMES_PER_BLOCK);
         if region.count == 0 || !aligned {
             return Err(LayoutError::Regions("each must be whole blocks of 2 MiB"));
         }
@@ -137,8 +168,9 @@ impl Mapping {
             return Err(io::Error::last_os_error().into());
         }
         let base = NonNull::new(base.cast()).expect("mmap without a hint never returns page 0");
-        let frames = usize::try_from(frames).map_err(|_| LayoutError::Regions("too many frames"))?;
-        Ok(Self { base, bytes, blocks: frames / 512, frames })
+        let blocks = usize::try_from(frames / FRAMES_PER_BLOCK)
+            .map_err(|_| LayoutError::Regions("too many frames"))?;
+        Ok(Self { base, bytes, blocks })
     }
 
     pub(super) fn header(&self) -> &Header {
@@ -146,30 +178,41 @@ impl Mapping {
         unsafe { self.base.cast::<Header>().as_ref() }
     }
 
-    /// Counters by state of each block.
-    pub(super) fn blocks(&self) -> &[[AtomicU16; STATE_SLOTS]] {
-        // SAFETY: `table_bytes` reserved this part behind the header; 16-byte items at a page boundary are aligned.
+    /// Number of blocks.
+    pub(super) fn block_count(&self) -> usize {
+        self.blocks
+    }
+
+    /// A block.
+    pub(super) fn block(&self, index: usize) -> Block<'_> {
+        let cell = &self.cells()[index];
+        let entries = &self.entries()[index * BLOCK_FRAMES..][..BLOCK_FRAMES];
+        Block { head: &cell.head, previous: &cell.previous, counts: &cell.counts, entries }
+    }
+
+    fn cells(&self) -> &[BlockCell] {
+        // SAFETY: `table_bytes` reserved this part behind the header; 32-byte items at a page boundary are aligned, and
+        // their fields are atomics valid for any bits.
         unsafe { std::slice::from_raw_parts(self.base.add(HEADER_BYTES).cast().as_ptr(), self.blocks) }
     }
 
-    /// One entry per frame.
-    pub(super) fn entries(&self) -> &[AtomicU32] {
-        let offset = HEADER_BYTES + self.blocks * BLOCK_ENTRY_BYTES;
-        // SAFETY: `table_bytes` reserved this part behind the blocks; the offset is a multiple of 16.
-        unsafe { std::slice::from_raw_parts(self.base.add(offset).cast().as_ptr(), self.frames) }
+    fn entries(&self) -> &[AtomicU32] {
+        let offset = HEADER_BYTES + self.blocks * size_of::<BlockCell>();
+        // SAFETY: `table_bytes` reserved this part behind the blocks; the offset is a multiple of 32.
+        unsafe {
+            std::slice::from_raw_parts(self.base.add(offset).cast().as_ptr(), self.blocks * BLOCK_FRAMES)
+        }
     }
 
-    pub(super) fn total(&self, state: State) -> &AtomicU64 {
-        &self.header().totals[state as usize]
-    }
-
-    pub(super) fn regions(&self) -> Vec<Region> {
+    /// The regions that the header names, read once.
+    pub(super) fn regions(&self) -> Result<Vec<Region>, LayoutError> {
         let header = self.header();
-        let count = (header.region_count.load(Relaxed) as usize).min(REGIONS_MAX);
-        header.regions[..count]
+        let count = header.region_count.load(Relaxed) as usize;
+        let named = header.regions.get(..count).ok_or(LayoutError::Regions("there must be 1 to 6"))?;
+        Ok(named
             .iter()
             .map(|[first, count]| Region { first: first.load(Relaxed), count: count.load(Relaxed) })
-            .collect()
+            .collect())
     }
 }
 
@@ -178,19 +221,4 @@ impl Drop for Mapping {
         // SAFETY: exactly the mapping that `new` made; no reference outlives `self`.
         unsafe { libc::munmap(self.base.as_ptr().cast(), self.bytes) };
     }
-}
-
-/// The state in an entry.
-pub(super) fn state_of(entry: u32) -> Option<State> {
-    State::from_bits(entry & 0xf)
-}
-
-/// The owner in an entry: an id that the balancer gave, 0 for nobody.
-pub(super) fn owner_of(entry: u32) -> u16 {
-    u16::try_from(entry >> 16).expect("16 bits are left")
-}
-
-/// An entry. Flags and age are 0 until something sets them.
-pub(super) fn entry(state: State, owner: u16) -> u32 {
-    u32::from(owner) << 16 | state as u32
 }

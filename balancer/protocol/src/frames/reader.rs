@@ -1,51 +1,52 @@
-//! The reading side: the balancer. What it reads was written by a process that may be hostile: nothing is trusted.
+//! The reading side: the balancer. What it reads was written by a process that may be hostile: nothing is trusted, no
+//! loop waits for the writer, and every loop is as long as the table at most.
 
-use super::layout::{self, LayoutError, MAGIC, Mapping, Region, VERSION};
+use super::age;
+use super::atomic::Ordering::{Acquire, Relaxed};
+use super::entry::Entry;
+use super::layout::{self, BLOCK_FRAMES, LayoutError, MAGIC, Mapping, Region, VERSION};
+use super::ledger::Ledger;
 use super::state::{STATES, State};
+use super::totals::{ErrorSource, Totals};
 use super::writer::monotonic_ns;
 use crate::bytes::FRAME_BYTES;
-use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
-use std::sync::atomic::Ordering::{Acquire, Relaxed};
-use std::sync::atomic::fence;
-use utoipa::ToSchema;
 
-/// Readings that are tried before the answer is given as torn.
+/// Readings of the totals that are tried before the answer is given as torn.
 pub const READ_ATTEMPTS: u32 = 1000;
+/// The same for counts of blocks and frames, which take longer.
+const COUNT_ATTEMPTS: u32 = 10;
 
-/// Frames by state, at one moment. Counts are frames of 4 KiB.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Totals {
-    /// Frames of all regions.
-    pub frames: u64,
-    /// Never used, or given back and not used since.
-    pub untouched: u64,
-    /// Anonymous memory of this guest.
-    pub private: u64,
-    /// Pages of the pool.
-    pub shared: u64,
-    /// In the balloon.
-    pub ballooned: u64,
-    /// Given back by free page reporting.
-    pub reported: u64,
-    /// Compressed.
-    pub compressed: u64,
-    /// Written out.
-    pub swapped: u64,
-    /// Frames that no state accounts for, or that two do: `|frames - sum of states|`. Must stay 0.
-    pub untiled: u64,
-    /// Ballooned frames that were found in use again, since boot.
-    pub refaults: u64,
-    /// Age of the last comparison with the kernel, milliseconds; `null` when there was none.
-    pub reconciled_age_ms: Option<u64>,
-    /// True if a writer was at work each time it was read.
-    pub torn: bool,
+/// A frame, as the balancer sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Frame {
+    /// Its state.
+    pub state: State,
+    /// Owner id of the container that is charged; 0 for nobody.
+    pub owner: u16,
+    /// How long it has been in that state, milliseconds, a minute exact; `None` for longer than about two hours.
+    pub age_ms: Option<u64>,
+    /// True if a scan found it: owner and age are those of the scan. False if it was recorded as it happened.
+    pub found: bool,
+}
+
+/// Frames in a row that are alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FrameRun {
+    /// First frame, guest-physical.
+    pub first: u64,
+    /// Number of frames.
+    pub count: u64,
+    /// What they are; `None` where the table makes no sense.
+    pub frame: Option<Frame>,
 }
 
 /// A guest's frame table, mapped read-only.
 pub struct FrameReader {
     mapping: Mapping,
+    regions: Vec<Region>,
     frames: u64,
 }
 
@@ -74,11 +75,11 @@ impl FrameReader {
         }
         let found = u64::try_from(stat.st_size).unwrap_or(0);
         // The smallest table there is holds one block: map that much first, to learn how long it claims to be.
-        let least = layout::table_bytes(512)? as u64;
+        let least = layout::table_bytes(layout::FRAMES_PER_BLOCK)? as u64;
         if found < least {
             return Err(LayoutError::Truncated { found, expected: least });
         }
-        let probe = Mapping::new(fd, 512, false)?;
+        let probe = Mapping::new(fd, layout::FRAMES_PER_BLOCK, false)?;
         let magic = probe.header().magic.load(Acquire);
         if magic != MAGIC {
             return Err(LayoutError::Magic(magic));
@@ -87,12 +88,14 @@ impl FrameReader {
         if version != VERSION {
             return Err(LayoutError::Version { found: version });
         }
-        let frames = layout::check_regions(&probe.regions())?;
+        // From here on the regions are this copy, whatever the writer makes of its own.
+        let regions = probe.regions()?;
+        let frames = layout::check_regions(&regions)?;
         let expected = layout::table_bytes(frames)? as u64;
         if found < expected {
             return Err(LayoutError::Truncated { found, expected });
         }
-        Ok(Self { mapping: Mapping::new(fd, frames, false)?, frames })
+        Ok(Self { mapping: Mapping::new(fd, frames, false)?, regions, frames })
     }
 
     /// Bytes of all regions.
@@ -101,88 +104,156 @@ impl FrameReader {
         self.frames * FRAME_BYTES
     }
 
-    /// The regions, as the writer describes them now.
+    /// The regions, as they were described when the table was opened.
     #[must_use]
     pub fn regions(&self) -> Vec<Region> {
-        self.mapping.regions()
+        self.regions.clone()
     }
 
-    /// Totals in O(1).
+    /// Totals in O(1), of one moment.
     #[must_use]
     pub fn totals(&self) -> Totals {
-        self.stable(|| std::array::from_fn(|slot| self.mapping.header().totals[slot].load(Relaxed)))
+        let (ledger, settled) = Ledger::settled(&self.mapping.header().flows, self.frames, READ_ATTEMPTS);
+        self.published(&ledger, &ledger.totals(self.frames), !settled)
     }
 
     /// Totals counted from the block summaries: O(blocks), the check of [`Self::totals`].
     #[must_use]
     pub fn totals_from_blocks(&self) -> Totals {
-        self.stable(|| {
-            let mut sums = [0u64; layout::STATE_SLOTS];
-            for block in self.mapping.blocks() {
-                for (sum, counter) in sums.iter_mut().zip(block) {
-                    *sum += u64::from(counter.load(Relaxed));
+        self.counted(|| {
+            let mut sums = [0i128; STATES.len()];
+            for index in 0..self.mapping.block_count() {
+                for (sum, frames) in sums.iter_mut().zip(self.mapping.block(index).summary()) {
+                    *sum += i128::from(frames);
                 }
             }
             sums
         })
     }
 
-    /// Totals counted frame by frame: O(frames), for tests and audits.
+    /// Totals counted frame by frame, for tests and audits: O(1) for each block whose frames are alike, O(frames) of the
+    /// others.
     #[must_use]
     pub fn totals_from_entries(&self) -> Totals {
-        self.stable(|| {
-            let mut sums = [0u64; layout::STATE_SLOTS];
-            for entry in self.mapping.entries() {
-                sums[(entry.load(Relaxed) & 7) as usize] += 1;
-            }
+        self.counted(|| {
+            let mut sums = [0i128; STATES.len()];
+            self.for_each_entry(&mut |_, count, entry| {
+                if let Some(entry) = entry {
+                    sums[entry.state() as usize] += i128::from(count);
+                }
+            });
             sums
         })
     }
 
-    /// Frames that become private by owner id: O(frames).
+    /// Private frames by owner id, as expensive as [`Self::totals_from_entries`].
     #[must_use]
-    pub fn private_by_owner(&self) -> std::collections::BTreeMap<u16, u64> {
-        let mut frames = std::collections::BTreeMap::new();
-        for entry in self.mapping.entries() {
-            let entry = entry.load(Relaxed);
-            if layout::state_of(entry) == Some(State::Private) {
-                *frames.entry(layout::owner_of(entry)).or_default() += 1;
+    pub fn private_by_owner(&self) -> BTreeMap<u16, u64> {
+        let mut frames = BTreeMap::new();
+        self.for_each_entry(&mut |_, count, entry| {
+            if let Some(entry) = entry.filter(|entry| entry.state() == State::Private) {
+                *frames.entry(entry.owner()).or_default() += count;
             }
-        }
+        });
         frames
     }
 
-    fn stable(&self, read: impl Fn() -> [u64; layout::STATE_SLOTS]) -> Totals {
-        let sequence = &self.mapping.header().sequence;
-        let mut torn = true;
-        let mut sums = [0; layout::STATE_SLOTS];
-        for _ in 0..READ_ATTEMPTS {
-            let before = sequence.load(Acquire);
-            sums = read();
-            fence(Acquire);
-            if before.is_multiple_of(2) && sequence.load(Relaxed) == before {
-                torn = false;
-                break;
+    /// All frames in ascending order, runs of equal ones at once. Each is as it was when it was read.
+    pub fn for_each_run(&self, mut visit: impl FnMut(FrameRun)) {
+        let tick = self.mapping.header().tick.load(Relaxed);
+        let mut open: Option<(u64, u64, Option<Entry>)> = None;
+        let frame_of = |entry: Entry| Frame {
+            state: entry.state(),
+            owner: entry.owner(),
+            age_ms: age::ticks_since(entry.stamp(), tick).map(|ticks| ticks * age::AGE_TICK_MS),
+            found: entry.found(),
+        };
+        let run = |(first, count, entry): (u64, u64, Option<Entry>)| FrameRun {
+            first,
+            count,
+            frame: entry.map(frame_of),
+        };
+        self.for_each_entry(&mut |first, count, entry| {
+            if let Some((start, length, before)) = &mut open
+                && *start + *length == first
+                && before.map(frame_of) == entry.map(frame_of)
+            {
+                *length += count;
+            } else if let Some(done) = open.replace((first, count, entry)) {
+                visit(run(done));
+            }
+        });
+        if let Some(done) = open {
+            visit(run(done));
+        }
+    }
+
+    /// First frame, number and entry, a whole block at once where its frames are alike.
+    fn for_each_entry(&self, visit: &mut impl FnMut(u64, u64, Option<Entry>)) {
+        let mut index = 0;
+        for region in &self.regions {
+            for first in (region.first..region.first + region.count).step_by(BLOCK_FRAMES) {
+                let block = self.mapping.block(index);
+                index += 1;
+                if let Some(entry) = block.uniform() {
+                    visit(first, BLOCK_FRAMES as u64, Some(entry));
+                } else {
+                    for frame in 0..BLOCK_FRAMES {
+                        visit(first + frame as u64, 1, block.read(frame));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Counts while nobody writes, or gives the last attempt as torn. A settled count that comes to other figures than
+    /// the flows of the same moment is told as untiled.
+    fn counted(&self, count: impl Fn() -> [i128; STATES.len()]) -> Totals {
+        let header = self.mapping.header();
+        for attempt in 1.. {
+            let ended = header.ended.0.load(Acquire);
+            let begun = header.begun.0.load(Acquire);
+            let counts = count();
+            let ledger = Ledger::read(&header.flows);
+            let torn = begun != ended || header.begun.0.load(Acquire) != begun;
+            if !torn || attempt == COUNT_ATTEMPTS {
+                let mut totals = self.published(&ledger, &counts, torn);
+                if !torn {
+                    let flows = ledger.totals(self.frames);
+                    let apart: u128 =
+                        counts.iter().zip(flows).map(|(count, flow)| count.abs_diff(flow)).sum();
+                    // A frame in the wrong state is missing from one and too much in another.
+                    totals.untiled = totals.untiled.max(u64::try_from(apart.div_ceil(2)).unwrap_or(u64::MAX));
+                }
+                return totals;
             }
             std::thread::yield_now();
         }
+        unreachable!("the last attempt returns")
+    }
+
+    fn published(&self, ledger: &Ledger, counts: &[i128; STATES.len()], torn: bool) -> Totals {
         let header = self.mapping.header();
-        let reconciled = header.reconciled_at_ns.load(Relaxed);
-        let of = |state: State| sums[state as usize];
-        let sum = STATES.iter().fold(0u64, |sum, state| sum.saturating_add(of(*state)));
-        Totals {
-            frames: self.frames,
-            untouched: of(State::Untouched),
-            private: of(State::Private),
-            shared: of(State::Shared),
-            ballooned: of(State::Ballooned),
-            reported: of(State::Reported),
-            compressed: of(State::Compressed),
-            swapped: of(State::Swapped),
-            untiled: sum.abs_diff(self.frames),
-            refaults: header.refaults.load(Relaxed),
-            reconciled_age_ms: (reconciled != 0).then(|| monotonic_ns().saturating_sub(reconciled) / 1_000_000),
+        let age_ms = |at: u64| (at != 0).then(|| monotonic_ns().saturating_sub(at) / 1_000_000);
+        let checked_at = header.checked_at_ns.load(Acquire);
+        let strict = header.strict.load(Acquire) == 1;
+        let (error_source, error_frames) = match checked_at {
+            _ if strict => (ErrorSource::Strict, 0),
+            0 => (ErrorSource::Never, u64::MAX),
+            _ => {
+                (ErrorSource::from_bits(header.error_source.load(Relaxed)), header.error_frames.load(Relaxed))
+            }
+        };
+        let mut totals = Totals {
+            error_frames_max: error_frames.min(self.frames),
+            error_source,
+            checked_age_ms: age_ms(checked_at),
+            reconciled_age_ms: age_ms(header.reconciled_at_ns.load(Relaxed)),
             torn,
-        }
+            ..Totals::default()
+        };
+        totals.count(self.frames, counts);
+        totals.flows(ledger);
+        totals
     }
 }

@@ -1,18 +1,22 @@
-//! The states of a frame and the transitions between them.
+//! The states of a frame.
 
+use super::transition::TRANSITIONS;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// State of a guest-physical frame.
+/// State of a guest-physical frame. What leads from one to another is a [`Transition`](super::Transition).
 ///
 /// ```text
-///              first touch                 inflate
-///  untouched ---------------> private ---------------> ballooned ---deflate---> untouched
-///      ^                       ^  |  ^                     |
-///      |      reported <-report-+  |  +---- touched again --+   (a refault: the guest took it back)
-///      |          |  touched again |
-///      +----------+----------------+  the host has no page behind it any more
+///             first touch           inflate             deflate
+///  untouched ------------> private ---------> ballooned ---------> untouched
+///      ^                   |  ^  ^                 |
+///      | the kernel has no |  |  +-----------------+  touched again: a refault
+///      +-- page for it ----+  |
+///                             |
+///                          reported   report goes down, touched again goes up
 /// ```
+///
+/// A guest may also give what it never used: from untouched straight to ballooned or reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[repr(u8)]
@@ -57,21 +61,15 @@ impl State {
         matches!(self, Self::Private)
     }
 
-    /// True if a frame may go from this state to the other in one step.
+    /// True if somebody is charged for a frame in this state: its content belongs to one container.
+    #[must_use]
+    pub fn is_charged(self) -> bool {
+        matches!(self, Self::Private | Self::Compressed | Self::Swapped)
+    }
+
+    /// True if a frame may go from this state to the other in one step: there is a transition.
     #[must_use]
     pub fn may_become(self, to: Self) -> bool {
-        use State::{Ballooned, Compressed, Private, Reported, Shared, Swapped, Untouched};
-        match (self, to) {
-            // Anything can be touched, anything resident can be found gone.
-            (Untouched | Shared | Ballooned | Reported | Compressed | Swapped, Private) | (Private | Shared, Untouched) => true,
-            // The guest gives a frame away whatever the host holds behind it.
-            (Untouched | Private | Reported | Compressed | Swapped, Ballooned) => true,
-            (Untouched | Private | Compressed | Swapped, Reported) => true,
-            // Deflate: the guest may use it again.
-            (Ballooned, Untouched) => true,
-            // The pool and the reclaim ladder.
-            (Untouched, Shared) | (Private, Compressed | Swapped) | (Compressed, Swapped) => true,
-            _ => false,
-        }
+        TRANSITIONS.iter().any(|transition| transition.to() == to && transition.sources().contains(&self))
     }
 }

@@ -1,12 +1,23 @@
 //! The writing side: the guest's `vmm`.
 
-use super::layout::{self, FRAMES_PER_BLOCK, LayoutError, MAGIC, Mapping, Region, VERSION};
-use super::state::State;
+use super::age::{self, TICKS_BETWEEN_RETIRING, TICKS_KEPT};
+use super::atomic::{AtomicU64, Ordering::AcqRel, Ordering::Relaxed, Ordering::Release};
+use super::block::{Block, Tally};
+use super::change::Change;
+use super::entry::Entry;
+use super::head::{Head, Mode};
+use super::layout::{
+    self, BLOCK_FRAMES, FRAMES_PER_BLOCK, Header, LayoutError, MAGIC, Mapping, Region, VERSION,
+};
+use super::ledger::{self, Ledger};
+use super::snapshot::Snapshot;
+use super::state::{STATES, State};
+use super::totals::ErrorSource;
+use super::transition::Transition;
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::sync::Mutex;
-use std::sync::atomic::Ordering::{Relaxed, Release};
-use std::sync::atomic::{AtomicU16, fence};
+use std::sync::atomic::{AtomicU8, AtomicU16};
 
 /// What became of a run of frames.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -15,18 +26,19 @@ pub struct RunOutcome {
     pub changed: u64,
     /// Frames that were in that state already.
     pub repeated: u64,
-    /// Frames that may not go to that state from theirs, or lie in no region. They stay as they are.
+    /// Frames that may not go to that state from theirs, changed since they were seen, or lie in no region. They stay as
+    /// they are.
     pub refused: u64,
 }
 
-/// The frame table of one guest, writable.
+/// The frame table of one guest, writable by any number of threads at once.
 pub struct FrameTable {
     mapping: Mapping,
     regions: Vec<Region>,
     fd: OwnedFd,
     owner: AtomicU16,
-    /// One writer at a time: a run is changed under one hold, so this is not taken per frame.
-    writing: Mutex<()>,
+    stamp: AtomicU8,
+    retired_at: AtomicU64,
 }
 
 impl std::fmt::Debug for FrameTable {
@@ -44,7 +56,9 @@ impl FrameTable {
         let frames = layout::check_regions(regions)?;
         let bytes = layout::table_bytes(frames)?;
         // SAFETY: a valid C string and flags; the result is checked.
-        let fd = unsafe { libc::memfd_create(c"ballast-frames".as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING) };
+        let fd = unsafe {
+            libc::memfd_create(c"ballast-frames".as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING)
+        };
         if fd < 0 {
             return Err(io::Error::last_os_error().into());
         }
@@ -55,7 +69,11 @@ impl FrameTable {
         // table without fear of SIGBUS.
         let sealed = unsafe {
             libc::ftruncate(fd.as_raw_fd(), length) == 0
-                && libc::fcntl(fd.as_raw_fd(), libc::F_ADD_SEALS, libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL) == 0
+                && libc::fcntl(
+                    fd.as_raw_fd(),
+                    libc::F_ADD_SEALS,
+                    libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL,
+                ) == 0
         };
         if !sealed {
             return Err(io::Error::last_os_error().into());
@@ -68,13 +86,14 @@ impl FrameTable {
         }
         header.region_count.store(u32::try_from(regions.len()).expect("at most 6"), Relaxed);
         header.version.store(VERSION, Relaxed);
-        // A fresh memfd is zero, and zero is `untouched` without an owner: only the counters are to be set.
-        for block in mapping.blocks() {
-            block[State::Untouched as usize].store(u16::try_from(FRAMES_PER_BLOCK).expect("512"), Relaxed);
+        // A fresh memfd is zero, and a zero entry inherits from its block: the entries take no memory yet.
+        let untouched = Head::new(Entry::new(State::Untouched, 0, age::stamp(0), false), 0, Mode::Uniform);
+        for index in 0..mapping.block_count() {
+            mapping.block(index).head.store(untouched.bits(), Relaxed);
         }
-        mapping.total(State::Untouched).store(frames, Relaxed);
         header.magic.store(MAGIC, Release);
-        Ok(Self { mapping, regions: regions.to_vec(), fd, owner: AtomicU16::new(0), writing: Mutex::new(()) })
+        let (owner, stamp) = (AtomicU16::new(0), AtomicU8::new(age::stamp(0)));
+        Ok(Self { mapping, regions: regions.to_vec(), fd, owner, stamp, retired_at: AtomicU64::new(0) })
     }
 
     /// The descriptor that is handed to the balancer.
@@ -89,104 +108,137 @@ impl FrameTable {
         &self.regions
     }
 
-    /// Who is charged for frames that become private from now on: an id that the balancer gave.
+    /// Who is charged for frames that are touched from now on: an id that the balancer gave.
     pub fn set_owner(&self, owner: u16) {
         self.owner.store(owner, Relaxed);
     }
 
-    /// Frames in a state.
+    /// Frames in a state, by all operations that ended.
     #[must_use]
     pub fn total(&self, state: State) -> u64 {
-        self.mapping.total(state).load(Relaxed)
+        let frames = self.regions.iter().map(|region| region.count).sum();
+        let total = Ledger::read(&self.header().flows).totals(frames)[state as usize];
+        u64::try_from(total.max(0)).unwrap_or(u64::MAX)
     }
 
     /// State of a frame, `None` outside all regions.
     #[must_use]
     pub fn state(&self, frame: u64) -> Option<State> {
-        layout::state_of(self.mapping.entries()[self.index(frame)?].load(Relaxed))
+        self.entry(frame).map(Entry::state)
     }
 
     /// Owner of a frame, `None` outside all regions; 0 for nobody.
     #[must_use]
     pub fn owner(&self, frame: u64) -> Option<u16> {
-        Some(layout::owner_of(self.mapping.entries()[self.index(frame)?].load(Relaxed)))
+        self.entry(frame).map(Entry::owner)
     }
 
-    /// Reads the states of the frames from `first` on; frames outside all regions are left as they are.
-    pub fn states(&self, first: u64, states: &mut [State]) {
-        let Some(index) = self.index(first).filter(|_| self.contains(first, states.len() as u64)) else { return };
-        for (state, cell) in states.iter_mut().zip(&self.mapping.entries()[index..]) {
-            *state = layout::state_of(cell.load(Relaxed)).expect("only this process writes its own table");
-        }
+    /// Frames in a state in the block that holds the frame `of`; 0 outside all regions.
+    #[must_use]
+    pub fn frames_in_block(&self, of: u64, state: State) -> u64 {
+        let Some(index) = self.index(of) else { return 0 };
+        let frames = self.mapping.block(index / BLOCK_FRAMES).summary()[state as usize];
+        u64::try_from(frames).unwrap_or(0)
     }
 
-    /// Puts a run of frames into a state, as far as their own states permit.
+    /// True if all frames of the block that begins with `first` are private: a scan could only find them gone.
+    #[must_use]
+    pub fn is_private_block(&self, first: u64) -> bool {
+        self.frames_in_block(first, State::Private) == FRAMES_PER_BLOCK
+    }
+
+    /// Records a transition of a run of frames, as far as it is legal from their own states.
+    pub fn apply(&self, first: u64, count: u64, transition: Transition) -> RunOutcome {
+        let change = self.change(transition.sources(), transition.to(), transition.is_found());
+        self.run(first, count, change.to(), |block, frames| block.apply(frames, &change))
+    }
+
+    /// Puts a run of frames into a state by whatever transition is legal from their own states.
     pub fn set(&self, first: u64, count: u64, to: State) -> RunOutcome {
-        self.set_if(first, count, to, |_, from| from.may_become(to))
+        let mut sources = STATES;
+        let mut used = 0;
+        for state in STATES.iter().filter(|state| state.may_become(to)) {
+            sources[used] = *state;
+            used += 1;
+        }
+        let change = self.change(&sources[..used], to, false);
+        self.run(first, count, to, |block, frames| block.apply(frames, &change))
     }
 
-    /// Puts those frames of a run into a state for which `admit(frame, state now)` says yes and the transition is legal.
-    pub fn set_if(&self, first: u64, count: u64, to: State, mut admit: impl FnMut(u64, State) -> bool) -> RunOutcome {
-        let mut outcome = RunOutcome::default();
-        let Some(index) = self.index(first).filter(|_| self.contains(first, count)) else {
-            outcome.refused = count;
-            return outcome;
-        };
-        let guard = self.writing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let header = self.mapping.header();
-        let sequence = header.sequence.load(Relaxed);
-        header.sequence.store(sequence + 1, Relaxed);
-        fence(Release);
-        let mut delta = [0u64; layout::STATE_SLOTS];
-        let mut refaults = 0;
-        let end = index + usize::try_from(count).expect("a run inside a region fits the address space");
-        let mut at = index;
-        while at < end {
-            // One block after the other, so that its counters are written once.
-            let block = at / 512;
-            let stop = end.min((block + 1) * 512);
-            let mut left = [0u16; layout::STATE_SLOTS];
-            let mut entered = 0u16;
-            for i in at..stop {
-                let cell = &self.mapping.entries()[i];
-                let from = layout::state_of(cell.load(Relaxed)).expect("only this process writes its own table");
-                let frame = first + u64::try_from(i - index).expect("usize is 64 bits");
-                if from == to {
-                    outcome.repeated += 1;
-                } else if from.may_become(to) && admit(frame, from) {
-                    let owner = if to.holds_host_memory() { self.owner.load(Relaxed) } else { 0 };
-                    cell.store(layout::entry(to, owner), Relaxed);
-                    left[from as usize] += 1;
-                    entered += 1;
-                    refaults += u64::from(to == State::Private && matches!(from, State::Ballooned));
-                } else {
-                    outcome.refused += 1;
-                }
-            }
-            if entered > 0 {
-                let counters = &self.mapping.blocks()[block];
-                for (slot, gone) in left.iter().enumerate().filter(|(_, gone)| **gone > 0) {
-                    counters[slot].fetch_sub(*gone, Relaxed);
-                    delta[slot] += u64::from(*gone);
-                }
-                counters[to as usize].fetch_add(entered, Relaxed);
-                outcome.changed += u64::from(entered);
-            }
-            at = stop;
+    /// Copies the state of a run of whole blocks, to tell later which frames did not change since.
+    /// Nothing is copied if the run is not whole blocks of one region.
+    pub fn snapshot(&self, first: u64, count: u64, into: &mut Snapshot) {
+        into.restart(first);
+        let whole = first.is_multiple_of(FRAMES_PER_BLOCK) && count.is_multiple_of(FRAMES_PER_BLOCK);
+        let Some(index) = self.index(first).filter(|_| whole && self.contains(first, count)) else { return };
+        let blocks =
+            usize::try_from(count / FRAMES_PER_BLOCK).expect("a run inside a region fits the address space");
+        for block in index / BLOCK_FRAMES..index / BLOCK_FRAMES + blocks {
+            into.push(self.mapping.block(block));
         }
-        for (slot, gone) in delta.iter().enumerate().filter(|(_, gone)| **gone > 0) {
-            header.totals[slot].fetch_sub(*gone, Relaxed);
+    }
+
+    /// Records a transition of those frames of a run that did not change since the snapshot; the others are refused.
+    pub fn apply_since(
+        &self,
+        snapshot: &Snapshot,
+        first: u64,
+        count: u64,
+        transition: Transition,
+    ) -> RunOutcome {
+        let change = self.change(transition.sources(), transition.to(), transition.is_found());
+        let before = first.checked_sub(snapshot.first());
+        if before.is_none_or(|before| count > snapshot.count() || before > snapshot.count() - count) {
+            return RunOutcome { refused: count, ..RunOutcome::default() };
         }
-        header.totals[to as usize].fetch_add(outcome.changed, Relaxed);
-        header.refaults.fetch_add(refaults, Relaxed);
-        header.sequence.store(sequence + 2, Release);
-        drop(guard);
-        outcome
+        let base = self.index(snapshot.first()).unwrap_or(0) / BLOCK_FRAMES;
+        self.run_indexed(first, count, change.to(), |index, block, frames| {
+            match snapshot.seen(index - base) {
+                Some(seen) => block.apply_since(seen, frames, &change),
+                None => Tally { refused: frames.len() as u64, ..Tally::default() },
+            }
+        })
+    }
+
+    /// Charges every frame to this owner, whoever was charged before. Returns the number of frames that changed.
+    pub fn take_charges(&self, to: u16) -> u64 {
+        self.rewrite(|entry| {
+            (entry.state().is_charged() && entry.owner() != to).then(|| entry.with_owner(to))
+        })
     }
 
     /// Records that all entries were compared with the kernel's view just now.
     pub fn reconciled(&self) {
-        self.mapping.header().reconciled_at_ns.store(monotonic_ns(), Relaxed);
+        self.header().reconciled_at_ns.store(monotonic_ns(), Relaxed);
+    }
+
+    /// Records how many frames may have another state for the kernel than here, just now, and how that is known.
+    pub fn checked(&self, error_frames_max: u64, source: ErrorSource) {
+        let header = self.header();
+        header.error_source.store(source as u32, Relaxed);
+        header.error_frames.store(error_frames_max, Relaxed);
+        header.checked_at_ns.store(monotonic_ns(), Release);
+    }
+
+    /// The place of strict mode: from now on first touch is recorded by the fault handler with [`Transition::Fault`], as
+    /// it happens, and scans find nothing.
+    pub fn set_strict(&self, strict: bool) {
+        self.header().strict.store(u32::from(strict), Release);
+    }
+
+    /// Moves the clock of ages on; `elapsed_ms` since the table was made. One thread does this.
+    pub fn tick(&self, elapsed_ms: u64) {
+        let tick = elapsed_ms / age::AGE_TICK_MS;
+        if tick <= self.header().tick.load(Relaxed) {
+            return;
+        }
+        self.stamp.store(age::stamp(tick), Relaxed);
+        self.header().tick.store(tick, Relaxed);
+        if tick - self.retired_at.load(Relaxed) >= TICKS_BETWEEN_RETIRING {
+            self.retired_at.store(tick, Relaxed);
+            let is_old = |stamp| age::ticks_since(stamp, tick).is_some_and(|ticks| ticks > TICKS_KEPT);
+            self.rewrite(|entry| is_old(entry.stamp()).then(|| entry.with_stamp(0)));
+        }
     }
 
     #[cfg(test)]
@@ -194,8 +246,73 @@ impl FrameTable {
         &self.mapping
     }
 
+    fn header(&self) -> &Header {
+        self.mapping.header()
+    }
+
+    fn change(&self, sources: &[State], to: State, found: bool) -> Change {
+        Change::new(sources, to, self.owner.load(Relaxed), self.stamp.load(Relaxed), found)
+    }
+
+    fn entry(&self, frame: u64) -> Option<Entry> {
+        let index = self.index(frame)?;
+        self.mapping.block(index / BLOCK_FRAMES).read(index % BLOCK_FRAMES)
+    }
+
+    fn rewrite(&self, rewritten: impl Fn(Entry) -> Option<Entry>) -> u64 {
+        (0..self.mapping.block_count()).map(|index| self.mapping.block(index).rewrite(&rewritten)).sum()
+    }
+
+    fn run(
+        &self,
+        first: u64,
+        count: u64,
+        to: State,
+        apply: impl Fn(Block<'_>, Range<usize>) -> Tally,
+    ) -> RunOutcome {
+        self.run_indexed(first, count, to, |_, block, frames| apply(block, frames))
+    }
+
+    /// One block after the other; the ledger is written once.
+    fn run_indexed(
+        &self,
+        first: u64,
+        count: u64,
+        to: State,
+        apply: impl Fn(usize, Block<'_>, Range<usize>) -> Tally,
+    ) -> RunOutcome {
+        let mut outcome = RunOutcome::default();
+        let Some(index) = self.index(first).filter(|_| self.contains(first, count)) else {
+            outcome.refused = count;
+            return outcome;
+        };
+        let header = self.header();
+        header.begun.0.fetch_add(1, AcqRel);
+        let end = index + usize::try_from(count).expect("a run inside a region fits the address space");
+        let mut moved = [0; STATES.len()];
+        let mut at = index;
+        while at < end {
+            let block = at / BLOCK_FRAMES;
+            let stop = end.min((block + 1) * BLOCK_FRAMES);
+            let start = block * BLOCK_FRAMES;
+            let tally = apply(block, self.mapping.block(block), at - start..stop - start);
+            for (sum, frames) in moved.iter_mut().zip(tally.moved) {
+                *sum += frames;
+            }
+            outcome.repeated += tally.repeated;
+            outcome.refused += tally.refused;
+            at = stop;
+        }
+        ledger::add(&header.flows, &moved, to);
+        header.ended.0.fetch_add(1, Release);
+        outcome.changed = moved.iter().sum();
+        outcome
+    }
+
     fn contains(&self, first: u64, count: u64) -> bool {
-        self.regions.iter().any(|r| first >= r.first && count <= r.count && first - r.first <= r.count - count)
+        self.regions
+            .iter()
+            .any(|r| first >= r.first && count <= r.count && first - r.first <= r.count - count)
     }
 
     fn index(&self, frame: u64) -> Option<usize> {

@@ -1,0 +1,183 @@
+//! A folder that belongs to one user alone. Whoever could put a socket into it could be taken for the balancer, or for a guest.
+
+use std::fs::{self, Metadata, Permissions};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+/// Why a folder is not used.
+#[derive(Debug, thiserror::Error)]
+pub enum PrivateError {
+    /// It belongs to somebody else, or is a symbolic link of somebody else.
+    #[error("The folder {dir} belongs to user {uid}, not to you")]
+    Foreign {
+        /// The folder.
+        dir: PathBuf,
+        /// Its owner.
+        uid: u32,
+    },
+    /// Others may look or write into it, and it holds things that may not be ours.
+    #[error(
+        "The folder {dir} is open to others (mode {mode:o}) and holds files: name another, or make it yours (chmod 700)"
+    )]
+    Open {
+        /// The folder.
+        dir: PathBuf,
+        /// Its mode.
+        mode: u32,
+    },
+    /// A socket in it would have a path that the kernel does not take.
+    #[error(
+        "The folder's path {dir} has {bytes} bytes, but must have at most {DIR_BYTES_MAX} for the sockets in it"
+    )]
+    TooLong {
+        /// The folder.
+        dir: PathBuf,
+        /// Length of its path.
+        bytes: usize,
+    },
+    /// The system refused.
+    #[error("Cannot {doing} {dir}")]
+    Io {
+        /// What was tried.
+        doing: &'static str,
+        /// On what.
+        dir: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+/// Longest path of a folder: a socket's address has 108 bytes (unix(7)), of which `/guests.sock` and a NUL take 13.
+pub const DIR_BYTES_MAX: usize = 108 - 13;
+
+/// Makes sure that `dir` is there and nobody else's: made with mode 0700, or owned by this user and closed to others. An open folder
+/// is closed if it is empty, or holds the file `known` and only its owner may write into it: `--run-dir /tmp` must not
+/// lock everybody out of `/tmp`. Returns true if the folder was made.
+///
+/// # Errors
+/// When it cannot be made, or others have their hands in it.
+pub fn make(dir: &Path, known: &Path) -> Result<bool, PrivateError> {
+    let failed = |doing| move |source| PrivateError::Io { doing, dir: dir.into(), source };
+    let bytes = dir.as_os_str().as_bytes().len();
+    if bytes > DIR_BYTES_MAX {
+        return Err(PrivateError::TooLong { dir: dir.into(), bytes });
+    }
+    let made = fs::symlink_metadata(dir).is_err();
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed("make the folder"))?;
+    // SAFETY: geteuid has no preconditions and cannot fail.
+    let own = unsafe { libc::geteuid() };
+    // `/tmp/ballast-UID` may be anybody's, a link as well: root's own links lead where root says.
+    let link = fs::symlink_metadata(dir).map_err(failed("look at"))?;
+    let meta = fs::metadata(dir).map_err(failed("look at"))?;
+    let foreign = |meta: &Metadata| Err(PrivateError::Foreign { dir: dir.into(), uid: meta.uid() });
+    if meta.uid() != own {
+        return foreign(&meta);
+    }
+    if link.is_symlink() && link.uid() != own && link.uid() != 0 {
+        return foreign(&link);
+    }
+    let mode = meta.mode() & 0o7777;
+    if mode & 0o077 == 0 {
+        return Ok(made);
+    }
+    let ours = mode & 0o022 == 0 && known.exists();
+    if !ours && fs::read_dir(dir).map_err(failed("look into"))?.next().is_some() {
+        return Err(PrivateError::Open { dir: dir.into(), mode });
+    }
+    fs::set_permissions(dir, Permissions::from_mode(0o700)).map_err(failed("make private"))?;
+    // Somebody may have been quicker.
+    if !ours && fs::read_dir(dir).map_err(failed("look into"))?.next().is_some() {
+        return Err(PrivateError::Open { dir: dir.into(), mode });
+    }
+    Ok(made)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Scratch(PathBuf);
+
+    impl Scratch {
+        fn new(name: &str) -> Self {
+            let dir = std::env::temp_dir().join(format!("ballast-{name}-{}", std::process::id()));
+            fs::create_dir(&dir).unwrap();
+            Self(dir)
+        }
+
+        fn make(&self, name: &str) -> Result<bool, PrivateError> {
+            let dir = self.0.join(name);
+            make(&dir, &dir.join("known"))
+        }
+
+        fn mode(&self, name: &str) -> u32 {
+            fs::metadata(self.0.join(name)).unwrap().mode() & 0o7777
+        }
+
+        fn folder(&self, name: &str, mode: u32, file: Option<&str>) {
+            let dir = self.0.join(name);
+            fs::create_dir(&dir).unwrap();
+            if let Some(file) = file {
+                fs::write(dir.join(file), "").unwrap();
+            }
+            fs::set_permissions(&dir, Permissions::from_mode(mode)).unwrap();
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            fs::remove_dir_all(&self.0).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_folder_is_made_private_or_closed_while_it_is_empty_or_known() {
+        let scratch = Scratch::new("closed");
+        assert!(scratch.make("new/deeper").unwrap());
+        assert_eq!(scratch.mode("new/deeper"), 0o700);
+        assert!(!scratch.make("new/deeper").unwrap());
+        scratch.folder("empty", 0o777, None);
+        scratch.folder("known", 0o755, Some("known"));
+        for name in ["empty", "known"] {
+            assert!(!scratch.make(name).unwrap());
+            assert_eq!(scratch.mode(name), 0o700);
+        }
+    }
+
+    #[test]
+    fn a_folder_that_others_had_their_hands_in_stays_as_it_is() {
+        let scratch = Scratch::new("open");
+        scratch.folder("readable", 0o755, Some("other"));
+        scratch.folder("writable", 0o1777, Some("known"));
+        for (name, mode) in [("readable", 0o755), ("writable", 0o1777)] {
+            let error = scratch.make(name).unwrap_err().to_string();
+            assert!(error.contains(&format!("mode {mode:o}")) && error.contains(name), "{error}");
+            assert_eq!(scratch.mode(name), mode);
+        }
+        fs::write(scratch.0.join("file"), "").unwrap();
+        assert!(matches!(scratch.make("file"), Err(PrivateError::Io { .. })));
+        assert!(matches!(scratch.make(&"x".repeat(100)), Err(PrivateError::TooLong { .. })));
+        assert!(!scratch.0.join("x".repeat(100)).exists());
+    }
+
+    #[test]
+    fn a_folder_of_somebody_else_is_refused() {
+        // SAFETY: geteuid has no preconditions and cannot fail.
+        let own = unsafe { libc::geteuid() };
+        let scratch = Scratch::new("foreign");
+        let theirs = if own == 0 {
+            scratch.folder("theirs", 0o700, None);
+            std::os::unix::fs::chown(scratch.0.join("theirs"), Some(1), None).unwrap();
+            std::os::unix::fs::symlink("ours", scratch.0.join("link")).unwrap();
+            scratch.folder("ours", 0o700, None);
+            std::os::unix::fs::lchown(scratch.0.join("link"), Some(1), None).unwrap();
+            assert!(matches!(scratch.make("link"), Err(PrivateError::Foreign { uid: 1, .. })));
+            scratch.0.join("theirs")
+        } else {
+            "/".into()
+        };
+        assert!(matches!(make(&theirs, &theirs.join("known")), Err(PrivateError::Foreign { .. })));
+    }
+}
