@@ -2,7 +2,7 @@
 
 use crate::exit_code;
 use crate::spec::{CPUS_MAX, GuestSpec};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use clap::Parser;
 use protocol::place::RUN_DIR_VARIABLE;
 use std::path::PathBuf;
@@ -32,7 +32,12 @@ fn after_help() -> String {
         "Examples:
   vmm --kernel vmlinux --initrd initramfs.gz --memory 512M --container /web/a --container-limit 256M
   vmm --kernel vmlinux --disk root.img --cmdline 'console=ttyS0 root=/dev/vda' --container-limit max=2G,low=512M
-  vmm --spec guest.toml --name b --cpus 4
+  vmm --kernel vmlinux --container /web/b --container-limit 512M,max-vcpus=4,max-threads=20
+  vmm --spec guest.toml --name b --cpus 4 --may-charge /tenants
+
+Control port (with --may-charge): a program in the guest writes a line and reads the answer, ok or error WHY:
+  charge /tenants/a    what the guest touches from now on is charged to that container
+  charge -             to the guest's own again
 
 Spec file:
   name = \"a\"
@@ -57,11 +62,45 @@ impl Cli {
     /// When the spec file cannot be read or says something impossible.
     pub fn guest(self) -> Result<GuestSpec> {
         let Some(path) = self.spec else { return Ok(self.guest) };
-        let text = std::fs::read_to_string(&path).with_context(|| format!("Cannot read the spec file {}", path.display()))?;
-        let file: GuestSpec = toml::from_str(&text).with_context(|| format!("The spec file {} is wrong", path.display()))?;
+        let text = std::fs::read_to_string(&path)
+            .with_context(|| format!("Cannot read the spec file {}", path.display()))?;
+        let file: GuestSpec = toml::from_str(&text).map_err(|error| {
+            anyhow!("The spec file {} is wrong: {}", path.display(), one_line(&error, &text))
+        })?;
         if let Some(cpus) = file.cpus {
             ensure!((1..=CPUS_MAX).contains(&cpus), "cpus is {cpus}, but must be between 1 and {CPUS_MAX}");
         }
         Ok(self.guest.or(file))
+    }
+}
+
+/// A refusal of the parser in one line, with the line that it refuses.
+fn one_line(error: &toml::de::Error, text: &str) -> String {
+    let Some(before) = error.span().and_then(|span| text.get(..span.start)) else {
+        return error.message().into();
+    };
+    let index = before.matches('\n').count();
+    let line: String = text.lines().nth(index).unwrap_or_default().trim().chars().take(80).collect();
+    format!("line {}, {line:?}: {}", index + 1, error.message())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_spec_file_is_told_in_one_line_with_the_line_that_is_wrong() {
+        for (text, words) in [
+            ("memory = \"1G\"\nfoo = 1\n", ["line 2", "unknown field `foo`"]),
+            ("memory = 5", ["line 1, \"memory = 5\"", "expected a string"]),
+            ("cpus = 300", ["cpus = 300", "expected u8"]),
+            ("container-limit = \"min=2G,max=1G\"", ["min_bytes is 2147483648", "at most max_bytes"]),
+            ("kernel = ", ["line 1", "quoted"]),
+            ("memory=\"128M\"\nmemory=\"1G\"", ["line 2", "duplicate key"]),
+        ] {
+            let error = toml::from_str::<GuestSpec>(text).unwrap_err();
+            let told = one_line(&error, text);
+            assert!(words.iter().all(|word| told.contains(word)) && !told.contains('\n'), "{text:?}: {told}");
+        }
     }
 }

@@ -22,7 +22,7 @@ pub const HELP: &str = "Exit codes:
   2  the command line or the spec file is wrong
   3  the guest crashed (triple fault)
   4  KVM could not go on
-  5  the balancer refused the guest: its name is taken, a limit is out of bounds
+  5  the balancer refused to start the guest: its name is taken, a limit is out of bounds
   128+N  ended by signal N: 130 for Ctrl-C, 143 for SIGTERM";
 
 /// The exit code for an end.
@@ -32,7 +32,6 @@ pub fn of(end: &End) -> u8 {
         End::PowerOff | End::Reset => OK,
         End::Crash => CRASH,
         End::Kvm(_) => KVM,
-        End::Refused(_) => REFUSED,
         End::Signal(number) => u8::try_from(128 + number).unwrap_or(HOST),
     }
 }

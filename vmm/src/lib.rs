@@ -5,22 +5,29 @@
 //! | [`cli`], [`spec`] | what the user asks for |
 //! | [`machine`] | a guest from its spec to its end |
 //! | [`boot`], [`arch`] | what a guest finds in its memory and in its processors |
+//! | [`files`] | files that the user named |
 //! | [`memory`] | guest RAM, giving it back, seeing what the kernel did |
+//! | [`reconciler`], [`budget`] | keeping the frame table true, and what that may cost |
 //! | [`vcpu`] | threads that run guest code |
 //! | [`events`] | what the event loop waits for; `events::control` turns targets into balloon requests |
+//! | [`own_objects`] | descriptors and threads of this process |
 //! | [`link`] | the connection to the balancer |
 //!
-//! Threads: the event loop (main), one per vCPU, one reconciler. A device is locked by the vCPU that touches its
-//! registers or by the event loop that serves its queues; no two device locks are ever held at once.
+//! Threads: the event loop (main), one per vCPU, one reconciler, and one that registers again while a balancer is
+//! missing. A device is locked by the vCPU that touches its registers or by the event loop that serves its queues; no
+//! two device locks are ever held at once.
 
 pub mod arch;
 pub mod boot;
+pub mod budget;
 pub mod cli;
 pub mod events;
 pub mod exit_code;
+pub mod files;
 pub mod link;
 pub mod machine;
 pub mod memory;
+pub mod own_objects;
 pub mod reconciler;
 pub mod spec;
 pub mod vcpu;

@@ -3,18 +3,25 @@
 use anyhow::Error;
 use clap::Parser;
 use protocol::place::Place;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
+use vmm::boot::kernel::LoadError;
 use vmm::cli::Cli;
 use vmm::exit_code;
-use vmm::machine::{self, StartError};
+use vmm::machine::{self, BuildError, StartError};
 use vmm::spec::Balancer;
 use vmm::vcpu::End;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("BALLAST_LOG").unwrap_or_else(|_| "warn".into()))
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_env("BALLAST_LOG").unwrap_or_else(|_| "warn".into()),
+        )
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        // Complaining on standard error that nothing can be written there would panic.
+        .log_internal_errors(false)
         .init();
     ExitCode::from(run(cli))
 }
@@ -26,11 +33,17 @@ fn run(cli: Cli) -> u8 {
         Err(error) => return complain(&error, exit_code::USAGE),
     };
     if spec.kernel.is_none() {
-        return complain(&Error::msg("No kernel: give --kernel FILE, or kernel = \"FILE\" in the spec file"), exit_code::USAGE);
+        return complain(
+            &Error::msg("No kernel: give --kernel FILE, or kernel = \"FILE\" in the spec file"),
+            exit_code::USAGE,
+        );
     }
     let place = (spec.balancer != Some(Balancer::None)).then(|| Place::new(run_dir));
     let mut machine = match machine::build(spec) {
         Ok(machine) => machine,
+        Err(error @ BuildError::Load(LoadError::Cmdline)) => {
+            return complain(&error.into(), exit_code::USAGE);
+        }
         Err(error) => return complain(&error.into(), exit_code::HOST),
     };
     let end = match machine.register(place).and_then(|()| machine.run()) {
@@ -39,8 +52,8 @@ fn run(cli: Cli) -> u8 {
         Err(error) => return complain(&error.into(), exit_code::HOST),
     };
     match &end {
-        End::Crash => eprintln!("vmm: The guest crashed (triple fault)"),
-        End::Kvm(reason) | End::Refused(reason) => eprintln!("vmm: {reason}"),
+        End::Crash => say("The guest crashed (triple fault)"),
+        End::Kvm(reason) => say(reason),
         End::PowerOff | End::Reset | End::Signal(_) => {}
     }
     exit_code::of(&end)
@@ -48,6 +61,11 @@ fn run(cli: Cli) -> u8 {
 
 /// Prints an error with its causes, once.
 fn complain(error: &Error, code: u8) -> u8 {
-    eprintln!("vmm: {error:#}");
+    say(&format!("{error:#}"));
     code
+}
+
+/// One line on standard error, if anything can be written there: the exit code says the rest.
+fn say(text: &str) {
+    let _ = writeln!(std::io::stderr(), "vmm: {text}");
 }

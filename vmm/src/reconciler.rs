@@ -1,25 +1,82 @@
-//! A thread that compares the frame table with the kernel's page map: on request, and on its own within a CPU budget.
+//! A thread that keeps the frame table true: on request, and on its own within a CPU budget.
+//!
+//! ```text
+//!   every second   the kernel's total (O(1)) -> published as the table's error
+//!                  it moved, and the budget is open -> a pass over the blocks where something may have been touched
+//!   on request     a full pass; the budget pays for it, so that the next ones of its own come later
+//!   another payer  a pass over those blocks, then the table's owner changes: what was touched before is charged as it was
+//! ```
+//!
+//! A guest that wants another payer waits until the budget is open. All frames get their owner on this thread, so that
+//! none is charged by an order that is over.
+//!
+//! A guest that touches nothing costs a look at the total a second, some microseconds, and no pass.
 
-use crate::memory::{Pagemap, Ram, Reconciled, reconcile};
+use crate::budget::{Budget, thread_cpu};
+use crate::memory::{Comparison, Drift, Mark, Pagemap, Pass, Ram, Reconciled};
 use protocol::frames::FrameTable;
+use protocol::message::RECONCILE_CPU_PPM;
 use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::AcqRel, Ordering::Relaxed, Ordering::Release};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::Builder;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-/// A pass costs at most this share of one CPU: the pause is this many times the pass.
-const PAUSE_PER_PASS: u32 = 99;
-/// Least pause between passes that nobody asked for.
-const PAUSE_MIN: Duration = Duration::from_secs(1);
+/// Time between two looks at the kernel's total.
+const CHECK_EVERY: Duration = Duration::from_secs(1);
+/// A total that moved by less is not worth a pass: the VMM's own allocations. The error that is published includes it.
+const MOVED_FRAMES: u64 = 32;
+/// After so long a moved total is worth one, however little it moved.
+const COMPARE_EVERY: Duration = Duration::from_secs(300);
+
+/// Another payer for what is touched from now on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Payer {
+    /// The balancer's order.
+    pub order: u64,
+    /// Owner id of who pays.
+    pub owner: u16,
+    /// True if that one pays for all that the guest holds as well.
+    pub with_charges: bool,
+    /// True if the guest wanted it: then it waits for the budget.
+    pub by_guest: bool,
+}
+
+/// A payer that was put in place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InPlace {
+    /// The balancer's order.
+    pub order: u64,
+    /// Frames that somebody else paid for before.
+    pub moved_frames: u64,
+}
+
+/// What was done since it was last asked for.
+#[derive(Debug, Default)]
+pub struct Done {
+    /// The newest pass that was asked for.
+    pub pass: Option<Reconciled>,
+    /// Payers, in their order.
+    pub payers: Vec<InPlace>,
+}
+
+/// What is asked of the thread, and what it did.
+#[derive(Debug, Default)]
+struct Desk {
+    compare: AtomicBool,
+    payers: Mutex<Vec<Payer>>,
+    done: Mutex<Done>,
+}
 
 /// The reconciling thread. It ends when this handle is dropped.
 #[derive(Debug)]
 pub struct Reconciler {
     requests: SyncSender<()>,
+    share_ppm: Arc<AtomicU32>,
     done: EventFd,
-    last: Arc<Mutex<Option<Reconciled>>>,
+    desk: Arc<Desk>,
 }
 
 impl Reconciler {
@@ -30,54 +87,169 @@ impl Reconciler {
     pub fn start(ram: Arc<Ram>, table: Arc<FrameTable>) -> io::Result<Self> {
         let (requests, inbox) = sync_channel(1);
         let done = EventFd::new(EFD_NONBLOCK)?;
+        let share_ppm = Arc::new(AtomicU32::new(RECONCILE_CPU_PPM));
+        let desk = Arc::new(Desk::default());
+        let worker = Worker {
+            comparison: Comparison::new(Arc::clone(&ram), Arc::clone(&table), Pagemap::open()?),
+            drift: Drift::open()?,
+            ram,
+            table,
+            budget: Budget::new(Instant::now()),
+            share_ppm: Arc::clone(&share_ppm),
+            started: Instant::now(),
+            compared: None,
+            desk: Arc::clone(&desk),
+            waiting: Vec::new(),
+        };
         let signal = done.try_clone()?;
-        let last = Arc::new(Mutex::new(None));
-        let result = Arc::clone(&last);
-        let pagemap = Pagemap::open()?;
-        Builder::new().name("reconciler".into()).spawn(move || {
-            run(&inbox, || match reconcile(&ram, &table, &pagemap) {
-                Ok(pass) => {
-                    *result.lock().unwrap_or_else(PoisonError::into_inner) = Some(pass);
-                    let _ = signal.write(1);
-                    pass.took
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "Cannot read the page map");
-                    PAUSE_MIN
-                }
-            });
-        })?;
-        Ok(Self { requests, done, last })
+        Builder::new().name("reconciler".into()).spawn(move || worker.run(&inbox, &signal))?;
+        Ok(Self { requests, share_ppm, done, desk })
     }
 
     /// Asks for a pass now. Requests that come while one is waiting are the same request.
     pub fn request(&self) {
+        self.desk.compare.store(true, Release);
+        self.wake();
+    }
+
+    /// Puts another payer in place, once what was touched before is charged as it was.
+    pub fn pay(&self, payer: Payer) {
+        self.desk.payers.lock().unwrap_or_else(PoisonError::into_inner).push(payer);
+        self.wake();
+    }
+
+    fn wake(&self) {
         match self.requests.try_send(()) {
             Ok(()) | Err(TrySendError::Full(())) => {}
             Err(TrySendError::Disconnected(())) => tracing::error!("The reconciler is gone"),
         }
     }
 
-    /// Readable when a pass is done.
+    /// Share of one CPU that this guest may cost from now on, parts per million.
+    pub fn set_share(&self, share_ppm: u32) {
+        self.share_ppm.store(share_ppm, Relaxed);
+    }
+
+    /// Readable when something that was asked for is done.
     #[must_use]
     pub fn done(&self) -> &EventFd {
         &self.done
     }
 
-    /// The newest pass, once.
+    /// What was done, once.
     #[must_use]
-    pub fn take(&self) -> Option<Reconciled> {
+    pub fn take(&self) -> Done {
         let _ = self.done.read();
-        self.last.lock().unwrap_or_else(PoisonError::into_inner).take()
+        std::mem::take(&mut *self.desk.done.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-fn run(inbox: &Receiver<()>, mut pass: impl FnMut() -> Duration) {
-    let mut pause = PAUSE_MIN;
-    loop {
-        match inbox.recv_timeout(pause) {
-            Ok(()) | Err(RecvTimeoutError::Timeout) => pause = (pass() * PAUSE_PER_PASS).max(PAUSE_MIN),
-            Err(RecvTimeoutError::Disconnected) => return,
+struct Worker {
+    ram: Arc<Ram>,
+    table: Arc<FrameTable>,
+    comparison: Comparison,
+    drift: Drift,
+    budget: Budget,
+    share_ppm: Arc<AtomicU32>,
+    started: Instant,
+    /// The kernel's books where the last pass began, if they could be read, and when that was.
+    compared: Option<(Option<Mark>, Instant)>,
+    desk: Arc<Desk>,
+    /// Payers that are not in place yet.
+    waiting: Vec<Payer>,
+}
+
+impl Worker {
+    fn run(mut self, inbox: &Receiver<()>, signal: &EventFd) {
+        let mut pause = CHECK_EVERY;
+        loop {
+            match inbox.recv_timeout(pause) {
+                Ok(()) | Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            let before = thread_cpu();
+            self.table.tick(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX));
+            self.budget.set_share(self.share_ppm.load(Relaxed), Instant::now());
+            let asked = self.desk.compare.swap(false, AcqRel);
+            let payers = self.payers_due();
+            let wanted = match (asked, payers.is_empty()) {
+                (true, _) => Some(Pass::Full),
+                (false, false) => Some(Pass::Touched),
+                (false, true) => self.check(),
+            };
+            let checked = thread_cpu() - before;
+            let called = asked || !payers.is_empty();
+            if let Some(pass) = wanted
+                && (called || self.budget.is_open(Instant::now()))
+            {
+                let pass = self.pass(pass);
+                let done = Done { pass: pass.filter(|_| asked), payers: self.put_in_place(&payers) };
+                if done.pass.is_some() || !done.payers.is_empty() {
+                    let mut desk = self.desk.done.lock().unwrap_or_else(PoisonError::into_inner);
+                    desk.pass = done.pass.or(desk.pass);
+                    desk.payers.extend(done.payers);
+                    let _ = signal.write(1);
+                }
+            }
+            self.budget.spend(thread_cpu() - before);
+            pause = self.budget.pause_after(checked, CHECK_EVERY);
+            if !self.waiting.is_empty() {
+                pause = pause.min(self.budget.opens_in(Instant::now()));
+            }
+        }
+    }
+
+    /// Payers whose time has come; all of them in their order if that of the last has.
+    fn payers_due(&mut self) -> Vec<Payer> {
+        let mut asked = self.desk.payers.lock().unwrap_or_else(PoisonError::into_inner);
+        self.waiting.append(&mut asked);
+        drop(asked);
+        let may_wait = self.waiting.iter().all(|payer| payer.by_guest);
+        if may_wait && !self.budget.is_open(Instant::now()) {
+            vec![]
+        } else {
+            std::mem::take(&mut self.waiting)
+        }
+    }
+
+    /// What was touched before is in the table by now.
+    fn put_in_place(&self, payers: &[Payer]) -> Vec<InPlace> {
+        let place = |payer: &Payer| {
+            self.table.set_owner(payer.owner);
+            let moved_frames = if payer.with_charges { self.table.take_charges(payer.owner) } else { 0 };
+            InPlace { order: payer.order, moved_frames }
+        };
+        payers.iter().map(place).collect()
+    }
+
+    /// Looks at the kernel's total, and says which pass it asks for.
+    fn check(&self) -> Option<Pass> {
+        let Some((mark, at)) = self.compared else { return Some(Pass::Full) };
+        let touched = mark.and_then(|mark| self.drift.touched_since(&self.ram, mark).ok());
+        self.drift.publish(&self.table, touched);
+        let Some(touched) = touched else { return Some(Pass::Full) };
+        if touched < -self.drift.inexact_frames().cast_signed() {
+            // Memory went that nobody here released.
+            return Some(Pass::Full);
+        }
+        let moved = touched.unsigned_abs();
+        (moved > MOVED_FRAMES || moved > 0 && at.elapsed() >= COMPARE_EVERY).then_some(Pass::Touched)
+    }
+
+    fn pass(&mut self, pass: Pass) -> Option<Reconciled> {
+        let at = Instant::now();
+        let mark = self.drift.mark(&self.ram).ok();
+        match self.comparison.run(pass) {
+            Ok(done) => {
+                self.compared = Some((mark, at));
+                let touched = mark.and_then(|mark| self.drift.touched_since(&self.ram, mark).ok());
+                self.drift.publish(&self.table, touched);
+                Some(done)
+            }
+            Err(error) => {
+                tracing::warn!(%error, "Cannot read the page map");
+                None
+            }
         }
     }
 }

@@ -35,7 +35,11 @@ impl FromStr for Disk {
             "rw" => false,
             other => return Err(format!("{other:?} is no option of a disk; there are ro and rw")),
         };
-        if path.is_empty() { Err("the path is missing".into()) } else { Ok(Self { path: path.into(), read_only }) }
+        if path.is_empty() {
+            Err("the path is missing".into())
+        } else {
+            Ok(Self { path: path.into(), read_only })
+        }
     }
 }
 
@@ -92,13 +96,17 @@ fn memory(text: &str) -> Result<u64, String> {
 
 fn name(text: &str) -> Result<String, String> {
     let plain = text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
-    if text.is_empty() || text.len() > NAME_BYTES_MAX || !plain {
+    // A container may be called after it, and `.` and `..` are no names in a path.
+    let in_path = format!("/{text}").parse::<ContainerPath>().is_ok();
+    if text.is_empty() || text.len() > NAME_BYTES_MAX || !plain || !in_path {
         return Err(format!("a name is 1 to {NAME_BYTES_MAX} letters, digits and -_."));
     }
     Ok(text.into())
 }
 
-fn parsed<'de, D: Deserializer<'de>, T: FromStr<Err: std::fmt::Display>>(deserializer: D) -> Result<Option<T>, D::Error> {
+fn parsed<'de, D: Deserializer<'de>, T: FromStr<Err: std::fmt::Display>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
     let text = String::deserialize(deserializer)?;
     text.parse().map(Some).map_err(serde::de::Error::custom)
 }
@@ -112,7 +120,11 @@ fn parsed_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Stri
 }
 
 fn parsed_disks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Disk>, D::Error> {
-    Vec::<String>::deserialize(deserializer)?.iter().map(|text| text.parse()).collect::<Result<_, _>>().map_err(serde::de::Error::custom)
+    Vec::<String>::deserialize(deserializer)?
+        .iter()
+        .map(|text| text.parse())
+        .collect::<Result<_, _>>()
+        .map_err(serde::de::Error::custom)
 }
 
 /// A guest, as the command line and a spec file describe it.
@@ -129,18 +141,24 @@ pub struct GuestSpec {
     #[serde(deserialize_with = "parsed")]
     pub container: Option<ContainerPath>,
 
-    /// Limits of that container: 512M, or any of max=2G,high=1.5G,low=512M,min=256M,weight=200
-    #[arg(long, value_name = "LIMIT")]
+    /// Limits of that container: 512M, or any of max=2G,high=1.5G,low=512M,min=256M,weight=200 and
+    /// max-vcpus=4,max-guests=2,max-devices=8,max-fds=200,max-threads=20
+    #[arg(long, value_name = "LIMIT", allow_negative_numbers = true)]
     #[serde(deserialize_with = "parsed")]
     pub container_limit: Option<LimitsPatch>,
 
+    /// Container that the guest may charge by its own choice, and all inside it, beside those inside its own; may be given
+    /// several times. Gives the guest a control port, /dev/hvc1 (/dev/hvc0 without --channel)
+    #[arg(long, value_name = "PATH")]
+    pub may_charge: Vec<ContainerPath>,
+
     /// RAM of the guest: 512M, 2G; a multiple of 2M [default: 512M]
-    #[arg(long, value_parser = memory)]
+    #[arg(long, value_parser = memory, allow_negative_numbers = true)]
     #[serde(deserialize_with = "parsed_memory")]
     pub memory: Option<u64>,
 
     /// Virtual CPUs, 1 to 16 [default: 1]
-    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=i64::from(CPUS_MAX)))]
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=i64::from(CPUS_MAX)), allow_negative_numbers = true)]
     pub cpus: Option<u8>,
 
     /// Kernel: an ELF file (vmlinux) or a bzImage
@@ -187,6 +205,7 @@ impl GuestSpec {
             name: self.name.or(other.name),
             container: self.container.or(other.container),
             container_limit: self.container_limit.or(other.container_limit),
+            may_charge: if self.may_charge.is_empty() { other.may_charge } else { self.may_charge },
             memory: self.memory.or(other.memory),
             cpus: self.cpus.or(other.cpus),
             kernel: self.kernel.or(other.kernel),

@@ -12,6 +12,7 @@ fn a_spec_file_has_the_keys_of_the_command_line() {
         container = "/web/a"
         container-limit = "max=2G,low=512M"
         memory = "1G"
+        may-charge = ["/tenants", "/web"]
         cpus = 4
         kernel = "vmlinux"
         disk = ["root.img,ro", "data.img"]
@@ -22,6 +23,7 @@ fn a_spec_file_has_the_keys_of_the_command_line() {
     .unwrap();
     assert_eq!(spec.memory_bytes(), 1 << 30);
     assert_eq!(spec.disks.len(), 2);
+    assert_eq!(spec.may_charge, ["/tenants".parse().unwrap(), "/web".parse().unwrap()]);
     assert_eq!(spec.disks[0], Disk { path: "root.img".into(), read_only: true });
     assert_eq!(spec.balancer, Some(Balancer::None));
 }
@@ -44,7 +46,9 @@ fn a_bad_spec_file_names_what_is_wrong() {
         ("container-limit = \"0\"", "max_bytes"),
         ("container-limit = \"min=2G,max=1G\"", "min_bytes"),
         ("container = \"web\"", "web"),
+        ("may-charge = [\"tenants\"]", "tenants"),
         ("name = \"a b\"", "letters"),
+        ("name = \"..\"", "letters"),
         ("console = \"tty\"", "tty"),
         ("disk = [\"a,rx\"]", "rx"),
     ] {

@@ -29,7 +29,9 @@ pub fn of_cpu(supported: &CpuId, index: u8, cpus: u8) -> CpuId {
                 }
             }
             // Cores that share a cache and cores of the package (Intel SDM, leaf 4): all.
-            0x4 => entry.eax = entry.eax & 0x0000_3fff | u32::from(cpus - 1) << 26 | u32::from(cpus - 1) << 14,
+            0x4 => {
+                entry.eax = entry.eax & 0x0000_3fff | u32::from(cpus - 1) << 26 | u32::from(cpus - 1) << 14
+            }
             // Extended topology: x2APIC id, and per level how many bits to shift and how many logical CPUs.
             0xb | 0x1f => {
                 entry.edx = u32::from(index);

@@ -1,5 +1,7 @@
 //! Loading a kernel, its initrd and its command line into guest RAM.
 
+use super::check::{self, CheckError};
+use crate::files;
 use crate::machine::layout;
 use crate::memory::HOLE_START;
 use devices::GuestRam;
@@ -30,16 +32,30 @@ pub enum LoadError {
         /// The file.
         path: PathBuf,
     },
-    /// The loader refused it.
+    /// It says something impossible of itself.
     #[error("Cannot load the kernel {}", path.display())]
+    Check {
+        /// The file.
+        path: PathBuf,
+        /// What.
+        source: CheckError,
+    },
+    /// The loader refused it.
+    #[error("Cannot load the kernel {}: {reason}", path.display())]
     Kernel {
         /// The file.
         path: PathBuf,
-        /// Why.
-        source: linux_loader::loader::Error,
+        /// Why. The loader's errors repeat their causes in their text, so this is all of it.
+        reason: String,
+    },
+    /// An initrd without a byte.
+    #[error("The initrd {} is empty", path.display())]
+    EmptyInitrd {
+        /// The file.
+        path: PathBuf,
     },
     /// Kernel and initrd do not fit into RAM.
-    #[error("The kernel and the initrd need {needed} bytes of RAM, --memory gives {ram}")]
+    #[error("The kernel and the initrd need {needed} bytes of RAM below 3 GiB, --memory gives {ram}")]
     DoesNotFit {
         /// Bytes needed.
         needed: u64,
@@ -71,24 +87,31 @@ const BZIMAGE_ENTRY: u64 = 0x200;
 /// When the file is missing, no kernel, or larger than RAM.
 pub fn load_kernel(ram: &GuestRam, path: &Path) -> Result<Kernel, LoadError> {
     let read = |source| LoadError::Read { what: "kernel", path: path.into(), source };
-    let failed = |source| LoadError::Kernel { path: path.into(), source };
-    let mut file = File::open(path).map_err(read)?;
+    let refused = |source| LoadError::Check { path: path.into(), source };
+    let failed = |error: linux_loader::loader::Error| LoadError::Kernel {
+        path: path.into(),
+        reason: error.to_string(),
+    };
+    let mut file = files::open(path, false, files::Kind::Regular).map_err(read)?;
     let at = Some(GuestAddress(layout::KERNEL));
     match kind(&mut file).map_err(read)? {
         Some(Kind::Elf) => {
+            check::elf(&file, ram).map_err(refused)?;
             let loaded = Elf::load(ram, None, &mut file, at).map_err(failed)?;
             Ok(Kernel { entry: loaded.kernel_load.raw_value(), end: loaded.kernel_end, header: None })
         }
         Some(Kind::BzImage) => {
+            check::bzimage(&file).map_err(refused)?;
             let loaded = BzImage::load(ram, at, &mut file, at).map_err(failed)?;
             let header = loaded.setup_header;
             // A bzImage unpacks itself at its preferred address and needs `init_size` bytes there.
-            let unpacked = header.map_or(0, |h| h.pref_address + u64::from(h.init_size));
-            Ok(Kernel {
-                entry: loaded.kernel_load.raw_value() + BZIMAGE_ENTRY,
-                end: loaded.kernel_end.max(unpacked),
-                header,
-            })
+            let unpacked = header.as_ref().map_or(Ok(0), check::bzimage_header).map_err(refused)?;
+            let end = loaded.kernel_end.max(unpacked);
+            let low_end = low_ram_end(ram);
+            if end > low_end {
+                return Err(LoadError::DoesNotFit { needed: end, ram: low_end });
+            }
+            Ok(Kernel { entry: loaded.kernel_load.raw_value() + BZIMAGE_ENTRY, end, header })
         }
         None => Err(LoadError::NoKernel { path: path.into() }),
     }
@@ -118,15 +141,27 @@ fn kind(file: &mut File) -> io::Result<Option<Kind>> {
 /// When the file is missing or does not fit above `floor`, the end of the kernel.
 pub fn load_initrd(ram: &GuestRam, path: &Path, floor: u64) -> Result<(u64, u64), LoadError> {
     let read = |source| LoadError::Read { what: "initrd", path: path.into(), source };
-    let mut file = File::open(path).map_err(read)?;
+    let mut file = files::open(path, false, files::Kind::Regular).map_err(read)?;
     let bytes = file.metadata().map_err(read)?.len();
-    let low_end = (ram.last_addr().raw_value() + 1).min(HOLE_START);
+    if bytes == 0 {
+        return Err(LoadError::EmptyInitrd { path: path.into() });
+    }
+    let low_end = low_ram_end(ram);
     let does_not_fit = || LoadError::DoesNotFit { needed: floor.saturating_add(bytes), ram: low_end };
-    let address = low_end.checked_sub(bytes).map(|at| at & !0xfff).filter(|at| *at >= floor).ok_or_else(does_not_fit)?;
+    let address = low_end
+        .checked_sub(bytes)
+        .map(|at| at & !0xfff)
+        .filter(|at| *at >= floor)
+        .ok_or_else(does_not_fit)?;
     let length = usize::try_from(bytes).map_err(|_| does_not_fit())?;
     let mut slice = ram.get_slice(GuestAddress(address), length).map_err(|_| does_not_fit())?;
     file.read_exact_volatile(&mut slice).map_err(|error| read(io::Error::other(error)))?;
     Ok((address, bytes))
+}
+
+/// First byte that is not RAM below the hole for devices.
+fn low_ram_end(ram: &GuestRam) -> u64 {
+    (ram.last_addr().raw_value() + 1).min(HOLE_START)
 }
 
 /// Writes the command line.
@@ -134,9 +169,17 @@ pub fn load_initrd(ram: &GuestRam, path: &Path, floor: u64) -> Result<(u64, u64)
 /// # Errors
 /// When it is too long or holds characters that a kernel does not take.
 pub fn write_cmdline(ram: &GuestRam, text: &str) -> Result<(), LoadError> {
+    // The library trims white space of every kind before it looks.
+    if !text.chars().all(|character| matches!(character, ' '..='~')) {
+        return Err(LoadError::Cmdline);
+    }
     let mut line = Cmdline::new(layout::CMDLINE_BYTES_MAX).map_err(|_| LoadError::Cmdline)?;
     if !text.is_empty() {
         line.insert_str(text).map_err(|_| LoadError::Cmdline)?;
     }
     load_cmdline(ram, GuestAddress(layout::CMDLINE), &line).map_err(|_| LoadError::Cmdline)
 }
+
+#[cfg(test)]
+#[path = "kernel_test.rs"]
+mod tests;

@@ -14,7 +14,13 @@ const E820_RESERVED: u32 = 2;
 ///
 /// # Errors
 /// When guest RAM is too small to hold it.
-pub fn write(ram: &GuestRam, ram_bytes: u64, kernel: &Kernel, initrd: Option<(u64, u64)>, rsdp: u64) -> Result<(), GuestMemoryError> {
+pub fn write(
+    ram: &GuestRam,
+    ram_bytes: u64,
+    kernel: &Kernel,
+    initrd: Option<(u64, u64)>,
+    rsdp: u64,
+) -> Result<(), GuestMemoryError> {
     let mut params = boot_params { hdr: kernel.header.unwrap_or_default(), ..Default::default() };
     params.hdr.type_of_loader = 0xff;
     params.hdr.boot_flag = 0xaa55;

@@ -3,7 +3,7 @@
 use super::queues::Queues;
 use super::watch;
 use crate::machine::attach::Attached;
-use devices::virtio::console::Console;
+use devices::virtio::console::{Console, Output};
 use event_manager::{EventOps, Events, MutEventSubscriber};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -47,7 +47,7 @@ impl Listening {
     /// Where the device writes what the guest says. Without a client, or with one that does not read, it is dropped, so
     /// that nobody outside can hold the guest up.
     #[must_use]
-    pub fn output(&self) -> Box<dyn FnMut(&[u8]) + Send> {
+    pub fn output(&self) -> Output {
         let client = Arc::clone(&self.client);
         Box::new(move |bytes| {
             let mut client = client.lock().unwrap_or_else(PoisonError::into_inner);
@@ -62,7 +62,7 @@ impl Listening {
     /// With the device attached, the channel is ready for the event loop.
     #[must_use]
     pub fn attached(self, console: Attached<Console>) -> Channel {
-        Channel { listening: self, console, pending: Vec::new() }
+        Channel { listening: self, console, pending: Vec::new(), paused: false }
     }
 }
 
@@ -78,6 +78,8 @@ pub struct Channel {
     console: Attached<Console>,
     /// What the client wrote and the device had no room for.
     pending: Vec<u8>,
+    /// The client is not waited for until the guest has taken what is pending.
+    paused: bool,
 }
 
 impl Channel {
@@ -92,6 +94,7 @@ impl Channel {
             let _ = ops.remove(Events::empty(&old));
         }
         self.pending.clear();
+        self.paused = false;
         watch(ops, &stream, CLIENT);
         *client = Some(stream);
     }
@@ -103,6 +106,7 @@ impl Channel {
             let client = self.listening.client.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(stream) = client.as_ref() {
                 let _ = ops.remove(Events::empty(stream));
+                self.paused = true;
             }
             return;
         }
@@ -143,7 +147,7 @@ impl MutEventSubscriber for Channel {
                 Queues::serve(&self.console, queue as usize);
                 if queue == 0 && !self.pending.is_empty() {
                     self.flush();
-                    if self.pending.is_empty() {
+                    if self.pending.is_empty() && std::mem::take(&mut self.paused) {
                         let client = self.listening.client.lock().unwrap_or_else(PoisonError::into_inner);
                         if let Some(stream) = client.as_ref() {
                             watch(ops, stream, CLIENT);

@@ -1,30 +1,35 @@
-//! The balloon, the frame table's reconciler and the link to the balancer: where a limit becomes a target.
+//! The balloon, the frame table's reconciler, the control port and the link to the balancer: where a limit becomes a
+//! target, and an order another payer.
 
+use super::port::Port;
 use super::queues::Queues;
 use super::watch;
-use crate::link::{Link, ensure_running};
+use crate::link::{Again, Link};
 use crate::machine::attach::Attached;
-use crate::reconciler::Reconciler;
-use crate::vcpu::End;
+use crate::own_objects::FdLimit;
+use crate::reconciler::{InPlace, Payer, Reconciler};
 use devices::virtio::balloon::{Balloon, BalloonEvent, StatsSample};
 use event_manager::{EventOps, Events, MutEventSubscriber};
 use protocol::bytes::FRAME_BYTES;
 use protocol::frames::FrameTable;
-use protocol::message::{self, FromVmm, Register, ToVmm};
+use protocol::message::{self, Charge, FromVmm, Register, ToVmm};
 use protocol::place::Place;
 use std::io::ErrorKind;
-use std::sync::mpsc::Sender;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use vmm_sys_util::timerfd::TimerFd;
 
 const LINK: u32 = 100;
-const RETRY: u32 = 101;
+const AGAIN: u32 = 101;
 const RECONCILED: u32 = 102;
-const RETRY_INTERVAL: Duration = Duration::from_millis(250);
-/// Registrations that are refused before the guest stops asking: another guest took its name meanwhile.
-const REFUSALS_MAX: u32 = 40;
+const HOLD: u32 = 103;
+/// The first queue of the control port.
+const PORT: u32 = 200;
 const STATS_QUEUE: usize = 2;
+/// How long a guest without a balancer keeps what it took back in need: as a balancer lets it, and twice as long each
+/// time, so that a guest that cannot live inside its limit is not made to give and take for ever.
+const HOLD_MIN: Duration = Duration::from_secs(30);
+const HOLD_MAX: Duration = Duration::from_secs(600);
 
 /// How the guest reaches its balancer.
 #[derive(Debug)]
@@ -35,6 +40,15 @@ pub struct Registration {
     pub register: Register,
 }
 
+/// A limit that nobody but this process enforces.
+#[derive(Debug)]
+struct Alone {
+    target_bytes: u64,
+    /// How long the guest keeps what it takes back next.
+    hold: Duration,
+    timer: TimerFd,
+}
+
 /// Serves the balloon's queues, the balancer's messages and the reconciler's results.
 pub struct Control {
     balloon: Attached<Balloon>,
@@ -43,45 +57,74 @@ pub struct Control {
     reconciler: Reconciler,
     registration: Option<Registration>,
     link: Option<Link>,
-    retry: TimerFd,
-    refusals: u32,
+    again: Option<Again>,
+    alone: Option<Alone>,
+    port: Option<Port>,
     oom_deflates: u64,
     sequence_sent: u64,
-    end: Sender<End>,
+    /// The limit on descriptors at the start; `None` where the system did not tell.
+    fd_limit: Option<FdLimit>,
 }
 
 impl Control {
     /// Controls this balloon, alone until a link is given.
-    ///
-    /// # Errors
-    /// When the system has no timer.
+    #[must_use]
     pub fn new(
         balloon: Attached<Balloon>,
         table: Arc<FrameTable>,
         ram_bytes: u64,
         reconciler: Reconciler,
-        end: Sender<End>,
-    ) -> std::io::Result<Self> {
-        Ok(Self {
+    ) -> Self {
+        Self {
             balloon,
             table,
             ram_bytes,
             reconciler,
             registration: None,
             link: None,
-            retry: TimerFd::new()?,
-            refusals: 0,
+            again: None,
+            alone: None,
+            port: None,
             oom_deflates: 0,
             sequence_sent: 0,
-            end,
-        })
+            fd_limit: FdLimit::read().ok(),
+        }
     }
 
-    /// A balancer took the guest.
+    /// The guest may ask by this port who pays. To be called before the control is among the subscribers.
+    #[must_use]
+    pub fn with_port(self, port: Option<Port>) -> Self {
+        Self { port, ..self }
+    }
+
+    /// A balancer took the guest, which does not run yet.
     pub fn linked(&mut self, registration: Registration, link: Link, answer: &ToVmm) {
         self.registration = Some(registration);
         self.link = Some(link);
-        self.obey(answer);
+        if let ToVmm::Registered { owner, target_bytes, .. } = answer {
+            self.table.set_owner(*owner);
+            self.set_target(*target_bytes);
+        }
+    }
+
+    /// Enforces a limit without a balancer: the guest holds at most this much of its RAM, and is asked for it again
+    /// some time after it took memory back in need. To be called before the control is among the subscribers.
+    ///
+    /// # Errors
+    /// When the system has no timer.
+    pub fn limit_alone(&mut self, target_bytes: u64) -> std::io::Result<()> {
+        self.alone = Some(Alone { target_bytes, hold: HOLD_MIN, timer: TimerFd::new()? });
+        self.set_target(target_bytes);
+        Ok(())
+    }
+
+    /// The guest had its time with what it took back in need.
+    fn limit_again(&mut self) {
+        if let Some(Alone { target_bytes, timer, .. }) = &mut self.alone {
+            let _ = timer.wait();
+            let target_bytes = *target_bytes;
+            self.set_target(target_bytes);
+        }
     }
 
     /// Asks the guest to hold at most this much of its RAM.
@@ -104,7 +147,8 @@ impl Control {
     fn obey(&mut self, message: &ToVmm) {
         match message {
             ToVmm::Registered { owner, target_bytes, .. } => {
-                self.table.set_owner(*owner);
+                // Taken back: what it touches meanwhile is charged as it was told before.
+                self.reconciler.pay(Payer { order: 0, owner: *owner, with_charges: false, by_guest: false });
                 self.set_target(*target_bytes);
             }
             ToVmm::Target { target_bytes, .. } => {
@@ -118,14 +162,76 @@ impl Control {
                 }
             }
             ToVmm::Reconcile => self.reconciler.request(),
-            ToVmm::Owner { owner } => self.table.set_owner(*owner),
-            ToVmm::Refused { reason } => {
-                // Only seen when registering again; the first registration is answered before the guest runs.
-                self.refusals += 1;
-                tracing::warn!(reason, "The balancer does not take the guest back");
-                if self.refusals >= REFUSALS_MAX {
-                    let _ = self.end.send(End::Refused(reason.clone()));
+            ToVmm::ReconcileShare { cpu_ppm } => self.reconciler.set_share(*cpu_ppm),
+            ToVmm::Charge(charge) => self.charge(charge),
+            ToVmm::RefuseCharge { question, reason } => {
+                if let Some(port) = &mut self.port {
+                    port.refused(*question, reason);
                 }
+            }
+            ToVmm::FdsMax { fds_max } => match self.fd_limit.as_ref().map(|limit| limit.set(*fds_max)) {
+                Some(Ok(limit)) => tracing::debug!(limit, "The limit on descriptors changed"),
+                Some(Err(error)) => tracing::warn!(%error, "Cannot limit the descriptors"),
+                None => {}
+            },
+            // Only ever the answer to a registration.
+            ToVmm::Refused { reason } => tracing::warn!(reason, "The balancer refused what nobody asked"),
+        }
+    }
+
+    /// Somebody else pays from now on. What is told to the next balancer is what this one said.
+    fn charge(&mut self, charge: &Charge) {
+        if let Some(Registration { register, .. }) = &mut self.registration {
+            if register.container != charge.container {
+                // They were limits of the container that it was launched in.
+                register.limits = None;
+            }
+            register.container = charge.container.clone();
+            register.charge_to.clone_from(&charge.charge_to);
+            register.owners.clone_from(&charge.owners);
+        }
+        if let (Some(port), Some(question)) = (&mut self.port, charge.question) {
+            port.granted(question, charge.order);
+        }
+        let Charge { order, owner, with_charges, .. } = *charge;
+        self.reconciler.pay(Payer { order, owner, with_charges, by_guest: charge.question.is_some() });
+    }
+
+    /// The guest wrote to its control port.
+    fn serve_port(&mut self, queue: usize) {
+        let Some(port) = &mut self.port else { return };
+        for command in port.serve(queue) {
+            let to = match command {
+                Ok(to) => to,
+                Err(why) => {
+                    port.answer(Err(&why));
+                    continue;
+                }
+            };
+            let Some(question) = port.ask() else {
+                port.answer(Err("One at a time: the line before was not answered yet"));
+                continue;
+            };
+            let asked = self.link.as_ref().map(|link| link.tell(&FromVmm::AskCharge { question, to }));
+            match asked {
+                Some(Ok(true)) => {}
+                Some(_) => port.refused(question, "The balancer does not listen; ask again"),
+                None => port.refused(question, "No balancer knows this guest"),
+            }
+        }
+    }
+
+    /// The reconciler did what it was asked for.
+    fn reconciled(&mut self) {
+        let done = self.reconciler.take();
+        if let Some(pass) = done.pass {
+            let took_us = u64::try_from(pass.took.as_micros()).unwrap_or(u64::MAX);
+            self.send(&FromVmm::Reconciled { mended_frames: pass.mended_frames, took_us });
+        }
+        for InPlace { order, moved_frames } in done.payers.into_iter().filter(|payer| payer.order > 0) {
+            self.send(&FromVmm::Charged { order, moved_frames });
+            if let Some(port) = &mut self.port {
+                port.carried_out(order);
             }
         }
     }
@@ -148,46 +254,33 @@ impl Control {
     fn lost(&mut self, ops: &mut EventOps<'_>) {
         if let Some(link) = self.link.take() {
             let _ = ops.remove(Events::empty(&link));
+            if let Some(port) = &mut self.port {
+                port.forsaken();
+            }
             tracing::warn!("The balancer is gone; the guest keeps its target and registers again");
         }
-        self.arm_retry();
-    }
-
-    fn arm_retry(&mut self) {
-        if let Err(error) = self.retry.reset(RETRY_INTERVAL, None) {
-            tracing::error!(?error, "Cannot wait for a balancer");
+        let Some(Registration { place, register }) = &self.registration else { return };
+        let register = Register { comes_back: true, balloon: self.balloon_state(), ..register.clone() };
+        match Again::start(place.clone(), register, Arc::clone(&self.table)) {
+            Ok(again) => {
+                watch(ops, again.ready(), AGAIN);
+                self.again = Some(again);
+            }
+            Err(error) => tracing::error!(%error, "Cannot look for a balancer"),
         }
     }
 
-    fn register_again(&mut self, ops: &mut EventOps<'_>) {
-        let _ = self.retry.wait();
-        let balloon = self.balloon_state();
-        let Some(registration) = &mut self.registration else { return };
-        registration.register.balloon = balloon;
-        let socket = registration.place.guest_socket();
-        match Link::register(&socket, &registration.register, self.table.fd()) {
-            Ok((link, answer)) => {
-                let taken = matches!(answer, ToVmm::Registered { .. });
-                self.obey(&answer);
-                if taken {
-                    tracing::info!("The balancer took the guest back");
-                    watch(ops, &link, LINK);
-                    self.refusals = 0;
-                    self.link = Some(link);
-                    self.report_balloon();
-                } else {
-                    self.arm_retry();
-                }
-            }
-            Err(error) => {
-                tracing::debug!(%error, "No balancer yet");
-                // A balancer that ended with its last guest, or was killed, is started again for this user.
-                if let Err(error) = ensure_running(&registration.place) {
-                    tracing::warn!("{:#}", anyhow::Error::from(error));
-                }
-                self.arm_retry();
-            }
+    /// The search for a balancer ended.
+    fn found(&mut self, ops: &mut EventOps<'_>) {
+        let Some((link, answer)) = self.again.as_ref().and_then(Again::take) else { return };
+        if let Some(again) = self.again.take() {
+            let _ = ops.remove(Events::empty(again.ready()));
         }
+        tracing::info!("The balancer took the guest back");
+        watch(ops, &link, LINK);
+        self.link = Some(link);
+        self.obey(&answer);
+        self.report_balloon();
     }
 
     fn balloon_state(&self) -> message::Balloon {
@@ -197,8 +290,7 @@ impl Control {
         message::Balloon {
             driver_ready: balloon.driver_ready(),
             target_bytes: held(u64::from(balloon.target_frames())),
-            actual_bytes: held(u64::from(balloon.actual_frames())),
-            ballooned_bytes: balloon.held_frames() * FRAME_BYTES,
+            actual_bytes: held(balloon.held_frames()),
             oom_deflates: self.oom_deflates,
         }
     }
@@ -220,8 +312,10 @@ impl Control {
         let (events, statistics) = {
             let mut transport = self.balloon.device.lock().unwrap_or_else(PoisonError::into_inner);
             let events = transport.device_mut().take_events();
-            let sample = transport.device().stats().filter(|sample| sample.sequence > self.sequence_sent);
-            (events, sample.map(statistics))
+            let balloon = transport.device();
+            let sample = balloon.stats().filter(|sample| sample.sequence > self.sequence_sent);
+            let in_used = if balloon.deflates_on_oom() { balloon.held_frames() * FRAME_BYTES } else { 0 };
+            (events, sample.map(|sample| statistics(sample, in_used)))
         };
         if let Some(statistics) = statistics {
             self.sequence_sent = statistics.sequence;
@@ -230,10 +324,10 @@ impl Control {
         let mut moved = false;
         for event in events {
             match event {
-                BalloonEvent::OomDeflated { frames } => {
+                BalloonEvent::OomDeflated { .. } => {
                     self.oom_deflates += 1;
                     moved = true;
-                    self.follow_oom(frames);
+                    self.follow_oom();
                 }
                 BalloonEvent::StatsUpdated => {}
                 _ => moved = true,
@@ -246,21 +340,24 @@ impl Control {
 
     /// The guest took memory back because it was out of memory. The target follows at once, or the guest would be made
     /// to give the same memory again while it still needs it; the balancer decides when it is asked back.
-    fn follow_oom(&mut self, frames: u64) {
-        {
-            let mut transport = self.balloon.device.lock().unwrap_or_else(PoisonError::into_inner);
-            let held = u32::try_from(transport.device().held_frames()).unwrap_or(u32::MAX);
-            let target = transport.device().target_frames().min(held);
-            if transport.device_mut().set_target(target) {
-                transport.config_changed();
-            }
+    fn follow_oom(&mut self) {
+        let mut transport = self.balloon.device.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = u32::try_from(transport.device().held_frames()).unwrap_or(u32::MAX);
+        let target = transport.device().target_frames().min(held);
+        if transport.device_mut().set_target(target) {
+            transport.config_changed();
         }
-        let detail = format!("The guest was out of memory and took {} bytes back", frames * FRAME_BYTES);
-        self.send(&FromVmm::Event { kind: "oom_deflate".into(), detail });
+        drop(transport);
+        if let Some(Alone { hold, timer, .. }) = &mut self.alone {
+            if let Err(error) = timer.reset(*hold, None) {
+                tracing::error!(?error, "The limit is not asked for again");
+            }
+            *hold = (*hold * 2).min(HOLD_MAX);
+        }
     }
 }
 
-fn statistics(sample: &StatsSample) -> message::Statistics {
+fn statistics(sample: &StatsSample, ballooned_used_bytes: u64) -> message::Statistics {
     let stats = &sample.stats;
     message::Statistics {
         swap_in_bytes: stats.swap_in_bytes,
@@ -279,6 +376,7 @@ fn statistics(sample: &StatsSample) -> message::Statistics {
         direct_scans: stats.direct_scan,
         async_reclaims: stats.async_reclaim,
         direct_reclaims: stats.direct_reclaim,
+        ballooned_used_bytes,
         sequence: sample.sequence,
         age_ms: u64::try_from(sample.at.elapsed().as_millis()).unwrap_or(u64::MAX),
     }
@@ -288,13 +386,10 @@ impl MutEventSubscriber for Control {
     fn process(&mut self, events: Events, ops: &mut EventOps<'_>) {
         match events.data() {
             LINK => self.receive(ops),
-            RETRY => self.register_again(ops),
-            RECONCILED => {
-                if let Some(pass) = self.reconciler.take() {
-                    let took_us = u64::try_from(pass.took.as_micros()).unwrap_or(u64::MAX);
-                    self.send(&FromVmm::Reconciled { mended_frames: pass.mended_frames, took_us });
-                }
-            }
+            AGAIN => self.found(ops),
+            HOLD => self.limit_again(),
+            RECONCILED => self.reconciled(),
+            queue if queue >= PORT => self.serve_port((queue - PORT) as usize),
             queue => {
                 Queues::serve(&self.balloon, queue as usize);
                 self.after_queue_event();
@@ -304,10 +399,19 @@ impl MutEventSubscriber for Control {
 
     fn init(&mut self, ops: &mut EventOps<'_>) {
         Queues::watch_all(&self.balloon, ops);
-        watch(ops, &self.retry, RETRY);
         watch(ops, self.reconciler.done(), RECONCILED);
+        if let Some(port) = &self.port {
+            port.watch(ops, PORT);
+        }
+        if let Some(alone) = &self.alone {
+            watch(ops, &alone.timer, HOLD);
+        }
         if let Some(link) = &self.link {
             watch(ops, link, LINK);
         }
     }
 }
+
+#[cfg(test)]
+#[path = "control_test.rs"]
+mod tests;

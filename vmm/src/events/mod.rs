@@ -2,6 +2,7 @@
 
 pub mod channel;
 pub mod control;
+pub mod port;
 pub mod queues;
 pub mod signals;
 pub mod stdin;

@@ -1,11 +1,11 @@
 //! What is typed goes to the guest's serial console.
 
-use super::watch_raw;
 use devices::serial::Serial;
 use event_manager::{EventOps, Events, MutEventSubscriber};
 use std::io;
 use std::os::fd::RawFd;
 use std::sync::Arc;
+use vmm_sys_util::epoll::EventSet;
 
 const STDIN: RawFd = libc::STDIN_FILENO;
 
@@ -76,20 +76,10 @@ impl MutEventSubscriber for Stdin {
     }
 
     fn init(&mut self, ops: &mut EventOps<'_>) {
-        // A regular file cannot be waited for; then there is no input.
-        let mut pollable = libc::pollfd { fd: STDIN, events: libc::POLLIN, revents: 0 };
-        // SAFETY: one valid pollfd.
-        if unsafe { libc::poll(&raw mut pollable, 1, 0) } >= 0 && pollable.revents & libc::POLLNVAL == 0 && !is_regular() {
-            watch_raw(ops, STDIN, 0);
+        // What cannot be waited for, a regular file or /dev/null, is no input.
+        if let Err(error) = ops.add(Events::with_data_raw(STDIN, 0, EventSet::IN)) {
+            tracing::debug!(?error, "No input for the serial console");
         }
-    }
-}
-
-fn is_regular() -> bool {
-    // SAFETY: zeroed is a valid stat, and fstat fills it.
-    unsafe {
-        let mut stat: libc::stat = std::mem::zeroed();
-        libc::fstat(STDIN, &raw mut stat) != 0 || matches!(stat.st_mode & libc::S_IFMT, libc::S_IFREG)
     }
 }
 

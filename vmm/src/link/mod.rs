@@ -1,7 +1,9 @@
 //! The connection to the balancer: a seqpacket socket, messages of `protocol::message`.
 
+mod again;
 mod start;
 
+pub use again::Again;
 pub use start::{BALANCER_VARIABLE, StartError, ensure_running};
 
 use protocol::message::{self, FromVmm, MESSAGE_BYTES_MAX, Register, ToVmm};
@@ -10,11 +12,13 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use vmm_sys_util::sock_ctrl_msg::ScmSocket;
 
 /// How long the balancer may take to answer a registration.
-const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
+pub const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
+/// Pause before a full queue is tried again.
+const QUEUE_PAUSE: Duration = Duration::from_millis(10);
 
 /// An open connection. The standard library has no seqpacket type; its datagram type does the same system calls.
 #[derive(Debug)]
@@ -26,19 +30,79 @@ impl Link {
     /// # Errors
     /// When nobody answers in time.
     pub fn register(socket: &Path, register: &Register, table: BorrowedFd<'_>) -> io::Result<(Self, ToVmm)> {
+        let deadline = Instant::now() + ANSWER_DEADLINE;
+        let link = loop {
+            match Self::ask(socket, register, table) {
+                // Many guests start at once and the balancer's queue is full.
+                Err(error) if error.kind() == ErrorKind::WouldBlock && Instant::now() < deadline => {
+                    std::thread::sleep(QUEUE_PAUSE);
+                }
+                result => break result?,
+            }
+        };
+        link.0.set_nonblocking(false)?;
+        link.0.set_read_timeout(Some(ANSWER_DEADLINE))?;
+        let silent = |error: io::Error| match error.kind() {
+            ErrorKind::WouldBlock => io::Error::new(
+                ErrorKind::TimedOut,
+                format!("no answer within {} s", ANSWER_DEADLINE.as_secs()),
+            ),
+            _ => error,
+        };
+        let answer = link.receive().map_err(silent)?;
+        let answer =
+            answer.ok_or_else(|| io::Error::new(ErrorKind::ConnectionReset, "the balancer hung up"))?;
+        link.0.set_nonblocking(true)?;
+        Ok((link, answer))
+    }
+
+    /// Connects and hands the frame table over. The answer comes as a message. Never blocks.
+    ///
+    /// # Errors
+    /// When nobody listens, who listens is another user, or its queue is full.
+    pub fn ask(socket: &Path, register: &Register, table: BorrowedFd<'_>) -> io::Result<Self> {
         let link = Self::connect(socket)?;
         let packet = message::encode(&FromVmm::Register(register.clone())).map_err(io::Error::other)?;
         link.0.send_with_fd(packet.as_slice(), table.as_raw_fd()).map_err(io::Error::from)?;
-        link.0.set_read_timeout(Some(ANSWER_DEADLINE))?;
-        let answer = link.receive()?.ok_or_else(|| io::Error::new(ErrorKind::ConnectionReset, "the balancer hung up"))?;
-        link.0.set_nonblocking(true)?;
-        Ok((link, answer))
+        Ok(link)
+    }
+
+    /// A frame table is for a balancer of the same user alone: who listens at the socket may be anybody.
+    fn check_peer(&self) -> io::Result<()> {
+        let mut peer = libc::ucred { pid: 0, uid: 0, gid: 0 };
+        let mut length = libc::socklen_t::try_from(size_of_val(&peer)).expect("12 bytes");
+        // SAFETY: a buffer of that length, filled by the kernel for a socket that we own.
+        let result = unsafe {
+            libc::getsockopt(
+                self.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_PEERCRED,
+                (&raw mut peer).cast(),
+                &raw mut length,
+            )
+        };
+        if result != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: geteuid has no preconditions and cannot fail.
+        let own = unsafe { libc::geteuid() };
+        if peer.uid == own {
+            return Ok(());
+        }
+        Err(io::Error::new(
+            ErrorKind::PermissionDenied,
+            format!("user {} listens there, not user {own}", peer.uid),
+        ))
     }
 
     fn connect(path: &Path) -> io::Result<Self> {
         // SAFETY: plain system calls; the result is checked and owned at once.
         let fd = unsafe {
-            let fd = libc::socket(libc::AF_UNIX, libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC, 0);
+            let fd = libc::socket(
+                libc::AF_UNIX,
+                libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK,
+                0,
+            );
             if fd < 0 {
                 return Err(io::Error::last_os_error());
             }
@@ -59,7 +123,9 @@ impl Link {
         if unsafe { libc::connect(fd.as_raw_fd(), (&raw const address).cast(), length) } != 0 {
             return Err(io::Error::last_os_error());
         }
-        Ok(Self(UnixDatagram::from(fd)))
+        let link = Self(UnixDatagram::from(fd));
+        link.check_peer()?;
+        Ok(link)
     }
 
     /// The next message; `None` when the balancer hung up.
@@ -70,7 +136,9 @@ impl Link {
         let mut packet = vec![0; MESSAGE_BYTES_MAX + 1];
         match self.0.recv(&mut packet)? {
             0 => Ok(None),
-            count => message::decode(&packet[..count]).map(Some).map_err(|e| io::Error::new(ErrorKind::InvalidData, e)),
+            count => message::decode(&packet[..count])
+                .map(Some)
+                .map_err(|e| io::Error::new(ErrorKind::InvalidData, e)),
         }
     }
 
@@ -79,10 +147,18 @@ impl Link {
     /// # Errors
     /// When the balancer is gone.
     pub fn send(&self, message: &FromVmm) -> io::Result<()> {
+        self.tell(message).map(drop)
+    }
+
+    /// Sends a message. False if the balancer does not read, and lost it.
+    ///
+    /// # Errors
+    /// When the balancer is gone.
+    pub fn tell(&self, message: &FromVmm) -> io::Result<bool> {
         let packet = message::encode(message).map_err(io::Error::other)?;
         match self.0.send(&packet) {
-            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
-            other => other.map(drop),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(false),
+            other => other.map(|_| true),
         }
     }
 }

@@ -1,16 +1,20 @@
 //! Starting the user's balancer when there is none, as tmux starts its server. It ends with its last guest.
 
 use protocol::place::Place;
-use std::fs::{self, OpenOptions};
+use protocol::private::PrivateError;
+use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 /// How long a balancer may take until it answers.
 const START_DEADLINE: Duration = Duration::from_secs(20);
+/// Exit code of a balancer that finds another in its place (`balancer --help`).
+const TAKEN: i32 = 4;
 
 /// Environment variable that names the balancer's program.
 pub const BALANCER_VARIABLE: &str = "BALLAST_BALANCER";
@@ -18,10 +22,13 @@ pub const BALANCER_VARIABLE: &str = "BALLAST_BALANCER";
 /// Why no balancer runs.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The folder or the log cannot be made.
-    #[error("Cannot make {}", path.display())]
-    Place {
-        /// Which.
+    /// The folder cannot be made or is not this user's alone.
+    #[error(transparent)]
+    NotPrivate(#[from] PrivateError),
+    /// The log cannot be made.
+    #[error("Cannot write {}", path.display())]
+    Log {
+        /// The log.
         path: PathBuf,
         /// The system's answer.
         source: io::Error,
@@ -34,27 +41,72 @@ pub enum StartError {
         /// The system's answer.
         source: io::Error,
     },
-    /// It ended or does not answer.
-    #[error("The balancer did not start; its log is {}", log.display())]
+    /// It ended.
+    #[error("The balancer ended at once ({status}){}", told(log))]
+    Ended {
+        /// How.
+        status: ExitStatus,
+        /// Its log.
+        log: PathBuf,
+    },
+    /// It does not answer.
+    #[error("The balancer did not answer within {} s{}", START_DEADLINE.as_secs(), told(log))]
     Silent {
         /// Its log.
         log: PathBuf,
     },
 }
 
+/// The last words of a balancer.
+fn told(log: &Path) -> String {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let last: String =
+        text.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default().chars().take(300).collect();
+    if last.is_empty() { format!(", and its log {} is empty", log.display()) } else { format!(": {last}") }
+}
+
 /// Makes sure that a balancer answers in this place.
 ///
 /// # Errors
-/// When none can be started.
+/// When none can be started, or the place is not this user's alone.
 pub fn ensure_running(place: &Place) -> Result<(), StartError> {
+    let made = place.make_private()?;
     if answers(place) {
         return Ok(());
     }
-    let cannot = |path: PathBuf| move |source| StartError::Place { path, source };
-    fs::create_dir_all(place.dir()).map_err(cannot(place.dir().into()))?;
-    let log = OpenOptions::new().create(true).append(true).open(place.log()).map_err(cannot(place.log()))?;
+    let mut child = start(place).inspect_err(|_| {
+        if made {
+            clear(place)
+        }
+    })?;
+    let deadline = Instant::now() + START_DEADLINE;
+    while Instant::now() < deadline {
+        if answers(place) {
+            // Waits for the child's end, so that no zombie stays of a balancer that ends before this guest.
+            std::thread::spawn(move || child.wait());
+            return Ok(());
+        }
+        match child.try_wait() {
+            // Two guests that start at once start two balancers; one of them finds the place taken and ends.
+            Ok(Some(status)) if status.code() != Some(TAKEN) => {
+                return Err(StartError::Ended { status, log: place.log() });
+            }
+            _ => std::thread::sleep(Duration::from_millis(20)),
+        }
+    }
+    Err(StartError::Silent { log: place.log() })
+}
+
+/// Starts a balancer, without waiting for it.
+///
+/// # Errors
+/// When the place is not this user's alone or the program cannot be started.
+fn start(place: &Place) -> Result<Child, StartError> {
+    place.make_private()?;
+    let log = log(&place.log()).map_err(|source| StartError::Log { path: place.log(), source })?;
     let program = program();
-    let mut child = Command::new(&program)
+    let mut command = Command::new(&program);
+    command
         .arg("serve")
         .arg("--run-dir")
         .arg(place.dir())
@@ -63,19 +115,32 @@ pub fn ensure_running(place: &Place) -> Result<(), StartError> {
         .stdout(Stdio::null())
         .stderr(log)
         // Its own group: Ctrl-C at this guest's terminal must not end the balancer of the others.
-        .process_group(0)
-        .spawn()
-        .map_err(|source| StartError::Spawn { program, source })?;
-    let deadline = Instant::now() + START_DEADLINE;
-    while Instant::now() < deadline {
-        if answers(place) {
-            return Ok(());
-        }
-        // Two guests that start at once start two balancers; one of them finds the place taken and ends.
-        let _ = child.try_wait();
-        std::thread::sleep(Duration::from_millis(20));
+        .process_group(0);
+    // SAFETY: between fork and exec, only `pthread_sigmask` is called, which is async-signal-safe.
+    unsafe { command.pre_exec(unblock_signals) };
+    command.spawn().map_err(|source| StartError::Spawn { program, source })
+}
+
+/// A `vmm` blocks the signals that end it, and a child inherits what is blocked.
+fn unblock_signals() -> io::Result<()> {
+    let none = vmm_sys_util::signal::create_sigset(&[])?;
+    // SAFETY: a valid pointer to an initialized set.
+    match unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut()) } {
+        0 => Ok(()),
+        error => Err(io::Error::from_raw_os_error(error)),
     }
-    Err(StartError::Silent { log: place.log() })
+}
+
+fn log(path: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).append(true).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(path)
+}
+
+/// Leaves nothing behind of a folder that was made for a balancer that cannot be started. What is not empty stays.
+fn clear(place: &Place) {
+    if fs::metadata(place.log()).is_ok_and(|meta| meta.len() == 0) {
+        let _ = fs::remove_file(place.log());
+    }
+    let _ = fs::remove_dir(place.dir());
 }
 
 fn answers(place: &Place) -> bool {

@@ -1,14 +1,17 @@
 //! Building a guest: RAM and KVM first, then what is in RAM, then devices, then vCPUs.
 
 use super::attach::{AttachError, Attacher, EventFdIrq};
+use super::console::ConsoleOutput;
 use super::{Machine, layout};
 use crate::arch::{cpuid, msr, regs};
 use crate::boot::kernel::{self, LoadError};
 use crate::boot::{acpi, zero_page};
 use crate::events::channel::Listening;
 use crate::events::control::Control;
+use crate::events::port::Port;
 use crate::events::queues::Queues;
 use crate::events::stdin::Stdin;
+use crate::files;
 use crate::memory::{MemoryError, Ram, RamBalloon};
 use crate::reconciler::Reconciler;
 use crate::spec::{Console as ConsoleSpec, Disk, GuestSpec};
@@ -135,7 +138,8 @@ pub fn build(spec: GuestSpec) -> Result<Machine, BuildError> {
     let table = Arc::new(FrameTable::new(ram.regions())?);
     map_slots(&vm, &ram)?;
     let loaded = kernel::load_kernel(ram.guest(), kernel_path)?;
-    let initrd = spec.initrd.as_deref().map(|path| kernel::load_initrd(ram.guest(), path, loaded.end)).transpose()?;
+    let initrd =
+        spec.initrd.as_deref().map(|path| kernel::load_initrd(ram.guest(), path, loaded.end)).transpose()?;
     kernel::write_cmdline(ram.guest(), spec.cmdline.as_deref().unwrap_or(crate::spec::CMDLINE_DEFAULT))?;
     regs::write_tables(ram.guest())?;
 
@@ -151,13 +155,14 @@ pub fn build(spec: GuestSpec) -> Result<Machine, BuildError> {
         subscribers.push(Box::new(Stdin::new(serial)));
     }
 
+    let mut disks = Vec::new();
     let mut attacher = Attacher::new(&vm, ram.guest(), &mut mmio);
     let backend = RamBalloon::new(Arc::clone(&ram), Arc::clone(&table))?;
     let options = BalloonOptions { deflate_on_oom: true, free_page_reporting: true, stats: true };
     let balloon = attacher.attach(Balloon::new(ram.bytes() / FRAME_BYTES, Box::new(backend), options))?;
     subscribers.push(Box::new(Queues(attacher.attach(Entropy::new())?)));
     for disk in &spec.disks {
-        subscribers.push(Box::new(Queues(attacher.attach(open_disk(disk)?)?)));
+        disks.push(Queues(attacher.attach(open_disk(disk)?)?));
     }
     if let Some(path) = &spec.channel {
         let refused = |source| BuildError::File { what: "channel", path: path.clone(), source };
@@ -165,7 +170,15 @@ pub fn build(spec: GuestSpec) -> Result<Machine, BuildError> {
         let device = attacher.attach(Console::new(listening.output()))?;
         subscribers.push(Box::new(listening.attached(device)));
     }
+    // Behind the channel's console, which is the guest's first one.
+    let port = if spec.may_charge.is_empty() {
+        None
+    } else {
+        let (output, lines) = Port::output();
+        Some(Port::new(attacher.attach(Console::new(output))?, lines))
+    };
     let nodes = attacher.nodes();
+    let devices = u32::try_from(nodes.len()).expect("at most 19");
     let rsdp = acpi::write_tables(ram.guest(), cpus, &nodes)?;
     zero_page::write(ram.guest(), ram.bytes(), &loaded, initrd, rsdp)?;
 
@@ -184,14 +197,30 @@ pub fn build(spec: GuestSpec) -> Result<Machine, BuildError> {
     }
 
     let reconciler = Reconciler::start(Arc::clone(&ram), Arc::clone(&table))?;
-    let control = Control::new(balloon, Arc::clone(&table), ram.bytes(), reconciler, end.clone())?;
+    let control = Control::new(balloon, Arc::clone(&table), ram.bytes(), reconciler).with_port(port);
     let wake = EventFd::new(EFD_NONBLOCK)?;
     let shared = Arc::new(Shared { pio, mmio, stop: AtomicBool::new(false), end, wake: wake.try_clone()? });
     let kernel_bytes = loaded.end - loaded.entry.min(loaded.end);
     let initrd_bytes = initrd.map_or(0, |(_, bytes)| bytes);
     let needed = kernel_bytes + initrd_bytes * INITRD_FACTOR + ram.bytes() / MEMMAP_DIVISOR + LIVING_BYTES;
     let floor_bytes = needed.next_multiple_of(1 << 20).min(ram.bytes());
-    Ok(Machine { control, subscribers, vcpus, shared, wake, ends, name, container, spec, floor_bytes, table, _vm: vm, ram })
+    Ok(Machine {
+        control,
+        subscribers,
+        disks,
+        vcpus,
+        shared,
+        wake,
+        ends,
+        name,
+        container,
+        spec,
+        floor_bytes,
+        devices,
+        table,
+        _vm: vm,
+        ram,
+    })
 }
 
 fn map_slots(vm: &VmFd, ram: &Ram) -> Result<(), BuildError> {
@@ -204,25 +233,28 @@ fn map_slots(vm: &VmFd, ram: &Ram) -> Result<(), BuildError> {
             userspace_addr: host,
         };
         // SAFETY: the memory is `ram`'s reservation, which the machine drops after the VM.
-        unsafe { vm.set_user_memory_region(region) }.map_err(|source| BuildError::Kvm { step: "map guest RAM", source })?;
+        unsafe { vm.set_user_memory_region(region) }
+            .map_err(|source| BuildError::Kvm { step: "map guest RAM", source })?;
     }
     Ok(())
 }
 
 fn console_output(console: &ConsoleSpec) -> Result<Box<dyn io::Write + Send>, BuildError> {
     Ok(match console {
-        ConsoleSpec::Stdio => Box::new(io::stdout()),
+        ConsoleSpec::Stdio => Box::new(ConsoleOutput::new(io::stdout(), "standard output".into())),
         ConsoleSpec::None => Box::new(io::sink()),
         ConsoleSpec::File(path) => {
             let open = OpenOptions::new().create(true).append(true).open(path);
-            Box::new(open.map_err(|source| BuildError::File { what: "console", path: path.clone(), source })?)
+            let file =
+                open.map_err(|source| BuildError::File { what: "console", path: path.clone(), source })?;
+            Box::new(ConsoleOutput::new(file, path.display().to_string()))
         }
     })
 }
 
 fn open_disk(disk: &Disk) -> Result<Block, BuildError> {
     let refused = |source| BuildError::File { what: "disk", path: disk.path.clone(), source };
-    let file = OpenOptions::new().read(true).write(!disk.read_only).open(&disk.path).map_err(refused)?;
+    let file = files::open(&disk.path, !disk.read_only, files::Kind::Disk).map_err(refused)?;
     lock(&file, disk.read_only).map_err(|error| match error.kind() {
         io::ErrorKind::WouldBlock => BuildError::DiskInUse { path: disk.path.clone() },
         _ => refused(error),
@@ -235,5 +267,9 @@ fn open_disk(disk: &Disk) -> Result<Block, BuildError> {
 fn lock(file: &File, shared: bool) -> io::Result<()> {
     let operation = if shared { libc::LOCK_SH } else { libc::LOCK_EX } | libc::LOCK_NB;
     // SAFETY: a system call on a descriptor that we own.
-    if unsafe { libc::flock(file.as_raw_fd(), operation) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if unsafe { libc::flock(file.as_raw_fd(), operation) } == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }

@@ -62,4 +62,5 @@ pub const KVM_IDENTITY_MAP: u64 = 0xfffb_c000;
 pub const KVM_TSS: usize = 0xfffb_d000;
 
 const _: () = assert!(MMIO + (VIRTIO_DEVICES_MAX as u64) * 0x1000 < IOAPIC as u64);
-const _: () = assert!(MMIO >= crate::memory::HOLE_START && KVM_TSS as u64 + 0x3000 <= crate::memory::HOLE_END);
+const _: () =
+    assert!(MMIO >= crate::memory::HOLE_START && KVM_TSS as u64 + 0x3000 <= crate::memory::HOLE_END);

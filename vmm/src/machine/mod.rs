@@ -3,27 +3,32 @@
 //! ```text
 //!  GuestSpec --build--> Machine --register--> (balancer knows it) --run--> End
 //!                          |                                          |
-//!                          +-- RAM, devices, vCPUs, tables            +-- vCPU threads joined, sockets removed
+//!                          +-- RAM, devices, vCPUs, tables            +-- vCPU threads left KVM, sockets removed
 //! ```
 
 pub mod attach;
 mod build;
+mod console;
 pub mod layout;
 
 pub use build::{BuildError, build};
 
 use crate::events::control::{Control, Registration};
+use crate::events::queues::Queues;
 use crate::events::signals::Signals;
 use crate::link::{self, Link};
 use crate::memory::Ram;
+use crate::own_objects::{fds_expected, threads_expected};
 use crate::spec::GuestSpec;
 use crate::vcpu::{self, End, Shared, kick};
+use devices::virtio::block::Block;
 use event_manager::{EventManager, EventOps, Events, MutEventSubscriber, SubscriberOps};
 use kvm_ioctls::{VcpuFd, VmFd};
 use protocol::bytes::{FRAME_BYTES, Human};
 use protocol::frames::FrameTable;
 use protocol::limits::Limits;
 use protocol::message::{Balloon, PROTOCOL_VERSION, Register, ToVmm};
+use protocol::objects::ObjectCounts;
 use protocol::path::ContainerPath;
 use protocol::place::Place;
 use std::sync::atomic::Ordering::Relaxed;
@@ -57,9 +62,10 @@ pub enum StartError {
 
 /// A guest that is ready to run.
 pub struct Machine {
-    // Dropped last: KVM's memory slots point into RAM.
     control: Control,
     subscribers: Vec<Box<dyn MutEventSubscriber>>,
+    /// Served by a thread of their own: a flush takes as long as the medium does, and nothing else waits for it.
+    disks: Vec<Queues<Block>>,
     vcpus: Vec<VcpuFd>,
     shared: Arc<Shared>,
     wake: EventFd,
@@ -68,8 +74,10 @@ pub struct Machine {
     container: ContainerPath,
     spec: GuestSpec,
     floor_bytes: u64,
+    devices: u32,
     table: Arc<FrameTable>,
     _vm: VmFd,
+    // Dropped last: KVM's memory slots point into RAM.
     ram: Arc<Ram>,
 }
 
@@ -94,11 +102,26 @@ impl Machine {
                 Human(self.floor_bytes)
             )));
         }
+        let (cpus, has_disks) = (self.spec.cpu_count(), !self.disks.is_empty());
+        let (fds, threads) = (fds_expected(), threads_expected(cpus, has_disks));
         let Some(place) = place else {
+            let objects = ObjectCounts {
+                vcpus: cpus.into(),
+                guests: 1,
+                devices: self.devices.into(),
+                fds: fds.into(),
+                threads: threads.into(),
+            };
+            let beyond = limits.as_ref().and_then(|limits| objects.beyond(limits).next());
+            if let Some((kind, max)) = beyond {
+                let (key, needed) = (kind.key(), objects.of(kind));
+                return Err(StartError::Refused(format!("{key} is {max}, but this guest needs {needed}")));
+            }
             // Alone: the limit less what this process itself takes.
             if let Some(ceiling) = ceiling {
-                let overhead = resident_bytes().saturating_sub(self.table.total(protocol::frames::State::Private) * FRAME_BYTES);
-                self.control.set_target(ceiling.saturating_sub(overhead).max(self.floor_bytes).min(self.ram.bytes()));
+                let overhead = resident_bytes().saturating_sub(self.ram.resident_bytes()?);
+                let target = ceiling.saturating_sub(overhead).max(self.floor_bytes).min(self.ram.bytes());
+                self.control.limit_alone(target)?;
             }
             return Ok(());
         };
@@ -107,12 +130,23 @@ impl Machine {
             protocol_version: PROTOCOL_VERSION,
             name: self.name.clone(),
             container: self.container.clone(),
+            may_charge: self.spec.may_charge.clone(),
+            charge_to: None,
+            owners: vec![],
             limits: self.spec.container_limit.clone(),
             ram_bytes: self.ram.bytes(),
             floor_bytes: self.floor_bytes,
-            cpus: u32::from(self.spec.cpu_count()),
+            cpus: cpus.into(),
+            devices: self.devices,
+            fds,
+            threads,
             engine: "kvm".into(),
-            balloon: Balloon { target_bytes: self.ram.bytes(), actual_bytes: self.ram.bytes(), ..Default::default() },
+            comes_back: false,
+            balloon: Balloon {
+                target_bytes: self.ram.bytes(),
+                actual_bytes: self.ram.bytes(),
+                ..Default::default()
+            },
         };
         let (link, answer) =
             Link::register(&place.guest_socket(), &register, self.table.fd()).map_err(StartError::Link)?;
@@ -137,6 +171,7 @@ impl Machine {
             manager.add_subscriber(subscriber);
         }
         manager.add_subscriber(Box::new(Wake(self.wake)));
+        serve_disks(std::mem::take(&mut self.disks), Arc::clone(&self.ram))?;
         let mut threads = Vec::new();
         for (index, vcpu) in self.vcpus.drain(..).enumerate() {
             let index = u8::try_from(index).expect("at most 16");
@@ -154,9 +189,31 @@ impl Machine {
             threads.iter().filter(|thread| !thread.is_finished()).for_each(kick::kick);
             std::thread::sleep(Duration::from_millis(1));
         }
-        control.lock().unwrap_or_else(PoisonError::into_inner).say_ended(&format!("{end:?}"));
+        control.lock().unwrap_or_else(PoisonError::into_inner).say_ended(&end.to_string());
         Ok(end)
     }
+}
+
+/// Serves disks on a thread that ends with the process, and keeps RAM mapped until then.
+fn serve_disks(disks: Vec<Queues<Block>>, ram: Arc<Ram>) -> Result<(), StartError> {
+    if disks.is_empty() {
+        return Ok(());
+    }
+    let broke = |error: event_manager::Error| StartError::Events(error.to_string());
+    let mut manager = EventManager::<Queues<Block>>::new().map_err(broke)?;
+    for disk in disks {
+        manager.add_subscriber(disk);
+    }
+    std::thread::Builder::new().name("disks".into()).spawn(move || {
+        let _mapped = ram;
+        loop {
+            if let Err(error) = manager.run() {
+                tracing::error!(%error, "The disks are served no more");
+                return;
+            }
+        }
+    })?;
+    Ok(())
 }
 
 /// Wakes the event loop, which then looks for an end.

@@ -4,7 +4,7 @@
 
 use super::{Pagemap, Ram};
 use devices::virtio::balloon::{BalloonBackend, FrameRun, Outcome};
-use protocol::frames::{FrameTable, State};
+use protocol::frames::{FrameTable, State, Transition};
 use std::io;
 use std::sync::Arc;
 
@@ -20,12 +20,18 @@ impl RamBalloon {
     /// The backend of a guest's balloon.
     ///
     /// # Errors
-    /// When `/proc/self/pagemap` cannot be opened.
+    /// When the page map cannot be opened.
     pub fn new(ram: Arc<Ram>, table: Arc<FrameTable>) -> io::Result<Self> {
         Ok(Self { ram, table, pagemap: Pagemap::open()? })
     }
 
-    fn give_back(&self, runs: &[FrameRun], to: State) -> Outcome {
+    fn follow(&self, runs: &[FrameRun]) {
+        if let Err(error) = self.ram.follow_balloon(&self.table, runs) {
+            tracing::warn!(%error, "Cannot advise the kernel about huge pages");
+        }
+    }
+
+    fn give_back(&self, runs: &[FrameRun], transition: Transition) -> Outcome {
         let mut outcome = Outcome::default();
         for run in runs {
             match self.ram.release(&self.pagemap, run.first, run.count) {
@@ -36,7 +42,7 @@ impl RamBalloon {
                     continue;
                 }
             }
-            let set = self.table.set(run.first, run.count, to);
+            let set = self.table.apply(run.first, run.count, transition);
             outcome.changed_frames += set.changed;
             outcome.repeated_frames += set.repeated;
         }
@@ -50,7 +56,9 @@ impl BalloonBackend for RamBalloon {
     }
 
     fn inflate(&mut self, runs: &[FrameRun]) -> Outcome {
-        self.give_back(runs, State::Ballooned)
+        let outcome = self.give_back(runs, Transition::Inflate);
+        self.follow(runs);
+        outcome
     }
 
     fn deflate(&mut self, runs: &[FrameRun]) -> Outcome {
@@ -58,14 +66,29 @@ impl BalloonBackend for RamBalloon {
         for run in runs {
             // Only what is in the balloon can leave it. A frame that the guest used while it was ballooned is private
             // by now and stays so.
-            let set = self.table.set_if(run.first, run.count, State::Untouched, |_, from| from == State::Ballooned);
+            let set = self.table.apply(run.first, run.count, Transition::Deflate);
             outcome.changed_frames += set.changed;
             outcome.repeated_frames += set.repeated + set.refused;
         }
+        self.follow(runs);
         outcome
     }
 
+    fn driver_reset(&mut self) -> Outcome {
+        let whole: Vec<FrameRun> = self
+            .ram
+            .regions()
+            .iter()
+            .map(|region| FrameRun { first: region.first, count: region.count })
+            .collect();
+        self.deflate(&whole)
+    }
+
+    fn ballooned_frames(&self) -> u64 {
+        self.table.total(State::Ballooned)
+    }
+
     fn report(&mut self, runs: &[FrameRun]) -> Outcome {
-        self.give_back(runs, State::Reported)
+        self.give_back(runs, Transition::Report)
     }
 }

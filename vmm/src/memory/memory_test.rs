@@ -5,6 +5,12 @@ use std::sync::Arc;
 
 const MIB: u64 = 1 << 20;
 
+/// One full pass.
+fn reconcile(ram: &Arc<Ram>, table: &Arc<FrameTable>) -> Reconciled {
+    let mut comparison = Comparison::new(Arc::clone(ram), Arc::clone(table), Pagemap::open().unwrap());
+    comparison.run(Pass::Full).unwrap()
+}
+
 fn guest(bytes: u64) -> (Arc<Ram>, Arc<FrameTable>, Pagemap) {
     let ram = Arc::new(Ram::new(bytes).unwrap());
     let table = Arc::new(FrameTable::new(ram.regions()).unwrap());
@@ -22,7 +28,10 @@ fn touch(ram: &Ram, first: u64, count: u64) {
 #[test]
 fn ram_is_aligned_and_has_a_hole_below_4_gib() {
     let ram = Ram::new(4 << 30).unwrap();
-    assert_eq!(ram.regions(), [Region { first: 0, count: 786_432 }, Region { first: 1 << 20, count: 262_144 }]);
+    assert_eq!(
+        ram.regions(),
+        [Region { first: 0, count: 786_432 }, Region { first: 1 << 20, count: 262_144 }]
+    );
     for (_, host) in ram.slots() {
         assert_eq!(host % BLOCK_BYTES, 0);
     }
@@ -66,24 +75,24 @@ fn reconciling_finds_first_touch_and_what_went_away() {
     let (ram, table, pagemap) = guest(64 * MIB);
     let reader = FrameReader::open(table.fd()).unwrap();
     touch(&ram, 600, 100);
-    reconcile(&ram, &table, &pagemap).unwrap();
+    reconcile(&ram, &table);
     let totals = reader.totals();
     let host = ram.host(0, 16384).unwrap().as_ptr() as u64;
     assert_eq!(totals.private, pagemap.count_held(host, 16384).unwrap(), "exact: nobody touches meanwhile");
     assert!(totals.private >= 100 && totals.untiled == 0, "{totals:?}");
     assert!(totals.reconciled_age_ms.is_some());
     ram.release(&pagemap, 0, 16384).unwrap();
-    reconcile(&ram, &table, &pagemap).unwrap();
+    reconcile(&ram, &table);
     assert_eq!((reader.totals().private, reader.totals().untouched), (0, 16384));
 }
 
 #[test]
 fn the_balloon_takes_frames_and_gives_them_back_and_the_table_tiles() {
-    let (ram, table, pagemap) = guest(64 * MIB);
+    let (ram, table, _) = guest(64 * MIB);
     let reader = FrameReader::open(table.fd()).unwrap();
     let mut balloon = RamBalloon::new(Arc::clone(&ram), Arc::clone(&table)).unwrap();
     touch(&ram, 0, 2048);
-    reconcile(&ram, &table, &pagemap).unwrap();
+    reconcile(&ram, &table);
     let run = FrameRun { first: 512, count: 1024 };
     let outcome = balloon.inflate(&[run]);
     assert_eq!((outcome.changed_frames, outcome.freed_bytes), (1024, 1024 * FRAME_BYTES));
@@ -92,7 +101,7 @@ fn the_balloon_takes_frames_and_gives_them_back_and_the_table_tiles() {
     assert_eq!((totals.ballooned, totals.untiled), (1024, 0));
     // A guest that uses a ballooned frame is found out.
     touch(&ram, 520, 1);
-    reconcile(&ram, &table, &pagemap).unwrap();
+    reconcile(&ram, &table);
     assert!(reader.totals().refaults >= 1);
     // A deflate of what was never given changes nothing.
     assert_eq!(balloon.deflate(&[FrameRun { first: 0, count: 512 }]).changed_frames, 0);
@@ -101,65 +110,38 @@ fn the_balloon_takes_frames_and_gives_them_back_and_the_table_tiles() {
     assert_eq!((totals.ballooned, totals.untiled), (0, 0));
 }
 
-/// Reclaim truth: the charge of a memory cgroup, not resident memory, says whether bytes left the host.
 #[test]
-fn half_of_each_huge_page_really_leaves_the_host() {
-    let Some(group) = cgroup::Group::enter() else {
-        eprintln!("SKIPPED half_of_each_huge_page_really_leaves_the_host: no writable memory cgroup on this machine");
-        return;
-    };
-    let (ram, _, pagemap) = guest(64 * MIB);
-    touch(&ram, 0, 16384);
-    let before = group.usage_bytes();
-    assert!(before >= 60 * MIB, "the cgroup is charged: {before}");
-    let mut freed = 0;
-    for frame in (0..16384).step_by(2) {
-        freed += ram.release(&pagemap, frame, 1).unwrap().bytes;
-    }
-    let left = before.saturating_sub(group.usage_bytes());
-    assert_eq!(freed, 32 * MIB);
-    assert!(left >= freed * 95 / 100, "{left} of {freed} bytes left the cgroup's charge");
+fn a_touch_beside_ballooned_frames_brings_none_of_them_back() {
+    let (ram, table, pagemap) = guest(16 * MIB);
+    let mut balloon = RamBalloon::new(Arc::clone(&ram), Arc::clone(&table)).unwrap();
+    touch(&ram, 0, 1024);
+    // All of two blocks but one frame each; the kernel holds nothing of the first block then.
+    balloon.inflate(&[FrameRun { first: 1, count: 511 }, FrameRun { first: 513, count: 511 }]);
+    ram.release(&pagemap, 0, 1).unwrap();
+    touch(&ram, 0, 1);
+    let host = ram.host(0, 1024).unwrap().as_ptr() as u64;
+    assert_eq!(pagemap.count_held(host, 512).unwrap(), 1, "one touch, one frame");
+    reconcile(&ram, &table);
+    assert_eq!((table.total(State::Ballooned), table.total(State::Private)), (1022, 2));
+    // Once the balloon is empty, huge pages may come again.
+    balloon.deflate(&[FrameRun { first: 0, count: 1024 }]);
+    assert!((0..2).all(|block| table.frames_in_block(block * 512, State::Ballooned) == 0));
+    assert_eq!(ram.small_blocks.load(std::sync::atomic::Ordering::Relaxed), 0);
+    assert_eq!(FrameReader::open(table.fd()).unwrap().totals().untiled, 0);
 }
 
-/// A memory cgroup of this thread's own process, version 1 or 2.
-mod cgroup {
-    use std::fs;
-    use std::path::PathBuf;
-
-    pub struct Group {
-        dir: PathBuf,
-        parent: PathBuf,
-        usage: &'static str,
-    }
-
-    impl Group {
-        pub fn enter() -> Option<Self> {
-            let of = fs::read_to_string("/proc/self/cgroup").ok()?;
-            let (parent, usage) = of.lines().find_map(|line| {
-                let mut parts = line.splitn(3, ':').skip(1);
-                let (controllers, path) = (parts.next()?, parts.next()?.trim_start_matches('/'));
-                match controllers {
-                    "memory" => Some((PathBuf::from("/sys/fs/cgroup/memory").join(path), "memory.usage_in_bytes")),
-                    "" => Some((PathBuf::from("/sys/fs/cgroup").join(path), "memory.current")),
-                    _ => None,
-                }
-            })?;
-            let dir = parent.join(format!("ballast-test-{}", std::process::id()));
-            fs::create_dir(&dir).ok()?;
-            let group = Self { dir, parent, usage };
-            fs::write(group.dir.join("cgroup.procs"), std::process::id().to_string()).ok()?;
-            group.dir.join(usage).exists().then_some(group)
-        }
-
-        pub fn usage_bytes(&self) -> u64 {
-            fs::read_to_string(self.dir.join(self.usage)).unwrap().trim().parse().unwrap()
-        }
-    }
-
-    impl Drop for Group {
-        fn drop(&mut self) {
-            let _ = fs::write(self.parent.join("cgroup.procs"), std::process::id().to_string());
-            let _ = fs::remove_dir(&self.dir);
-        }
-    }
+#[test]
+fn a_driver_that_is_reset_has_nothing_in_the_balloon() {
+    let (ram, table, _) = guest(16 * MIB);
+    let mut balloon = RamBalloon::new(Arc::clone(&ram), Arc::clone(&table)).unwrap();
+    touch(&ram, 0, 1024);
+    balloon.inflate(&[FrameRun { first: 100, count: 300 }]);
+    assert_eq!(balloon.ballooned_frames(), 300);
+    // A frame that the guest uses all the same is in the balloon no more.
+    touch(&ram, 100, 1);
+    reconcile(&ram, &table);
+    assert_eq!(balloon.ballooned_frames(), 299);
+    assert_eq!(balloon.driver_reset().changed_frames, 299);
+    assert_eq!(balloon.ballooned_frames(), 0);
+    assert_eq!(FrameReader::open(table.fd()).unwrap().totals().untiled, 0);
 }

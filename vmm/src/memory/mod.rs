@@ -8,21 +8,27 @@
 //! ```
 
 mod balloon;
+mod drift;
+mod huge;
+mod kernel_total;
 mod pagemap;
 mod reconcile;
 mod release;
 
 pub use balloon::RamBalloon;
-pub use pagemap::Pagemap;
-pub use reconcile::{Reconciled, reconcile};
+pub use drift::{Drift, Mark};
+pub use kernel_total::KernelTotal;
+pub use pagemap::{Method, Pagemap};
+pub use reconcile::{Comparison, Pass, Reconciled};
 pub use release::Released;
 
 use devices::GuestRam;
 use protocol::bytes::{BLOCK_BYTES, FRAME_BYTES};
 use protocol::frames::Region;
+use release::advise;
 use std::io;
 use std::ptr::NonNull;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use vm_memory::mmap::MmapRegionBuilder;
 use vm_memory::{GuestAddress, GuestRegionMmap};
 
@@ -50,6 +56,9 @@ pub enum MemoryError {
     },
 }
 
+/// Frames of a 2 MiB block.
+const FRAMES_PER_BLOCK: u64 = BLOCK_BYTES / FRAME_BYTES;
+
 /// The guest's RAM.
 pub struct Ram {
     base: NonNull<u8>,
@@ -58,6 +67,10 @@ pub struct Ram {
     regions: Vec<Region>,
     /// By 2 MiB block: may a huge page back it that was not split yet?
     maybe_huge: Vec<AtomicBool>,
+    /// Per block: huge pages are advised against, see `huge`; and how many such blocks there are.
+    small: Vec<AtomicBool>,
+    small_blocks: AtomicUsize,
+    releases: release::Releases,
 }
 
 // SAFETY: `base` is only handed to madvise and read by pagemap; guest and host access the bytes through volatile accessors.
@@ -95,13 +108,16 @@ impl Ram {
         let regions = regions(bytes);
         let mut maps = Vec::new();
         for region in &regions {
-            let region_bytes = usize::try_from(region.count * FRAME_BYTES).map_err(|_| MemoryError::Describe { bytes })?;
+            let region_bytes =
+                usize::try_from(region.count * FRAME_BYTES).map_err(|_| MemoryError::Describe { bytes })?;
             // SAFETY: the part lies inside the reservation just made, which lives as long as `Ram`, and `Ram` owns both.
-            let map = unsafe { MmapRegionBuilder::<()>::new(region_bytes).with_raw_mmap_pointer(base.as_ptr().add(offset)) }
-                .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
-                .with_mmap_flags(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE)
-                .build()
-                .map_err(|_| MemoryError::Describe { bytes })?;
+            let map = unsafe {
+                MmapRegionBuilder::<()>::new(region_bytes).with_raw_mmap_pointer(base.as_ptr().add(offset))
+            }
+            .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
+            .with_mmap_flags(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE)
+            .build()
+            .map_err(|_| MemoryError::Describe { bytes })?;
             let start = GuestAddress(region.first * FRAME_BYTES);
             maps.push(GuestRegionMmap::new(map, start).ok_or(MemoryError::Describe { bytes })?);
             offset += region_bytes;
@@ -109,7 +125,18 @@ impl Ram {
         let guest = GuestRam::from_regions(maps).map_err(|_| MemoryError::Describe { bytes })?;
         let blocks = length / usize::try_from(BLOCK_BYTES).expect("2 MiB");
         let maybe_huge = (0..blocks).map(|_| AtomicBool::new(true)).collect();
-        Ok(Self { base, bytes: length, guest, regions, maybe_huge })
+        let small = (0..blocks).map(|_| AtomicBool::new(false)).collect();
+        let small_blocks = AtomicUsize::new(0);
+        Ok(Self {
+            base,
+            bytes: length,
+            guest,
+            regions,
+            maybe_huge,
+            small,
+            small_blocks,
+            releases: release::Releases::default(),
+        })
     }
 
     /// The RAM as the devices see it.
@@ -130,6 +157,15 @@ impl Ram {
         self.bytes as u64
     }
 
+    /// Bytes of RAM that the kernel holds now.
+    ///
+    /// # Errors
+    /// When the page map cannot be read.
+    pub fn resident_bytes(&self) -> io::Result<u64> {
+        let pagemap = Pagemap::open()?;
+        self.slots().map(|(region, host)| Ok(pagemap.count_held(host, region.count)? * FRAME_BYTES)).sum()
+    }
+
     /// Address in the host of each region, for KVM's memory slots: region and host address.
     pub fn slots(&self) -> impl Iterator<Item = (Region, u64)> + '_ {
         self.regions.iter().map(|region| {
@@ -148,7 +184,8 @@ impl Ram {
     pub(crate) fn offset(&self, first: u64, count: u64) -> Option<u64> {
         let mut before = 0;
         for region in &self.regions {
-            if first >= region.first && count <= region.count && first - region.first <= region.count - count {
+            if first >= region.first && count <= region.count && first - region.first <= region.count - count
+            {
                 return Some((before + first - region.first) * FRAME_BYTES);
             }
             before += region.count;
@@ -170,7 +207,8 @@ fn map_aligned(bytes: usize) -> io::Result<NonNull<u8>> {
     let padded = bytes.checked_add(align).ok_or(io::ErrorKind::OutOfMemory)?;
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
     // SAFETY: a fresh mapping wherever the kernel likes; the result is checked.
-    let raw = unsafe { libc::mmap(std::ptr::null_mut(), padded, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
+    let raw =
+        unsafe { libc::mmap(std::ptr::null_mut(), padded, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
     if raw == libc::MAP_FAILED {
         return Err(io::Error::last_os_error());
     }
@@ -195,3 +233,7 @@ fn map_aligned(bytes: usize) -> io::Result<NonNull<u8>> {
 #[cfg(test)]
 #[path = "memory_test.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "pagemap_test.rs"]
+mod pagemap_tests;

@@ -1,68 +1,163 @@
 //! Seeing what the kernel did: first touch, refault, and pages that went away.
 //!
-//! The kernel populates guest RAM without telling anyone. A pass compares each frame's state with the page map, block by
-//! block, and mends the table. A device may change a frame meanwhile, so a change is only made where the state is still
-//! the one that was read *before* the page map: what a device did since then is newer and wins.
+//! The kernel populates guest RAM without telling anyone. A pass compares the table with the page map and mends the table:
+//!
+//! ```text
+//!   snapshot of some blocks  ->  held runs of those blocks  ->  mend what did not change since the snapshot
+//! ```
+//!
+//! A device may change a frame meanwhile. It releases memory first and records that second, and what changed since the
+//! snapshot is left alone: what a device did is newer and wins.
 
-use super::{Pagemap, Ram};
-use protocol::frames::{FrameTable, State};
+use super::{FRAMES_PER_BLOCK, Pagemap, Ram};
+use protocol::frames::{FrameTable, Snapshot, State, Transition};
 use std::io;
+use std::ops::Range;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-const FRAMES_PER_BLOCK: usize = 512;
+const WORDS_PER_BLOCK: usize = 8;
+/// Blocks that are compared at once: 256 MiB of guest RAM, at most 256 KiB of snapshot.
+const BLOCKS_AT_ONCE: u64 = 128;
+
+/// What a pass looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pass {
+    /// Blocks where something may have been touched: all but those whose frames are all private.
+    Touched,
+    /// Every block; finds private frames whose memory is gone, too.
+    Full,
+}
 
 /// What a pass found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reconciled {
+    /// Frames that it looked at.
+    pub scanned_frames: u64,
     /// Frames whose state was mended.
     pub mended_frames: u64,
     /// Time that the pass took.
     pub took: Duration,
 }
 
-/// Compares the whole table with the kernel's page map once.
-///
-/// # Errors
-/// When the page map cannot be read.
-pub fn reconcile(ram: &Ram, table: &FrameTable, pagemap: &Pagemap) -> io::Result<Reconciled> {
-    let started = Instant::now();
-    let mut mended_frames = 0;
-    let mut states = [State::Untouched; FRAMES_PER_BLOCK];
-    let mut held = [false; FRAMES_PER_BLOCK];
-    for (region, host) in ram.slots() {
-        for first in (region.first..region.first + region.count).step_by(FRAMES_PER_BLOCK) {
-            table.states(first, &mut states);
-            pagemap.held(host + (first - region.first) * 4096, &mut held)?;
-            mended_frames += mend_block(table, first, &states, &held);
-        }
-    }
-    table.reconciled();
-    Ok(Reconciled { mended_frames, took: started.elapsed() })
+/// Compares a table with the kernel's page map.
+#[derive(Debug)]
+pub struct Comparison {
+    ram: Arc<Ram>,
+    table: Arc<FrameTable>,
+    pagemap: Pagemap,
+    snapshot: Snapshot,
+    /// A bit per frame of the snapshot: does the kernel hold it?
+    held: Vec<u64>,
 }
 
-/// What a frame is, given what it was and whether the kernel holds a page for it; `None` if nothing is to be mended.
-fn mended(state: State, held: bool) -> Option<State> {
+impl Comparison {
+    /// Compares these two, asking the kernel through this page map.
+    #[must_use]
+    pub fn new(ram: Arc<Ram>, table: Arc<FrameTable>, pagemap: Pagemap) -> Self {
+        Self { ram, table, pagemap, snapshot: Snapshot::default(), held: Vec::new() }
+    }
+
+    /// One pass over the table.
+    ///
+    /// # Errors
+    /// When the page map cannot be read.
+    pub fn run(&mut self, pass: Pass) -> io::Result<Reconciled> {
+        let started = Instant::now();
+        let mut done = Reconciled { scanned_frames: 0, mended_frames: 0, took: Duration::ZERO };
+        let ram = Arc::clone(&self.ram);
+        for (region, host) in ram.slots() {
+            let end = region.first + region.count;
+            let mut at = region.first;
+            while at < end {
+                let run = self.next_run(at..end, pass);
+                if !run.is_empty() {
+                    done.scanned_frames += run.end - run.start;
+                    done.mended_frames +=
+                        self.compare(run.clone(), host + (run.start - region.first) * 4096)?;
+                }
+                at = run.end;
+            }
+        }
+        self.table.reconciled();
+        done.took = started.elapsed();
+        Ok(done)
+    }
+
+    /// The first blocks of a part of a region that are to be compared at once.
+    fn next_run(&self, part: Range<u64>, pass: Pass) -> Range<u64> {
+        let wanted = |first: u64| pass == Pass::Full || !self.table.is_private_block(first);
+        let mut start = part.start;
+        while start < part.end && !wanted(start) {
+            start += FRAMES_PER_BLOCK;
+        }
+        let most = part.end.min(start + BLOCKS_AT_ONCE * FRAMES_PER_BLOCK);
+        let mut end = start;
+        while end < most && wanted(end) {
+            end += FRAMES_PER_BLOCK;
+        }
+        start..end
+    }
+
+    fn compare(&mut self, run: Range<u64>, host: u64) -> io::Result<u64> {
+        let count = run.end - run.start;
+        self.table.snapshot(run.start, count, &mut self.snapshot);
+        self.held.clear();
+        self.held.resize(usize::try_from(count / 64).expect("at most 1024"), 0);
+        let held = &mut self.held;
+        self.pagemap.held_runs(host, count, |frames| set_bits(held, frames))?;
+        Ok((run.start..run.end)
+            .step_by(usize::try_from(FRAMES_PER_BLOCK).expect("512"))
+            .zip(self.held.chunks_exact(WORDS_PER_BLOCK))
+            .map(|(first, held)| self.mend_block(first, held))
+            .sum())
+    }
+
+    /// Mends one block, as a whole where it is alike, else a call per run of equal changes.
+    fn mend_block(&self, first: u64, held: &[u64]) -> u64 {
+        let mend = |first, count, transition| {
+            self.table.apply_since(&self.snapshot, first, count, transition).changed
+        };
+        if let Some(state) = self.snapshot.uniform_state(first)
+            && held.iter().all(|word| *word == held[0])
+            && (held[0] == 0 || held[0] == u64::MAX)
+        {
+            return mending(state, held[0] != 0)
+                .map_or(0, |transition| mend(first, FRAMES_PER_BLOCK, transition));
+        }
+        let change = |frame: u64| {
+            let bit = frame - first;
+            let is_held = held[usize::try_from(bit / 64).expect("below 8")] >> (bit % 64) & 1 == 1;
+            mending(self.snapshot.state(frame)?, is_held)
+        };
+        let end = first + FRAMES_PER_BLOCK;
+        let (mut mended, mut start, mut open) = (0, first, None);
+        for frame in first..end {
+            let next = change(frame);
+            if next != open {
+                mended += open.map_or(0, |transition| mend(start, frame - start, transition));
+                (start, open) = (frame, next);
+            }
+        }
+        mended + open.map_or(0, |transition| mend(start, end - start, transition))
+    }
+}
+
+/// What happened to a frame, given what it was and whether the kernel holds a page for it; `None` if nothing did.
+fn mending(state: State, held: bool) -> Option<Transition> {
     match (state, held) {
-        (State::Untouched | State::Ballooned | State::Reported, true) => Some(State::Private),
-        (State::Private, false) => Some(State::Untouched),
+        (State::Untouched | State::Ballooned | State::Reported, true) => Some(Transition::Touch),
+        (State::Private, false) => Some(Transition::Vanish),
         _ => None,
     }
 }
 
-/// Mends one block, a call per run of equal changes.
-fn mend_block(table: &FrameTable, first: u64, states: &[State], held: &[bool]) -> u64 {
-    let mut mended_frames = 0;
-    let mut at = 0;
-    while at < states.len() {
-        let change = mended(states[at], held[at]);
-        let end = (at..states.len()).find(|i| mended(states[*i], held[*i]) != change).unwrap_or(states.len());
-        if let Some(to) = change {
-            let base = first;
-            let read = |frame: u64| states[usize::try_from(frame - base).expect("inside the block")];
-            let set = table.set_if(first + at as u64, (end - at) as u64, to, |frame, now| now == read(frame));
-            mended_frames += set.changed;
-        }
-        at = end;
+fn set_bits(words: &mut [u64], frames: Range<u64>) {
+    let mut at = frames.start;
+    while at < frames.end {
+        let stop = frames.end.min((at / 64 + 1) * 64);
+        let bits = if stop - at == 64 { u64::MAX } else { ((1 << (stop - at)) - 1) << (at % 64) };
+        words[usize::try_from(at / 64).expect("a bit of the vector")] |= bits;
+        at = stop;
     }
-    mended_frames
 }

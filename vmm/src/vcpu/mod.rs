@@ -4,6 +4,7 @@ pub mod kick;
 
 use devices::bus::{Action, Bus};
 use kvm_ioctls::{VcpuExit, VcpuFd};
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::Sender;
@@ -23,8 +24,18 @@ pub enum End {
     Signal(i32),
     /// KVM cannot go on.
     Kvm(String),
-    /// The balancer refused the guest.
-    Refused(String),
+}
+
+impl std::fmt::Display for End {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::PowerOff => f.write_str("It powered itself off"),
+            Self::Reset => f.write_str("It asked for a reset"),
+            Self::Crash => f.write_str("It crashed (triple fault)"),
+            Self::Signal(number) => write!(f, "Its vmm was ended by signal {number}"),
+            Self::Kvm(reason) => f.write_str(reason),
+        }
+    }
 }
 
 /// What all vCPU threads share.
@@ -48,7 +59,11 @@ pub struct Shared {
 /// When the system has no thread for it.
 pub fn start(index: u8, mut vcpu: VcpuFd, shared: Arc<Shared>) -> std::io::Result<JoinHandle<()>> {
     Builder::new().name(format!("vcpu{index}")).spawn(move || {
-        if let Some(end) = run(&mut vcpu, &shared) {
+        // A device that panics must not leave a guest that hangs: the panic is this guest's end.
+        let ran = panic::catch_unwind(AssertUnwindSafe(|| run(&mut vcpu, &shared)));
+        if let Some(end) =
+            ran.unwrap_or_else(|_| Some(End::Kvm(format!("The thread of vCPU {index} panicked"))))
+        {
             // The receiver is the event loop; when it is gone the process is ending anyway.
             let _ = shared.end.send(end);
             let _ = shared.wake.write(1);

@@ -1,0 +1,188 @@
+//! The control port: a console by which a guest says who pays for what it touches from now on.
+//!
+//! ```text
+//!  guest                        vmm                          balancer
+//!   | charge /tenants/x -------> | AskCharge ----------------> |  may it? is there room?
+//!   |                            | <-- Charge or RefuseCharge  |
+//!   |                            |  what was touched before is charged as it was, then the owner changes
+//!   | <----- ok, or error WHY -- | Charged ------------------> |
+//! ```
+//!
+//! A line is a command, and each is answered by one line: `charge PATH`, or `charge -` for the guest's own container. One
+//! is served at a time; who does not wait for the answer is refused. A terminal in the guest that was not set raw sends
+//! back what it reads: lines that look like answers are no commands.
+
+use super::queues::Queues;
+use crate::machine::attach::Attached;
+use devices::virtio::console::{Console, Output, RECEIVE_QUEUE};
+use event_manager::EventOps;
+use protocol::path::{ContainerPath, DEPTH_MAX, NAME_BYTES_MAX};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Longest line, bytes: the longest path there can be, and the command.
+const LINE_BYTES_MAX: usize = DEPTH_MAX * (NAME_BYTES_MAX + 1) + 16;
+/// Lines that wait at most; what the guest writes beyond them is dropped.
+const LINES_MAX: usize = 16;
+
+/// What a line says: a container, `None` for the guest's own; or what is wrong with it.
+pub(super) type Command = Result<Option<ContainerPath>, String>;
+
+/// Bytes of the guest on their way to commands.
+#[derive(Debug, Default)]
+pub(crate) struct Lines {
+    line: Vec<u8>,
+    is_too_long: bool,
+    commands: VecDeque<Command>,
+    dropped: u64,
+}
+
+impl Lines {
+    fn push(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            match byte {
+                b'\n' => self.end_line(),
+                _ if self.line.len() >= LINE_BYTES_MAX => self.is_too_long = true,
+                byte => self.line.push(*byte),
+            }
+        }
+    }
+
+    fn end_line(&mut self) {
+        let command = if std::mem::take(&mut self.is_too_long) {
+            Some(Err(format!("The line is longer than {LINE_BYTES_MAX} bytes")))
+        } else {
+            command(&String::from_utf8_lossy(&self.line))
+        };
+        self.line.clear();
+        let Some(command) = command else { return };
+        if self.commands.len() < LINES_MAX {
+            self.commands.push_back(command);
+        } else {
+            self.dropped += 1;
+        }
+    }
+}
+
+/// What a line says; `None` if it is no line of a program.
+fn command(line: &str) -> Option<Command> {
+    let mut words = line.split_ascii_whitespace();
+    let command = match (words.next()?, words.next(), words.next()) {
+        ("ok" | "error", _, _) => return None,
+        ("charge", Some("-"), None) => Ok(None),
+        ("charge", Some(path), None) => path.parse().map(Some).map_err(|error| format!("{error}")),
+        (word, _, _) => {
+            let word: String = word.chars().take(32).collect();
+            Err(format!("{word:?} with what follows is no command: there are charge PATH and charge -"))
+        }
+    };
+    Some(command)
+}
+
+/// The port of one guest.
+pub struct Port {
+    console: Attached<Console>,
+    lines: Arc<Mutex<Lines>>,
+    questions: u64,
+    /// The question that waits for its answer, and the order that answers it once that is known.
+    open: Option<(u64, Option<u64>)>,
+    /// Answers that the guest left no room for.
+    lost: u64,
+}
+
+impl Port {
+    /// What a console writes to, and what it fills.
+    pub(crate) fn output() -> (Output, Arc<Mutex<Lines>>) {
+        let lines = Arc::new(Mutex::new(Lines::default()));
+        let sink = Arc::clone(&lines);
+        let output = move |bytes: &[u8]| sink.lock().unwrap_or_else(PoisonError::into_inner).push(bytes);
+        (Box::new(output), lines)
+    }
+
+    /// The port behind this console.
+    pub(crate) fn new(console: Attached<Console>, lines: Arc<Mutex<Lines>>) -> Self {
+        Self { console, lines, questions: 0, open: None, lost: 0 }
+    }
+
+    /// Waits for the console's queues, known by numbers from `base` on.
+    pub(super) fn watch(&self, ops: &mut EventOps<'_>, base: u32) {
+        for (queue, kick) in (base..).zip(&self.console.kicks) {
+            super::watch(ops, kick, queue);
+        }
+    }
+
+    /// Serves a queue; what the guest said.
+    pub(super) fn serve(&mut self, queue: usize) -> VecDeque<Command> {
+        Queues::serve(&self.console, queue);
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let dropped = std::mem::take(&mut lines.dropped);
+        if dropped > 0 {
+            tracing::debug!(dropped, "The guest wrote too many lines at once to its control port");
+        }
+        std::mem::take(&mut lines.commands)
+    }
+
+    /// A new question for the balancer; `None` while one waits for its answer.
+    pub(super) fn ask(&mut self) -> Option<u64> {
+        if self.open.is_some() {
+            return None;
+        }
+        self.questions += 1;
+        self.open = Some((self.questions, None));
+        Some(self.questions)
+    }
+
+    /// The balancer granted a question with this order.
+    pub(super) fn granted(&mut self, question: u64, order: u64) {
+        if let Some((_, by)) = self.open.as_mut().filter(|(open, _)| *open == question) {
+            *by = Some(order);
+        }
+    }
+
+    /// An order was carried out.
+    pub(super) fn carried_out(&mut self, order: u64) {
+        if self.open.is_some_and(|(_, by)| by == Some(order)) {
+            self.open = None;
+            self.answer(Ok(()));
+        }
+    }
+
+    /// A question is refused.
+    pub(super) fn refused(&mut self, question: u64, why: &str) {
+        if self.open.is_some_and(|(open, _)| open == question) {
+            self.open = None;
+            self.answer(Err(why));
+        }
+    }
+
+    /// Nobody will answer a question that was not granted yet.
+    pub(super) fn forsaken(&mut self) {
+        if let Some((question, None)) = self.open {
+            self.refused(question, "The balancer is gone; ask again when there is one");
+        }
+    }
+
+    /// Answers a line.
+    pub(super) fn answer(&mut self, answer: Result<(), &str>) {
+        let line = match answer {
+            Ok(()) => "ok\n".to_owned(),
+            Err(why) => {
+                let why: String = why.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+                format!("error {why}\n")
+            }
+        };
+        let mut transport = self.console.device.lock().unwrap_or_else(PoisonError::into_inner);
+        if transport.device_mut().free_input() < line.len() {
+            // The guest does not read.
+            self.lost += 1;
+            tracing::debug!(lost = self.lost, "The guest does not read the answers of its control port");
+            return;
+        }
+        transport.device_mut().input(line.as_bytes());
+        transport.queue_event(RECEIVE_QUEUE);
+    }
+}
+
+#[cfg(test)]
+#[path = "port_test.rs"]
+mod tests;

@@ -1,0 +1,69 @@
+//! Opening files that a user named, and only those kinds of files that can be what they are meant to be.
+
+use std::fs::{File, FileType, OpenOptions};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::Path;
+
+/// What a file may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A regular file.
+    Regular,
+    /// A regular file or a block device.
+    Disk,
+}
+
+impl Kind {
+    fn takes(self, found: FileType) -> bool {
+        found.is_file() || self == Self::Disk && found.is_block_device()
+    }
+
+    fn wanted(self) -> &'static str {
+        match self {
+            Self::Regular => "must be a regular file",
+            Self::Disk => "must be a regular file or a block device",
+        }
+    }
+}
+
+/// Opens a file. A pipe does not make the caller wait for whoever writes into it, and is refused as any other thing that
+/// is not of this kind: a directory has a length too, and `/dev/zero` no end.
+///
+/// # Errors
+/// What the system says, or that the file is of another kind.
+pub fn open(path: &Path, write: bool, kind: Kind) -> io::Result<File> {
+    let file = OpenOptions::new().read(true).write(write).custom_flags(libc::O_NONBLOCK).open(path)?;
+    if kind.takes(file.metadata()?.file_type()) {
+        return Ok(file);
+    }
+    Err(io::Error::new(ErrorKind::InvalidInput, kind.wanted()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_files_that_can_be_disks_or_kernels_are_opened() {
+        let this = std::env::current_exe().unwrap();
+        assert!(open(&this, false, Kind::Regular).is_ok() && open(&this, false, Kind::Disk).is_ok());
+        for path in ["/dev/zero", "/dev/null", "/"] {
+            for kind in [Kind::Regular, Kind::Disk] {
+                let error = open(Path::new(path), false, kind).unwrap_err();
+                assert!(error.to_string().contains(kind.wanted()), "{path}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_pipe_that_nobody_writes_into_is_refused_at_once() {
+        let path = std::env::temp_dir().join(format!("ballast-pipe-{}", std::process::id()));
+        let text = std::ffi::CString::new(path.to_str().unwrap()).unwrap();
+        // SAFETY: a valid path; the result is checked.
+        assert_eq!(unsafe { libc::mkfifo(text.as_ptr(), 0o600) }, 0);
+        let result = open(&path, false, Kind::Regular);
+        std::fs::remove_file(&path).unwrap();
+        assert!(result.unwrap_err().to_string().contains("regular"));
+    }
+}

@@ -1,0 +1,76 @@
+//! What the kernel says in O(1): anonymous memory of this process. The gate before a scan, and the check behind it.
+
+use protocol::bytes::FRAME_BYTES;
+use protocol::kernel::statm_error_frames;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+/// What the VMM's own heap and stacks grow and shrink by while a guest runs, frames.
+const OWN_FRAMES: u64 = 256;
+
+/// The kernel's total of anonymous memory.
+#[derive(Debug)]
+pub struct KernelTotal {
+    statm: File,
+    status: File,
+    inexact_frames: u64,
+}
+
+impl KernelTotal {
+    /// Opens the files that it is read from.
+    ///
+    /// # Errors
+    /// When `/proc` is not there.
+    pub fn open() -> io::Result<Self> {
+        let inexact_frames = OWN_FRAMES + statm_error_frames();
+        Ok(Self {
+            statm: File::open("/proc/self/statm")?,
+            status: File::open("/proc/self/status")?,
+            inexact_frames,
+        })
+    }
+
+    /// Anonymous memory of the process, in memory or swapped out, frames. The zero page does not count.
+    ///
+    /// # Errors
+    /// When the kernel's answer cannot be read.
+    pub fn frames(&self) -> io::Result<u64> {
+        let mut text = [0; 128];
+        let count = self.statm.read_at(&mut text, 0)?;
+        // proc_pid_statm(5): size, resident, shared (file and shared memory), in pages.
+        let text = String::from_utf8_lossy(&text[..count]);
+        let mut fields = text.split_ascii_whitespace().skip(1).map(str::parse::<u64>);
+        let (Some(Ok(resident)), Some(Ok(shared))) = (fields.next(), fields.next()) else {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("/proc/self/statm says {text:?}"),
+            ));
+        };
+        Ok(resident.saturating_sub(shared) + self.swapped()?)
+    }
+
+    /// How far the total may be off what guest RAM does to it, frames.
+    #[must_use]
+    pub fn inexact_frames(&self) -> u64 {
+        self.inexact_frames
+    }
+
+    /// What the host swapped out of this process, frames. A host without swap space is not asked.
+    fn swapped(&self) -> io::Result<u64> {
+        // SAFETY: zeroed is a valid sysinfo, and the call fills it.
+        let mut info: libc::sysinfo = unsafe { std::mem::zeroed() };
+        // SAFETY: a valid pointer to it; a failure leaves zeros.
+        unsafe { libc::sysinfo(&raw mut info) };
+        if info.totalswap == 0 {
+            return Ok(0);
+        }
+        let mut text = [0; 4096];
+        let count = self.status.read_at(&mut text, 0)?;
+        let text = String::from_utf8_lossy(&text[..count]);
+        let line = text.lines().find_map(|line| line.strip_prefix("VmSwap:")).unwrap_or("0");
+        let kib: u64 =
+            line.split_ascii_whitespace().next().and_then(|number| number.parse().ok()).unwrap_or(0);
+        Ok(kib * 1024 / FRAME_BYTES)
+    }
+}

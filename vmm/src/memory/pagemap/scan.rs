@@ -1,0 +1,128 @@
+//! The `PAGEMAP_SCAN` ioctl (Linux 6.7, include/uapi/linux/fs.h): runs of pages by category.
+//!
+//! `walk_end` is not used to go on. With more regions than the kernel's own buffer holds it is stale (seen on 6.18: all
+//! regions were returned, `walk_end` was not at the end), and a loop on it would see pages twice. Instead: fewer regions
+//! than there was room for means that the walk is complete, and otherwise it goes on at the end of the last region.
+
+use protocol::bytes::BLOCK_BYTES;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::ptr::NonNull;
+
+/// `_IOWR('f', 16, struct pm_scan_arg)`.
+const PAGEMAP_SCAN: libc::c_ulong =
+    3 << 30 | (size_of::<ScanArg>() as libc::c_ulong) << 16 | (b'f' as libc::c_ulong) << 8 | 16;
+const PAGE_IS_PRESENT: u64 = 1 << 3;
+const PAGE_IS_SWAPPED: u64 = 1 << 4;
+const PAGE_IS_PFNZERO: u64 = 1 << 5;
+const PAGE_IS_HUGE: u64 = 1 << 6;
+/// Regions per call: 12 KiB, the size of the kernel's own buffer.
+const REGIONS: usize = 512;
+
+/// `struct pm_scan_arg`.
+#[repr(C)]
+#[derive(Default)]
+struct ScanArg {
+    size: u64,
+    flags: u64,
+    start: u64,
+    end: u64,
+    walk_end: u64,
+    vec: u64,
+    vec_len: u64,
+    max_pages: u64,
+    category_inverted: u64,
+    category_mask: u64,
+    category_anyof_mask: u64,
+    return_mask: u64,
+}
+
+/// `struct page_region`.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct PageRegion {
+    start: u64,
+    end: u64,
+    categories: u64,
+}
+
+/// True if this kernel has the ioctl.
+pub(super) fn is_there(file: &File) -> bool {
+    // An empty walk is refused by nothing but its absence.
+    call(file, 0, 0, &mut [PageRegion::default()]).is_ok()
+}
+
+/// Visits the held regions between two addresses: start, end, and whether they are huge pages.
+pub(super) fn held_regions(
+    file: &File,
+    start: u64,
+    end: u64,
+    mut visit: impl FnMut(u64, u64, bool),
+) -> io::Result<()> {
+    let mut regions = [PageRegion::default(); REGIONS];
+    let mut at = start;
+    while at < end {
+        let count = call(file, at, end, &mut regions)?;
+        for region in &regions[..count] {
+            visit(region.start, region.end, region.categories & PAGE_IS_HUGE != 0);
+        }
+        if count < REGIONS {
+            return Ok(());
+        }
+        at = regions[count - 1].end;
+    }
+    Ok(())
+}
+
+fn call(file: &File, start: u64, end: u64, regions: &mut [PageRegion]) -> io::Result<usize> {
+    let mut argument = ScanArg {
+        size: size_of::<ScanArg>() as u64,
+        start,
+        end,
+        vec: regions.as_mut_ptr() as u64,
+        vec_len: regions.len() as u64,
+        // Not the zero page, and one of the others.
+        category_inverted: PAGE_IS_PFNZERO,
+        category_mask: PAGE_IS_PFNZERO,
+        category_anyof_mask: PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
+        return_mask: PAGE_IS_PRESENT | PAGE_IS_SWAPPED | PAGE_IS_HUGE,
+        ..ScanArg::default()
+    };
+    loop {
+        // SAFETY: the argument has the kernel's layout and size, and `vec` points to `vec_len` regions that nobody else uses.
+        let count = unsafe { libc::ioctl(file.as_raw_fd(), PAGEMAP_SCAN as _, &raw mut argument) };
+        match usize::try_from(count) {
+            Ok(count) => return Ok(count.min(regions.len())),
+            Err(_) => {
+                let error = io::Error::last_os_error();
+                if error.kind() != io::ErrorKind::Interrupted {
+                    return Err(error);
+                }
+            }
+        }
+    }
+}
+
+/// Tries whether this kernel's scan tells the huge zero page from memory. False if that cannot be found out.
+pub(super) fn knows_huge_zero_page(file: &File) -> io::Result<bool> {
+    let area = super::super::map_aligned(usize::try_from(BLOCK_BYTES).expect("2 MiB"))?;
+    let address = area.as_ptr() as u64;
+    // SAFETY: the area was just mapped; reading it gives zeros, and the huge zero page where there is one.
+    unsafe { area.as_ptr().read_volatile() };
+    let mut seen = false;
+    let result = held_regions(file, address, address + BLOCK_BYTES, |_, _, _| seen = true);
+    let huge = all_present(file, area);
+    // SAFETY: exactly the area that was mapped above.
+    unsafe { libc::munmap(area.as_ptr().cast(), usize::try_from(BLOCK_BYTES).expect("2 MiB")) };
+    result?;
+    Ok(huge && !seen)
+}
+
+/// True if the last page of a block is present although only its first was read: a huge page is there.
+fn all_present(file: &File, area: NonNull<u8>) -> bool {
+    use std::os::unix::fs::FileExt;
+    let mut word = [0; 8];
+    let last = (area.as_ptr() as u64 + BLOCK_BYTES) / 4096 - 1;
+    file.read_exact_at(&mut word, last * 8).is_ok() && u64::from_ne_bytes(word) >> 63 == 1
+}

@@ -1,0 +1,35 @@
+//! Whether released memory really leaves the host. A process of its own: other tests would be charged beside it.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+#[path = "support/cgroup.rs"]
+mod cgroup;
+
+use vm_memory::{Bytes, GuestAddress};
+use vmm::memory::{Pagemap, Ram};
+
+const MIB: u64 = 1 << 20;
+
+/// Reclaim truth: the charge of a memory cgroup, not resident memory, says whether bytes left the host.
+#[test]
+fn half_of_each_huge_page_really_leaves_the_host() {
+    let Some(group) = cgroup::Group::enter() else {
+        eprintln!(
+            "SKIPPED half_of_each_huge_page_really_leaves_the_host: no writable memory cgroup on this machine"
+        );
+        return;
+    };
+    let (ram, pagemap) = (Ram::new(64 * MIB).unwrap(), Pagemap::open().unwrap());
+    for frame in 0..16384 {
+        ram.guest().write_obj(0xa5u8, GuestAddress(frame * 4096)).unwrap();
+    }
+    let before = group.usage_bytes();
+    assert!(before >= 60 * MIB, "the cgroup is charged: {before}");
+    let mut freed = 0;
+    for frame in (0..16384).step_by(2) {
+        freed += ram.release(&pagemap, frame, 1).unwrap().bytes;
+    }
+    let left = before.saturating_sub(group.usage_bytes());
+    assert_eq!(freed, 32 * MIB);
+    assert!(left >= freed * 95 / 100, "{left} of {freed} bytes left the cgroup's charge");
+}
