@@ -67,10 +67,11 @@ impl Events {
 
     /// Events after the one with this id, the oldest first. An id from before a restart of the balancer, larger than
     /// any there is, means all.
-    #[must_use]
-    pub fn since(&self, id: u64) -> Vec<Event> {
+    pub fn since(&self, id: u64) -> impl Iterator<Item = &Event> {
         let after = if id > *self.last.borrow() { 0 } else { id };
-        self.ring.iter().filter(|event| event.id > after).cloned().collect()
+        // Ids have no gaps.
+        let known = self.ring.front().map_or(0, |first| (after + 1).saturating_sub(first.id));
+        self.ring.iter().skip(usize::try_from(known).unwrap_or(usize::MAX))
     }
 
     /// The id of the last event, to wait for the next.
@@ -96,18 +97,20 @@ mod tests {
         for _ in 0..EVENTS_MAX + 10 {
             events.push("tick", None, None, "");
         }
-        let all = events.since(0);
+        let all: Vec<_> = events.since(0).cloned().collect();
         assert_eq!((all.len(), all[0].id), (EVENTS_MAX, 11));
         assert!(all.windows(2).all(|pair| pair[1].id == pair[0].id + 1));
-        assert_eq!(events.since(all[0].id).len(), EVENTS_MAX - 1);
-        assert_eq!(events.since(u64::MAX).len(), EVENTS_MAX);
+        assert_eq!(events.since(all[0].id).count(), EVENTS_MAX - 1);
+        assert_eq!(events.since(all[7].id).next(), Some(&all[8]));
+        assert_eq!(events.since(3).next(), Some(&all[0]));
+        assert_eq!(events.since(u64::MAX).count(), EVENTS_MAX);
     }
 
     #[test]
     fn text_of_others_is_one_bounded_line() {
         let mut events = Events::default();
         events.push("x", None, None, &format!("a\nb{}", "\u{e9}".repeat(1000)));
-        let detail = &events.since(0)[0].detail;
+        let detail = &events.since(0).next().unwrap().detail;
         assert!(detail.starts_with("a b") && detail.len() <= DETAIL_BYTES_MAX);
     }
 }

@@ -8,8 +8,10 @@ use protocol::path::ContainerPath;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use std::path::{Path, PathBuf};
 
-/// Version of the records below. A newer journal is refused, never half-understood.
-pub const JOURNAL_VERSION: u64 = 1;
+/// Version of the records below. A newer journal is refused, never half-understood; an older one is read, what it does not
+/// say is as if it were not set, and it becomes one of this version with the first change.
+/// 1: limits of memory. 2: limits on objects as well.
+pub const JOURNAL_VERSION: u64 = 2;
 
 /// Path -> [`Node`] as JSON.
 const CONTAINERS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("containers");
@@ -142,6 +144,7 @@ fn read(store: &Database) -> Result<Records, redb::Error> {
 fn write(store: &Database, before: &Tree, after: &Tree) -> Result<(), redb::Error> {
     let transaction = store.begin_write()?;
     {
+        transaction.open_table(ABOUT)?.insert("version", JOURNAL_VERSION)?;
         let mut table = transaction.open_table(CONTAINERS)?;
         for (path, _) in before.iter().filter(|(path, _)| after.get(path).is_none()) {
             table.remove(path.as_str())?;

@@ -12,7 +12,8 @@ fn what_was_committed_is_there_again() {
     let (mut journal, tree) = Journal::open(&file).unwrap();
     assert_eq!(tree, Tree::default());
     let mut next = tree.clone();
-    next.put(&path("/web/a"), Limits { max_bytes: Some(5), ..Default::default() }).unwrap();
+    let limits = Limits { max_bytes: Some(5), max_vcpus: Some(0), ..Default::default() };
+    next.put(&path("/web/a"), limits).unwrap();
     next.put(&path("/db"), Limits::default()).unwrap();
     journal.commit(&tree, &next).unwrap();
     let mut last = next.clone();
@@ -33,7 +34,7 @@ fn a_newer_journal_is_refused_with_both_versions() {
     transaction.commit().unwrap();
     drop(store);
     let error = Journal::open(&file).unwrap_err().to_string();
-    assert!(error.contains("99") && error.contains("up to 1"), "{error}");
+    assert!(error.contains("99") && error.contains("up to 2"), "{error}");
 }
 
 #[test]
@@ -52,4 +53,31 @@ fn a_store_that_another_process_holds_is_refused() {
     let file = dir.path().join("journal");
     let _first = Journal::open(&file).unwrap();
     assert!(Journal::open(&file).is_err());
+}
+
+#[test]
+fn an_older_journal_is_read_and_becomes_one_of_this_version_with_the_first_change() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("journal");
+    let store = Database::create(&file).unwrap();
+    let transaction = store.begin_write().unwrap();
+    transaction.open_table(ABOUT).unwrap().insert("version", 1).unwrap();
+    let record =
+        br#"{"limits": {"min_bytes": 0, "low_bytes": 7, "high_bytes": null, "max_bytes": 9, "weight": 3},
+        "transient": false, "owner": 5}"#;
+    transaction.open_table(CONTAINERS).unwrap().insert("/old", record.as_slice()).unwrap();
+    transaction.commit().unwrap();
+    drop(store);
+    let (mut journal, tree) = Journal::open(&file).unwrap();
+    let limits = Limits { low_bytes: 7, max_bytes: Some(9), weight: 3, ..Default::default() };
+    assert_eq!(tree.get(&path("/old")).unwrap().limits, limits);
+    let version = |journal: &Journal| read(journal.store.as_ref().unwrap()).unwrap().version;
+    assert_eq!(version(&journal), 1);
+    let mut next = tree.clone();
+    next.put(&path("/old"), Limits { max_fds: Some(10), ..limits.clone() }).unwrap();
+    journal.commit(&tree, &next).unwrap();
+    assert_eq!(version(&journal), JOURNAL_VERSION);
+    drop(journal);
+    let (_journal, tree) = Journal::open(&file).unwrap();
+    assert_eq!(tree.get(&path("/old")).unwrap().limits, Limits { max_fds: Some(10), ..limits });
 }

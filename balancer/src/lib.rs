@@ -5,16 +5,19 @@
 //! |---|---|
 //! | [`tree`] | which containers are there, under which limits? (pure) |
 //! | [`policy`] | who may hold how much? (pure) |
+//! | [`accounting`] | who pays for a frame? (pure) |
 //! | [`journal`] | what survives a killed balancer? |
 //! | [`guests`] | what is known of a guest, and how does it register? |
 //! | [`host`] | what does the kernel say about the host? |
 //! | [`events`] | what happened? |
 //! | [`engine`] | how does an event become a target? |
+//! | [`models`] | how do the accounting systems compare? |
 //! | [`api`] | how do clients ask? |
 //! | [`daemon`] | how does a balancer start and end? |
 //! | [`client`] | how does a program speak to the API? |
 //! | [`cli`] | what does the command line offer? |
 
+pub mod accounting;
 pub mod api;
 pub mod cli;
 pub mod client;
@@ -24,5 +27,6 @@ pub mod events;
 pub mod guests;
 pub mod host;
 pub mod journal;
+pub mod models;
 pub mod policy;
 pub mod tree;

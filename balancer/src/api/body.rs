@@ -6,9 +6,13 @@ use axum::extract::{FromRequest, Request};
 use axum::http::StatusCode;
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
+use std::time::Duration;
 
 /// Longest body, bytes.
 pub(super) const BODY_BYTES_MAX: usize = 64 << 10;
+
+/// A body is there within this, however slowly its client writes.
+const BODY_DEADLINE: Duration = Duration::from_secs(10);
 
 /// A JSON body, whatever its content type says (`curl -d` says a form).
 #[derive(Debug)]
@@ -18,7 +22,12 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Json<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request<Body>, _state: &S) -> Result<Self, Problem> {
-        let bytes = body::to_bytes(request.into_body(), BODY_BYTES_MAX).await.map_err(|error| {
+        let reading = body::to_bytes(request.into_body(), BODY_BYTES_MAX);
+        let late = |_| {
+            let detail = format!("The body did not come within {} s", BODY_DEADLINE.as_secs());
+            Problem::new(StatusCode::REQUEST_TIMEOUT, "timeout", "The request took too long", detail)
+        };
+        let bytes = tokio::time::timeout(BODY_DEADLINE, reading).await.map_err(late)?.map_err(|error| {
             let cause = std::error::Error::source(&error);
             if cause.is_some_and(|cause| cause.is::<http_body_util::LengthLimitError>()) {
                 let detail = format!("The body has more than {BODY_BYTES_MAX} bytes");
@@ -34,9 +43,15 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Json<T> {
 /// Reads a body, or says which field is wrong.
 #[expect(clippy::result_large_err, reason = "once per refused request, and handlers want the problem itself")]
 pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
-    // A list would be read as the fields in the order of their declaration, which no client means.
-    if bytes.trim_ascii_start().starts_with(b"[") {
-        let detail = "The body must be an object: {\"max_bytes\": 1073741824}";
+    // A list would be read as the fields in the order of their declaration, which no client means; anything else than an
+    // object would be refused by the name of a type.
+    if let Ok(value) = serde_json::from_slice::<serde_json::Value>(bytes)
+        && !value.is_object()
+    {
+        let detail = format!(
+            "The body is {}, but must be an object: {{\"max_bytes\": 1073741824}}",
+            shortened(&value.to_string())
+        );
         return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "field", "The body is refused", detail));
     }
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
@@ -53,14 +68,33 @@ pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     // The form is right, a value is not. Its text is in the body, which is JSON as a whole, or else that is the problem.
     let value: serde_json::Value = serde_json::from_slice(bytes).map_err(|error| malformed(&error))?;
     let message = without_position(error.inner());
-    let named = message.strip_prefix("unknown field `").and_then(|rest| rest.split('`').next());
+    if let Some(field) = between(&message, "duplicate field `") {
+        let problem = Problem::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "field",
+            "A field is refused",
+            format!("{field} is given twice"),
+        );
+        let last = value.get(field).map_or_else(String::new, |value| shortened(&value.to_string()));
+        return Err(problem.of_field(field, last, "must be given once"));
+    }
+    let named = between(&message, "unknown field `");
     let field = named.map_or_else(|| error.path().to_string(), str::to_owned);
     let given = value.get(&field).map_or_else(|| value.to_string(), ToString::to_string);
-    let given: String = given.chars().take(128).collect();
+    let given = shortened(&given);
     let detail = if field == "." { message.clone() } else { format!("{field} is {given}: {message}") };
     let expected = message.split_once("expected ").map_or(message.as_str(), |(_, expected)| expected);
     let problem = Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "field", "A field is refused", detail);
     Err(problem.of_field(field, given, format!("must be {expected}")))
+}
+
+/// The name that a message puts into backticks behind its first words.
+fn between<'a>(message: &'a str, start: &str) -> Option<&'a str> {
+    message.strip_prefix(start)?.split('`').next()
+}
+
+fn shortened(text: &str) -> String {
+    text.chars().take(128).collect()
 }
 
 fn malformed(error: &serde_json::Error) -> Problem {
@@ -72,10 +106,12 @@ fn without_position(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let message = text.rsplit_once(" at line ").map_or(text.as_str(), |(message, _)| message);
     // Types of Rust are no words for a client.
-    ["u64", "u32"].iter().fold(message.to_owned(), |message, word| match message.strip_suffix(word) {
-        Some(start) => format!("{start}a whole number, 0 or more"),
-        None => message,
-    })
+    let words = [("u64", "a whole number, 0 or more"), ("u32", "a whole number, 0 to 4294967295")];
+    let type_is = |word: &str| message.ends_with(&format!("expected {word}"));
+    match words.iter().find(|(word, _)| type_is(word)) {
+        Some((word, meaning)) => message.replace(&format!("expected {word}"), &format!("expected {meaning}")),
+        None => message.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -90,7 +126,13 @@ mod tests {
             (r#"{"max_bytes": 1e30}"#, 422, Some("max_bytes"), Some("1e+30")),
             (r#"{"max_bytes": "lots"}"#, 422, Some("max_bytes"), Some("\"lots\"")),
             (r#"{"maximum": 1}"#, 422, Some("maximum"), Some("1")),
+            (r#"{"max_bytes": 1, "max_bytes": 2}"#, 422, Some("max_bytes"), Some("2")),
+            (r#"{"max_vcpus": -1}"#, 422, Some("max_vcpus"), Some("-1")),
+            (r#"{"max_fds": 1.5}"#, 422, Some("max_fds"), Some("1.5")),
+            (r#"{"weight": 4294967296}"#, 422, Some("weight"), Some("4294967296")),
             (r#"[1]"#, 422, None, None),
+            ("null", 422, None, None),
+            ("7", 422, None, None),
             (r#"{"max_bytes": 1"#, 400, None, None),
             (r#"{"max_bytes": 1} x"#, 400, None, None),
             ("lots", 400, None, None),

@@ -21,6 +21,7 @@ use utoipa::OpenApi;
         containers::delete,
         guests::list,
         guests::get,
+        guests::patch,
         guests::frames,
         events::events,
         openapi

@@ -6,7 +6,7 @@ use crate::engine::Engine;
 use crate::events::Event;
 use axum::Json;
 use axum::extract::State;
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::sse::{self, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::{self, Stream};
@@ -14,7 +14,7 @@ use serde::Deserialize;
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::Arc;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use utoipa::IntoParams;
 
 /// What is asked of the events.
@@ -32,7 +32,7 @@ pub(super) struct EventsQuery {
 #[utoipa::path(get, path = "/v1/events",
     params(EventsQuery, ("Last-Event-ID" = Option<u64>, Header, description = "Only events after this one")),
     responses((status = 200, body = Vec<Event>, content_type = "application/json"),
-        (status = 200, body = String, content_type = "text/event-stream")))]
+        (status = 200, body = String, content_type = "text/event-stream"), (status = 503, body = Problem)))]
 pub(super) async fn events(
     State(engine): State<Arc<Engine>>,
     Params(query): Params<EventsQuery>,
@@ -43,23 +43,43 @@ pub(super) async fn events(
     if query.follow == Some(false) {
         return Ok(Json(engine.events_since(after)).into_response());
     }
-    Ok(Sse::new(follow(engine, after)).keep_alive(KeepAlive::default()).into_response())
+    let Ok(place) = STREAMS.try_acquire() else { return Ok(no_place()) };
+    Ok(Sse::new(follow(engine, after, place)).keep_alive(KeepAlive::default()).into_response())
 }
+
+/// Streams at a time: each holds one of the API's connections for as long as its client likes.
+const STREAMS_MAX: usize = 256;
+static STREAMS: Semaphore = Semaphore::const_new(STREAMS_MAX);
+
+/// The connection is closed as well, so that it holds up nobody until its deadline.
+fn no_place() -> Response {
+    let detail = format!("There are {STREAMS_MAX} streams of events already; follow=false answers at once");
+    let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "There are too many clients", detail);
+    ([(header::CONNECTION, "close")], problem).into_response()
+}
+
+/// Events that are held for one client at a time: what it has not read yet is in the ring, once for all.
+const CHUNK: usize = 32;
 
 struct Follower {
     engine: Arc<Engine>,
     last: watch::Receiver<u64>,
     after: u64,
     ready: VecDeque<Event>,
+    _place: SemaphorePermit<'static>,
 }
 
-fn follow(engine: Arc<Engine>, after: u64) -> impl Stream<Item = Result<sse::Event, Infallible>> {
+fn follow(
+    engine: Arc<Engine>,
+    after: u64,
+    place: SemaphorePermit<'static>,
+) -> impl Stream<Item = Result<sse::Event, Infallible>> {
     let last = engine.watch_events();
-    let follower = Follower { engine, last, after, ready: VecDeque::new() };
+    let follower = Follower { engine, last, after, ready: VecDeque::new(), _place: place };
     stream::unfold(follower, |mut follower| async move {
         while follower.ready.is_empty() {
             follower.last.borrow_and_update();
-            follower.ready = follower.engine.events_since(follower.after).into();
+            follower.ready = follower.engine.events_after(follower.after, CHUNK).into();
             if follower.ready.is_empty() && follower.last.changed().await.is_err() {
                 return None;
             }

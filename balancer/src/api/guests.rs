@@ -1,14 +1,16 @@
 //! `/v1/guests`.
 
+use super::body::Json as Body;
 use super::problem::Problem;
-use super::query::Params;
+use super::query::{Name, Params};
 use crate::engine::{Engine, FramesObject, GuestObject};
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
-use serde::Deserialize;
+use protocol::path::ContainerPath;
+use serde::{Deserialize, Deserializer};
 use std::sync::Arc;
-use utoipa::IntoParams;
+use utoipa::{IntoParams, ToSchema};
 
 /// What is asked of a frame table.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -36,9 +38,78 @@ pub(super) async fn list(State(engine): State<Arc<Engine>>) -> Json<Vec<GuestObj
     responses((status = 200, body = GuestObject), (status = 404, body = Problem)))]
 pub(super) async fn get(
     State(engine): State<Arc<Engine>>,
-    Path(id): Path<String>,
+    Name(id): Name,
 ) -> Result<Json<GuestObject>, Problem> {
     Ok(Json(engine.guest(&id)?))
+}
+
+/// Where the charges of a guest go that moves.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Charges {
+    /// The new container pays for every frame that the guest holds.
+    #[default]
+    Move,
+    /// Whoever pays for a frame that it holds pays until it is given back.
+    Leave,
+}
+
+/// A change of a guest: it moves, or it charges somebody else. Absent fields change nothing.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct GuestPatch {
+    /// The container that it is attached to from now on. It must exist; `charge_to` is over with that.
+    #[schema(value_type = Option<String>)]
+    container: Option<ContainerPath>,
+    /// What becomes of its charges when it moves; `move` unless given.
+    charges: Option<Charges>,
+    /// The container that pays for what it touches from now on; `null` for its own again.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<String>)]
+    charge_to: Option<Option<ContainerPath>>,
+}
+
+/// Tells a field that is `null` from one that is absent (RFC 7396, JSON Merge Patch).
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<ContainerPath>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
+}
+
+/// Move a guest to another container, or charge somebody else for what it touches. Targets that follow are on their way
+/// when this is answered. 202 if its vmm did not confirm within 5 s; `charge_pending` tells when it does.
+#[utoipa::path(patch, path = "/v1/guests/{id}", params(("id" = String, Path, description = "The guest's name")), request_body = GuestPatch,
+    responses((status = 200, body = GuestObject), (status = 202, body = GuestObject), (status = 404, body = Problem),
+        (status = 409, body = Problem), (status = 422, body = Problem), (status = 504, body = Problem)))]
+pub(super) async fn patch(
+    State(engine): State<Arc<Engine>>,
+    Name(id): Name,
+    Body(patch): Body<GuestPatch>,
+) -> Result<(StatusCode, Json<GuestObject>), Problem> {
+    let alone = |field: &str, value: String, bound: &str| {
+        let detail = format!("{field} is {value}, but {bound}");
+        Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "field", "A field is refused", detail)
+            .of_field(field, value, bound)
+    };
+    let ordered = match (&patch.container, &patch.charge_to) {
+        (Some(_), Some(to)) => {
+            let value = to.as_ref().map_or("null", ContainerPath::as_str).to_owned();
+            return Err(alone("charge_to", value, "must not be given together with container"));
+        }
+        (None, _) if patch.charges.is_some() => {
+            let value = if patch.charges == Some(Charges::Leave) { "leave" } else { "move" };
+            return Err(alone("charges", value.to_owned(), "must be given together with container"));
+        }
+        (Some(to), None) => {
+            Some(engine.move_guest(&id, to, patch.charges.unwrap_or_default() == Charges::Move)?)
+        }
+        (None, Some(to)) => Some(engine.charge(&id, to.as_ref())?),
+        (None, None) => None,
+    };
+    let done = match ordered {
+        Some(ordered) => ordered.done().await,
+        None => true,
+    };
+    let status = if done { StatusCode::OK } else { StatusCode::ACCEPTED };
+    Ok((status, Json(engine.guest(&id)?)))
 }
 
 /// A guest's frames by state.
@@ -46,7 +117,7 @@ pub(super) async fn get(
     responses((status = 200, body = FramesObject), (status = 404, body = Problem), (status = 504, body = Problem)))]
 pub(super) async fn frames(
     State(engine): State<Arc<Engine>>,
-    Path(id): Path<String>,
+    Name(id): Name,
     Params(query): Params<FramesQuery>,
 ) -> Result<Json<FramesObject>, Problem> {
     let frames = engine.frames(&id, query.max_age_ms).await?;

@@ -1,7 +1,7 @@
 //! REST over a unix socket, and over TCP with a token.
 //!
 //! Every answer is JSON; every refusal is a problem object (RFC 9457) that names the field, the value and the bound,
-//! and changes nothing. [`routes::ROUTES`](routes) is the one list of what there is; `/openapi.json` says the same.
+//! and changes nothing. `routes::routes` is the one list of what there is; `/openapi.json` says the same.
 
 mod body;
 mod containers;
@@ -12,10 +12,12 @@ mod host;
 mod problem;
 mod query;
 mod routes;
+mod server;
 mod token;
 
 pub use problem::Problem;
 pub use routes::router;
+pub use server::serve;
 pub use token::Token;
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use crate::tree::TreeError;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use protocol::limits::LimitsError;
+use protocol::message::OWNERS_MAX;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -86,7 +87,29 @@ impl From<EngineError> for Problem {
                 let title = "The journal cannot be written, so nothing was changed";
                 Self::new(StatusCode::INSUFFICIENT_STORAGE, "journal", title, detail)
             }
-            EngineError::Deadline { .. } => {
+            EngineError::NoContainer { field, path } => {
+                let title = "A container is named that is not there";
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "field", title, detail).of_field(
+                    *field,
+                    path.as_str(),
+                    "must be a container that is there",
+                )
+            }
+            EngineError::NoRoom { field, path, above, max_bytes, needed_bytes } => {
+                let missing = needed_bytes.saturating_sub(*max_bytes);
+                let bound = format!(
+                    "must leave max_bytes of {above}, {max_bytes}, at least {needed_bytes}: {missing} are missing"
+                );
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "limit", "A limit leaves no room", detail)
+                    .of_field(*field, path.as_str(), bound)
+            }
+            EngineError::Owners { field, .. } => {
+                let bound = format!("must be at most {OWNERS_MAX} containers");
+                let title = "A guest is charged to too many containers";
+                let value = format!("{}", OWNERS_MAX + 1);
+                Self::new(StatusCode::CONFLICT, "conflict", title, detail).of_field(*field, value, bound)
+            }
+            EngineError::Deaf(_) | EngineError::Deadline { .. } => {
                 Self::new(StatusCode::GATEWAY_TIMEOUT, "deadline", "A guest did not answer", detail)
             }
         }

@@ -31,6 +31,7 @@ pub(super) fn routes() -> Vec<Route> {
         route(Method::DELETE, container, routing::delete(containers::delete)),
         route(Method::GET, "/v1/guests", routing::get(guests::list)),
         route(Method::GET, "/v1/guests/{id}", routing::get(guests::get)),
+        route(Method::PATCH, "/v1/guests/{id}", routing::patch(guests::patch)),
         route(Method::GET, "/v1/guests/{id}/frames", routing::get(guests::frames)),
         route(Method::GET, "/v1/events", routing::get(events::events)),
         route(Method::GET, "/openapi.json", routing::get(document::openapi)),

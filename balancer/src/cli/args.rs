@@ -1,6 +1,7 @@
 //! Arguments.
 
-use clap::{Args, Parser, Subcommand};
+use crate::accounting::System;
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use protocol::bytes;
 use protocol::limits::{LimitsPatch, WEIGHT_RANGE};
 use protocol::path::ContainerPath;
@@ -23,7 +24,9 @@ $XDG_RUNTIME_DIR/ballast or /tmp/ballast-UID for others):
   balancer.log   log of a balancer that a vmm started
 
 Examples:
-  balancer set /web/a --max 1G --create
+  balancer set /web/a --max 1G --max-vcpus 8 --create
+  balancer move db /tenants/a --charges leave
+  balancer charge db /tenants/b
   balancer ps
   curl --unix-socket /run/ballast/api.sock -X PATCH http://balancer/v1/containers/web/a -d '{\"max_bytes\": 1073741824}'";
 
@@ -49,10 +52,16 @@ pub(super) enum Command {
     Ps(Ps),
     /// Change the limits of a container
     Set(Set),
+    /// Move a guest to another container
+    Move(Move),
+    /// Charge a container for what a guest touches from now on
+    Charge(Charge),
     /// Remove an empty container
     Rm(Rm),
     /// Show what happened
     Events(Events),
+    /// Measure the accounting systems against each other
+    Models(Models),
 }
 
 #[derive(Debug, Args)]
@@ -66,6 +75,9 @@ pub(super) struct Serve {
     /// File whose first line is the token, at least 32 characters
     #[arg(long, value_name = "FILE", requires = "listen")]
     pub token_file: Option<PathBuf>,
+    /// Who pays for a frame: the accounting system behind every usage
+    #[arg(long, value_name = "SYSTEM", value_enum, default_value_t)]
+    pub accounting: System,
     /// Time between two turns of sampling and deciding, milliseconds; a changed limit does not wait for a turn
     #[arg(long, value_name = "MS", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(10..=60_000))]
     pub interval_ms: u64,
@@ -97,12 +109,71 @@ pub(super) struct Set {
     /// Divides what is contended among siblings, 1 to 10000
     #[arg(long, value_parser = clap::value_parser!(u32).range(i64::from(*WEIGHT_RANGE.start())..=i64::from(*WEIGHT_RANGE.end())))]
     pub weight: Option<u32>,
+    /// Most virtual CPUs of the guests in it, or none
+    #[arg(long, value_name = "N", value_parser = count)]
+    pub max_vcpus: Option<Count>,
+    /// Most guests in it, or none
+    #[arg(long, value_name = "N", value_parser = count)]
+    pub max_guests: Option<Count>,
+    /// Most virtio devices of those guests, or none
+    #[arg(long, value_name = "N", value_parser = count)]
+    pub max_devices: Option<Count>,
+    /// Most file descriptors of their vmms, or none
+    #[arg(long, value_name = "N", value_parser = count)]
+    pub max_fds: Option<Count>,
+    /// Most threads of their vmms, or none
+    #[arg(long, value_name = "N", value_parser = count)]
+    pub max_threads: Option<Count>,
     /// Make the container if there is none
     #[arg(long)]
     pub create: bool,
     /// Show the container as JSON
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Move {
+    /// The guest's name
+    pub guest: String,
+    /// The container that it is attached to from now on; it must exist
+    pub container: ContainerPath,
+    /// What becomes of what it is charged for
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t)]
+    pub charges: Charges,
+    /// Show the guest as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Where the charges of a guest go that moves.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum Charges {
+    /// The new container pays for every frame that the guest holds
+    #[default]
+    Move,
+    /// Whoever pays for a frame that it holds pays until it is given back
+    Leave,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Charge {
+    /// The guest's name
+    pub guest: String,
+    /// The container that pays, or - for the guest's own again
+    #[arg(value_parser = payer)]
+    pub container: Payer,
+    /// Show the guest as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A container, or `-` for the guest's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Payer(pub Option<ContainerPath>);
+
+fn payer(text: &str) -> Result<Payer, protocol::path::ParsePathError> {
+    if text == "-" { Ok(Payer(None)) } else { text.parse().map(|path| Payer(Some(path))) }
 }
 
 #[derive(Debug, Args)]
@@ -121,12 +192,43 @@ pub(super) struct Events {
     pub json: bool,
 }
 
+#[derive(Debug, Args)]
+pub(super) struct Models {
+    /// Seed of the made-up traces: the same seed gives the same figures, but for times
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Play this trace as well: one JSON object a line
+    #[arg(long, value_name = "FILE")]
+    pub trace: Option<PathBuf>,
+    /// Write the made-up mixed trace to a file and measure nothing
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["trace", "json", "svg", "into"])]
+    pub record: Option<PathBuf>,
+    /// JSON instead of tables
+    #[arg(long)]
+    pub json: bool,
+    /// Draw a figure as well
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
+    /// Replace the table between the markers of a Markdown file as well
+    #[arg(long, value_name = "FILE")]
+    pub into: Option<PathBuf>,
+}
+
 /// An amount, or `none` to take a limit away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Bound(pub Option<u64>);
 
 fn bound(text: &str) -> Result<Bound, bytes::ParseBytesError> {
     if text == "none" { Ok(Bound(None)) } else { bytes::parse(text).map(|bytes| Bound(Some(bytes))) }
+}
+
+/// A number of objects, or `none` to take a limit away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Count(pub Option<u32>);
+
+fn count(text: &str) -> Result<Count, String> {
+    let wrong = |_| format!("must be none or a number between 0 and {}", u32::MAX);
+    if text == "none" { Ok(Count(None)) } else { text.parse().map(|count| Count(Some(count))).map_err(wrong) }
 }
 
 impl Set {
@@ -138,6 +240,11 @@ impl Set {
             high_bytes: self.high.map(|bound| bound.0),
             max_bytes: self.max.map(|bound| bound.0),
             weight: self.weight,
+            max_vcpus: self.max_vcpus.map(|count| count.0),
+            max_guests: self.max_guests.map(|count| count.0),
+            max_devices: self.max_devices.map(|count| count.0),
+            max_fds: self.max_fds.map(|count| count.0),
+            max_threads: self.max_threads.map(|count| count.0),
         }
     }
 }
@@ -153,21 +260,52 @@ mod tests {
     }
 
     #[test]
+    fn a_guest_charges_a_container_or_its_own() {
+        let payer = |text| match Arguments::try_parse_from(["balancer", "charge", "db", text])?.command {
+            Command::Charge(charge) => Ok::<_, clap::Error>(charge.container.0.map(String::from)),
+            _ => panic!("not charge"),
+        };
+        assert_eq!(payer("-").unwrap(), None);
+        assert_eq!(payer("/a").unwrap().as_deref(), Some("/a"));
+        assert!(payer("a").is_err() && payer("").is_err());
+    }
+
+    #[test]
     fn limits_as_people_write_them() {
         let arguments = Arguments::parse_from([
-            "balancer", "set", "/web/a", "--max", "1G", "--high", "none", "--weight", "7",
+            "balancer",
+            "set",
+            "/web/a",
+            "--max",
+            "1G",
+            "--high",
+            "none",
+            "--weight",
+            "7",
+            "--max-vcpus",
+            "4",
+            "--max-fds",
+            "none",
         ]);
         let Command::Set(set) = arguments.command else { panic!("not set") };
         let patch = LimitsPatch {
             max_bytes: Some(Some(1 << 30)),
             high_bytes: Some(None),
             weight: Some(7),
+            max_vcpus: Some(Some(4)),
+            max_fds: Some(None),
             ..Default::default()
         };
         assert_eq!(set.patch(), patch);
-        for bad in
-            [["--max", "lots"], ["--max", "1e30"], ["--max", "-1"], ["--weight", "0"], ["--low", "none"]]
-        {
+        for bad in [
+            ["--max", "lots"],
+            ["--max", "1e30"],
+            ["--max", "-1"],
+            ["--weight", "0"],
+            ["--low", "none"],
+            ["--max-vcpus", "-1"],
+            ["--max-fds", "4294967296"],
+        ] {
             assert!(
                 Arguments::try_parse_from(["balancer", "set", "/a"].iter().chain(&bad)).is_err(),
                 "{bad:?}"

@@ -3,12 +3,15 @@
 mod args;
 mod events;
 mod exit;
+mod models;
+mod pay;
 mod ps;
 mod serve;
 mod set;
 
 use args::{Arguments, Command};
 use clap::Parser;
+use std::io::Write;
 use std::process::ExitCode;
 
 /// Runs the command line of this process.
@@ -19,7 +22,7 @@ pub fn run() -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("balancer: Cannot start the runtime: {error}");
+            say(&format!("Cannot start the runtime: {error}"));
             return exit::REFUSED.into();
         }
     };
@@ -29,7 +32,10 @@ pub fn run() -> ExitCode {
             Command::Serve(command) => serve::run(place, command).await,
             Command::Ps(command) => ps::run(&client, command.json).await,
             Command::Set(command) => set::set(&client, &command).await,
+            Command::Move(command) => pay::move_guest(&client, &command).await,
+            Command::Charge(command) => pay::charge(&client, &command).await,
             Command::Rm(command) => set::remove(&client, &command.path).await,
+            Command::Models(command) => models::run(&command),
             Command::Events(command) => events::run(&client, &command).await,
         }
     });
@@ -38,8 +44,13 @@ pub fn run() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("balancer: {error:#}");
+            say(&format!("{error:#}"));
             exit::code(&error).into()
         }
     }
+}
+
+/// One line on standard error, if anything can be written there: the exit code says the rest.
+fn say(text: &str) {
+    let _ = writeln!(std::io::stderr(), "balancer: {text}");
 }

@@ -12,17 +12,21 @@ const HEAD: [&str; 7] = ["CONTAINER / GUEST", "LIMIT", "USAGE", "TARGET", "ACTUA
 pub(super) async fn run(client: &Client, as_json: bool) -> anyhow::Result<()> {
     let containers: Vec<Value> = client.call(Method::GET, "/v1/containers", vec![]).await?;
     let guests: Vec<Value> = client.call(Method::GET, "/v1/guests", vec![]).await?;
+    let host: Value = client.call(Method::GET, "/v1/host", vec![]).await?;
     let mut out = std::io::stdout().lock();
     // A reader that has seen enough (`balancer ps | head`) is no error.
     if as_json {
         writeln!(
             out,
             "{}",
-            serde_json::to_string_pretty(&json!({ "containers": containers, "guests": guests }))?
+            serde_json::to_string_pretty(
+                &json!({ "accounting": host["accounting"], "containers": containers, "guests": guests })
+            )?
         )
         .ok();
     } else {
-        out.write_all(table(&containers, &guests).as_bytes()).ok();
+        let accounting = host["accounting"].as_str().unwrap_or("?");
+        write!(out, "{}\nUSAGE is counted by {accounting}.\n", table(&containers, &guests)).ok();
     }
     Ok(())
 }
@@ -70,6 +74,12 @@ fn limits_text(container: &Value) -> String {
             words.push(format!("{word} {}", Human(bytes)));
         }
     }
+    for kind in ["vcpus", "guests", "devices", "fds", "threads"] {
+        let object = &container["objects"][kind];
+        if let (Some(used), Some(max)) = (object["used"].as_u64(), object["max"].as_u64()) {
+            words.push(format!("{kind} {used}/{max}"));
+        }
+    }
     if words.is_empty() { "none".into() } else { words.join(", ") }
 }
 
@@ -105,7 +115,7 @@ mod tests {
     fn the_tree_with_its_guests() {
         let containers = [
             json!({"path": "/", "usage_bytes": 0, "target_bytes": 0, "usage_age_ms": null}),
-            json!({"path": "/web", "max_bytes": 512 << 20, "usage_bytes": 300 << 20, "target_bytes": 500 << 20, "usage_age_ms": 140}),
+            json!({"path": "/web", "max_bytes": 512 << 20, "objects": {"vcpus": {"used": 3, "max": 4}, "fds": {"used": 9, "max": null}}, "usage_bytes": 300 << 20, "target_bytes": 500 << 20, "usage_age_ms": 140}),
         ];
         let guests = [
             json!({"name": "a", "container": "/web", "ram_bytes": 1 << 30, "usage_bytes": 300 << 20,
@@ -114,7 +124,7 @@ mod tests {
         let text = table(&containers, &guests);
         let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
         assert_eq!(lines[1], ["/", "none", "0B", "0B", "-"]);
-        assert_eq!(lines[2], ["/web", "max", "512M", "300M", "500M", "0.1s"]);
+        assert_eq!(lines[2], ["/web", "max", "512M,", "vcpus", "3/4", "300M", "500M", "0.1s"]);
         assert_eq!(lines[3], ["a", "1G", "RAM", "300M", "500M", "500M", "300M", "0.1s"]);
     }
 }

@@ -15,11 +15,20 @@ pub(super) async fn run(place: Place, command: Serve) -> anyhow::Result<()> {
     // answer with, not a signal to die of.
     unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
     let filter = EnvFilter::try_from_env("BALLAST_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(false).with_env_filter(filter).init();
+    // A log on a full disk loses lines. Complaining about it on standard error, which is the same disk, would panic.
+    let log = tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(false).log_internal_errors(false);
+    log.with_env_filter(filter).init();
     let tcp = match (command.listen, command.token_file) {
         (Some(address), Some(file)) => Some((address, Token::read(&file)?)),
         _ => None,
     };
     let interval = Duration::from_millis(command.interval_ms);
-    daemon::run(Options { place, exit_when_idle: command.exit_when_idle, tcp, interval }).await
+    daemon::run(Options {
+        place,
+        exit_when_idle: command.exit_when_idle,
+        tcp,
+        accounting: command.accounting,
+        interval,
+    })
+    .await
 }

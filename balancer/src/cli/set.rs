@@ -6,14 +6,16 @@ use crate::client::{Client, ClientError};
 use hyper::Method;
 use protocol::bytes::Human;
 use protocol::limits::{Limits, LimitsPatch};
+use protocol::objects::ObjectKind;
 use protocol::path::ContainerPath;
 use serde_json::Value;
+use std::io::Write;
 
 pub(super) async fn set(client: &Client, command: &Set) -> anyhow::Result<()> {
     let patch = command.patch();
     if patch == LimitsPatch::default() && !command.create {
         return Err(
-            Usage("Nothing to set: give at least one of --max, --high, --low, --min, --weight").into()
+            Usage("Nothing to set: give at least one of --max, --high, --low, --min, --weight, --max-vcpus, --max-guests, --max-devices, --max-fds, --max-threads").into()
         );
     }
     let route = route(&command.path);
@@ -23,20 +25,25 @@ pub(super) async fn set(client: &Client, command: &Set) -> anyhow::Result<()> {
         answer = client.call(Method::PUT, &route, serde_json::to_vec(&limits)?).await;
     }
     let container = answer?;
+    // The change is made, whether or not anybody reads of it.
     if command.json {
-        println!("{}", serde_json::to_string_pretty(&container)?);
+        writeln!(std::io::stdout(), "{}", serde_json::to_string_pretty(&container)?).ok();
         return Ok(());
     }
     let limits = limits_of(&container);
-    println!(
-        "{}: max {}, high {}, low {}, min {}, weight {}",
+    let objects = ObjectKind::ALL.iter().filter_map(|kind| Some((kind.key(), limits.max_of(*kind)?)));
+    let objects = objects.fold(String::new(), |text, (key, max)| format!("{text}, {key} {max}"));
+    writeln!(
+        std::io::stdout(),
+        "{}: max {}, high {}, low {}, min {}, weight {}{objects}",
         command.path,
         bound(limits.max_bytes),
         bound(limits.high_bytes),
         Human(limits.low_bytes),
         Human(limits.min_bytes),
         limits.weight
-    );
+    )
+    .ok();
     Ok(())
 }
 
@@ -48,12 +55,18 @@ pub(super) async fn remove(client: &Client, path: &ContainerPath) -> anyhow::Res
 /// A container's limits, from its object.
 pub(super) fn limits_of(container: &Value) -> Limits {
     let bytes = |field: &str| container[field].as_u64();
+    let count = |field: &str| bytes(field).and_then(|count| u32::try_from(count).ok());
     Limits {
         min_bytes: bytes("min_bytes").unwrap_or(0),
         low_bytes: bytes("low_bytes").unwrap_or(0),
         high_bytes: bytes("high_bytes"),
         max_bytes: bytes("max_bytes"),
-        weight: bytes("weight").and_then(|weight| weight.try_into().ok()).unwrap_or_default(),
+        weight: count("weight").unwrap_or_default(),
+        max_vcpus: count("max_vcpus"),
+        max_guests: count("max_guests"),
+        max_devices: count("max_devices"),
+        max_fds: count("max_fds"),
+        max_threads: count("max_threads"),
     }
 }
 

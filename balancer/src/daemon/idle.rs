@@ -3,19 +3,24 @@
 use crate::engine::Engine;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::timeout;
 
 /// After the last guest left, in case the next one is on its way.
 const AFTER_LAST: Duration = Duration::from_secs(2);
 /// After the start, for the first one to come.
 const BEFORE_FIRST: Duration = Duration::from_secs(30);
 
-/// Waits until there has been no guest for long enough; for ever if that is not `wanted`.
-pub(super) async fn wait(engine: Arc<Engine>, wanted: bool) {
+/// Waits until there has been no guest for long enough.
+pub(super) async fn wait(engine: Arc<Engine>) {
+    // Guests that come and go are events.
+    let mut events = engine.watch_events();
     loop {
-        tokio::time::sleep(Duration::from_millis(200)).await;
         let (idle, ever) = engine.idle();
-        if wanted && idle >= if ever { AFTER_LAST } else { BEFORE_FIRST } {
+        let wanted = if ever { AFTER_LAST } else { BEFORE_FIRST };
+        if idle >= wanted {
             return;
         }
+        // The engine outlives this wait, so its channel stays open.
+        let _ = timeout(wanted - idle, events.changed()).await;
     }
 }

@@ -6,12 +6,14 @@
 //!
 //! The API's socket is bound last: who can connect to it finds a balancer that is whole.
 
+mod descriptors;
 mod idle;
 mod place;
 
 pub use place::{Owned, PlaceError};
 
-use crate::api::{Token, router};
+use crate::accounting::System;
+use crate::api::{self, Token, router};
 use crate::engine::Engine;
 use crate::guests::{self, GuestServer};
 use crate::journal::Journal;
@@ -24,6 +26,10 @@ use std::time::Duration;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 
+/// Connections of the API at a time, by socket: who holds all of one does not get in the way of the other, nor of guests.
+const API_PLACES: usize = 512;
+const TCP_PLACES: usize = 128;
+
 /// How a balancer is to run.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -33,6 +39,8 @@ pub struct Options {
     pub exit_when_idle: bool,
     /// Serve the API over TCP as well, to who shows the token.
     pub tcp: Option<(SocketAddr, Token)>,
+    /// Who pays for a frame.
+    pub accounting: System,
     /// Time between two turns.
     pub interval: Duration,
 }
@@ -43,8 +51,9 @@ pub struct Options {
 /// When it cannot start: the place is taken, the journal unusable, a socket cannot be bound.
 pub async fn run(options: Options) -> anyhow::Result<()> {
     let owned = Owned::take(&options.place)?;
+    let guest_places = descriptors::left_for_guests(API_PLACES + TCP_PLACES);
     let (journal, tree) = Journal::open(&options.place.journal())?;
-    let engine = Arc::new(Engine::new(journal, tree));
+    let engine = Arc::new(Engine::new(journal, tree, options.accounting));
     let tcp = match &options.tcp {
         Some((address, _)) => {
             Some(TcpListener::bind(address).await.with_context(|| format!("Cannot listen on {address}"))?)
@@ -59,19 +68,19 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         UnixListener::bind(&api_socket).with_context(|| format!("Cannot bind {}", api_socket.display()))?;
     tracing::info!(dir = %options.place.dir().display(), pid = std::process::id(), "serving");
 
-    tokio::spawn(guests::serve(guest_server, Arc::clone(&engine)));
+    tokio::spawn(guests::serve(guest_server, Arc::clone(&engine), guest_places));
     if let (Some(listener), Some((address, token))) = (tcp, options.tcp) {
         let service = router(Arc::clone(&engine)).layer(middleware::from_fn_with_state(token, Token::check));
         tracing::info!(%address, "serving over TCP as well");
-        tokio::spawn(async move { axum::serve(listener, service).await });
+        tokio::spawn(api::serve(listener, service, TCP_PLACES));
     }
     let turns = turn(Arc::clone(&engine), options.interval);
-    let idle = idle::wait(Arc::clone(&engine), options.exit_when_idle);
+    let idle = idle::wait(Arc::clone(&engine));
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::select! {
-        result = async { axum::serve(api, router(engine)).await } => result.context("The API ended")?,
+        () = api::serve(api, router(engine), API_PLACES) => {}
         () = turns => {}
-        () = idle => tracing::info!("no guests are left"),
+        () = idle, if options.exit_when_idle => tracing::info!("no guests are left"),
         _ = terminate.recv() => tracing::info!("SIGTERM"),
         _ = interrupt.recv() => tracing::info!("SIGINT"),
     }

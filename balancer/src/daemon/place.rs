@@ -1,10 +1,11 @@
 //! A place that is held by one balancer.
 
 use protocol::place::Place;
-use std::fs::{self, File, Permissions};
+use protocol::private::PrivateError;
+use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// Why a place cannot be held.
@@ -18,14 +19,9 @@ pub enum PlaceError {
         /// Its process, as it wrote it down.
         pid: String,
     },
-    /// The folder belongs to somebody else.
-    #[error("The folder {dir} belongs to user {uid}, not to you")]
-    Foreign {
-        /// The folder.
-        dir: PathBuf,
-        /// Its owner.
-        uid: u32,
-    },
+    /// The folder is not this user's alone.
+    #[error(transparent)]
+    NotPrivate(#[from] PrivateError),
     /// Something that is no socket is where a socket has to be.
     #[error("{0} exists and is no socket: move it away")]
     NoSocket(PathBuf),
@@ -56,7 +52,7 @@ impl Owned {
     /// # Errors
     /// When another balancer lives there or the folder cannot be used.
     pub fn take(place: &Place) -> Result<Self, PlaceError> {
-        make_private(place.dir())?;
+        place.make_private()?;
         let lock = lock(place)?;
         let owned = Self { place: place.clone(), _lock: lock };
         for socket in [place.api_socket(), place.guest_socket()] {
@@ -82,26 +78,6 @@ impl Owned {
             }
         }
     }
-}
-
-fn make_private(dir: &Path) -> Result<(), PlaceError> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(dir)
-        .map_err(|source| failed("make the folder", dir, source))?;
-    let meta = fs::metadata(dir).map_err(|source| failed("look at", dir, source))?;
-    // SAFETY: geteuid has no preconditions and cannot fail.
-    let own = unsafe { libc::geteuid() };
-    // In a folder of somebody else the sockets could be replaced under us: `/tmp/ballast-UID` may be anybody's.
-    if meta.uid() != own {
-        return Err(PlaceError::Foreign { dir: dir.into(), uid: meta.uid() });
-    }
-    if meta.mode() & 0o077 != 0 {
-        fs::set_permissions(dir, Permissions::from_mode(0o700))
-            .map_err(|source| failed("make private", dir, source))?;
-    }
-    Ok(())
 }
 
 fn lock(place: &Place) -> Result<File, PlaceError> {

@@ -12,9 +12,15 @@ impl State {
             path: Clone::clone(path),
             limits: node.limits.clone(),
         };
+        let mut ceilings = self.ceilings();
+        let guest = |guest: &crate::guests::Guest| {
+            let mut view = guest.view();
+            view.ceiling = ceilings.remove(&view.name);
+            view
+        };
         Observation {
             containers: self.tree.iter().map(container).collect(),
-            guests: self.guests.values().map(crate::guests::Guest::view).collect(),
+            guests: self.guests.values().map(guest).collect(),
         }
     }
 

@@ -1,21 +1,26 @@
 //! Taking in a guest, and letting it go.
 
 use super::{Engine, State};
-use crate::guests::{Figures, Guest, KernelSample, Sampled};
+use crate::guests::{Budget, CrossCheck, Figures, Guest, KernelSample, ProcessObjects, Sampled, objects};
 use protocol::bytes::{BYTES_MAX, Human};
 use protocol::frames::FrameReader;
-use protocol::message::{Register, ToVmm};
+use protocol::message::{MAY_CHARGE_MAX, OWNERS_MAX, Register, ToVmm};
+use protocol::objects::ObjectCounts;
 use protocol::path::ContainerPath;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::{mpsc, watch};
+
+/// What can run a guest.
+const ENGINES: [&str; 2] = ["kvm", "qemu"];
 
 /// What a guest is told when it is taken in.
 #[derive(Debug, Clone, Copy)]
 pub struct Admission {
     /// Tells this session from others of the same name.
     pub session: u64,
-    /// Owner id of its container.
+    /// Owner id of whom it charges.
     pub owner: u16,
     /// First target, bytes.
     pub target_bytes: u64,
@@ -28,7 +33,7 @@ impl Engine {
     /// The reason, for the `vmm` to show.
     pub fn register(
         &self,
-        about: Register,
+        mut about: Register,
         pid: i32,
         frames: FrameReader,
         outbox: mpsc::Sender<ToVmm>,
@@ -41,8 +46,16 @@ impl Engine {
                 about.name, other.pid
             ));
         }
-        state.admit_container(&about)?;
+        let process = ProcessObjects::count(pid);
+        state.admit_container(&about, objects(&about, process))?;
         let owner = state.tree.get(&about.container).expect("made above").owner;
+        let charged = about.charge_to.take();
+        let mut owners: BTreeSet<u16> = [owner].into();
+        if about.comes_back {
+            owners.extend(std::mem::take(&mut about.owners));
+            about.charge_to = charged.clone().filter(|path| state.tree.get(path).is_some());
+        }
+        let is_over = charged != about.charge_to;
         state.sessions += 1;
         let session = state.sessions;
         let name = about.name.clone();
@@ -61,21 +74,35 @@ impl Engine {
             session,
             pid,
             owner,
+            owners,
+            orders: 0,
+            carried_out: watch::Sender::new(0),
+            look: None,
             frames: Arc::new(frames),
             balloon: Sampled::now(about.balloon.clone()),
             about,
             statistics: None,
             figures,
+            cross_check: CrossCheck::default(),
+            process,
             outbox,
             sent_target_bytes: None,
             target_reason: String::new(),
             out_of_memory_at: None,
             reconciled: watch::Sender::new(0),
-            reconcile_asked_at: None,
+            sent_cpu_ppm: None,
+            sent_fds_max: None,
             registered_at: Instant::now(),
+            budget: Budget::new(Instant::now()),
+            answered_need_at: None,
         };
         state.guests.insert(name.clone(), guest);
         state.empty_since = None;
+        if is_over {
+            // The container that it charged is gone.
+            state.order(&name, None, false);
+        }
+        let owner = state.charging(&state.guests[&name]);
         // Its own first target goes with the answer to its registration; the outbox repeats it with the reason.
         state.adjust();
         let target_bytes =
@@ -95,6 +122,7 @@ impl Engine {
             state.empty_since = Some(Instant::now());
         }
         state.sweep(&guest.about.container);
+        state.sweep_owners(&guest.owners.iter().copied().collect::<Vec<_>>());
         // What it held is free for those beside it.
         state.adjust();
     }
@@ -102,17 +130,18 @@ impl Engine {
 
 impl State {
     /// Makes the container of a guest where it is missing, with the limits of the launch.
-    fn admit_container(&mut self, about: &Register) -> Result<(), String> {
+    fn admit_container(&mut self, about: &Register, own: ObjectCounts) -> Result<(), String> {
         let mut next = self.tree.clone();
         let made = next.ensure(&about.container).map_err(|error| error.to_string())?;
         // A guest that comes back after a restart brings the limits of its launch; the journal knows better.
-        let comes_back = about.balloon.driver_ready || about.balloon.ballooned_bytes > 0;
-        if let Some(limits) = about.limits.as_ref().filter(|_| made || !comes_back) {
+        if let Some(limits) = about.limits.as_ref().filter(|_| made || !about.comes_back) {
             next.patch(&about.container, limits).map_err(|error| error.to_string())?;
         }
-        if !comes_back {
+        if !about.comes_back {
             for above in about.container.ancestors() {
-                self.check_admission(about, &above, next.get(&above).and_then(|node| node.limits.max_bytes))?;
+                let limits = next.get(&above).map(|node| &node.limits).expect("ensured above");
+                self.check_admission(about, &above, limits.max_bytes)?;
+                self.check_objects(about, own, &above, limits)?;
             }
         }
         self.adopt(next).map_err(|error| error.chain())?;
@@ -156,6 +185,10 @@ fn check(about: &Register, frames: &FrameReader) -> Result<(), String> {
         let name: String = name.chars().take(64).collect();
         return Err(format!("{name:?} is not a guest's name: letters, digits and -_.:@+ make one"));
     }
+    if !ENGINES.contains(&about.engine.as_str()) {
+        let engine: String = about.engine.chars().take(64).collect();
+        return Err(format!("engine is {engine:?}, but must be one of {ENGINES:?}"));
+    }
     if about.ram_bytes == 0 || about.ram_bytes > BYTES_MAX {
         return Err(format!("ram_bytes is {}, but must be between 1 and {BYTES_MAX}", about.ram_bytes));
     }
@@ -164,6 +197,13 @@ fn check(about: &Register, frames: &FrameReader) -> Result<(), String> {
             "floor_bytes is {}, but must be at most ram_bytes, {}",
             about.floor_bytes, about.ram_bytes
         ));
+    }
+    for (field, count, most) in
+        [("may_charge", about.may_charge.len(), MAY_CHARGE_MAX), ("owners", about.owners.len(), OWNERS_MAX)]
+    {
+        if count > most {
+            return Err(format!("{field} has {count} entries, but must have at most {most}"));
+        }
     }
     if frames.ram_bytes() < about.ram_bytes {
         return Err(format!(

@@ -3,6 +3,7 @@
 use super::{ContainerObject, Engine, EngineError, State};
 use crate::tree::{Put, Tree, TreeError};
 use protocol::limits::{Limits, LimitsError, LimitsPatch};
+use protocol::objects::ObjectKind;
 use protocol::path::ContainerPath;
 
 impl Engine {
@@ -35,7 +36,11 @@ impl Engine {
     /// When there is no such container, it is not empty or the journal cannot be written.
     pub fn delete(&self, path: &ContainerPath) -> Result<(), EngineError> {
         let state = &mut *self.state();
-        let guests = state.guests.values().filter(|guest| guest.about.container == *path).count();
+        // Who charges it is as good as inside; what was charged to it before passes to the guests' own containers.
+        let uses = |guest: &&crate::guests::Guest| {
+            guest.about.container == *path || guest.about.charge_to.as_ref() == Some(path)
+        };
+        let guests = state.guests.values().filter(uses).count();
         let mut next = state.tree.clone();
         next.remove(path, guests)?;
         state.adopt(next)?;
@@ -50,6 +55,7 @@ impl Engine {
 impl State {
     fn change_limits(&mut self, path: &ContainerPath, next: Tree) -> Result<ContainerObject, EngineError> {
         self.check_floors(path, &next)?;
+        self.check_objects_held(path, &next)?;
         let before = self.tree.get(path).map(|node| node.limits.clone());
         self.adopt(next)?;
         let after = self.tree.get(path).map(|node| node.limits.clone());
@@ -59,6 +65,7 @@ impl State {
             self.events.push(kind, None, Some(path), &text);
         }
         self.adjust();
+        self.watch_objects();
         self.container(path)
     }
 
@@ -80,12 +87,14 @@ impl State {
 fn describe(limits: &Limits) -> String {
     use protocol::bytes::Human;
     let bound = |bytes: Option<u64>| bytes.map_or("none".into(), |bytes| Human(bytes).to_string());
-    format!(
+    let memory = format!(
         "max={},high={},low={},min={},weight={}",
         bound(limits.max_bytes),
         bound(limits.high_bytes),
         Human(limits.low_bytes),
         Human(limits.min_bytes),
         limits.weight
-    )
+    );
+    let objects = ObjectKind::ALL.iter().filter_map(|kind| Some((kind.key(), limits.max_of(*kind)?)));
+    objects.fold(memory, |text, (key, max)| format!("{text},{key}={max}"))
 }

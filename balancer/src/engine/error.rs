@@ -2,6 +2,8 @@
 
 use crate::journal::JournalError;
 use crate::tree::TreeError;
+use protocol::message::OWNERS_MAX;
+use protocol::path::ContainerPath;
 
 /// Why the engine refuses a request. Nothing changed.
 #[derive(Debug, thiserror::Error)]
@@ -15,6 +17,44 @@ pub enum EngineError {
     /// No such guest.
     #[error("There is no guest {0:?}")]
     NoGuest(String),
+    /// A request names a container that is not there.
+    #[error("{field} is {path}, but there is no such container")]
+    NoContainer {
+        /// The field of the request.
+        field: &'static str,
+        /// The container.
+        path: ContainerPath,
+    },
+    /// A limit leaves no room for what a guest would bring.
+    #[error(
+        "{field} is {path}, but that would bring {above} to {needed_bytes} bytes and its max is {max_bytes}: {} bytes are missing",
+        needed_bytes.saturating_sub(*max_bytes)
+    )]
+    NoRoom {
+        /// The field of the request.
+        field: &'static str,
+        /// The container that it names.
+        path: ContainerPath,
+        /// The container whose limit it is, on the way from that one to the root.
+        above: ContainerPath,
+        /// Its `max`.
+        max_bytes: u64,
+        /// What would be charged there, or what the guests in it need to live if that is more.
+        needed_bytes: u64,
+    },
+    /// The frames of a guest have as many owners as can be.
+    #[error(
+        "The frames of guest {name:?} are charged to {OWNERS_MAX} containers already, the most there can be"
+    )]
+    Owners {
+        /// The guest.
+        name: String,
+        /// The field of the request.
+        field: &'static str,
+    },
+    /// A guest's `vmm` takes no messages.
+    #[error("The vmm of guest {0:?} takes no messages; nothing was changed")]
+    Deaf(String),
     /// A guest did not answer.
     #[error("Guest {name:?} did not compare its frame table with the kernel within {waited_ms} ms")]
     Deadline {

@@ -1,43 +1,61 @@
 //! What guests say.
 
-use super::Engine;
+use super::{Engine, State};
 use crate::guests::Sampled;
 use protocol::bytes::Human;
 use protocol::message::FromVmm;
+use std::time::{Duration, Instant};
+
+/// A guest takes memory back megabyte by megabyte: one event tells of all that follow so closely.
+const OUT_OF_MEMORY_EVENT_EVERY: Duration = Duration::from_secs(1);
 
 impl Engine {
     /// Takes a message of a registered guest.
     pub fn hear(&self, name: &str, session: u64, message: FromVmm) {
         let state = &mut *self.state();
         let Some(guest) = state.guests.get_mut(name).filter(|guest| guest.session == session) else { return };
-        let container = guest.about.container.clone();
         match message {
             FromVmm::Balloon(balloon) => {
                 let was_ready = guest.balloon.value.driver_ready;
                 let (ready, actual) = (balloon.driver_ready, balloon.actual_bytes);
+                let told = guest.out_of_memory_at.is_some_and(|at| at.elapsed() < OUT_OF_MEMORY_EVENT_EVERY);
                 if guest.take_balloon(balloon) {
-                    let detail = format!("It took memory back and holds {}", Human(actual));
-                    state.events.push("out_of_memory", Some(name), Some(&container), &detail);
-                    state.adjust();
+                    let answer = guest.answer_need();
+                    if !told {
+                        let detail = format!("It took memory back and holds {}", Human(actual));
+                        state.guest_event("out_of_memory", name, &detail);
+                    }
+                    if answer {
+                        state.adjust();
+                    }
                 } else if ready && !was_ready {
-                    state.events.push(
-                        "balloon_ready",
-                        Some(name),
-                        Some(&container),
-                        "The guest serves its balloon",
-                    );
+                    state.guest_event("balloon_ready", name, "The guest serves its balloon");
                 }
             }
             FromVmm::Statistics(statistics) => guest.statistics = Some(Sampled::now(statistics)),
             FromVmm::Reconciled { mended_frames, took_us } => {
                 tracing::debug!(guest = name, mended_frames, took_us, "frame table compared with the kernel");
                 guest.reconciled.send_modify(|count| *count += 1);
+                state.check_answer(name);
             }
-            FromVmm::Event { kind, detail } => {
-                state.events.push(&kind, Some(name), Some(&container), &detail)
-            }
+            FromVmm::AskCharge { question, to } => Self::asked_to_charge(state, name, question, to.as_ref()),
+            FromVmm::Charged { order, moved_frames } => Self::carried_out(state, name, order, moved_frames),
             // The session ends on these itself.
             FromVmm::Register(_) | FromVmm::Ended { .. } => {}
         }
+    }
+}
+
+impl State {
+    /// An event that a guest causes, within its budget.
+    pub(super) fn guest_event(&mut self, kind: &str, name: &str, detail: &str) {
+        let Some(guest) = self.guests.get_mut(name) else { return };
+        let Some(dropped) = guest.budget.take(Instant::now()) else { return };
+        let container = &guest.about.container;
+        if dropped > 0 {
+            let detail = format!("{dropped} events of this guest came too fast and are not shown");
+            self.events.push("events_dropped", Some(name), Some(container), &detail);
+        }
+        self.events.push(kind, Some(name), Some(container), detail);
     }
 }

@@ -11,22 +11,31 @@
 mod adjust;
 mod admit;
 mod change;
+mod charge;
 mod error;
 mod hear;
+mod objects;
 mod reconcile;
+mod room;
 mod tick;
+mod trust;
+mod usage;
 mod views;
 
 pub use admit::Admission;
+pub use charge::Ordered;
 pub use error::EngineError;
+pub use objects::{ObjectUsage, ObjectsObject};
 pub use views::{ContainerObject, FramesObject, GuestObject, HostObject};
 
+use crate::accounting::System;
 use crate::events::{Event, Events};
 use crate::guests::Guest;
 use crate::host::HostSample;
 use crate::journal::Journal;
 use crate::policy::Shortfall;
 use crate::tree::Tree;
+use protocol::objects::ObjectKind;
 use protocol::path::ContainerPath;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -44,7 +53,10 @@ struct State {
     guests: BTreeMap<String, Guest>,
     events: Events,
     host: HostSample,
+    accounting: System,
     shortfalls: Vec<Shortfall>,
+    /// Limits on objects that are exceeded, or were until lately, and when they last were.
+    exceeded: BTreeMap<(ContainerPath, ObjectKind), Instant>,
     sessions: u64,
     started_at: Instant,
     /// When the last guest left; `None` while there is one, or when there never was.
@@ -54,9 +66,9 @@ struct State {
 }
 
 impl Engine {
-    /// A balancer with the tree that its journal held.
+    /// A balancer with the tree that its journal held, and the accounting system of the host.
     #[must_use]
-    pub fn new(journal: Journal, tree: Tree) -> Self {
+    pub fn new(journal: Journal, tree: Tree, accounting: System) -> Self {
         let mut events = Events::default();
         events.push(
             "balancer_started",
@@ -70,7 +82,9 @@ impl Engine {
             guests: BTreeMap::new(),
             events,
             host: HostSample::take(),
+            accounting,
             shortfalls: vec![],
+            exceeded: BTreeMap::new(),
             sessions: 0,
             started_at: Instant::now(),
             empty_since: None,
@@ -86,7 +100,13 @@ impl Engine {
     /// Events after the one with this id.
     #[must_use]
     pub fn events_since(&self, id: u64) -> Vec<Event> {
-        self.state().events.since(id)
+        self.state().events.since(id).cloned().collect()
+    }
+
+    /// The first few of them.
+    #[must_use]
+    pub fn events_after(&self, id: u64, most: usize) -> Vec<Event> {
+        self.state().events.since(id).take(most).cloned().collect()
     }
 
     /// The id of the last event, to wait for the next.
@@ -125,8 +145,14 @@ impl State {
     /// Removes a container and those above it that nothing needs any more.
     fn sweep(&mut self, from: &ContainerPath) {
         let mut next = self.tree.clone();
-        let removed =
-            next.sweep(from, |path| self.guests.values().any(|guest| guest.about.container == *path));
+        // One that still pays for frames is needed as well.
+        let is_needed = |path: &ContainerPath| {
+            let owner = self.tree.get(path).map(|node| node.owner);
+            self.guests.values().any(|guest| {
+                guest.about.container == *path || owner.is_some_and(|owner| guest.owners.contains(&owner))
+            })
+        };
+        let removed = next.sweep(from, is_needed);
         if removed.is_empty() {
             return;
         }

@@ -1,7 +1,7 @@
 //! Frames of a guest, as fresh as asked for.
 
 use super::{Engine, EngineError, FramesObject};
-use protocol::frames::FrameReader;
+use protocol::frames::{FrameReader, Totals};
 use protocol::message::ToVmm;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -33,15 +33,14 @@ impl Engine {
             waited_ms: u64::try_from(asked.elapsed().as_millis()).unwrap_or(u64::MAX),
         };
         {
-            let mut state = self.state();
-            let guest = state.guests.get_mut(name).ok_or_else(missing)?;
-            guest.reconcile_asked_at = Some(asked);
+            let state = self.state();
+            let guest = state.guests.get(name).ok_or_else(missing)?;
             if !guest.say(ToVmm::Reconcile) {
                 return Err(late());
             }
         }
         match tokio::time::timeout(DEADLINE, answered.changed()).await {
-            // Compared after the question: as fresh as it can be, whatever age was asked for.
+            // A pass that ended after the question. One that somebody else had asked for just before counts as well.
             Ok(Ok(())) => Ok(frames),
             // The guest left meanwhile.
             Ok(Err(_)) => Err(missing()),
@@ -55,12 +54,16 @@ impl FramesObject {
     #[must_use]
     pub fn new(guest: String, frames: &FrameReader, blocks: bool, audit: bool) -> Self {
         let totals = frames.totals();
+        let from_blocks = blocks.then(|| frames.totals_from_blocks());
+        let from_entries = audit.then(|| frames.totals_from_entries());
+        let fits = |counted: &Option<Totals>| counted.as_ref().is_none_or(|totals| totals.untiled == 0);
+        let tiles = totals.untiled == 0 && !totals.torn && fits(&from_blocks) && fits(&from_entries);
         Self {
             guest,
-            tiles: totals.untiled == 0 && !totals.torn,
+            tiles,
             totals,
-            from_blocks: blocks.then(|| frames.totals_from_blocks()),
-            from_entries: audit.then(|| frames.totals_from_entries()),
+            from_blocks,
+            from_entries,
             private_by_owner: audit.then(|| frames.private_by_owner()),
         }
     }

@@ -1,6 +1,7 @@
 //! The objects that clients see.
 
-use super::{Engine, EngineError, State};
+use super::{Engine, EngineError, ObjectsObject, State};
+use crate::accounting::{Cost, System, Usage};
 use crate::guests::Guest;
 use crate::host::HostMemory;
 use crate::policy::{OutOfMemory, Shortfall};
@@ -27,12 +28,16 @@ pub struct ContainerObject {
     pub transient: bool,
     /// Its id in frame tables.
     pub owner: u16,
-    /// What guests in it and inside it cost the host, bytes.
+    /// What it and the containers inside it are charged by the host's accounting system, bytes.
     pub usage_bytes: u64,
+    /// By how much that may be too small, bytes.
+    pub usage_error_bytes: u64,
     /// Age of the oldest reading in `usage_bytes`, milliseconds; `null` without guests.
     pub usage_age_ms: Option<u64>,
     /// Sum of their targets, bytes.
     pub target_bytes: u64,
+    /// Objects of the kernel that the guests in it and in the containers inside it have.
+    pub objects: ObjectsObject,
     /// Guests directly in it.
     pub guests: Vec<String>,
     /// Containers directly in it.
@@ -52,12 +57,26 @@ pub struct GuestObject {
     pub container: ContainerPath,
     /// Owner id of that container.
     pub owner: u16,
+    /// The container that pays for what it touches from now on, if that is another one.
+    #[schema(value_type = Option<String>)]
+    pub charge_to: Option<ContainerPath>,
+    /// Containers that it may charge by its own choice, and all inside them, beside those inside its own.
+    #[schema(value_type = Vec<String>)]
+    pub may_charge: Vec<ContainerPath>,
+    /// True while its `vmm` did not confirm that it charges as it was ordered.
+    pub charge_pending: bool,
     /// Process of its `vmm`.
     pub pid: i32,
     /// `kvm` or `qemu`.
     pub engine: String,
     /// Virtual CPUs.
     pub cpus: u32,
+    /// Virtio devices.
+    pub devices: u32,
+    /// Open file descriptors of its `vmm`.
+    pub fds: u64,
+    /// Threads of its `vmm`.
+    pub threads: u64,
     /// RAM, bytes.
     pub ram_bytes: u64,
     /// What it needs to live, bytes.
@@ -68,12 +87,15 @@ pub struct GuestObject {
     pub target_reason: String,
     /// What it holds of its RAM at most, bytes.
     pub actual_bytes: u64,
-    /// What it costs the host: the larger of the kernel's and the table's figure. Bytes.
+    /// What it costs by the host's accounting system, whoever pays, bytes. Where a frame table counts, the larger of
+    /// the kernel's and the table's figure does.
     pub usage_bytes: u64,
     /// Resident set of its `vmm` by the kernel, bytes; `null` when the process is gone.
     pub resident_bytes: Option<u64>,
     /// Age of that reading, milliseconds.
     pub resident_age_ms: Option<u64>,
+    /// Page tables that the kernel holds for its `vmm`, bytes, of the same reading; in `usage_bytes` as well, but under `rss`.
+    pub page_tables_bytes: Option<u64>,
     /// What its `vmm` takes beside guest RAM, bytes.
     pub overhead_bytes: u64,
     /// What it uses by its own fresh statistics, bytes.
@@ -90,6 +112,8 @@ pub struct GuestObject {
     pub statistics_age_ms: Option<u64>,
     /// Frames by state, now.
     pub frames: Totals,
+    /// False once these were found to differ from the kernel's figures by more than their error: event `table_disagrees`.
+    pub trusted: bool,
     /// Time since it registered, milliseconds.
     pub registered_age_ms: u64,
 }
@@ -130,6 +154,8 @@ pub struct HostObject {
     pub guests_ram_bytes: u64,
     /// Targets of all guests, bytes.
     pub guests_target_bytes: u64,
+    /// The accounting system: it says what a guest costs whom.
+    pub accounting: System,
     /// What all guests cost, bytes.
     pub guests_usage_bytes: u64,
     /// Frames of all guests that no state accounts for. Must stay 0.
@@ -157,7 +183,11 @@ impl Engine {
             containers: state.tree.iter().count(),
             guests_ram_bytes: sum(|guest| guest.about.ram_bytes),
             guests_target_bytes: sum(|guest| guest.sent_target_bytes.unwrap_or(guest.about.ram_bytes)),
-            guests_usage_bytes: sum(|guest| guest.figures.usage_bytes(&guest.frames.totals())),
+            accounting: state.accounting,
+            guests_usage_bytes: state
+                .usage()
+                .values()
+                .fold(0, |sum: u64, cost| sum.saturating_add(cost.bytes)),
             frames_untiled: sum(|guest| guest.frames.totals().untiled),
             shortfalls: state.shortfalls.clone(),
             balancer_pid: std::process::id(),
@@ -169,7 +199,8 @@ impl Engine {
     #[must_use]
     pub fn containers(&self) -> Vec<ContainerObject> {
         let state = self.state();
-        state.tree.iter().map(|(path, node)| state.container_object(path, node)).collect()
+        let usage = state.usage();
+        state.tree.iter().map(|(path, node)| state.container_object(path, node, &usage)).collect()
     }
 
     /// A container.
@@ -183,7 +214,8 @@ impl Engine {
     /// All guests in the order of their names.
     #[must_use]
     pub fn guests(&self) -> Vec<GuestObject> {
-        self.state().guests.values().map(guest_object).collect()
+        let state = self.state();
+        state.guests.values().map(|guest| guest_object(guest, state.usage_of(guest))).collect()
     }
 
     /// A guest.
@@ -191,17 +223,20 @@ impl Engine {
     /// # Errors
     /// When there is none of this name.
     pub fn guest(&self, name: &str) -> Result<GuestObject, EngineError> {
-        self.state().guests.get(name).map(guest_object).ok_or_else(|| EngineError::NoGuest(name.to_owned()))
+        let state = self.state();
+        let guest = state.guests.get(name).ok_or_else(|| EngineError::NoGuest(name.to_owned()))?;
+        Ok(guest_object(guest, state.usage_of(guest)))
     }
 }
 
 impl State {
     pub(super) fn container(&self, path: &ContainerPath) -> Result<ContainerObject, EngineError> {
         let node = self.tree.get(path).ok_or_else(|| TreeError::Missing(path.clone()))?;
-        Ok(self.container_object(path, node))
+        Ok(self.container_object(path, node, &self.usage()))
     }
 
-    fn container_object(&self, path: &ContainerPath, node: &Node) -> ContainerObject {
+    fn container_object(&self, path: &ContainerPath, node: &Node, usage: &Usage) -> ContainerObject {
+        let cost = self.usage_inside(usage, path);
         let inside = || self.guests.values().filter(|guest| Tree::is_inside(&guest.about.container, path));
         let sum = |of: fn(&Guest) -> u64| inside().fold(0u64, |sum, guest| sum.saturating_add(of(guest)));
         ContainerObject {
@@ -209,12 +244,17 @@ impl State {
             limits: node.limits.clone(),
             transient: node.transient,
             owner: node.owner,
-            usage_bytes: sum(|guest| guest.figures.usage_bytes(&guest.frames.totals())),
+            usage_bytes: cost.bytes,
+            usage_error_bytes: cost.error_bytes,
             usage_age_ms: inside()
-                .filter_map(|guest| guest.figures.kernel())
-                .map(|kernel| age_ms(kernel.at))
+                .flat_map(|guest| {
+                    let kernel = guest.figures.kernel().map(|kernel| kernel.at);
+                    kernel.into_iter().chain(guest.look.as_ref().map(|look| look.at))
+                })
+                .map(age_ms)
                 .max(),
             target_bytes: sum(|guest| guest.sent_target_bytes.unwrap_or(guest.about.ram_bytes)),
+            objects: self.objects_object(path, node),
             guests: inside()
                 .filter(|guest| guest.about.container == *path)
                 .map(|guest| guest.about.name.clone())
@@ -225,7 +265,7 @@ impl State {
     }
 }
 
-fn guest_object(guest: &Guest) -> GuestObject {
+fn guest_object(guest: &Guest, cost: Cost) -> GuestObject {
     let frames = guest.frames.totals();
     let kernel = guest.figures.kernel();
     let state = match guest.out_of_memory() {
@@ -237,17 +277,24 @@ fn guest_object(guest: &Guest) -> GuestObject {
         name: guest.about.name.clone(),
         container: guest.about.container.clone(),
         owner: guest.owner,
+        charge_to: guest.about.charge_to.clone(),
+        may_charge: guest.about.may_charge.clone(),
+        charge_pending: guest.order_pending(),
         pid: guest.pid,
         engine: guest.about.engine.clone(),
         cpus: guest.about.cpus,
+        devices: guest.about.devices,
+        fds: guest.objects().fds,
+        threads: guest.objects().threads,
         ram_bytes: guest.about.ram_bytes,
         floor_bytes: guest.about.floor_bytes,
         target_bytes: guest.sent_target_bytes.unwrap_or(guest.about.ram_bytes),
         target_reason: guest.target_reason.clone(),
         actual_bytes: guest.balloon.value.actual_bytes,
-        usage_bytes: guest.figures.usage_bytes(&frames),
+        usage_bytes: cost.bytes,
         resident_bytes: kernel.map(|kernel| kernel.resident_bytes),
         resident_age_ms: kernel.map(|kernel| age_ms(kernel.at)),
+        page_tables_bytes: kernel.map(|kernel| kernel.page_tables_bytes),
         overhead_bytes: guest.figures.overhead_bytes(),
         used_bytes: guest.used_bytes(),
         out_of_memory: state.into(),
@@ -259,6 +306,7 @@ fn guest_object(guest: &Guest) -> GuestObject {
             .as_ref()
             .map(|sample| sample.age_ms().saturating_add(sample.value.age_ms)),
         frames,
+        trusted: guest.cross_check.is_trusted(),
         registered_age_ms: age_ms(guest.registered_at),
     }
 }

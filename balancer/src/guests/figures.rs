@@ -1,5 +1,6 @@
 //! What a guest costs the host: the kernel's figure against the guest's own table.
 
+use crate::policy::CHANGE_BYTES_MIN;
 use protocol::bytes::FRAME_BYTES;
 use protocol::frames::Totals;
 use std::collections::VecDeque;
@@ -10,23 +11,47 @@ use std::time::{Duration, Instant};
 pub struct KernelSample {
     /// Resident set, bytes.
     pub resident_bytes: u64,
+    /// Anonymous memory in it, bytes.
+    pub anonymous_bytes: u64,
+    /// Anonymous memory that was swapped out, bytes.
+    pub swapped_bytes: u64,
+    /// Page tables that the kernel holds for the process, bytes; not in the resident set.
+    pub page_tables_bytes: u64,
     /// When it was read.
     pub at: Instant,
 }
 
 impl KernelSample {
-    /// Reads `/proc/PID/statm` (proc_pid_statm(5)): second field, pages. `None` when the process is gone.
+    /// Reads `/proc/PID/statm` (proc_pid_statm(5)): its second field are resident pages, the third those of them that are file
+    /// or shared memory. And `/proc/PID/status` (proc_pid_status(5)). `None` when the process is gone.
     #[must_use]
     pub fn take(pid: i32) -> Option<Self> {
         let statm = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
-        let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
-        Some(Self { resident_bytes: pages.saturating_mul(FRAME_BYTES), at: Instant::now() })
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let mut fields = statm.split_whitespace().skip(1).map(str::parse::<u64>);
+        let (resident, shared) = (fields.next()?.ok()?, fields.next()?.ok()?);
+        let bytes = |pages: u64| pages.saturating_mul(FRAME_BYTES);
+        Some(Self {
+            resident_bytes: bytes(resident),
+            anonymous_bytes: bytes(resident.saturating_sub(shared)),
+            swapped_bytes: of_status(&status, "VmSwap:"),
+            page_tables_bytes: of_status(&status, "VmPTE:"),
+            at: Instant::now(),
+        })
     }
+}
+
+/// A figure of `/proc/PID/status`, which is in KiB, in bytes; 0 where there is no such line.
+fn of_status(status: &str, name: &str) -> u64 {
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or("0");
+    let kib: u64 = line.split_whitespace().next().and_then(|number| number.parse().ok()).unwrap_or(0);
+    kib.saturating_mul(1024)
 }
 
 /// Overhead that is assumed before it was measured: twice what an idle `vmm` takes. Bytes.
 const OVERHEAD_BYTES_ASSUMED: u64 = 16 << 20;
-/// A table compared with the kernel longer ago than this says nothing about overhead.
+/// A table whose error is larger than this, or was bounded longer ago than `FRESH`, says nothing about overhead. Frames.
+const ERROR_FRAMES_MAX: u64 = 512;
 const FRESH: Duration = Duration::from_millis(2500);
 /// Readings of the overhead that are kept.
 const READINGS: usize = 8;
@@ -42,8 +67,8 @@ impl Figures {
     /// Takes a reading of the kernel into account, with the table's totals of the same moment.
     pub fn update(&mut self, kernel: KernelSample, totals: &Totals) {
         self.kernel = Some(kernel);
-        let fresh = totals.reconciled_age_ms.is_some_and(|age| u128::from(age) <= FRESH.as_millis());
-        if fresh && !totals.torn {
+        let fresh = totals.checked_age_ms.is_some_and(|age| u128::from(age) <= FRESH.as_millis());
+        if fresh && totals.error_frames_max <= ERROR_FRAMES_MAX && !totals.torn {
             if self.overheads.len() == READINGS {
                 self.overheads.pop_front();
             }
@@ -57,22 +82,28 @@ impl Figures {
         self.kernel
     }
 
-    /// What the process takes beside guest RAM, bytes. The guest touches pages between a comparison of its table and
-    /// a reading, which makes a reading too large, never too small: the smallest of the last few is the best.
+    /// What the process takes beside guest RAM, bytes. The guest touches and gives back pages between the two readings,
+    /// and the kernel's own figure is off by some pages per CPU: of the last few, the one in the middle.
     #[must_use]
     pub fn overhead_bytes(&self) -> u64 {
-        self.overheads.iter().copied().min().unwrap_or(OVERHEAD_BYTES_ASSUMED)
+        let mut readings: Vec<u64> = self.overheads.iter().copied().collect();
+        readings.sort_unstable();
+        readings.get(readings.len() / 2).copied().unwrap_or(OVERHEAD_BYTES_ASSUMED)
     }
 
-    /// What is charged: the larger of the kernel's figure and the table's. A `vmm` may lie in its own table. Bytes.
+    /// What a limit has to leave for that, bytes: a target that would move by less than [`CHANGE_BYTES_MIN`] is not sent,
+    /// and `max` is never exceeded, so the overhead must have room to grow by as much.
     #[must_use]
-    pub fn usage_bytes(&self, totals: &Totals) -> u64 {
-        self.kernel.map_or(0, |kernel| kernel.resident_bytes).max(table_bytes(totals))
+    pub fn reserved_bytes(&self) -> u64 {
+        match self.overheads.is_empty() {
+            true => OVERHEAD_BYTES_ASSUMED,
+            false => self.overhead_bytes() + CHANGE_BYTES_MIN,
+        }
     }
 }
 
 /// Host memory behind the frames by the table's own word, bytes. A hostile table may claim anything.
-fn table_bytes(totals: &Totals) -> u64 {
+pub(super) fn table_bytes(totals: &Totals) -> u64 {
     totals.private.saturating_add(totals.shared).min(totals.frames).saturating_mul(FRAME_BYTES)
 }
 
@@ -81,33 +112,54 @@ mod tests {
     use super::*;
 
     fn totals(private: u64, age: Option<u64>) -> Totals {
-        Totals { frames: 1 << 16, private, reconciled_age_ms: age, ..Default::default() }
+        Totals { frames: 1 << 16, private, checked_age_ms: age, ..Default::default() }
     }
 
     #[test]
-    fn overhead_is_assumed_until_the_table_is_fresh() {
+    fn overhead_is_assumed_until_the_table_is_known_to_be_right() {
         let mut figures = Figures::default();
-        let kernel = KernelSample { resident_bytes: 100 << 20, at: Instant::now() };
+        let resident_bytes = 100 << 20;
+        let kernel = KernelSample {
+            resident_bytes,
+            anonymous_bytes: resident_bytes,
+            swapped_bytes: 0,
+            page_tables_bytes: 0,
+            at: Instant::now(),
+        };
         figures.update(kernel, &totals(0, None));
         assert_eq!(figures.overhead_bytes(), OVERHEAD_BYTES_ASSUMED);
-        figures.update(kernel, &totals(92 << 8, Some(10)));
-        figures.update(kernel, &totals(80 << 8, Some(2000)));
-        assert_eq!(figures.overhead_bytes(), 8 << 20);
+        figures.update(kernel, &totals(92 << 8, Some(9000)));
+        figures.update(kernel, &Totals { error_frames_max: 4096, ..totals(92 << 8, Some(10)) });
+        assert_eq!(figures.reserved_bytes(), OVERHEAD_BYTES_ASSUMED);
+        for private in [92 << 8, 80 << 8, 94 << 8] {
+            figures.update(kernel, &totals(private, Some(2000)));
+        }
+        assert_eq!((figures.overhead_bytes(), figures.reserved_bytes()), (8 << 20, 9 << 20));
     }
 
     #[test]
-    fn the_larger_figure_is_charged() {
-        let mut figures = Figures::default();
-        figures.update(KernelSample { resident_bytes: 100 << 20, at: Instant::now() }, &totals(0, None));
-        assert_eq!(figures.usage_bytes(&totals(0, None)), 100 << 20);
-        assert_eq!(figures.usage_bytes(&totals(200 << 8, None)), 200 << 20);
-        assert_eq!(figures.usage_bytes(&totals(u64::MAX, None)), 256 << 20);
+    fn a_table_holds_no_more_than_its_frames() {
+        assert_eq!(table_bytes(&totals(200 << 8, None)), 200 << 20);
+        assert_eq!(table_bytes(&totals(u64::MAX, None)), 256 << 20);
+    }
+
+    #[test]
+    fn figures_of_a_status() {
+        let status = "Name:\tvmm\nVmPTE:\t     188 kB\nVmSwap:\t      12 kB\n";
+        assert_eq!((of_status(status, "VmSwap:"), of_status(status, "VmPTE:")), (12 << 10, 188 << 10));
+        assert_eq!((of_status(status, "VmHWM:"), of_status("VmSwap: lots", "VmSwap:")), (0, 0));
     }
 
     #[test]
     fn this_process_is_resident() {
         let pid = i32::try_from(std::process::id()).unwrap();
-        assert!(KernelSample::take(pid).unwrap().resident_bytes > 0);
+        let kernel = KernelSample::take(pid).unwrap();
+        assert!(
+            kernel.page_tables_bytes > 0
+                && kernel.anonymous_bytes > 0
+                && kernel.resident_bytes > kernel.anonymous_bytes,
+            "{kernel:?}"
+        );
         assert!(KernelSample::take(i32::MAX).is_none());
     }
 }

@@ -1,9 +1,17 @@
 //! One registered guest.
 
-use super::figures::Figures;
+use super::budget::Budget;
+use super::cross_check::CrossCheck;
+use super::figures::{Figures, table_bytes};
+use super::look::Look;
+use super::process::ProcessObjects;
+use crate::accounting::{GuestReading, System};
 use crate::policy::{GuestView, OutOfMemory};
+use protocol::bytes::FRAME_BYTES;
 use protocol::frames::FrameReader;
 use protocol::message::{Balloon, Register, Statistics, ToVmm};
+use protocol::objects::ObjectCounts;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
@@ -12,6 +20,9 @@ use tokio::sync::{mpsc, watch};
 const STATISTICS_AGE_MAX: Duration = Duration::from_secs(5);
 /// After it ran out of memory a guest keeps what it holds for so long.
 const OUT_OF_MEMORY_HOLD: Duration = Duration::from_secs(30);
+
+/// A guest that takes memory back in need again and again is answered at most so often between two turns.
+const NEED_INTERVAL: Duration = Duration::from_millis(250);
 
 /// A value and when it came.
 #[derive(Debug, Clone)]
@@ -46,6 +57,14 @@ pub struct Guest {
     pub pid: i32,
     /// Owner id of its container.
     pub owner: u16,
+    /// Owner ids that it was told to charge and may still: its frame table can charge nobody else.
+    pub owners: BTreeSet<u16>,
+    /// Orders to charge somebody that were sent.
+    pub orders: u64,
+    /// The last of them that was carried out.
+    pub carried_out: watch::Sender<u64>,
+    /// The last look at all of its frames, where totals do not tell enough.
+    pub look: Option<Look>,
     /// Its frame table.
     pub frames: Arc<FrameReader>,
     /// Its balloon as told last.
@@ -54,6 +73,10 @@ pub struct Guest {
     pub statistics: Option<Sampled<Statistics>>,
     /// What it costs the host.
     pub figures: Figures,
+    /// Whether its table is to be believed.
+    pub cross_check: CrossCheck,
+    /// Descriptors and threads of its `vmm` as counted last.
+    pub process: Option<ProcessObjects>,
     /// Messages to its `vmm`.
     pub outbox: mpsc::Sender<ToVmm>,
     /// What it was asked last, bytes.
@@ -64,10 +87,16 @@ pub struct Guest {
     pub out_of_memory_at: Option<Instant>,
     /// Comparisons of its table that were answered.
     pub reconciled: watch::Sender<u64>,
-    /// When a comparison was asked for last.
-    pub reconcile_asked_at: Option<Instant>,
+    /// What it was told last that its comparisons may cost, parts per million of one CPU.
+    pub sent_cpu_ppm: Option<u32>,
+    /// What it was told last of descriptors that are left for it.
+    pub sent_fds_max: Option<u32>,
     /// When it registered.
     pub registered_at: Instant,
+    /// Events that it may cause.
+    pub budget: Budget,
+    /// When its need was last answered at once.
+    pub answered_need_at: Option<Instant>,
 }
 
 impl Guest {
@@ -81,6 +110,17 @@ impl Guest {
         in_need
     }
 
+    /// Whether its need is to be answered at once; the next turn answers in any case. The guest has what it took already, so no time
+    /// is lost, while deciding anew costs as much as there are guests and containers.
+    pub fn answer_need(&mut self) -> bool {
+        let now = Instant::now();
+        let due = self.answered_need_at.is_none_or(|at| now.duration_since(at) >= NEED_INTERVAL);
+        if due {
+            self.answered_need_at = Some(now);
+        }
+        due
+    }
+
     /// What it uses by fresh statistics, bytes.
     #[must_use]
     pub fn used_bytes(&self) -> Option<u64> {
@@ -90,7 +130,7 @@ impl Guest {
             return None;
         }
         let (total, available) = (sample.value.total_memory_bytes?, sample.value.available_memory_bytes?);
-        Some(total.saturating_sub(available))
+        Some(total.saturating_sub(available).saturating_sub(sample.value.ballooned_used_bytes))
     }
 
     /// Whether it is out of memory, for the policy.
@@ -112,10 +152,86 @@ impl Guest {
             container: self.about.container.clone(),
             ram_bytes: self.about.ram_bytes,
             floor_bytes: self.about.floor_bytes,
-            overhead_bytes: self.figures.overhead_bytes(),
+            overhead_bytes: self.figures.reserved_bytes(),
             used_bytes: self.used_bytes(),
             out_of_memory: self.out_of_memory(),
+            ceiling: None,
         }
+    }
+
+    /// True if it was ordered to charge somebody and did not say yet that it does.
+    #[must_use]
+    pub fn order_pending(&self) -> bool {
+        *self.carried_out.borrow() < self.orders
+    }
+
+    /// Looks at all of its frames where totals do not tell enough: whose they are if it ever charged more than one
+    /// container, in how many blocks they lie under zones.
+    pub fn look(&mut self, accounting: System, guests: usize) {
+        let wanted = accounting == System::Zones || self.owners.len() > 1;
+        if wanted && self.look.as_ref().is_none_or(|look| look.is_old(guests)) {
+            self.look_now();
+        }
+    }
+
+    /// Looks at all of its frames.
+    pub fn look_now(&mut self) {
+        self.look = Some(Look::take(&self.frames));
+    }
+
+    /// Forgets owners that none of its frames has any more, and returns them. What it charges now stays, and so does
+    /// everything while an order is on its way.
+    pub fn forget_owners(&mut self, charging: u16) -> Vec<u16> {
+        let Some(look) = self.look.as_ref().filter(|_| self.owners.len() > 1 && !self.order_pending()) else {
+            return vec![];
+        };
+        let gone = |owner: &u16| {
+            *owner != self.owner && *owner != charging && !look.private_bytes.contains_key(owner)
+        };
+        let gone: Vec<u16> = self.owners.iter().copied().filter(gone).collect();
+        self.owners.retain(|owner| !gone.contains(owner));
+        gone
+    }
+
+    /// What is known of its memory, for the accounting.
+    #[must_use]
+    pub fn reading(&self) -> GuestReading {
+        let (totals, look) = (self.frames.totals(), self.look.as_ref());
+        let elsewhere = |look: &Look| {
+            let told = |owner: &u16| *owner != self.owner && self.owners.contains(owner);
+            look.private_bytes
+                .iter()
+                .filter(|(owner, _)| told(owner))
+                .map(|(o, bytes)| (*o, *bytes))
+                .collect()
+        };
+        GuestReading {
+            owner: self.owner,
+            resident_bytes: self.figures.kernel().map(|kernel| kernel.resident_bytes),
+            beside_bytes: self.figures.kernel().map_or(0, |kernel| kernel.page_tables_bytes),
+            table_bytes: table_bytes(&totals),
+            // Also of a table that is not trusted: it charges only containers that it was told to, and whoever runs the
+            // host hears of it (`table_disagrees`).
+            table_elsewhere_bytes: look.map_or_else(BTreeMap::new, elsewhere),
+            // No pool has a ledger yet: what is resident is charged here.
+            pool_bytes: 0,
+            blocks_used: look.map(|look| look.blocks_used),
+            ram_bytes: totals.frames.saturating_mul(FRAME_BYTES),
+        }
+    }
+
+    /// The kernel's objects that it takes. Of descriptors and threads the larger of what its `vmm` told and what the kernel
+    /// counts: right after the launch those that are told are not there yet.
+    #[must_use]
+    pub fn objects(&self) -> ObjectCounts {
+        objects(&self.about, self.process)
+    }
+
+    /// Age of what was counted of that, milliseconds.
+    #[must_use]
+    pub fn objects_age_ms(&self) -> Option<u64> {
+        let age = self.process?.at.elapsed();
+        Some(u64::try_from(age.as_millis()).unwrap_or(u64::MAX))
     }
 
     /// Says something to its `vmm`. False if that does not listen: what matters is said again at the next tick.
@@ -123,3 +239,18 @@ impl Guest {
         self.outbox.try_send(message).is_ok()
     }
 }
+
+/// The kernel's objects of a guest that says this of itself, and has so many.
+pub fn objects(about: &Register, process: Option<ProcessObjects>) -> ObjectCounts {
+    ObjectCounts {
+        vcpus: about.cpus.into(),
+        guests: 1,
+        devices: about.devices.into(),
+        fds: about.fds.max(process.map_or(0, |process| process.fds)).into(),
+        threads: about.threads.max(process.map_or(0, |process| process.threads)).into(),
+    }
+}
+
+#[cfg(test)]
+#[path = "guest_test.rs"]
+mod tests;

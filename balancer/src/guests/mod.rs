@@ -1,10 +1,17 @@
 //! The guests: what is known of each, and the socket at which they register.
 
+mod budget;
+mod cross_check;
 mod figures;
 mod guest;
+mod look;
+mod process;
 mod server;
 mod session;
 
+pub use budget::Budget;
+pub use cross_check::{CrossCheck, Verdict};
 pub use figures::{Figures, KernelSample};
-pub use guest::{Guest, Sampled};
+pub use guest::{Guest, Sampled, objects};
+pub use process::ProcessObjects;
 pub use server::{GuestServer, serve};

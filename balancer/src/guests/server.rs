@@ -6,6 +6,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Semaphore;
 use tokio_seqpacket::UnixSeqpacketListener;
 
 /// The bound guest socket.
@@ -22,12 +23,25 @@ impl GuestServer {
     }
 }
 
-/// Accepts guests for ever.
-pub async fn serve(mut server: GuestServer, engine: Arc<Engine>) {
+/// Connections that have not registered yet, at a time. Each is cut off after a few seconds.
+const PENDING_MAX: usize = 128;
+
+/// Accepts guests for ever, at most `places` of them.
+pub async fn serve(mut server: GuestServer, engine: Arc<Engine>, places: usize) {
+    let (pending, places) = (Arc::new(Semaphore::new(PENDING_MAX)), Arc::new(Semaphore::new(places)));
     loop {
+        let waiting = Arc::clone(&pending).acquire_owned().await.expect("the semaphore is never closed");
         match server.0.accept().await {
             Ok(socket) => {
-                tokio::spawn(session::run(Arc::clone(&engine), socket));
+                let (engine, places) = (Arc::clone(&engine), Arc::clone(&places));
+                tokio::spawn(async move {
+                    let Some((admitted, socket)) = session::admit(socket).await else { return };
+                    drop(waiting);
+                    match places.try_acquire_owned() {
+                        Ok(_place) => session::run(engine, socket, admitted).await,
+                        Err(_) => session::refuse(&socket, "There is no room for another guest".into()).await,
+                    }
+                });
             }
             Err(error) => {
                 // Out of descriptors, most likely: wait for some to come free instead of spinning.

@@ -26,13 +26,22 @@ struct Packet {
     fd: Option<OwnedFd>,
 }
 
+/// What a connection brought: who it is, its process, its frame table.
+pub(super) type Admitted = (Register, i32, FrameReader);
+
+/// Waits for a registration. `None` for a connection that hung up or was refused.
+pub(super) async fn admit(socket: UnixSeqpacket) -> Option<(Admitted, UnixSeqpacket)> {
+    match registration(&socket).await {
+        Ok(admitted) => Some((admitted?, socket)),
+        Err(reason) => {
+            refuse(&socket, reason).await;
+            None
+        }
+    }
+}
+
 /// Serves one connection until either side hangs up.
-pub(super) async fn run(engine: Arc<Engine>, socket: UnixSeqpacket) {
-    let (about, pid, frames) = match admit(&socket).await {
-        Ok(Some(admitted)) => admitted,
-        Ok(None) => return,
-        Err(reason) => return refuse(&socket, reason).await,
-    };
+pub(super) async fn run(engine: Arc<Engine>, socket: UnixSeqpacket, (about, pid, frames): Admitted) {
     let (outbox, mut inbox) = mpsc::channel(OUTBOX);
     let name = about.name.clone();
     let admission = match engine.register(about, pid, frames, outbox) {
@@ -58,7 +67,7 @@ pub(super) async fn run(engine: Arc<Engine>, socket: UnixSeqpacket) {
 }
 
 /// What a connection must bring: the same user, this version, a frame table. `None` for one that hangs up at once.
-async fn admit(socket: &UnixSeqpacket) -> Result<Option<(Register, i32, FrameReader)>, String> {
+async fn registration(socket: &UnixSeqpacket) -> Result<Option<Admitted>, String> {
     let peer = socket.peer_cred().map_err(|error| format!("The kernel does not say who you are: {error}"))?;
     // SAFETY: geteuid has no preconditions and cannot fail.
     let own = unsafe { libc::geteuid() };
@@ -140,7 +149,7 @@ async fn send(socket: &UnixSeqpacket, message: &ToVmm) -> Result<(), String> {
     }
 }
 
-async fn refuse(socket: &UnixSeqpacket, reason: String) {
+pub(super) async fn refuse(socket: &UnixSeqpacket, reason: String) {
     tracing::warn!(reason, "a guest is refused");
     // The other side may be gone already, and then nobody is left to tell.
     if let Err(error) = send(socket, &ToVmm::Refused { reason }).await {

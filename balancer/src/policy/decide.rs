@@ -1,5 +1,6 @@
 //! The decision.
 
+use super::ceiling::Ceiling;
 use super::fill::{Share, fill};
 use super::observation::{GuestView, Observation, OutOfMemory};
 use super::plan::{GuestTarget, Plan, Shortfall};
@@ -84,13 +85,7 @@ fn arrange<'a>(
 fn guest_caps(guest: &GuestView) -> Caps {
     let charged = |bytes: u64| bytes.saturating_add(guest.overhead_bytes);
     let floor = charged(guest.raised_floor_bytes());
-    [
-        floor,
-        floor,
-        floor,
-        charged(guest.demand_bytes()),
-        charged(guest.ram_bytes.max(guest.raised_floor_bytes())),
-    ]
+    [floor, floor, floor, charged(guest.demand_bytes()), charged(guest.most_bytes())]
 }
 
 /// Sums up what is inside each container, bottom-up. The depth is bounded by [`protocol::path::DEPTH_MAX`].
@@ -183,6 +178,15 @@ fn target(guest: &GuestView, charged_bytes: u64, bound: Bound<'_>) -> GuestTarge
     // Whole frames, rounded down so that the sum stays inside the budget.
     let frames_bytes = charged_bytes.saturating_sub(guest.overhead_bytes) / FRAME_BYTES * FRAME_BYTES;
     let target_bytes = frames_bytes.max(floor).min(guest.ram_bytes);
+    let at_ceiling = |ceiling: &&Ceiling| {
+        target_bytes > floor && ceiling.bytes / FRAME_BYTES * FRAME_BYTES == target_bytes
+    };
+    if let Some(ceiling) = guest.ceiling.as_ref().filter(at_ceiling) {
+        let (container, max) = (&ceiling.container, Human(ceiling.max_bytes));
+        let reason =
+            format!("What it holds and the room of {container}, which it charges, under its max, {max}");
+        return GuestTarget { name: guest.name.clone(), target_bytes, reason };
+    }
     let reason = match (bound, guest.out_of_memory) {
         _ if target_bytes == guest.ram_bytes => {
             "All of its RAM: no limit on the way to the root is smaller".into()

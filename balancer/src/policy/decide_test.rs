@@ -18,7 +18,12 @@ fn guest(name: &str, container: &str, ram_mib: u64) -> GuestView {
         overhead_bytes: 0,
         used_bytes: None,
         out_of_memory: OutOfMemory::No,
+        ceiling: None,
     }
+}
+
+fn below(container: &str, mib: u64) -> Ceiling {
+    Ceiling { container: container.parse().unwrap(), max_bytes: 64 * MIB, bytes: mib * MIB }
 }
 
 fn targets_mib(containers: Vec<ContainerView>, guests: Vec<GuestView>) -> Vec<u64> {
@@ -47,6 +52,21 @@ fn a_limit_covers_the_vmm_too() {
     for word in ["/web/a", "256M", "10M"] {
         assert!(plan.targets[0].reason.contains(word), "{:?}", plan.targets[0].reason);
     }
+}
+
+#[test]
+fn a_guest_that_charges_others_stays_below_its_ceiling_and_above_its_floor() {
+    let tree = || vec![container("/a", "512M"), container("/x", "64M")];
+    let mut a = guest("a", "/a", 512);
+    a.ceiling = Some(below("/x", 200));
+    let plan = decide(&Observation { containers: tree(), guests: vec![a.clone(), guest("b", "/a", 512)] });
+    assert_eq!(plan.targets[0].target_bytes, 200 * MIB);
+    assert!(plan.targets[0].reason.contains("/x") && plan.targets[0].reason.contains("64M"));
+    assert_eq!(plan.targets[1].target_bytes, 312 * MIB, "what it cannot use is for those beside it");
+    a.ceiling = Some(below("/x", 1));
+    assert_eq!(targets_mib(tree(), vec![a.clone()]), [32]);
+    a.ceiling = Some(below("/x", 4096));
+    assert_eq!(targets_mib(tree(), vec![a]), [512]);
 }
 
 #[test]
@@ -127,8 +147,9 @@ fn any_guest() -> impl Strategy<Value = GuestView> {
         1 => OutOfMemory::Returning { actual_bytes: mib * MIB },
         _ => OutOfMemory::No,
     });
-    (container, 1u64..2048, 0u64..128, 0u64..32, prop::option::of(0u64..2048), state).prop_map(
-        |(path, ram, floor, overhead, used, out_of_memory)| GuestView {
+    let bytes = || prop::option::of(0u64..2048);
+    (container, 1u64..2048, 0u64..128, 0u64..32, bytes(), state, bytes()).prop_map(
+        |(path, ram, floor, overhead, used, out_of_memory, ceiling)| GuestView {
             name: String::new(),
             container: path.parse().unwrap(),
             ram_bytes: ram * MIB,
@@ -136,6 +157,7 @@ fn any_guest() -> impl Strategy<Value = GuestView> {
             overhead_bytes: overhead * MIB,
             used_bytes: used.map(|used| used * MIB),
             out_of_memory,
+            ceiling: ceiling.map(|mib| below("/x", mib)),
         },
     )
 }
@@ -149,6 +171,7 @@ fn any_limits() -> impl Strategy<Value = Limits> {
             high_bytes,
             max_bytes,
             weight,
+            ..Default::default()
         },
     )
 }
@@ -177,7 +200,7 @@ proptest! {
         prop_assert_eq!(plan.targets.len(), observation.guests.len());
         for (target, guest) in plan.targets.iter().zip(&observation.guests) {
             prop_assert_eq!(&target.name, &guest.name);
-            prop_assert!(target.target_bytes <= guest.ram_bytes);
+            prop_assert!(target.target_bytes <= guest.most_bytes() && guest.most_bytes() <= guest.ram_bytes);
             prop_assert!(target.target_bytes >= guest.floor_bytes.min(guest.ram_bytes));
             prop_assert!(!target.reason.is_empty());
         }
@@ -202,6 +225,11 @@ proptest! {
         for container in &mut observation.containers {
             (container.limits.high_bytes, container.limits.max_bytes) = (None, None);
         }
+        for (target, guest) in decide(&observation).targets.iter().zip(&observation.guests) {
+            // A tenant that the guest charges is a limit as well.
+            prop_assert_eq!(target.target_bytes, guest.most_bytes());
+        }
+        observation.guests.iter_mut().for_each(|guest| guest.ceiling = None);
         for (target, guest) in decide(&observation).targets.iter().zip(&observation.guests) {
             prop_assert_eq!(target.target_bytes, guest.ram_bytes);
         }

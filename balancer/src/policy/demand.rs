@@ -33,6 +33,6 @@ impl GuestView {
 
     /// What it is likely to make use of: all its RAM as long as it does not say otherwise.
     pub(super) fn demand_bytes(&self) -> u64 {
-        self.needed_bytes().unwrap_or(self.ram_bytes).clamp(self.raised_floor_bytes(), self.ram_bytes)
+        self.needed_bytes().unwrap_or(self.ram_bytes).clamp(self.raised_floor_bytes(), self.most_bytes())
     }
 }

@@ -12,15 +12,18 @@
 //!   all     RAM: what is left over is of use to nobody else
 //! ```
 //!
+//! A guest that charges other containers than its own may hold less, see [`ceiling`].
 //! Where no limit is on the way to the root every guest may hold its RAM: nobody is squeezed while memory is free.
 //! No clock, no I/O, no randomness: the same observation gives the same plan.
 
+mod ceiling;
 mod decide;
 mod demand;
 mod fill;
 mod observation;
 mod plan;
 
+pub use ceiling::{Ceiling, Charged, ceiling};
 pub use decide::decide;
 pub use observation::{ContainerView, GuestView, Observation, OutOfMemory};
-pub use plan::{GuestTarget, Plan, Shortfall, is_worth_sending};
+pub use plan::{CHANGE_BYTES_MIN, GuestTarget, Plan, Shortfall, is_worth_sending};

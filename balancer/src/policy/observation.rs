@@ -1,5 +1,6 @@
 //! What the policy is told.
 
+use super::ceiling::Ceiling;
 use protocol::limits::Limits;
 use protocol::path::ContainerPath;
 
@@ -38,6 +39,8 @@ pub struct GuestView {
     pub used_bytes: Option<u64>,
     /// Whether it ran out of memory lately.
     pub out_of_memory: OutOfMemory,
+    /// What containers beside its own that it charges let it hold at most.
+    pub ceiling: Option<Ceiling>,
 }
 
 /// A guest that took memory back from its balloon because it had run out.

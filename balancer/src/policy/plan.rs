@@ -46,7 +46,7 @@ impl std::fmt::Display for Shortfall {
 }
 
 /// Hysteresis: a change below this is not worth an exchange with the guest. Bytes.
-const CHANGE_BYTES_MIN: u64 = 1 << 20;
+pub const CHANGE_BYTES_MIN: u64 = 1 << 20;
 
 /// True if a target differs enough from the one that was sent last.
 #[must_use]

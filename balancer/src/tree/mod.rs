@@ -10,6 +10,7 @@ pub use node::Node;
 
 use protocol::path::ContainerPath;
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 /// Owner id of the root container; 0 is nobody.
 pub const OWNER_ROOT: u16 = 1;
@@ -101,13 +102,20 @@ impl Tree {
         &'a self,
         path: &'a ContainerPath,
     ) -> impl Iterator<Item = (&'a ContainerPath, &'a Node)> {
-        self.nodes.iter().filter(move |(child, _)| child.parent().as_ref() == Some(path))
+        // Paths are in the order of their text, so those inside a path follow `path/` without a gap.
+        let start = if path.is_root() { path.to_string() } else { format!("{path}/") };
+        self.nodes
+            .range::<str, _>((Bound::Included(start.as_str()), Bound::Unbounded))
+            .skip_while(|(child, _)| child.is_root())
+            .map_while(|(child, node)| Some((child, node, child.below(path)?)))
+            .filter(|(_, _, rest)| !rest.contains('/'))
+            .map(|(child, node, _)| (child, node))
     }
 
     /// True if `path` is `above` or lies inside it.
     #[must_use]
     pub fn is_inside(path: &ContainerPath, above: &ContainerPath) -> bool {
-        path.ancestors().any(|ancestor| ancestor == *above)
+        path.is_inside(above)
     }
 }
 

@@ -51,11 +51,12 @@ async fn two_guests_share_by_what_they_use() {
     assert_eq!(target, 256 * MIB - OVERHEAD);
     let statistics = Statistics {
         total_memory_bytes: Some(500 * MIB),
-        available_memory_bytes: Some(460 * MIB),
+        available_memory_bytes: Some(260 * MIB),
+        ballooned_used_bytes: 200 * MIB,
         ..Default::default()
     };
     idle.say(&FromVmm::Statistics(statistics)).await;
-    // 40M used and 64M of headroom for the one that says so, the rest for the one that does not.
+    // 240M used by its word, of which 200M are in the balloon, and 64M of headroom for the one that says so, the rest for the one that does not.
     daemon.until("/v1/guests/idle", |guest| guest["target_bytes"] == json!(104 * MIB)).await;
     daemon.until("/v1/guests/busy", |guest| guest["target_bytes"] == json!((512 - 104 - 32) * MIB)).await;
 }
@@ -65,13 +66,8 @@ async fn a_guest_out_of_memory_keeps_what_it_took() {
     let (_dir, place) = place();
     let daemon = Daemon::start(&place).await;
     let (vmm, target) = Vmm::register(&place, about("a", "/a", Some("256M"))).await;
-    let balloon = Balloon {
-        driver_ready: true,
-        target_bytes: target,
-        actual_bytes: 300 * MIB,
-        ballooned_bytes: 212 * MIB,
-        oom_deflates: 1,
-    };
+    let balloon =
+        Balloon { driver_ready: true, target_bytes: target, actual_bytes: 300 * MIB, oom_deflates: 1 };
     vmm.say(&FromVmm::Balloon(balloon)).await;
     vmm.hear_target(300 * MIB).await;
     let events = daemon.get("/v1/events?follow=false").await;
@@ -105,6 +101,25 @@ async fn frames_are_compared_when_somebody_wants_them_fresh() {
 }
 
 #[tokio::test]
+async fn guests_share_what_comparing_may_cost_the_host() {
+    async fn share(vmm: &Vmm) -> u32 {
+        loop {
+            if let Some(ToVmm::ReconcileShare { cpu_ppm }) = vmm.hear_any().await {
+                return cpu_ppm;
+            }
+        }
+    }
+    let (_dir, place) = place();
+    let _daemon = Daemon::start(&place).await;
+    let (first, _) = Vmm::register(&place, about("a", "/a", None)).await;
+    assert_eq!(share(&first).await, message::RECONCILE_CPU_PPM);
+    let (second, _) = Vmm::register(&place, about("b", "/b", None)).await;
+    assert_eq!((share(&first).await, share(&second).await), (5000, 5000));
+    drop(second);
+    assert_eq!(share(&first).await, message::RECONCILE_CPU_PPM, "the share of who left is divided again");
+}
+
+#[tokio::test]
 async fn a_vmm_that_does_not_compare_is_told_of_as_late() {
     let (_dir, place) = place();
     let daemon = Daemon::start(&place).await;
@@ -128,6 +143,7 @@ async fn what_is_no_proper_guest_is_refused_with_the_reason() {
         ),
         (about("a", "/a", Some("32M")), vec!["/a", "64M", "32M"]),
         (about("a/b", "/a", None), vec!["a/b"]),
+        (message::Register { engine: "x".repeat(9999), ..about("a", "/a", None) }, vec!["engine", "kvm"]),
         (about("", "/a", None), vec!["name"]),
         (small, vec!["frame table"]),
         (tall, vec!["floor_bytes", "629145600"]),
@@ -174,4 +190,43 @@ async fn what_is_no_registration_is_refused() {
     let mut answer = vec![0; message::MESSAGE_BYTES_MAX];
     let length = socket.recv(&mut answer).await.unwrap().bytes_read();
     assert!(String::from_utf8_lossy(&answer[..length]).contains("without a frame table"));
+}
+
+#[tokio::test]
+async fn a_guest_that_talks_without_end_pushes_nobody_out_of_the_events() {
+    let (_dir, place) = place();
+    let daemon = Daemon::start(&place).await;
+    let ready = |driver_ready| FromVmm::Balloon(Balloon { driver_ready, ..Default::default() });
+    let (quiet, _) = Vmm::register(&place, about("quiet", "/quiet", None)).await;
+    quiet.say(&ready(true)).await;
+    daemon.until("/v1/events?follow=false", |events| events.to_string().contains("balloon_ready")).await;
+    let (loud, _) = Vmm::register(&place, about("loud", "/loud", Some("256M"))).await;
+    let heard = async |sequence: u64| {
+        // Heard in order: what was said before is known when this is.
+        loud.say(&FromVmm::Statistics(Statistics { sequence, ..Default::default() })).await;
+        daemon.until("/v1/guests/loud", |guest| guest["statistics"]["sequence"] == json!(sequence)).await;
+    };
+    // A driver that comes and goes, and a guest that is in need all the time.
+    for count in 1..=3000 {
+        loud.say(&ready(false)).await;
+        loud.say(&ready(true)).await;
+        let actual_bytes = (300 + count % 2 * 100) * MIB;
+        let balloon = Balloon { driver_ready: true, actual_bytes, oom_deflates: count, ..Default::default() };
+        loud.say(&FromVmm::Balloon(balloon)).await;
+    }
+    heard(1).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    loud.say(&ready(false)).await;
+    loud.say(&ready(true)).await;
+    heard(2).await;
+    let events = daemon.get("/v1/events?follow=false").await;
+    let events = events.as_array().unwrap();
+    assert!(events.len() < 1000, "{}", events.len());
+    let of =
+        |guest: &str, kind: &str| events.iter().any(|event| event["guest"] == guest && event["kind"] == kind);
+    assert!(
+        of("quiet", "balloon_ready") && of("loud", "events_dropped") && of("loud", "out_of_memory"),
+        "{events:#?}"
+    );
+    assert_eq!(daemon.get("/v1/guests/loud").await["out_of_memory"], "holding");
 }

@@ -29,12 +29,8 @@ async fn a_killed_balancer_comes_back_with_every_limit_and_its_guests() {
     );
     // The guest comes back with the limits of its launch; the later change wins.
     let mut again = about("a", "/web/a", Some("256M"));
-    again.balloon = Balloon {
-        driver_ready: true,
-        ballooned_bytes: 336 * MIB,
-        actual_bytes: 176 * MIB,
-        ..Default::default()
-    };
+    again.comes_back = true;
+    again.balloon = Balloon { driver_ready: true, actual_bytes: 176 * MIB, ..Default::default() };
     let (_vmm, target) = Vmm::register(&place, again).await;
     assert_eq!(target, (192 - 16) * MIB);
     let container = daemon.get("/v1/containers/web/a").await;
@@ -161,4 +157,52 @@ async fn over_tcp_only_who_shows_the_token_is_answered() {
         stream.read_to_string(&mut answer).await.unwrap();
         assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
     }
+}
+
+/// Kills come at a moment that differs from round to round: while a change is written, between two, while the journal opens.
+#[tokio::test]
+async fn a_balancer_that_is_killed_again_and_again_keeps_every_limit_that_it_acknowledged() {
+    const ROUNDS: u64 = 25;
+    let (_dir, place) = place();
+    let daemon = Daemon::start(&place).await;
+    daemon.call(Method::PUT, "/v1/containers/a", "{}").await.unwrap();
+    daemon.kill();
+    let mut acknowledged = 0;
+    for round in 0..ROUNDS {
+        let daemon = Daemon::start(&place).await;
+        let found = daemon.get("/v1/containers/a").await;
+        let found_low = found["low_bytes"].as_u64().unwrap();
+        // One change may have been on its way, written and not answered.
+        let known = [acknowledged, acknowledged + 1];
+        assert!(known.contains(&found_low), "round {round}: {found_low}, acknowledged {acknowledged}");
+        assert_eq!(found["min_bytes"], found["low_bytes"], "both fields of one change, or none");
+        acknowledged = found_low;
+        let client = daemon.client.clone();
+        let killing = tokio::task::spawn_blocking(move || {
+            std::thread::sleep(Duration::from_micros(500 + round * 1237 % 20_000));
+            daemon.kill();
+        });
+        loop {
+            let next = acknowledged + 1;
+            let body = format!("{{\"low_bytes\": {next}, \"min_bytes\": {next}}}");
+            let answer: Result<serde_json::Value, _> =
+                client.call(Method::PATCH, "/v1/containers/a", body.into()).await;
+            match answer {
+                Ok(container) => acknowledged = container["low_bytes"].as_u64().unwrap(),
+                Err(_) => break,
+            }
+        }
+        killing.await.unwrap();
+    }
+    assert!(acknowledged >= ROUNDS, "{acknowledged} changes in {ROUNDS} rounds");
+    // A kill while it opens the journal.
+    for delay_us in [0, 500, 1000, 2000, 3000, 5000, 8000] {
+        let mut child = command(&place, &["serve"]).stderr(std::process::Stdio::null()).spawn().unwrap();
+        tokio::time::sleep(Duration::from_micros(delay_us)).await;
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    let daemon = Daemon::start(&place).await;
+    let low = daemon.get("/v1/containers/a").await["low_bytes"].as_u64().unwrap();
+    assert!((acknowledged..=acknowledged + 1).contains(&low), "{low}, acknowledged {acknowledged}");
 }

@@ -81,6 +81,34 @@ impl Daemon {
         self.call(Method::PATCH, path, body).await.unwrap()
     }
 
+    pub async fn put(&self, path: &str, body: &str) -> Value {
+        self.call(Method::PUT, path, body).await.unwrap()
+    }
+
+    /// A request that must be refused.
+    pub async fn refused(&self, path: &str, body: &str) -> balancer::api::Problem {
+        match self.call(Method::PATCH, path, body).await {
+            Err(ClientError::Refused(problem)) => *problem,
+            other => panic!("{path} {body}: {other:?}"),
+        }
+    }
+
+    /// Asserts that the frames of a guest tile, and returns its private frames by owner id.
+    pub async fn owners(&self, guest: &str) -> Value {
+        let frames = self.get(&format!("/v1/guests/{guest}/frames?blocks=true&audit=true")).await;
+        assert_eq!((&frames["tiles"], &frames["totals"]["untiled"]), (&Value::Bool(true), &Value::from(0)));
+        frames["private_by_owner"].clone()
+    }
+
+    /// Waits until containers are charged so many MiB.
+    pub async fn until_charged(&self, charged_mib: &[(&str, u64)]) {
+        for (container, mib) in charged_mib {
+            let path = format!("/v1/containers{container}");
+            // The page tables of this process come on top, some KiB.
+            self.until(&path, |object| object["usage_bytes"].as_u64().unwrap() / MIB == *mib).await;
+        }
+    }
+
     /// Waits until an object satisfies a condition.
     pub async fn until(&self, path: &str, condition: impl Fn(&Value) -> bool) -> Value {
         let start = Instant::now();
@@ -128,11 +156,18 @@ pub fn about(name: &str, container: &str, limits: Option<&str>) -> Register {
         protocol_version: PROTOCOL_VERSION,
         name: name.into(),
         container: container.parse().unwrap(),
+        may_charge: vec![],
+        charge_to: None,
+        owners: vec![],
         limits: limits.map(|text| text.parse().unwrap()),
         ram_bytes: 512 * MIB,
         floor_bytes: 64 * MIB,
         cpus: 1,
+        devices: 2,
+        fds: 30,
+        threads: 4,
         engine: "kvm".into(),
+        comes_back: false,
         balloon: Balloon { actual_bytes: 512 * MIB, target_bytes: 512 * MIB, ..Default::default() },
     }
 }
@@ -172,7 +207,7 @@ impl Vmm {
         loop {
             let message = self.hear_any().await.expect("the balancer hung up");
             match message {
-                ToVmm::SampleStats => {}
+                ToVmm::SampleStats | ToVmm::ReconcileShare { .. } | ToVmm::FdsMax { .. } => {}
                 ToVmm::Reconcile => self.reconcile().await,
                 other => return other,
             }
@@ -206,8 +241,26 @@ impl Vmm {
         self.say(&FromVmm::Reconciled { mended_frames: 0, took_us: 1 }).await;
     }
 
+    /// Carries out the next order to charge somebody, as a `vmm` does whose table is right.
+    pub async fn carry_out(&self) -> message::Charge {
+        loop {
+            if let ToVmm::Charge(charge) = self.hear().await {
+                self.table.set_owner(charge.owner);
+                let moved_frames =
+                    if charge.with_charges { self.table.take_charges(charge.owner) } else { 0 };
+                self.say(&FromVmm::Charged { order: charge.order, moved_frames }).await;
+                return charge;
+            }
+        }
+    }
+
+    /// Touches so much from a place on.
+    pub fn touch_at(&self, at: u64, bytes: u64) {
+        assert_eq!(self.table.set(at / 4096, bytes / 4096, State::Private).changed, bytes / 4096);
+    }
+
     pub fn touch(&self, bytes: u64) {
-        assert_eq!(self.table.set(0, bytes / 4096, State::Private).changed, bytes / 4096);
+        self.touch_at(0, bytes);
     }
 }
 

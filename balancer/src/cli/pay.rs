@@ -1,0 +1,70 @@
+//! `balancer move` and `balancer charge`.
+
+use super::args::{Charge, Charges, Move};
+use crate::client::Client;
+use hyper::Method;
+use protocol::bytes::Human;
+use serde_json::{Value, json};
+use std::io::Write;
+
+pub(super) async fn move_guest(client: &Client, command: &Move) -> anyhow::Result<()> {
+    let charges = if command.charges == Charges::Move { "move" } else { "leave" };
+    let body = json!({ "container": command.container, "charges": charges });
+    patch(client, &command.guest, &body, command.json).await
+}
+
+pub(super) async fn charge(client: &Client, command: &Charge) -> anyhow::Result<()> {
+    patch(client, &command.guest, &json!({ "charge_to": command.container.0 }), command.json).await
+}
+
+async fn patch(client: &Client, guest: &str, body: &Value, as_json: bool) -> anyhow::Result<()> {
+    let name: String = guest.bytes().map(encoded).collect();
+    let route = format!("/v1/guests/{name}");
+    let guest: Value = client.call(Method::PATCH, &route, serde_json::to_vec(body)?).await?;
+    let mut out = std::io::stdout().lock();
+    // The change is made, whether or not anybody reads of it.
+    if as_json {
+        writeln!(out, "{}", serde_json::to_string_pretty(&guest)?).ok();
+    } else {
+        writeln!(out, "{}", sentence(&guest)).ok();
+    }
+    Ok(())
+}
+
+fn sentence(guest: &Value) -> String {
+    let text = |field: &str| guest[field].as_str().unwrap_or("?").to_owned();
+    let payer = guest["charge_to"].as_str().unwrap_or("it");
+    let target = Human(guest["target_bytes"].as_u64().unwrap_or(0));
+    let pending = if guest["charge_pending"] == true { "; its vmm did not confirm yet" } else { "" };
+    let (name, container) = (text("name"), text("container"));
+    format!("{name}: in {container}, new frames are charged to {payer}, target {target}{pending}")
+}
+
+/// A byte of a name in a path of a request (RFC 3986, section 2.1).
+fn encoded(byte: u8) -> String {
+    if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
+        char::from(byte).into()
+    } else {
+        format!("%{byte:02X}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_one_segment_of_a_path() {
+        let name: String = "a/b c?é".bytes().map(encoded).collect();
+        assert_eq!(name, "a%2Fb%20c%3F%C3%A9");
+    }
+
+    #[test]
+    fn who_pays_is_said_in_one_line() {
+        let mut guest = json!({"name": "a", "container": "/b", "charge_to": null, "target_bytes": 64 << 20});
+        assert_eq!(sentence(&guest), "a: in /b, new frames are charged to it, target 64M");
+        guest["charge_to"] = json!("/x");
+        guest["charge_pending"] = json!(true);
+        assert!(sentence(&guest).ends_with("charged to /x, target 64M; its vmm did not confirm yet"));
+    }
+}

@@ -1,0 +1,45 @@
+//! What guests and containers cost, by the host's accounting system.
+
+use super::State;
+use crate::accounting::{Cost, GuestReading, Usage};
+use crate::guests::Guest;
+use crate::tree::Tree;
+use protocol::path::ContainerPath;
+use std::collections::BTreeSet;
+
+impl State {
+    /// What a guest costs, whoever pays.
+    pub(super) fn usage_of(&self, guest: &Guest) -> Cost {
+        let mut sum = Cost::default();
+        self.accounting.usage(&guest.reading()).into_values().for_each(|cost| sum += cost);
+        sum
+    }
+
+    /// What all guests cost whom.
+    pub(super) fn usage(&self) -> Usage {
+        self.usage_with(Guest::reading)
+    }
+
+    /// What all guests would cost whom, read like this.
+    pub(super) fn usage_with(&self, reading: impl Fn(&Guest) -> GuestReading) -> Usage {
+        let known: BTreeSet<u16> = self.tree.iter().map(|(_, node)| node.owner).collect();
+        let mut sum = Usage::new();
+        for guest in self.guests.values() {
+            for (owner, cost) in self.accounting.usage(&reading(guest)) {
+                // A container that is gone pays no more: then the guest's own does.
+                let payer = if known.contains(&owner) { owner } else { guest.owner };
+                *sum.entry(payer).or_default() += cost;
+            }
+        }
+        sum
+    }
+
+    /// What a container and those inside it are charged of that.
+    pub(super) fn usage_inside(&self, usage: &Usage, path: &ContainerPath) -> Cost {
+        let mut sum = Cost::default();
+        for (_, node) in self.tree.iter().filter(|(inside, _)| Tree::is_inside(inside, path)) {
+            sum += usage.get(&node.owner).copied().unwrap_or_default();
+        }
+        sum
+    }
+}

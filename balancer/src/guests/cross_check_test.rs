@@ -1,0 +1,120 @@
+//! Liars, and honest tables that look like lies for a while.
+
+use super::*;
+
+const MIB: u64 = 1 << 20;
+const FRAMES: u64 = 512 * MIB / FRAME_BYTES;
+
+/// A table that claims so much, with an error bounded so many milliseconds ago.
+fn table(private_mib: u64, error_mib: u64, age_ms: Option<u64>) -> Totals {
+    Totals {
+        frames: FRAMES,
+        private: private_mib * MIB / FRAME_BYTES,
+        error_frames_max: error_mib * MIB / FRAME_BYTES,
+        checked_age_ms: age_ms,
+        ..Default::default()
+    }
+}
+
+fn kernel(anonymous_mib: u64, swapped_mib: u64) -> KernelSample {
+    KernelSample {
+        resident_bytes: (anonymous_mib + 4) * MIB,
+        anonymous_bytes: anonymous_mib * MIB,
+        swapped_bytes: swapped_mib * MIB,
+        page_tables_bytes: 0,
+        at: Instant::now(),
+    }
+}
+
+/// A question and its answer, a second after the last.
+fn round(check: &mut CrossCheck, now: &mut Instant, kernel: &KernelSample, totals: &Totals) -> Verdict {
+    *now += ASK_AGAIN;
+    if check.wants_answer(kernel, totals, *now) {
+        check.asked(*now);
+    }
+    *now += Duration::from_millis(40);
+    check.answered(kernel, totals, *now)
+}
+
+#[test]
+fn a_table_that_hides_or_invents_memory_is_found_with_the_second_answer() {
+    for (claimed, held) in [(10, 300), (300, 10)] {
+        let (mut check, mut now) = (CrossCheck::default(), Instant::now());
+        let (kernel, lie) = (kernel(held, 0), table(claimed, 1, Some(3)));
+        assert_eq!(round(&mut check, &mut now, &kernel, &lie), Verdict::Same);
+        assert!(check.is_trusted(), "one answer convicts nobody");
+        let Verdict::Distrusted(why) = round(&mut check, &mut now, &kernel, &lie) else {
+            panic!("not found")
+        };
+        assert!(why.contains("10M") && why.contains("300M"), "{why}");
+        assert!(!check.is_trusted());
+        for _ in 0..100 {
+            assert_eq!(round(&mut check, &mut now, &kernel, &lie), Verdict::Same, "told once");
+        }
+        // An honest table is believed again.
+        let honest = table(held, 1, Some(3));
+        let verdicts: Vec<_> = (0..40).map(|_| round(&mut check, &mut now, &kernel, &honest)).collect();
+        assert_eq!(verdicts.iter().filter(|verdict| **verdict == Verdict::Trusted).count(), 1);
+        assert!(check.is_trusted());
+    }
+}
+
+#[test]
+fn an_honest_table_is_never_found_to_lie() {
+    for (kernel, totals, why) in [
+        (kernel(110, 0), table(100, 1, Some(3)), "the process holds something beside guest RAM"),
+        (kernel(300, 0), table(100, 200, Some(3)), "the table admits that it does not know"),
+        (kernel(100, 100), table(200, 1, Some(3)), "memory was swapped out"),
+        (kernel(360, 0), table(100, 1, Some(35)), "a guest touched it since the comparison"),
+        (kernel(0, 0), table(0, 0, None), "nothing is there"),
+    ] {
+        let (mut check, mut now) = (CrossCheck::default(), Instant::now());
+        for _ in 0..200 {
+            assert_eq!(round(&mut check, &mut now, &kernel, &totals), Verdict::Same, "{why}");
+            assert_eq!(check.waited(now), Verdict::Same, "{why}");
+        }
+        assert!(check.is_trusted(), "{why}");
+    }
+}
+
+#[test]
+fn a_vmm_that_does_not_answer_or_only_with_old_comparisons_is_not_believed_for_ever() {
+    let kernel = kernel(300, 0);
+    for (age_ms, answers) in [(Some(3), false), (Some(4000), true), (Some(21), true), (None, true)] {
+        let (mut check, mut now) = (CrossCheck::default(), Instant::now());
+        let (lie, start) = (table(10, 1, age_ms), now);
+        let found = loop {
+            now += ASK_AGAIN;
+            assert!(check.wants_answer(&kernel, &lie, now));
+            check.asked(now);
+            if answers {
+                // 20 ms after the question: a comparison from 21 ms ago is older.
+                check.asked_at = Some(now);
+                now += Duration::from_millis(20);
+                assert_eq!(check.answered(&kernel, &lie, now), Verdict::Same);
+            }
+            if let Verdict::Distrusted(why) = check.waited(now) {
+                break why;
+            }
+            assert!(now.duration_since(start) < SILENT_MAX * 2, "{age_ms:?}");
+        };
+        assert!(found.contains("did not compare") && now.duration_since(start) >= SILENT_MAX, "{found}");
+    }
+}
+
+#[test]
+fn questions_are_few_once_the_figures_agreed() {
+    let (mut check, mut now) = (CrossCheck::default(), Instant::now());
+    let mut asked = 0;
+    // Lags behind at each turn and is right after each comparison.
+    for _ in 0..120 {
+        now += Duration::from_secs(1);
+        if check.wants_answer(&kernel(300, 0), &table(100, 1, Some(900)), now) {
+            check.asked(now);
+            asked += 1;
+            assert_eq!(check.answered(&kernel(300, 0), &table(300, 1, Some(1)), now), Verdict::Same);
+        }
+    }
+    assert_eq!(asked, 4);
+    assert!(!check.is_asked() && check.is_trusted());
+}

@@ -1,0 +1,76 @@
+//! A look at all frames of a guest: what totals do not tell.
+
+use protocol::bytes::{BLOCK_BYTES, FRAME_BYTES};
+use protocol::frames::{FrameReader, State};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// Looks at all guests together may take one part in this many of a CPU.
+const CPU_PART: u32 = 100;
+/// No more often than this.
+const INTERVAL_MIN: Duration = Duration::from_secs(1);
+
+/// What was seen.
+#[derive(Debug, Clone)]
+pub struct Look {
+    /// Private memory by owner id, bytes.
+    pub private_bytes: BTreeMap<u16, u64>,
+    /// Blocks of 2 MiB in which at least one frame is private.
+    pub blocks_used: u64,
+    /// When.
+    pub at: Instant,
+    /// How long it took.
+    took: Duration,
+}
+
+impl Look {
+    /// Looks at every run: O(blocks) where the frames of blocks are alike, O(frames) where they are not.
+    #[must_use]
+    pub fn take(frames: &FrameReader) -> Self {
+        const BLOCK: u64 = BLOCK_BYTES / FRAME_BYTES;
+        let at = Instant::now();
+        let mut private_bytes = BTreeMap::new();
+        let (mut blocks_used, mut block_next) = (0, 0);
+        frames.for_each_run(|run| {
+            let Some(frame) = run.frame.filter(|frame| frame.state == State::Private) else { return };
+            *private_bytes.entry(frame.owner).or_default() += run.count * FRAME_BYTES;
+            // Runs ascend: a block that a run before was in is counted already.
+            let (first, end) = ((run.first / BLOCK).max(block_next), (run.first + run.count).div_ceil(BLOCK));
+            blocks_used += end.saturating_sub(first);
+            block_next = block_next.max(end);
+        });
+        Self { private_bytes, blocks_used, at, took: at.elapsed() }
+    }
+
+    /// True if it is time for the next one, with so many guests on the host.
+    #[must_use]
+    pub fn is_old(&self, guests: usize) -> bool {
+        let guests = u32::try_from(guests).unwrap_or(u32::MAX);
+        let interval = self.took.saturating_mul(CPU_PART).saturating_mul(guests).max(INTERVAL_MIN);
+        self.at.elapsed() >= interval
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use protocol::frames::{FrameTable, Region};
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn blocks_and_owners_are_counted_once() {
+        let table = FrameTable::new(&[Region { first: 512, count: 5 * 512 }]).unwrap();
+        table.set_owner(5);
+        // All of one block and the start of the next, two frames in that one, nothing, one frame.
+        for (first, count) in [(512, 512 + 10), (1030, 1), (1500, 1), (512 * 5, 1)] {
+            table.set(first, count, State::Private);
+        }
+        table.set_owner(6);
+        table.set(512 * 5 + 1, 2, State::Private);
+        let look = Look::take(&FrameReader::open(table.fd().as_fd()).unwrap());
+        assert_eq!(look.blocks_used, 3);
+        // Frame 1030 was in the first run.
+        assert_eq!(look.private_bytes, [(5, 524 * 4096), (6, 2 * 4096)].into());
+        assert!(!look.is_old(1));
+    }
+}

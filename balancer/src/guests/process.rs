@@ -1,0 +1,51 @@
+//! What a `vmm` has of the kernel's objects.
+
+use std::os::unix::fs::MetadataExt;
+use std::time::Instant;
+
+/// File descriptors and threads of a process.
+#[derive(Debug, Clone, Copy)]
+pub struct ProcessObjects {
+    /// Open file descriptors.
+    pub fds: u32,
+    /// Threads.
+    pub threads: u32,
+    /// When they were counted.
+    pub at: Instant,
+}
+
+impl ProcessObjects {
+    /// Counts those of a process, in two system calls: `/proc/PID/fd` has the number of descriptors as its length (Linux 6.2,
+    /// `proc_fd_getattr` in fs/proc/fd.c; before, its entries are counted), `/proc/PID/task` two links and one more for each
+    /// thread (`proc_task_getattr` in fs/proc/base.c). `None` when the process is gone.
+    #[must_use]
+    pub fn count(pid: i32) -> Option<Self> {
+        let (fd, task) = (format!("/proc/{pid}/fd"), format!("/proc/{pid}/task"));
+        let threads = std::fs::metadata(task).ok()?.nlink().saturating_sub(2);
+        let fds = match std::fs::metadata(&fd).ok()?.len() {
+            0 => std::fs::read_dir(&fd).ok()?.count() as u64,
+            length => length,
+        };
+        let count = |many: u64| u32::try_from(many).unwrap_or(u32::MAX);
+        Some(Self { fds: count(fds), threads: count(threads), at: Instant::now() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::{Command, Stdio};
+
+    #[test]
+    fn descriptors_and_threads_of_a_process() {
+        let mut child = Command::new("sleep").arg("60").stdin(Stdio::null()).spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        let listed = |what: &str| std::fs::read_dir(format!("/proc/{pid}/{what}")).unwrap().count();
+        let counted = ProcessObjects::count(pid).unwrap();
+        assert_eq!((counted.fds as usize, counted.threads as usize), (listed("fd"), listed("task")));
+        assert!(counted.fds >= 3 && counted.threads == 1, "{counted:?}");
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(ProcessObjects::count(pid).is_none());
+    }
+}

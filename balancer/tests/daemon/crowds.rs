@@ -1,0 +1,124 @@
+//! Clients that are slow, silent, or thousands: others are served all the same.
+
+use crate::support::{DEADLINE, Daemon, Vmm, about, command, place};
+use hyper::Method;
+use serde_json::json;
+use std::fs::File;
+use std::path::Path;
+use std::time::Instant;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
+
+/// Sends the beginning of a request and returns what comes until the other side hangs up.
+async fn until_hang_up(socket: &Path, start: &str) -> String {
+    let mut stream = UnixStream::connect(socket).await.unwrap();
+    stream.write_all(start.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    tokio::time::timeout(DEADLINE, stream.read_to_end(&mut answer)).await.expect("nobody hung up").ok();
+    String::from_utf8(answer).unwrap()
+}
+
+#[tokio::test]
+async fn who_sends_half_a_request_is_cut_off() {
+    let (_dir, place) = place();
+    let daemon = Daemon::start(&place).await;
+    let socket = place.api_socket();
+    let body = "PATCH /v1/containers/ HTTP/1.1\r\nHost: x\r\nContent-Length: 20\r\n\r\n{";
+    let (nothing, header, body, between) = tokio::join!(
+        until_hang_up(&socket, ""),
+        until_hang_up(&socket, "GET /v1/host HTTP/1.1\r\nHost: x\r\n"),
+        until_hang_up(&socket, body),
+        until_hang_up(&socket, "GET /v1/version HTTP/1.1\r\nHost: x\r\n\r\n"),
+    );
+    assert_eq!((nothing.as_str(), header.as_str()), ("", ""));
+    assert!(body.starts_with("HTTP/1.1 408") && body.contains("problems/timeout"), "{body}");
+    assert!(between.starts_with("HTTP/1.1 200"), "an idle client is cut off after its answer: {between}");
+    daemon.get("/v1/host").await;
+}
+
+#[tokio::test]
+async fn strangers_on_tcp_hold_up_nobody() {
+    let (dir, place) = place();
+    let file = dir.path().join("token");
+    std::fs::write(&file, "0123456789abcdef0123456789abcdef").unwrap();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let address = format!("127.0.0.1:{port}");
+    let arguments = ["--listen", &address, "--token-file", file.to_str().unwrap()];
+    let daemon = Daemon::start_with(&place, &arguments).await;
+    let mut strangers = Vec::new();
+    for _ in 0..200 {
+        strangers.push(TcpStream::connect(&address).await.unwrap());
+    }
+    daemon.get("/v1/host").await;
+    let (_vmm, _) = Vmm::register(&place, about("a", "/a", None)).await;
+    assert_eq!(daemon.get("/v1/guests").await.as_array().unwrap().len(), 1);
+    drop(strangers);
+}
+
+#[tokio::test]
+async fn a_crowd_that_follows_events_holds_up_nobody() {
+    let (_dir, place) = place();
+    let daemon = Daemon::start(&place).await;
+    let (mut following, mut refused) = (Vec::new(), 0);
+    for _ in 0..400 {
+        let mut stream = UnixStream::connect(place.api_socket()).await.unwrap();
+        stream.write_all(b"GET /v1/events HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        let mut head = [0; 12];
+        stream.read_exact(&mut head).await.unwrap();
+        match &head[9..] {
+            b"200" => following.push(stream),
+            b"503" => refused += 1,
+            other => panic!("{:?}", String::from_utf8_lossy(other)),
+        }
+    }
+    assert_eq!((following.len(), refused), (256, 144));
+    let answer = daemon.call(Method::PUT, "/v1/containers/a", "{}").await.unwrap();
+    assert_eq!(answer["path"], json!("/a"));
+    drop(following);
+    let start = Instant::now();
+    while daemon.client.send(Method::GET, "/v1/events", vec![]).await.unwrap().status() != 200 {
+        assert!(start.elapsed() < DEADLINE, "no stream came free");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn thousands_of_connections_that_do_not_register_hold_up_no_guest() {
+    let (_dir, place) = place();
+    let daemon = Daemon::start(&place).await;
+    let (_first, _) = Vmm::register(&place, about("first", "/a", None)).await;
+    let mut silent = Vec::new();
+    while silent.len() < 2000 {
+        // The kernel's queue is full now and then: that is where they wait.
+        let connecting = tokio_seqpacket::UnixSeqpacket::connect(place.guest_socket());
+        match tokio::time::timeout(std::time::Duration::from_millis(50), connecting).await {
+            Ok(Ok(socket)) => silent.push(socket),
+            _ => break,
+        }
+    }
+    assert!(silent.len() >= 128, "{}", silent.len());
+    daemon.patch("/v1/containers/a", r#"{"max_bytes": 268435456}"#).await;
+    _first.hear_target((256 - 16) << 20).await;
+    drop(silent);
+    let (_second, _) = Vmm::register(&place, about("second", "/a", None)).await;
+}
+
+#[tokio::test]
+async fn a_log_that_cannot_be_written_ends_nothing() {
+    let (_dir, place) = place();
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let mut child = command(&place, &["serve"]).stderr(full).spawn().unwrap();
+    let client = balancer::client::Client::new(&place.api_socket());
+    let start = Instant::now();
+    let limit = br#"{"max_bytes": 1048576}"#;
+    while client.call::<serde_json::Value>(Method::PUT, "/v1/containers/a", limit.to_vec()).await.is_err() {
+        assert!(start.elapsed() < DEADLINE, "it does not serve: {:?}", child.try_wait());
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let (vmm, target) = Vmm::register(&place, about("b", "/b", Some("256M"))).await;
+    assert_eq!(target, (256 - 16) << 20);
+    drop(vmm);
+    assert!(child.try_wait().unwrap().is_none());
+    child.kill().unwrap();
+    child.wait().unwrap();
+}

@@ -1,0 +1,152 @@
+//! Limits on objects of the kernel: at launch, while guests run, after a crash.
+
+use crate::support::{Daemon, Vmm, about, command, place};
+use hyper::Method;
+use protocol::message::{Register, ToVmm};
+use serde_json::{Value, json};
+
+fn with(name: &str, container: &str, cpus: u32) -> Register {
+    Register { cpus, ..about(name, container, None) }
+}
+
+async fn refused(place: &protocol::place::Place, about: Register) -> String {
+    let vmm = Vmm::connect(place, about).await;
+    match vmm.hear_any().await {
+        Some(ToVmm::Refused { reason }) => reason,
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+async fn put(daemon: &Daemon, path: &str, body: &Value) {
+    daemon.call(Method::PUT, path, &body.to_string()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_launch_beyond_a_limit_of_any_container_above_is_refused_with_the_numbers() {
+    let (_dir, place) = place();
+    let daemon = Daemon::start(&place).await;
+    put(&daemon, "/v1/containers/web", &json!({"max_vcpus": 4, "max_devices": 5})).await;
+    let (_a, _) = Vmm::register(&place, with("a", "/web/a", 3)).await;
+    let reason = refused(&place, with("b", "/web/b/c", 2)).await;
+    for words in ["max_vcpus of /web is 4", "have 3", "\"b\" needs 2", "1 too many"] {
+        assert!(reason.contains(words), "{reason:?} does not say {words:?}");
+    }
+    let reason = refused(&place, Register { devices: 4, ..with("b", "/web/b", 1) }).await;
+    assert!(reason.contains("max_devices of /web is 5") && reason.contains("1 too many"), "{reason}");
+    let all = daemon.get("/v1/containers").await;
+    assert_eq!(all.as_array().unwrap().len(), 3, "nothing is left of the refused: {all:#}");
+    let (b, _) = Vmm::register(&place, with("b", "/web/b", 1)).await;
+    let web = daemon.get("/v1/containers/web").await;
+    assert_eq!((&web["objects"]["vcpus"]["used"], &web["objects"]["vcpus"]["max"]), (&json!(4), &json!(4)));
+    assert_eq!(
+        (&web["objects"]["guests"]["used"], &web["objects"]["devices"]["used"]),
+        (&json!(2), &json!(4))
+    );
+    assert_eq!(web["max_vcpus"], json!(4));
+    // What a guest leaves is there for the next.
+    drop(b);
+    daemon.until("/v1/containers/web", |web| web["objects"]["vcpus"]["used"] == json!(3)).await;
+    Vmm::register(&place, with("c", "/web/c", 1)).await;
+}
+
+#[tokio::test]
+async fn a_launch_beyond_its_own_limits_is_refused() {
+    let (_dir, place) = place();
+    let daemon = Daemon::start(&place).await;
+    for (limits, words) in [
+        ("512M,max-vcpus=0", "max_vcpus of /a is 0"),
+        ("max-guests=0", "max_guests of /a is 0"),
+        ("max-devices=1", "max_devices of /a is 1"),
+        ("max-fds=29", "max_fds of /a is 29"),
+        ("max-threads=3", "max_threads of /a is 3"),
+    ] {
+        let reason = refused(&place, about("a", "/a", Some(limits))).await;
+        assert!(reason.contains(words) && reason.contains("\"a\" needs"), "{limits}: {reason}");
+    }
+    assert_eq!(daemon.get("/v1/containers").await.as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn what_cannot_be_taken_back_is_not_limited_below_what_is_used() {
+    let (_dir, place) = place();
+    let daemon = Daemon::start(&place).await;
+    let (_a, _) = Vmm::register(&place, with("a", "/web/a", 3)).await;
+    let before = daemon.get("/v1/containers/web").await;
+    for (body, words) in [
+        (r#"{"max_vcpus": 2}"#, "max_vcpus is 2, but must be at least 3"),
+        (r#"{"max_guests": 0}"#, "max_guests is 0, but must be at least 1"),
+        (r#"{"max_devices": 1, "max_vcpus": 9}"#, "max_devices is 1, but must be at least 2"),
+    ] {
+        let error = daemon.call(Method::PATCH, "/v1/containers/web", body).await.unwrap_err().to_string();
+        assert!(error.contains(words), "{error:?} does not say {words:?}");
+    }
+    let after = daemon.get("/v1/containers/web").await;
+    for field in ["max_vcpus", "max_guests", "max_devices"] {
+        assert_eq!((&before[field], &after[field]), (&Value::Null, &Value::Null), "nothing changed");
+    }
+    daemon.patch("/v1/containers/web", r#"{"max_vcpus": 3}"#).await;
+    refused(&place, with("b", "/web/b", 1)).await;
+    let free = daemon.patch("/v1/containers/web", r#"{"max_vcpus": null}"#).await;
+    assert_eq!((&free["max_vcpus"], &free["objects"]["vcpus"]["max"]), (&Value::Null, &Value::Null));
+    Vmm::register(&place, with("b", "/web/b", 1)).await;
+}
+
+#[tokio::test]
+async fn descriptors_and_threads_beyond_a_limit_are_told_of() {
+    let (_dir, place) = place();
+    let daemon = Daemon::start(&place).await;
+    let (vmm, _) = Vmm::register(&place, about("a", "/web/a", None)).await;
+    // This process is the vmm: it has some of both, and may have no threads at all from now on.
+    let web = daemon.patch("/v1/containers/web", r#"{"max_threads": 0, "max_fds": 100000}"#).await;
+    let threads = &web["objects"]["threads"];
+    assert!(threads["used"].as_u64().unwrap() >= 4 && threads["exceeded"] == json!(true), "{web:#}");
+    assert_eq!(web["objects"]["fds"]["exceeded"], json!(false));
+    assert!(web["objects"]["fds"]["used"].as_u64().unwrap() >= 30);
+    daemon.until("/v1/containers/web", |web| web["objects"]["fds"]["age_ms"].as_u64().is_some()).await;
+    let events = daemon.get("/v1/events?follow=false").await;
+    let told: Vec<&Value> =
+        events.as_array().unwrap().iter().filter(|event| event["kind"] == "objects_exceeded").collect();
+    assert_eq!(told.len(), 1, "once, not each turn: {told:#?}");
+    assert_eq!(told[0]["container"], "/web");
+    assert!(told[0]["detail"].as_str().unwrap().contains("max_threads is 0"), "{told:#?}");
+    // The vmm is told how many descriptors it may have, and when that ends.
+    let told = async |wanted: fn(Option<u32>) -> bool| loop {
+        if let Some(ToVmm::FdsMax { fds_max }) = vmm.hear_any().await
+            && wanted(fds_max)
+        {
+            return;
+        }
+    };
+    told(|fds_max| fds_max == Some(100_000)).await;
+    daemon.patch("/v1/containers/web", r#"{"max_fds": null}"#).await;
+    told(|fds_max| fds_max.is_none()).await;
+}
+
+#[tokio::test]
+async fn limits_on_objects_survive_a_crash_and_are_set_and_shown_on_the_command_line() {
+    let (_dir, place) = place();
+    let daemon = Daemon::start(&place).await;
+    let run = |arguments: &[&str]| {
+        let output = command(&place, arguments).output().unwrap();
+        (
+            output.status.code(),
+            String::from_utf8(output.stdout).unwrap(),
+            String::from_utf8(output.stderr).unwrap(),
+        )
+    };
+    let (code, out, err) = run(&["set", "/web", "--max-vcpus", "4", "--max-fds", "500", "--create"]);
+    assert_eq!(code, Some(0), "{err}");
+    assert!(out.contains("max-vcpus 4, max-fds 500"), "{out}");
+    daemon.kill();
+    let _daemon = Daemon::start(&place).await;
+    let (_a, _) = Vmm::register(&place, with("a", "/web/a", 3)).await;
+    let (_, out, _) = run(&["ps"]);
+    assert!(out.contains("vcpus 3/4"), "{out}");
+    let json: Value = serde_json::from_str(&run(&["ps", "--json"]).1).unwrap();
+    let web = json["containers"].as_array().unwrap().iter().find(|web| web["path"] == "/web").unwrap();
+    assert_eq!((&web["objects"]["vcpus"]["used"], &web["max_fds"]), (&json!(3), &json!(500)));
+    let (code, _, err) = run(&["set", "/web", "--max-vcpus", "2"]);
+    assert!(code == Some(1) && err.contains("must be at least 3"), "{err}");
+    let (_, out, _) = run(&["set", "/web", "--max-vcpus", "none", "--json"]);
+    assert!(out.contains("\"max_vcpus\": null"), "{out}");
+}
