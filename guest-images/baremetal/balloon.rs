@@ -117,7 +117,7 @@ pub fn report_free_pages() -> Result<(), &'static str> {
 }
 
 /// Lets the host look at a state that does not change.
-fn wait_for_key() {
+pub fn wait_for_key() {
     while serial_byte().is_none() {
         core::hint::spin_loop();
     }

@@ -11,6 +11,7 @@ mod block;
 mod hostile;
 mod machine;
 mod mem;
+mod tenants;
 mod virtio;
 
 use core::arch::global_asm;
@@ -54,6 +55,8 @@ extern "C" fn guest_main(zero_page: u64) -> ! {
         "hostile-balloon" => hostile::balloon(),
         "hostile-transport" => hostile::transport(),
         "hostile-block" => hostile::block(),
+        "tenants" => tenants::serve(),
+        "touch-twice" => tenants::touch_twice(),
         "reset" => machine::reset(),
         "crash" => machine::crash(),
         "spin" => loop {

@@ -221,11 +221,10 @@ pub(crate) fn each_file(
     Ok(())
 }
 
-fn visit_tar(
-    stream: impl Read,
-    deb: &Path,
-    visit: &mut dyn FnMut(&str, &mut dyn FnMut() -> Result<Vec<u8>>) -> Result<()>,
-) -> Result<()> {
+/// Gets the path of a file, and a way to read it.
+type Visit<'a> = dyn FnMut(&str, &mut dyn FnMut() -> Result<Vec<u8>>) -> Result<()> + 'a;
+
+fn visit_tar(stream: impl Read, deb: &Path, visit: &mut Visit<'_>) -> Result<()> {
     let mut archive = tar::Archive::new(stream);
     for entry in archive.entries().file("read", deb)? {
         let mut entry = entry.file("read", deb)?;

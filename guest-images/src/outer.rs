@@ -2,10 +2,10 @@
 //!
 //! ```text
 //!   host                         outer machine (QEMU, TCG, a CPU with SVM)      guests
-//!   payload files --ext4-------> /dev/nvme0n1 on /payload
-//!   command ----raw disk-------> /dev/nvme2n1, run by sh ---------------------> vmm --kernel ...
+//!   payload files --ext4-------> disk d0, on /payload
+//!   command ----raw disk-------> disk d2, run by sh ---------------------> vmm --kernel ...
 //!   callback, line by line <---- ttyS1: what the command prints
-//!   artifacts_dir/ <--tar------- /dev/nvme1n1: what it left in $BALLAST_ARTIFACTS, and its exit status
+//!   artifacts_dir/ <--tar------- disk d1: what it left in $BALLAST_ARTIFACTS, and its exit status
 //!   artifacts_dir/console.log <- ttyS0: the kernel's console
 //! ```
 //!

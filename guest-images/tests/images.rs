@@ -1,6 +1,8 @@
 //! The images, booted by QEMU without any hardware help: kernels, drivers, init script and agent are what they
 //! claim to be before a VMM of our own depends on them.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod support;
 
 use std::time::{Duration, Instant};

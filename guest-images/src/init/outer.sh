@@ -1,7 +1,8 @@
 #!/bin/sh
 # The first process of the outer machine: runs the command and ends the machine.
 #   ttyS0  the kernel's console        ttyS1  what the command prints
-#   nvme0  the payload, ext4           nvme1  /artifacts as a tar stream        nvme2  the command's text
+#   d0  the payload, ext4              d1  /artifacts as a tar stream           d2  the command's text
+# Disks are known by their serial numbers: a kernel that probes them at the same time numbers them as they answer.
 export PATH=/bin:/payload/bin HOME=/root
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
@@ -21,10 +22,17 @@ ip link set lo up
 echo madvise > /sys/kernel/mm/transparent_hugepage/enabled
 hostname outer
 
+disk() {
+    for block in /sys/block/nvme[0-9]n1; do
+        read -r serial < "$block/device/serial"
+        [ "$serial" = "$1" ] && echo "/dev/${block##*/}"
+    done
+}
+
 stty -F /dev/ttyS1 raw -echo
-if mount -t ext4 -o ro /dev/nvme0n1 /payload; then
+if mount -t ext4 -o ro "$(disk d0)" /payload; then
     export BALLAST_ARTIFACTS=/artifacts TMPDIR=/tmp XDG_RUNTIME_DIR=/run
-    cat /dev/nvme2n1 > /run/command
+    cat "$(disk d2)" > /run/command
     (cd /tmp && exec setsid sh /run/command) < /dev/null > /dev/ttyS1 2>&1
     code=$?
 else
@@ -32,7 +40,7 @@ else
     code=125
 fi
 echo "$code" > /artifacts/exit_code
-tar -c -C /artifacts . | dd of=/dev/nvme1n1 bs=64k conv=fsync 2> /dev/null
+tar -c -C /artifacts . | dd of="$(disk d1)" bs=64k conv=fsync 2> /dev/null
 # Setting a port waits until its last byte has left.
 stty -F /dev/ttyS1 raw
 workload exit-machine 0

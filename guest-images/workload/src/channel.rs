@@ -56,7 +56,8 @@ pub fn serve(mut input: impl BufRead, output: &mut impl Write, drain: impl Fn())
     }
 }
 
-fn open(path: &Path) -> io::Result<File> {
+/// Opens a console port, which may take a while to appear.
+pub(crate) fn open(path: &Path) -> io::Result<File> {
     let deadline = Instant::now() + APPEARS_WITHIN;
     loop {
         match OpenOptions::new().read(true).write(true).open(path) {
@@ -69,7 +70,7 @@ fn open(path: &Path) -> io::Result<File> {
 }
 
 /// No echo, no line editing, no translation: what a terminal would do to people's input.
-fn set_raw(device: &File) -> io::Result<()> {
+pub(crate) fn set_raw(device: &File) -> io::Result<()> {
     let mut terminal = MaybeUninit::<libc::termios>::uninit();
     // SAFETY: an open file and room for one `termios`.
     if unsafe { libc::tcgetattr(device.as_raw_fd(), terminal.as_mut_ptr()) } < 0 {

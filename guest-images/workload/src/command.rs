@@ -52,6 +52,8 @@ pub enum Command {
     RmmodBalloon,
     /// `insmod-balloon`: loads it again.
     InsmodBalloon,
+    /// `charge PATH`: that container pays for what is touched from now on; `-` for the guest's own.
+    Charge { container: String },
     /// `poweroff`.
     PowerOff,
     /// `reboot`.
@@ -126,6 +128,7 @@ impl Arguments<'_> {
             "oom" => Command::Oom { bytes: self.bytes()? },
             "rmmod-balloon" => Command::RmmodBalloon,
             "insmod-balloon" => Command::InsmodBalloon,
+            "charge" => Command::Charge { container: self.text("PATH")? },
             "poweroff" => Command::PowerOff,
             "reboot" => Command::Reboot,
             unknown => return Err(format!("Unknown command {unknown:?}")),

@@ -28,6 +28,7 @@ fn what_is_optional_has_a_default() {
 #[test]
 fn every_command_has_a_text_form() {
     for line in [
+        "charge /a",
         "touch a",
         "rewrite a 3",
         "verify a",

@@ -5,6 +5,7 @@
 //! The content of what it holds comes from a seed ([`pattern`]), so that both sides can tell each byte.
 
 pub mod channel;
+pub mod charge;
 pub mod command;
 pub mod disk;
 pub mod file;

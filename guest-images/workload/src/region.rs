@@ -1,7 +1,7 @@
 //! Memory mapped by this program, unmapped on drop.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Seek, SeekFrom};
 use std::os::fd::AsRawFd;
 use std::ptr::{self, NonNull};
 use std::slice;
@@ -22,9 +22,11 @@ impl Region {
         Region::map(bytes, libc::PROT_READ | libc::PROT_WRITE, map, -1).map(|region| Writable { region })
     }
 
-    /// A whole file, shared and read-only.
-    pub fn of_file(file: &File) -> io::Result<Region> {
-        Region::map(file.metadata()?.len(), libc::PROT_READ, libc::MAP_SHARED, file.as_raw_fd())
+    /// A whole file or block device, shared and read-only.
+    pub fn of_file(mut file: &File) -> io::Result<Region> {
+        // A device has no length in its metadata.
+        let bytes = file.seek(SeekFrom::End(0))?;
+        Region::map(bytes, libc::PROT_READ, libc::MAP_SHARED, file.as_raw_fd())
     }
 
     fn map(bytes: u64, protection: i32, flags: i32, fd: i32) -> io::Result<Region> {

@@ -13,7 +13,7 @@ use crate::machine::{self, End};
 use crate::pattern;
 use crate::region::Writable;
 use crate::reply::Reply;
-use crate::{disk, file, oom, stats};
+use crate::{charge, disk, file, oom, stats};
 
 /// Holds at the same time: a host that forgets to free must not run the guest out of mappings.
 const HOLDS_MAX: usize = 1024;
@@ -92,6 +92,7 @@ impl Session {
             Command::Oom { bytes } => oom::provoke(*bytes).map_err(named("fork")),
             Command::RmmodBalloon => done(machine::unload_balloon(), "virtio_balloon"),
             Command::InsmodBalloon => done(machine::load_balloon(), "virtio_balloon"),
+            Command::Charge { container } => charge::charge(container).map(|()| Reply::new()),
             Command::PowerOff | Command::Reboot => Ok(Reply::new()),
         }
     }
