@@ -12,8 +12,19 @@ fn main() {
     let script = format!("-Clink-arg=-T{}", source.join("link.ld").display());
     let status = Command::new(env::var_os("RUSTC").expect("cargo sets it"))
         .args(["--edition", "2024", "--target", "x86_64-unknown-linux-gnu", "-Copt-level=2", "-Cpanic=abort"])
-        .args(["-Cno-vectorize-slp", "-Cno-vectorize-loops", "-Crelocation-model=static", "-Ctarget-feature=-crt-static", "-Clink-arg=-nostartfiles"])
-        .args(["-Clink-arg=-nostdlib", "-Clink-arg=-static", "-Clink-arg=-no-pie", "-Clink-arg=-Wl,--build-id=none"])
+        .args([
+            "-Cno-vectorize-slp",
+            "-Cno-vectorize-loops",
+            "-Crelocation-model=static",
+            "-Ctarget-feature=-crt-static",
+            "-Clink-arg=-nostartfiles",
+        ])
+        .args([
+            "-Clink-arg=-nostdlib",
+            "-Clink-arg=-static",
+            "-Clink-arg=-no-pie",
+            "-Clink-arg=-Wl,--build-id=none",
+        ])
         .arg(script)
         .arg("-o")
         .arg(&elf)

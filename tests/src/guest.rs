@@ -73,7 +73,12 @@ impl Guest {
                 return Ok(());
             }
             if ended.is_some() || std::time::Instant::now() >= end {
-                bail!("{}: no {text:?} within {deadline:?} (ended: {ended:?})\nconsole:\n{}\nvmm: {}", self.name, self.console(), self.errors());
+                bail!(
+                    "{}: no {text:?} within {deadline:?} (ended: {ended:?})\nconsole:\n{}\nvmm: {}",
+                    self.name,
+                    self.console(),
+                    self.errors()
+                );
             }
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -94,7 +99,9 @@ impl Guest {
     pub fn wait_end(&mut self, deadline: Duration) -> Result<ExitStatus> {
         let child = &mut self.child;
         let status = wait::until("the guest ends", deadline, || Ok(child.try_wait()?), Option::is_some)
-            .with_context(|| format!("{}: console:\n{}\nvmm: {}", self.name, self.console(), self.errors()))?;
+            .with_context(|| {
+                format!("{}: console:\n{}\nvmm: {}", self.name, self.console(), self.errors())
+            })?;
         status.context("it ended")
     }
 
@@ -112,6 +119,23 @@ impl Guest {
         let statm = fs::read_to_string(format!("/proc/{}/statm", self.child.id()))?;
         let pages: u64 = statm.split_whitespace().nth(1).context("resident pages")?.parse()?;
         Ok(pages * 4096)
+    }
+}
+
+/// Frames that a `vmm` holds beside guest RAM at most: its heap, stacks and tables.
+pub const VMM_FRAMES_MAX: u64 = 1024;
+
+impl Guest {
+    /// Anonymous memory of `vmm` by the kernel's count: guest RAM, and at most [`VMM_FRAMES_MAX`] beside it. Frames.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub fn anonymous_frames(&self) -> Result<u64> {
+        let statm = fs::read_to_string(format!("/proc/{}/statm", self.child.id()))?;
+        let pages = |nth| -> Result<u64> {
+            Ok(statm.split_whitespace().nth(nth).context("a count of pages")?.parse()?)
+        };
+        Ok(pages(1)?.saturating_sub(pages(2)?))
     }
 }
 

@@ -1,6 +1,7 @@
 //! A host of a test's own: a folder with one balancer, and guests that register there.
 
-use crate::guest::Guest;
+use crate::evidence;
+use crate::guest::{Guest, VMM_FRAMES_MAX};
 use crate::http::{self, Answer};
 use crate::wait;
 use anyhow::{Context, Result, ensure};
@@ -22,7 +23,12 @@ pub struct Host {
 #[must_use]
 pub fn program(name: &str) -> PathBuf {
     let exe = std::env::current_exe().unwrap_or_default();
-    exe.ancestors().skip(1).take(2).map(|dir| dir.join(name)).find(|path| path.is_file()).unwrap_or_else(|| name.into())
+    exe.ancestors()
+        .skip(1)
+        .take(2)
+        .map(|dir| dir.join(name))
+        .find(|path| path.is_file())
+        .unwrap_or_else(|| name.into())
 }
 
 impl Host {
@@ -72,8 +78,13 @@ impl Host {
             .spawn()
             .context("start the balancer")?;
         self.balancer = Some(child);
-        wait::until("the balancer answers", Duration::from_secs(20), || Ok(self.get("/v1/host").is_ok()), |up| *up)
-            .with_context(|| std::fs::read_to_string(self.path("balancer.log")).unwrap_or_default())?;
+        wait::until(
+            "the balancer answers",
+            Duration::from_secs(20),
+            || Ok(self.get("/v1/host").is_ok()),
+            |up| *up,
+        )
+        .with_context(|| std::fs::read_to_string(self.path("balancer.log")).unwrap_or_default())?;
         Ok(())
     }
 
@@ -133,7 +144,11 @@ impl Host {
     /// # Errors
     /// When it is refused.
     pub fn set_max(&self, container: &str, max_bytes: u64) -> Result<()> {
-        let answer = self.request("PATCH", &format!("/v1/containers{container}"), Some(&json!({ "max_bytes": max_bytes })))?;
+        let answer = self.request(
+            "PATCH",
+            &format!("/v1/containers{container}"),
+            Some(&json!({ "max_bytes": max_bytes })),
+        )?;
         ensure!(answer.status == 200, "{answer:?}");
         Ok(())
     }
@@ -146,6 +161,24 @@ impl Host {
         let frames = self.get(&format!("/v1/guests/{guest}/frames?max_age_ms=0"))?;
         assert_tiles(&frames)?;
         Ok(frames)
+    }
+
+    /// What the kernel holds for a guest is what its table says, within the error that the table publishes.
+    ///
+    /// # Errors
+    /// When the two do not come together.
+    pub fn assert_near_kernel(&self, guest: &Guest) -> Result<()> {
+        let look = || -> Result<(u64, u64, u64)> {
+            let totals = self.frames(&guest.name)?["totals"].clone();
+            let number = |key: &str| totals[key].as_u64().with_context(|| format!("{key} in {totals}"));
+            Ok((guest.anonymous_frames()?, number("private")?, number("error_frames_max")?))
+        };
+        let near = |(kernel, private, error): &(u64, u64, u64)| {
+            kernel + error >= *private && *kernel <= private + error + VMM_FRAMES_MAX
+        };
+        // A guest goes on touching between the two readings.
+        wait::until("table and kernel agree (kernel, table, error)", Duration::from_secs(20), look, near)?;
+        Ok(())
     }
 
     /// The folder.
@@ -174,5 +207,6 @@ pub fn assert_tiles(frames: &Value) -> Result<()> {
 impl Drop for Host {
     fn drop(&mut self) {
         self.kill_balancer();
+        evidence::keep(self.dir.path());
     }
 }

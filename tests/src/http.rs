@@ -38,7 +38,8 @@ pub fn request(socket: &Path, method: &str, path: &str, body: Option<&Value>) ->
 /// # Errors
 /// When nobody answers with HTTP in time.
 pub fn raw(socket: &Path, bytes: &str) -> Result<Answer> {
-    let mut stream = UnixStream::connect(socket).with_context(|| format!("connect to {}", socket.display()))?;
+    let mut stream =
+        UnixStream::connect(socket).with_context(|| format!("connect to {}", socket.display()))?;
     stream.set_read_timeout(Some(DEADLINE))?;
     stream.set_write_timeout(Some(DEADLINE))?;
     // The server may refuse a body before it has read all of it.

@@ -5,7 +5,12 @@ use std::fs;
 /// Why bare-metal guests cannot run here, if they cannot.
 #[must_use]
 pub fn missing() -> Option<String> {
-    fs::OpenOptions::new().read(true).write(true).open("/dev/kvm").err().map(|error| format!("/dev/kvm: {error}"))
+    fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/kvm")
+        .err()
+        .map(|error| format!("/dev/kvm: {error}"))
 }
 
 /// True if the processor itself virtualizes and KVM may be used: only then do Linux guests run here. A software KVM

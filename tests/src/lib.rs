@@ -1,5 +1,9 @@
 //! What the end-to-end tests are written with: a host with its own balancer, guests on it, REST, deadlines.
 
+pub mod boots;
+pub mod demo;
+pub mod evidence;
+pub mod ground;
 pub mod guest;
 pub mod host;
 pub mod http;

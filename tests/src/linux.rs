@@ -4,7 +4,7 @@ use crate::guest::Guest;
 use crate::host::Host;
 use anyhow::{Context, Result};
 use guest_images::Agent;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// How long a Linux guest may take to user space. Emulated, on a busy machine.
@@ -19,9 +19,17 @@ pub struct Images {
     pub dir: PathBuf,
     /// The series that guests run unless a test names one.
     pub default: String,
+    /// Seed of the stress test.
+    pub seed: u64,
 }
 
 impl Images {
+    /// The same with another seed.
+    #[must_use]
+    pub fn seeded(&self, seed: u64) -> Self {
+        Self { seed, ..self.clone() }
+    }
+
     fn path(&self, series: &str, file: &str) -> String {
         self.dir.join(series).join(file).display().to_string()
     }
@@ -69,7 +77,8 @@ impl Linux<'_> {
         let cmdline = format!("console=ttyS0 quiet reboot=k panic=-1 pci=off {}", self.cmdline);
         let (kernel, initrd) = (images.path(series, self.kernel), images.path(series, "initramfs"));
         let channel_text = channel.display().to_string();
-        let mut flags = vec!["--kernel", &kernel, "--initrd", &initrd, "--memory", self.memory, "--cpus", self.cpus];
+        let mut flags =
+            vec!["--kernel", &kernel, "--initrd", &initrd, "--memory", self.memory, "--cpus", self.cpus];
         flags.extend(["--cmdline", &cmdline, "--channel", &channel_text]);
         flags.extend(self.flags);
         let mut guest = host.guest(name, &flags)?;
@@ -86,13 +95,4 @@ impl LinuxGuest {
     pub fn agent(&self) -> Result<Agent> {
         Agent::connect(&self.channel, SOON).with_context(|| format!("console:\n{}", self.guest.console()))
     }
-}
-
-/// Where a folder of images is expected inside the lab.
-pub const LAB_IMAGES: &str = "/payload/images";
-
-/// True if this process runs inside the lab's outer machine.
-#[must_use]
-pub fn inside_lab() -> bool {
-    Path::new(LAB_IMAGES).is_dir()
 }

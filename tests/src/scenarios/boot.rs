@@ -8,7 +8,7 @@ fn boots(images: &Images, guest: &Linux<'_>) -> Result<()> {
     let host = Host::new()?;
     let mut linux = guest.start(&host, images, "a")?;
     let mut agent = linux.agent()?;
-    let memory = agent.meminfo("MemTotal")?;
+    let memory = agent.meminfo("mem_total_bytes")?;
     ensure!(memory > 200 << 20, "the guest sees its RAM: {memory}");
     host.frames("a")?;
     agent.power_off()?;

@@ -16,12 +16,20 @@ fn state_bytes(host: &Host, guest: &str, state: &str) -> Result<u64> {
 
 pub fn holds_after_boot(images: &Images) -> Result<()> {
     let host = Host::new()?;
-    let flags = ["--container", "/web/a", "--container-limit", "256M"];
+    let disk = host.path("disk.img");
+    std::fs::File::create(&disk)?.set_len(400 * MIB)?;
+    let disk = disk.display().to_string();
+    let flags = ["--container", "/web/a", "--container-limit", "256M", "--disk", &disk];
     let linux = Linux { flags: &flags, ..Linux::default() }.start(&host, images, "a")?;
-    wait::until("the balloon holds what is above the limit", SOON, || state_bytes(&host, "a", "ballooned"), |b| *b >= 250 * MIB)?;
+    wait::until(
+        "the balloon holds what is above the limit",
+        SOON,
+        || state_bytes(&host, "a", "ballooned"),
+        |b| *b >= 250 * MIB,
+    )?;
     let mut agent = linux.agent()?;
-    // The guest tries to use more than its limit: page cache of a file larger than that.
-    agent.fill_file("/tmp/file", 120 * MIB, 1)?;
+    // The guest would use more than its limit: page cache of a file larger than that.
+    agent.call("read-file", &[&"/dev/vda"])?;
     let resident = linux.guest.resident_bytes()?;
     ensure!(resident <= 256 * MIB, "vmm holds {} MiB", resident / MIB);
     Ok(())
@@ -59,7 +67,12 @@ pub fn free_pages_come_back(images: &Images) -> Result<()> {
     let full = linux.guest.resident_bytes()?;
     ensure!(full >= 200 * MIB, "{full}");
     agent.free("heap")?;
-    wait::until("freed memory is back at the host", SOON, || linux.guest.resident_bytes(), |b| *b <= full - 180 * MIB)?;
+    wait::until(
+        "freed memory is back at the host",
+        SOON,
+        || linux.guest.resident_bytes(),
+        |b| *b <= full - 180 * MIB,
+    )?;
     ensure!(state_bytes(&host, "a", "reported")? >= 150 * MIB);
     Ok(())
 }
@@ -70,7 +83,12 @@ pub fn without_agent(images: &Images) -> Result<()> {
     let cmdline = "ballast.agent=off";
     let _linux = Linux { cmdline, flags: &flags, ..Linux::default() }.start(&host, images, "a")?;
     host.set_max("/web/a", 200 * MIB)?;
-    wait::until("the balloon takes what is above the limit", SOON, || state_bytes(&host, "a", "ballooned"), |b| *b >= 300 * MIB)?;
+    wait::until(
+        "the balloon takes what is above the limit",
+        SOON,
+        || state_bytes(&host, "a", "ballooned"),
+        |b| *b >= 300 * MIB,
+    )?;
     host.set_max("/web/a", 400 * MIB)?;
     wait::until("and lets it go", SOON, || state_bytes(&host, "a", "ballooned"), |b| *b <= 120 * MIB)?;
     Ok(())

@@ -4,6 +4,7 @@ mod boot;
 mod limit;
 mod stress;
 mod survive;
+mod tenants;
 
 use crate::linux::Images;
 use anyhow::Result;
@@ -26,5 +27,7 @@ pub const ALL: &[Scenario] = &[
     ("contents survive ballooning", survive::contents),
     ("a disk keeps its bytes through limits and a power-off", survive::disk),
     ("a killed balancer comes back while a linux guest runs on", survive::balancer_killed),
+    ("a linux guest serves two tenants in turn and charges follow", tenants::served_in_turn),
+    ("a linux guest moves from tenant to tenant with its charges or without them", tenants::moved),
     ("four guests live through a minute of random limits and loads", stress::random_minute),
 ];

@@ -9,8 +9,6 @@ use std::time::{Duration, Instant};
 const MIB: u64 = 1 << 20;
 const MINUTE: Duration = Duration::from_secs(60);
 const GUESTS: usize = 4;
-/// Environment variable that names another seed.
-const SEED_VARIABLE: &str = "BALLAST_STRESS_SEED";
 
 /// splitmix64: a seed is a run.
 struct Random(u64);
@@ -26,8 +24,7 @@ impl Random {
 }
 
 pub fn random_minute(images: &Images) -> Result<()> {
-    let seed = std::env::var(SEED_VARIABLE).ok().and_then(|text| text.parse().ok()).unwrap_or(1);
-    run(images, seed).with_context(|| format!("{SEED_VARIABLE}={seed} repeats this run"))
+    run(images, images.seed).with_context(|| format!("BALLAST_STRESS_SEED={} repeats this run", images.seed))
 }
 
 fn run(images: &Images, seed: u64) -> Result<()> {
@@ -38,7 +35,8 @@ fn run(images: &Images, seed: u64) -> Result<()> {
         let container = format!("/stress/{index}");
         let flags = ["--container", &container, "--container-limit", "256M"];
         let name = format!("s{index}");
-        let linux = Linux { memory: "256M", flags: &flags, ..Linux::default() }.start(&host, images, &name)?;
+        let linux =
+            Linux { memory: "256M", flags: &flags, ..Linux::default() }.start(&host, images, &name)?;
         let agent = linux.agent()?;
         guests.push((linux, agent, None::<u64>));
     }
@@ -59,7 +57,7 @@ fn run(images: &Images, seed: u64) -> Result<()> {
                 *held = None;
             }
         }
-        host.frames(&linux.guest.name).with_context(|| format!("step {steps}"))?;
+        host.assert_near_kernel(&linux.guest).with_context(|| format!("step {steps}"))?;
         steps += 1;
     }
     println!("stress: {steps} steps with seed {seed}");
@@ -76,9 +74,14 @@ fn run(images: &Images, seed: u64) -> Result<()> {
 /// Actual converges to target.
 fn settle(host: &Host, linux: &LinuxGuest) -> Result<()> {
     let path = format!("/v1/guests/{}", linux.guest.name);
-    wait::until("actual converges to target", SOON, || host.get(&path), |guest| {
-        let number = |key: &str| guest["balloon"][key].as_u64().unwrap_or(0);
-        number("actual_bytes").abs_diff(number("target_bytes")) <= 2 * MIB
-    })?;
+    wait::until(
+        "actual converges to target",
+        SOON,
+        || host.get(&path),
+        |guest| {
+            let number = |key: &str| guest["balloon"][key].as_u64().unwrap_or(0);
+            number("actual_bytes").abs_diff(number("target_bytes")) <= 2 * MIB
+        },
+    )?;
     Ok(())
 }

@@ -14,9 +14,12 @@ pub fn out_of_memory(images: &Images) -> Result<()> {
     let target = |host: &Host| -> Result<u64> {
         host.get("/v1/guests/a")?["balloon"]["target_bytes"].as_u64().context("a target")
     };
-    wait::until("the limit is in force", SOON, || host.get("/v1/guests/a"), |g| {
-        g["balloon"]["actual_bytes"].as_u64().is_some_and(|bytes| bytes <= 202 * MIB)
-    })?;
+    wait::until(
+        "the limit is in force",
+        SOON,
+        || host.get("/v1/guests/a"),
+        |g| g["balloon"]["actual_bytes"].as_u64().is_some_and(|bytes| bytes <= 202 * MIB),
+    )?;
     let before = target(&host)?;
     let mut agent = linux.agent()?;
     let kills = agent.vmstat("oom_kill")?;
@@ -76,9 +79,12 @@ pub fn balancer_killed(images: &Images) -> Result<()> {
     host.start_balancer()?;
     wait::until("the guest registers again", SOON, || Ok(host.get("/v1/guests/a").is_ok()), |there| *there)?;
     host.set_max("/web/a", 200 * MIB)?;
-    wait::until("the new limit is in force", SOON, || host.get("/v1/guests/a"), |g| {
-        g["balloon"]["actual_bytes"].as_u64().is_some_and(|bytes| bytes <= 202 * MIB)
-    })?;
+    wait::until(
+        "the new limit is in force",
+        SOON,
+        || host.get("/v1/guests/a"),
+        |g| g["balloon"]["actual_bytes"].as_u64().is_some_and(|bytes| bytes <= 202 * MIB),
+    )?;
     ensure!(agent.verify("heap")?.intact);
     Ok(())
 }

@@ -1,0 +1,111 @@
+//! Who pays for a Linux guest: two tenants that it serves in turn, and containers that it moves between.
+
+use crate::host::{Host, assert_tiles};
+use crate::linux::{Images, Linux};
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+const MIB: u64 = 1 << 20;
+
+fn put(host: &Host, container: &str, limits: &Value) -> Result<()> {
+    let answer = host.request("PUT", &format!("/v1/containers{container}"), Some(limits))?;
+    ensure!(answer.status < 300, "{answer:?}");
+    Ok(())
+}
+
+/// Bytes of private frames by container, compared with the kernel just now; what tiles is checked frame by frame.
+fn charges(host: &Host, guest: &str) -> Result<BTreeMap<String, u64>> {
+    let frames = host.get(&format!("/v1/guests/{guest}/frames?max_age_ms=0&blocks=true&audit=true"))?;
+    assert_tiles(&frames)?;
+    let containers = host.get("/v1/containers")?;
+    let mut charged = BTreeMap::new();
+    for (owner, frames) in frames["private_by_owner"].as_object().context("owners")? {
+        let owner: u64 = owner.parse()?;
+        let of = |container: &&Value| container["owner"] == owner;
+        let container = containers.as_array().context("containers")?.iter().find(of);
+        let path = container.and_then(|c| c["path"].as_str()).context("an owner is a container")?;
+        charged.insert(path.to_owned(), frames.as_u64().context("frames")? * 4096);
+    }
+    Ok(charged)
+}
+
+/// A figure is the truth, but for one part in a hundred.
+fn ensure_near(what: &str, bytes: u64, truth: u64) -> Result<()> {
+    let off = bytes.abs_diff(truth);
+    let permille = off * 1000 / truth;
+    println!("{what}: charged {bytes} bytes, the truth is {truth} bytes, off by {permille} per mille");
+    ensure!(off * 100 <= truth, "{what}: charged {bytes} bytes, the truth is {truth}: off by {off}");
+    Ok(())
+}
+
+pub fn served_in_turn(images: &Images) -> Result<()> {
+    let host = Host::new()?;
+    for container in ["/tenants/x", "/tenants/y", "/other"] {
+        put(&host, container, &json!({ "max_bytes": 400 * MIB }))?;
+    }
+    let flags = ["--container", "/db", "--may-charge", "/tenants"];
+    let linux = Linux { flags: &flags, ..Linux::default() }.start(&host, images, "a")?;
+    let mut agent = linux.agent()?;
+    // Memory of its own. It uses up what the guest touched while it booted and has free again.
+    agent.alloc("own", 64 * MIB, 1)?;
+    for to in ["/other", "/tenants/none", "tenants"] {
+        let error = agent.call("charge", &[&to]).err().context("a charge that must be refused")?;
+        println!("charge {to}: {error}");
+    }
+    let mut truth = BTreeMap::new();
+    for (index, (tenant, mib)) in
+        [("/tenants/x", 96), ("/tenants/y", 128), ("/tenants/x", 64)].into_iter().enumerate()
+    {
+        agent.call("charge", &[&tenant])?;
+        let held = agent.alloc(&format!("part{index}"), mib * MIB, index as u64)?;
+        *truth.entry(tenant).or_insert(0) += held.bytes;
+    }
+    agent.call("charge", &[&"-"])?;
+    agent.alloc("more", 16 * MIB, 9)?;
+    let charged = charges(&host, "a")?;
+    println!("charges: {charged:?}");
+    for (tenant, bytes) in &truth {
+        ensure_near(tenant, charged.get(*tenant).copied().unwrap_or(0), *bytes)?;
+    }
+    ensure!(!charged.contains_key("/other"));
+    let usage = host.get("/v1/containers/tenants")?["usage_bytes"].as_u64().context("usage")?;
+    ensure_near("/tenants", usage, truth.values().sum())?;
+    for part in 0..3 {
+        ensure!(agent.verify(&format!("part{part}"))?.intact);
+    }
+    Ok(())
+}
+
+pub fn moved(images: &Images) -> Result<()> {
+    let host = Host::new()?;
+    for (container, max_mib) in [("/a", 500), ("/b", 450), ("/c", 480), ("/small", 100)] {
+        put(&host, container, &json!({ "max_bytes": max_mib * MIB }))?;
+    }
+    let linux = Linux { flags: &["--container", "/a"], ..Linux::default() }.start(&host, images, "a")?;
+    let mut agent = linux.agent()?;
+    agent.alloc("first", 128 * MIB, 1)?;
+    let before = charges(&host, "a")?;
+    let held = *before.get("/a").context("charged to its container")?;
+    let patch = |body: Value| host.request("PATCH", "/v1/guests/a", Some(&body));
+    let answer = patch(json!({ "container": "/small" }))?;
+    let bound = answer.body["bound"].as_str().context("a bound")?.to_owned();
+    ensure!(answer.status == 422 && bound.contains("104857600") && bound.contains("missing"), "{answer:?}");
+    println!("refused: {bound}");
+    ensure!(host.get("/v1/guests/a")?["container"] == "/a");
+
+    let answer = patch(json!({ "container": "/b", "charges": "leave" }))?;
+    ensure!(answer.status == 200 && answer.body["container"] == "/b", "{answer:?}");
+    let second = agent.alloc("second", 96 * MIB, 2)?;
+    let after = charges(&host, "a")?;
+    println!("left: {before:?}, then {after:?}");
+    ensure_near("/a, which it left", after.get("/a").copied().unwrap_or(0), held)?;
+    ensure_near("/b", after.get("/b").copied().unwrap_or(0), second.bytes)?;
+
+    let answer = patch(json!({ "container": "/c", "charges": "move" }))?;
+    ensure!(answer.status == 200 && answer.body["container"] == "/c", "{answer:?}");
+    let after = charges(&host, "a")?;
+    ensure!(after.len() == 1 && after.contains_key("/c"), "all of it moved: {after:?}");
+    ensure!(agent.verify("first")?.intact && agent.verify("second")?.intact);
+    Ok(())
+}
