@@ -1,9 +1,19 @@
-# make test         unit tests of the VMM and of what it shares with the balancer
-# make test-guests  end-to-end tests with guests
+# make demo        three Linux guests share memory under limits; a limit changes; a summary
+# make test        everything: unit and property tests, guests on bare metal, Linux guests natively or in the lab
+# make bench       what the frame table costs, beside the kernel's memory cgroup
+# make models      measures the accounting systems against each other: table and figure in docs
+# make check       format and lints
+# make lab-boots   counts boots in the lab: OUTER=6.12 GUEST=6.1 COUNT=50
+#
+# Each sets up what it needs: Debian packages, guest kernels and images (in the user's cache folder), the build.
 
 CARGO ?= cargo
+TARGET := target/x86_64-unknown-linux-gnu/release
+OUTER ?= 6.12
+GUEST ?= 6.1
+COUNT ?= 50
 
-.PHONY: all build test test-guests setup check clean
+.PHONY: all build setup images test demo bench models check lab-boots clean
 
 all: build
 
@@ -13,13 +23,26 @@ setup:
 build: setup
 	$(CARGO) build --release --workspace
 
-# What is known to pass everywhere. The other suites are run by their own targets below.
-test:
-	$(CARGO) test --release -p protocol -p vmm
+images: build
+	@$(TARGET)/guest-images build > /dev/null
 
-# Guests without an operating system on any /dev/kvm, and Linux guests natively or in the lab.
-test-guests: build
-	$(CARGO) test --release -p e2e
+# The programs first: guests are started from them.
+test: images
+	$(CARGO) test --release --workspace
+
+demo: images
+	@$(TARGET)/lab demo
+
+lab-boots: images
+	@$(TARGET)/lab boots --outer $(OUTER) --guest $(GUEST) --count $(COUNT)
+
+bench: setup
+	$(CARGO) bench -p vmm --bench frames
+
+models: setup
+	$(CARGO) build --release -p balancer
+	$(TARGET)/balancer models --svg docs/models.svg --into docs/models.md
+	$(TARGET)/balancer models --into README.md
 
 check:
 	$(CARGO) fmt --all --check
