@@ -120,6 +120,14 @@ pub enum Error {
         /// The last console lines.
         tail: String,
     },
+    /// The outer machine hangs.
+    #[error("The outer machine hangs: it said nothing for {after:?}; its last lines and its state: {tail}")]
+    OuterSilent {
+        /// How long it was silent.
+        after: Duration,
+        /// The last console lines, and what QEMU's monitor says of the machine.
+        tail: String,
+    },
     /// The outer machine ended without a status of the command.
     #[error(
         "The outer machine ended ({status}) before the command reported a status; its last lines: {tail}"

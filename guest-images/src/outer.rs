@@ -26,7 +26,7 @@ use crate::image_set::ImageSet;
 use crate::kernel::KernelSeries;
 use crate::scratch::Scratch;
 
-use qemu::Qemu;
+use qemu::{Ended, Qemu};
 
 /// An outer machine that runs one command.
 #[derive(Debug, Clone)]
@@ -80,15 +80,23 @@ impl OuterMachine {
             cpus: self.cpus,
             disks: &[(&payload, true), (&tar, false), (&command, true)],
             console: &console,
+            monitor: &scratch.path().join("monitor"),
         })?;
         let mut tail = qemu::Tail::default();
         let ended = qemu.lines(began + self.deadline, &mut |line| {
             tail.push(line);
             on_line(line);
         })?;
-        let Some(status) = ended else {
-            drop(qemu);
-            return Err(Error::OuterTimeout { after: self.deadline, tail: tail.with_console(&console) });
+        drop(qemu);
+        let status = match ended {
+            Ended::Exited(status) => status,
+            Ended::Deadline => {
+                return Err(Error::OuterTimeout { after: self.deadline, tail: tail.with_console(&console) });
+            }
+            Ended::Silent(after, state) => {
+                let tail = format!("{}\n{state}", tail.with_console(&console));
+                return Err(Error::OuterSilent { after, tail });
+            }
         };
         let Some(exit_code) = artifacts::unpack(&tar, &self.artifacts_dir)? else {
             return Err(Error::OuterDied { status, tail: tail.with_console(&console) });

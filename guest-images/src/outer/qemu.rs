@@ -2,9 +2,10 @@
 
 use std::collections::VecDeque;
 use std::fs;
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread::{self, JoinHandle};
@@ -16,12 +17,22 @@ use crate::tool;
 /// The plainest CPU model with SVM. `max` emulates more, is slower, and hung now and then.
 const CPU: &str = "EPYC,+svm";
 /// `no_timer_check`: the kernel otherwise counts timer ticks for 10 ms at boot, and ends up without a timer when
-/// a busy host did not let the emulator run in that time.
-const CMDLINE: &str = "console=ttyS0 panic=-1 quiet no_timer_check";
+/// a busy host did not let the emulator run in that time. `nohz=off highres=off`: a timer that fires by itself again and
+/// again. One that is armed for each event was lost now and then while a guest ran, and the machine slept for ever.
+const CMDLINE: &str = "console=ttyS0 panic=-1 quiet no_timer_check nohz=off highres=off";
 /// Lines kept for error messages.
 const TAIL_LINES: usize = 20;
 /// How long QEMU may take to end after its output has ended.
 const END_WITHIN: Duration = Duration::from_secs(10);
+/// A machine that lives says so on its console every few seconds (`init/outer.sh`). One that is silent for so long hangs;
+/// a busy host alone does not keep it silent for so long.
+const SILENT_MAX: Duration = Duration::from_secs(90);
+/// Time between two looks at the console's length.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// What the monitor is asked about a machine that hangs.
+const QUESTIONS: &str = "info registers\ninfo lapic\ninfo pic\n";
+/// How long the monitor may take to answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
 /// What to start.
 pub(super) struct Machine<'a> {
@@ -33,6 +44,18 @@ pub(super) struct Machine<'a> {
     pub disks: &'a [(&'a Path, bool)],
     /// Gets what the kernel prints.
     pub console: &'a Path,
+    /// Socket of QEMU's monitor.
+    pub monitor: &'a Path,
+}
+
+/// How a machine came to its end.
+pub(super) enum Ended {
+    /// By itself.
+    Exited(ExitStatus),
+    /// The deadline came first.
+    Deadline,
+    /// It hangs: it said nothing for so long, and this is what the monitor says of it.
+    Silent(Duration, String),
 }
 
 /// A running QEMU; dropping it ends it.
@@ -40,6 +63,8 @@ pub(super) struct Qemu {
     child: Child,
     lines: Receiver<String>,
     reader: Option<JoinHandle<()>>,
+    console: PathBuf,
+    monitor: PathBuf,
 }
 
 impl Qemu {
@@ -63,6 +88,7 @@ impl Qemu {
             .arg(machine.initramfs)
             .args(["-append", CMDLINE])
             .args(["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"])
+            .args(["-monitor", &format!("unix:{},server=on,wait=off", option(machine.monitor))])
             .args(["-serial", &format!("file:{}", option(machine.console)), "-serial", "stdio"]);
         for (number, (path, read_only)) in machine.disks.iter().enumerate() {
             let read_only = if *read_only { "on" } else { "off" };
@@ -79,27 +105,52 @@ impl Qemu {
         let stdout = child.stdout.take().expect("stdout is piped");
         let (sender, lines) = mpsc::channel();
         let reader = thread::spawn(move || read_lines(stdout, &sender));
-        Ok(Qemu { child, lines, reader: Some(reader) })
+        let (console, monitor) = (machine.console.to_path_buf(), machine.monitor.to_path_buf());
+        Ok(Qemu { child, lines, reader: Some(reader), console, monitor })
     }
 
-    /// Gives each line to `on_line` until QEMU ends; `None` when `end` came first.
-    pub fn lines(&mut self, end: Instant, on_line: &mut dyn FnMut(&str)) -> Result<Option<ExitStatus>> {
+    /// Gives each line to `on_line` until QEMU ends, `end` comes or the machine hangs.
+    pub fn lines(&mut self, end: Instant, on_line: &mut dyn FnMut(&str)) -> Result<Ended> {
+        let (mut heard, mut written) = (Instant::now(), 0);
         loop {
             let left = end.saturating_duration_since(Instant::now());
-            match self.lines.recv_timeout(left) {
-                Ok(line) => on_line(&line),
-                Err(RecvTimeoutError::Timeout) => return Ok(None),
+            match self.lines.recv_timeout(left.min(LOOK_EVERY)) {
+                Ok(line) => {
+                    heard = Instant::now();
+                    on_line(&line);
+                }
+                Err(RecvTimeoutError::Timeout) if left <= LOOK_EVERY => return Ok(Ended::Deadline),
+                Err(RecvTimeoutError::Timeout) => {
+                    let length = fs::metadata(&self.console).map_or(0, |file| file.len());
+                    if length != written {
+                        (heard, written) = (Instant::now(), length);
+                    }
+                    if heard.elapsed() >= SILENT_MAX {
+                        return Ok(Ended::Silent(heard.elapsed(), self.examine().unwrap_or_default()));
+                    }
+                }
                 Err(RecvTimeoutError::Disconnected) => break,
             }
         }
         let end = Instant::now() + END_WITHIN;
         while Instant::now() < end {
             if let Some(status) = self.child.try_wait().file("wait for", Path::new("qemu-system-x86_64"))? {
-                return Ok(Some(status));
+                return Ok(Ended::Exited(status));
             }
             thread::sleep(Duration::from_millis(10));
         }
-        Ok(None)
+        Ok(Ended::Deadline)
+    }
+
+    /// What the monitor tells of the machine's state.
+    fn examine(&self) -> io::Result<String> {
+        let mut monitor = UnixStream::connect(&self.monitor)?;
+        monitor.set_read_timeout(Some(ANSWER_WITHIN))?;
+        monitor.write_all(QUESTIONS.as_bytes())?;
+        let mut answer = Vec::new();
+        // It goes on listening: what has come by the timeout is all there is.
+        let _ = monitor.read_to_end(&mut answer);
+        Ok(String::from_utf8_lossy(&answer).replace('\r', ""))
     }
 }
 
