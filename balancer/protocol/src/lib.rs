@@ -6,6 +6,7 @@
 //! | [`path`] | what is a container's path? |
 //! | [`limits`] | what are `min`, `low`, `high`, `max` and `weight`? |
 //! | [`objects`] | which objects of the kernel are counted? |
+//! | [`image`] | which image of the shared pool is meant, and where does a guest have it? |
 //! | [`frames`] | in which state is each guest frame, and who owns it? |
 //! | [`kernel`] | how exact are the kernel's figures? |
 //! | [`message`] | what do the two processes say to each other? |
@@ -16,6 +17,7 @@
 
 pub mod bytes;
 pub mod frames;
+pub mod image;
 pub mod kernel;
 pub mod limits;
 pub mod message;

@@ -41,7 +41,7 @@ impl Engine {
             FromVmm::AskCharge { question, to } => Self::asked_to_charge(state, name, question, to.as_ref()),
             FromVmm::Charged { order, moved_frames } => Self::carried_out(state, name, order, moved_frames),
             // The session ends on these itself.
-            FromVmm::Register(_) | FromVmm::Ended { .. } => {}
+            FromVmm::Register(_) | FromVmm::OpenImages(_) | FromVmm::Ended { .. } => {}
         }
     }
 }

@@ -15,6 +15,7 @@ fn guest(table: &FrameTable, owner: u16) -> Guest {
         charge_to: None,
         owners: vec![],
         limits: None,
+        images: vec![],
         ram_bytes: 4 << 20,
         floor_bytes: 0,
         cpus: 1,

@@ -175,6 +175,7 @@ impl Control {
                 None => {}
             },
             // Only ever the answer to a registration.
+            ToVmm::Images { .. } => tracing::warn!("The balancer handed images over that nobody asked for"),
             ToVmm::Refused { reason } => tracing::warn!(reason, "The balancer refused what nobody asked"),
         }
     }
