@@ -9,6 +9,8 @@
 //!   |<-- Target {..}                       |   whenever a limit or the policy moves it
 //!   | Balloon {..} -->                     |   whenever the guest moved
 //!   |<-- SampleStats, Statistics {..} -->  |   at the policy's interval
+//!   | DiskCache {..} -->                  |   when the disks moved bytes, else now and then
+//!   |<-- DropDiskCache {..}                |   when a limit leaves less for it
 //!   |<-- Reconcile, Reconciled {..} -->    |   when somebody wants exact frames now
 //!   |<-- ReconcileShare {..}               |   when guests come or go
 //!   | AskCharge {..} -->                   |   the guest wants somebody else to be charged
@@ -19,6 +21,7 @@
 //!
 //! A hang-up of either side ends the session: the guest runs on inside its last target and registers again.
 
+use crate::disk::{CachedFile, KeepCached};
 use crate::image::{ImageHandle, MappedImage};
 use crate::limits::LimitsPatch;
 use crate::path::ContainerPath;
@@ -53,6 +56,13 @@ pub enum FromVmm {
     Balloon(Balloon),
     /// A fresh sample of the guest's own statistics.
     Statistics(Statistics),
+    /// What the host's page cache holds of the guest's disks.
+    DiskCache {
+        /// The files behind them, each once, at most [`DISK_FILES_MAX`](crate::disk::DISK_FILES_MAX).
+        files: Vec<CachedFile>,
+        /// Age of the reading when it was sent, milliseconds.
+        age_ms: u64,
+    },
     /// The frame table was compared with the kernel's view, as was asked.
     Reconciled {
         /// Frames whose state had to be mended.
@@ -210,6 +220,12 @@ pub enum ToVmm {
     },
     /// The guest's statistics are wanted.
     SampleStats,
+    /// The host's page cache may hold no more than this of these files: the rest is written back and dropped, and then
+    /// [`FromVmm::DiskCache`] tells what stayed.
+    DropDiskCache {
+        /// At most [`DISK_FILES_MAX`](crate::disk::DISK_FILES_MAX).
+        files: Vec<KeepCached>,
+    },
     /// The frame table is to be compared with the kernel's view now.
     Reconcile,
     /// What the `vmm` may spend on its own comparisons of the frame table from now on.
