@@ -33,6 +33,7 @@ impl Engine {
                 }
             }
             FromVmm::Statistics(statistics) => guest.statistics = Some(Sampled::now(statistics)),
+            FromVmm::DiskCache { files, age_ms } => guest.disk_cache.take(files, age_ms),
             FromVmm::Reconciled { mended_frames, took_us } => {
                 tracing::debug!(guest = name, mended_frames, took_us, "frame table compared with the kernel");
                 guest.reconciled.send_modify(|count| *count += 1);

@@ -38,6 +38,7 @@ fn guest(table: &FrameTable, owner: u16) -> Guest {
         look: None,
         frames: Arc::new(FrameReader::open(table.fd().as_fd()).unwrap()),
         statistics: None,
+        disk_cache: DiskCache::default(),
         figures: Figures::default(),
         cross_check: CrossCheck::default(),
         process: None,

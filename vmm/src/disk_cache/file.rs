@@ -118,8 +118,7 @@ impl DiskFile {
 
     /// Cached bytes of a part, by the best method that this kernel has.
     pub(super) fn cached_bytes(&self, part: &Range<u64>) -> io::Result<u64> {
-        self.cached_bytes_by(Method::Cachestat, part)
-            .or_else(|_| self.cached_bytes_by(Method::Mincore, part))
+        self.cached_bytes_by(Method::Cachestat, part).or_else(|_| self.cached_bytes_by(Method::Mincore, part))
     }
 
     pub(super) fn cached_bytes_by(&self, method: Method, part: &Range<u64>) -> io::Result<u64> {
