@@ -1,5 +1,7 @@
 //! The VMM with guests that have no operating system: milliseconds each, on any `/dev/kvm`, a software one included.
 
+#[path = "baremetal/disk_cache.rs"]
+mod disk_cache;
 #[path = "baremetal/tenants.rs"]
 mod tenants;
 
@@ -55,6 +57,11 @@ const TESTS: &[Test] = &[
     ("a hostile transport driver harms nobody", hostile_transport),
     ("a hostile block driver harms nobody", hostile_block),
     ("a disk keeps what was written and flushed", disk),
+    (
+        "page cache of a disk is charged, and dropped before the guest is asked",
+        disk_cache::charged_and_dropped,
+    ),
+    ("a shared disk's page cache is charged once", disk_cache::shared),
     ("a read-only disk refuses writes", disk_read_only),
     ("two guests cannot write to one disk", disk_in_use),
     ("bad input ends with a clear error and the right exit code", bad_input),

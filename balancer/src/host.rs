@@ -15,12 +15,25 @@ pub struct HostMemory {
     pub available_bytes: u64,
     /// `Cached`, bytes.
     pub cached_bytes: u64,
+    /// `Buffers`: page cache of block devices, bytes.
+    pub buffers_bytes: u64,
     /// `SwapTotal`, bytes.
     pub swap_total_bytes: u64,
     /// `SwapFree`, bytes.
     pub swap_free_bytes: u64,
     /// Pressure stall information; `null` where the kernel has none.
     pub pressure: Option<Pressure>,
+}
+
+impl HostMemory {
+    /// All page cache that there is. Bytes; no bound where the kernel does not tell.
+    #[must_use]
+    pub fn page_cache_bytes(&self) -> u64 {
+        match self.cached_bytes.saturating_add(self.buffers_bytes) {
+            0 => u64::MAX,
+            bytes => bytes,
+        }
+    }
 }
 
 /// Part of the last 10 seconds in which tasks stalled for memory (`Documentation/accounting/psi.rst`). Percent.
@@ -62,6 +75,7 @@ fn parse(meminfo: &str, pressure: Option<&str>) -> HostMemory {
         free_bytes: field("MemFree"),
         available_bytes: field("MemAvailable"),
         cached_bytes: field("Cached"),
+        buffers_bytes: field("Buffers"),
         swap_total_bytes: field("SwapTotal"),
         swap_free_bytes: field("SwapFree"),
         pressure: pressure.and_then(parse_pressure),
@@ -82,10 +96,11 @@ mod tests {
 
     #[test]
     fn the_kernels_figures() {
-        let meminfo = "MemTotal:       2048 kB\nMemFree:         512 kB\nMemAvailable:   1024 kB\nSwapCached: 7 kB\nCached: 3 kB\n";
+        let meminfo = "MemTotal:       2048 kB\nMemFree:         512 kB\nMemAvailable:   1024 kB\nSwapCached: 7 kB\nBuffers: 2 kB\nCached: 3 kB\n";
         let pressure = "some avg10=1.50 avg60=0.00 avg300=0.00 total=1\nfull avg10=0.25 avg60=0.00 avg300=0.00 total=1\n";
         let host = parse(meminfo, Some(pressure));
         assert_eq!((host.total_bytes, host.available_bytes, host.cached_bytes), (2 << 20, 1 << 20, 3 << 10));
+        assert_eq!((host.page_cache_bytes(), parse("", None).page_cache_bytes()), (5 << 10, u64::MAX));
         assert_eq!(host.pressure, Some(Pressure { some_avg10: 1.5, full_avg10: 0.25 }));
         assert_eq!(parse("", None), HostMemory::default());
     }

@@ -51,6 +51,7 @@ extern "C" fn guest_main(zero_page: u64) -> ! {
         "serve" => balloon::serve(words.next().and_then(|mib| mib.parse().ok()).unwrap_or(0)),
         "report" => balloon::report_free_pages(),
         "block" => block::read_and_write(),
+        "disk" => block::keep_moving(words.next().and_then(|mib| mib.parse().ok()).unwrap_or(0)),
         "block-read-only" => block::write_to_read_only(),
         "hostile-balloon" => hostile::balloon(),
         "hostile-transport" => hostile::transport(),

@@ -7,6 +7,7 @@
 //! | [`boot`], [`arch`] | what a guest finds in its memory and in its processors |
 //! | [`files`] | files that the user named |
 //! | [`memory`] | guest RAM, giving it back, seeing what the kernel did |
+//! | [`disk_cache`] | the host's page cache of the guest's disks |
 //! | [`reconciler`], [`budget`] | keeping the frame table true, and what that may cost |
 //! | [`vcpu`] | threads that run guest code |
 //! | [`events`] | what the event loop waits for; `events::control` turns targets into balloon requests |
@@ -21,6 +22,7 @@ pub mod arch;
 pub mod boot;
 pub mod budget;
 pub mod cli;
+pub mod disk_cache;
 pub mod events;
 pub mod exit_code;
 pub mod files;

@@ -4,6 +4,7 @@
 //!   every second   the kernel's total (O(1)) -> published as the table's error
 //!                  it moved, and the budget is open -> a pass over the blocks where something may have been touched
 //!   on request     a full pass; the budget pays for it, so that the next ones of its own come later
+//!   disk cache     looked at when the disks moved bytes and the budget is open; dropped on request, a part per turn
 //!   another payer  a pass over those blocks, then the table's owner changes: what was touched before is charged as it was
 //! ```
 //!
@@ -13,7 +14,9 @@
 //! A guest that touches nothing costs a look at the total a second, some microseconds, and no pass.
 
 use crate::budget::{Budget, thread_cpu};
+use crate::disk_cache::{DiskCache, Reading};
 use crate::memory::{Comparison, Drift, Mark, Pagemap, Pass, Ram, Reconciled};
+use protocol::disk::KeepCached;
 use protocol::frames::FrameTable;
 use protocol::message::RECONCILE_CPU_PPM;
 use std::io;
@@ -60,6 +63,21 @@ pub struct Done {
     pub pass: Option<Reconciled>,
     /// Payers, in their order.
     pub payers: Vec<InPlace>,
+    /// The newest look at the page cache of the disks.
+    pub disk_cache: Option<Reading>,
+}
+
+impl Done {
+    /// Takes what was done after it.
+    fn extend(&mut self, later: Self) {
+        self.pass = later.pass.or(self.pass);
+        self.payers.extend(later.payers);
+        self.disk_cache = later.disk_cache.or(self.disk_cache.take());
+    }
+
+    fn is_empty(&self) -> bool {
+        self.pass.is_none() && self.payers.is_empty() && self.disk_cache.is_none()
+    }
 }
 
 /// What is asked of the thread, and what it did.
@@ -67,6 +85,8 @@ pub struct Done {
 struct Desk {
     compare: AtomicBool,
     payers: Mutex<Vec<Payer>>,
+    /// What may stay of the page cache of the disks, told last.
+    keep: Mutex<Vec<KeepCached>>,
     done: Mutex<Done>,
 }
 
@@ -84,7 +104,7 @@ impl Reconciler {
     ///
     /// # Errors
     /// When the system has no thread or the page map is not there.
-    pub fn start(ram: Arc<Ram>, table: Arc<FrameTable>) -> io::Result<Self> {
+    pub fn start(ram: Arc<Ram>, table: Arc<FrameTable>, disks: DiskCache) -> io::Result<Self> {
         let (requests, inbox) = sync_channel(1);
         let done = EventFd::new(EFD_NONBLOCK)?;
         let share_ppm = Arc::new(AtomicU32::new(RECONCILE_CPU_PPM));
@@ -99,6 +119,7 @@ impl Reconciler {
             started: Instant::now(),
             compared: None,
             desk: Arc::clone(&desk),
+            disks,
             waiting: Vec::new(),
         };
         let signal = done.try_clone()?;
@@ -115,6 +136,12 @@ impl Reconciler {
     /// Puts another payer in place, once what was touched before is charged as it was.
     pub fn pay(&self, payer: Payer) {
         self.desk.payers.lock().unwrap_or_else(PoisonError::into_inner).push(payer);
+        self.wake();
+    }
+
+    /// Keeps no more than this of the disks' page cache. What was asked for before and is not begun is forgotten.
+    pub fn keep_cached(&self, files: Vec<KeepCached>) {
+        *self.desk.keep.lock().unwrap_or_else(PoisonError::into_inner) = files;
         self.wake();
     }
 
@@ -155,6 +182,7 @@ struct Worker {
     /// The kernel's books where the last pass began, if they could be read, and when that was.
     compared: Option<(Option<Mark>, Instant)>,
     desk: Arc<Desk>,
+    disks: DiskCache,
     /// Payers that are not in place yet.
     waiting: Vec<Payer>,
 }
@@ -179,24 +207,48 @@ impl Worker {
             };
             let checked = thread_cpu() - before;
             let called = asked || !payers.is_empty();
+            let mut done = Done::default();
             if let Some(pass) = wanted
                 && (called || self.budget.is_open(Instant::now()))
             {
                 let pass = self.pass(pass);
-                let done = Done { pass: pass.filter(|_| asked), payers: self.put_in_place(&payers) };
-                if done.pass.is_some() || !done.payers.is_empty() {
-                    let mut desk = self.desk.done.lock().unwrap_or_else(PoisonError::into_inner);
-                    desk.pass = done.pass.or(desk.pass);
-                    desk.payers.extend(done.payers);
-                    let _ = signal.write(1);
-                }
+                done = Done { pass: pass.filter(|_| asked), payers: self.put_in_place(&payers), ..done };
             }
             self.budget.spend(thread_cpu() - before);
+            // Nobody waits behind a slow disk for what is done already.
+            self.tell(done, signal);
+            let before = thread_cpu();
+            let disk_cache = self.disk_cache();
+            self.tell(Done { disk_cache, ..Done::default() }, signal);
+            self.budget.spend(thread_cpu() - before);
             pause = self.budget.pause_after(checked, CHECK_EVERY);
+            if self.disks.is_dropping() {
+                pause = Duration::ZERO;
+            }
             if !self.waiting.is_empty() {
                 pause = pause.min(self.budget.opens_in(Instant::now()));
             }
         }
+    }
+
+    fn tell(&self, done: Done, signal: &EventFd) {
+        if !done.is_empty() {
+            self.desk.done.lock().unwrap_or_else(PoisonError::into_inner).extend(done);
+            let _ = signal.write(1);
+        }
+    }
+
+    /// Drops a part of what is to go from the page cache, and looks at it when all is gone or a look is due. A limit does
+    /// not wait for the budget, which pays for it afterwards.
+    fn disk_cache(&mut self) -> Option<Reading> {
+        let orders = std::mem::take(&mut *self.desk.keep.lock().unwrap_or_else(PoisonError::into_inner));
+        self.disks.keep(&orders);
+        let now = Instant::now();
+        if self.disks.is_dropping() {
+            self.disks.drop_some();
+            return (!self.disks.is_dropping()).then(|| self.disks.look());
+        }
+        (self.disks.is_due(now) && self.budget.is_open(now)).then(|| self.disks.look())
     }
 
     /// Payers whose time has come; all of them in their order if that of the last has.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 use vm_memory::{Bytes, GuestAddress};
+use vmm::disk_cache::DiskCache;
 use vmm::memory::{Drift, KernelTotal, Pagemap, Ram};
 use vmm::reconciler::Reconciler;
 
@@ -53,7 +54,7 @@ fn an_unchanged_guest_is_not_scanned_and_a_touched_one_is() {
     let reader = FrameReader::open(table.fd()).unwrap();
     touch(&ram, 0, 1024);
     assert_eq!(reader.totals().error_source, ErrorSource::Never);
-    let reconciler = Reconciler::start(Arc::clone(&ram), Arc::clone(&table)).unwrap();
+    let reconciler = Reconciler::start(Arc::clone(&ram), Arc::clone(&table), DiskCache::default()).unwrap();
     let wait = |what: &str, until: &dyn Fn() -> bool| {
         let deadline = Instant::now() + Duration::from_secs(30);
         while !until() {

@@ -6,6 +6,8 @@
 //! | [`path`] | what is a container's path? |
 //! | [`limits`] | what are `min`, `low`, `high`, `max` and `weight`? |
 //! | [`objects`] | which objects of the kernel are counted? |
+//! | [`disk`] | what does the host's page cache hold of a guest's disks? |
+//! | [`image`] | which image of the shared pool is meant, and where does a guest have it? |
 //! | [`frames`] | in which state is each guest frame, and who owns it? |
 //! | [`kernel`] | how exact are the kernel's figures? |
 //! | [`message`] | what do the two processes say to each other? |
@@ -15,7 +17,9 @@
 //! Nothing here decides anything: the policy is in `balancer`, the mechanism in `vmm`.
 
 pub mod bytes;
+pub mod disk;
 pub mod frames;
+pub mod image;
 pub mod kernel;
 pub mod limits;
 pub mod message;

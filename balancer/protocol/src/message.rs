@@ -2,11 +2,15 @@
 //!
 //! ```text
 //!  vmm                                   balancer
+//!   | OpenImages {..} -->                  |   on a connection of its own, before the guest is built
+//!   |<-- Images {..} + descriptors         |   or Refused {..}; then that connection ends
 //!   | Register {..} + frame-table memfd -->|
 //!   |<-- Registered {..} or Refused {..}   |
 //!   |<-- Target {..}                       |   whenever a limit or the policy moves it
 //!   | Balloon {..} -->                     |   whenever the guest moved
 //!   |<-- SampleStats, Statistics {..} -->  |   at the policy's interval
+//!   | DiskCache {..} -->                  |   when the disks moved bytes, else now and then
+//!   |<-- DropDiskCache {..}                |   when a limit leaves less for it
 //!   |<-- Reconcile, Reconciled {..} -->    |   when somebody wants exact frames now
 //!   |<-- ReconcileShare {..}               |   when guests come or go
 //!   | AskCharge {..} -->                   |   the guest wants somebody else to be charged
@@ -17,13 +21,15 @@
 //!
 //! A hang-up of either side ends the session: the guest runs on inside its last target and registers again.
 
+use crate::disk::{CachedFile, KeepCached};
+use crate::image::{ImageHandle, MappedImage};
 use crate::limits::LimitsPatch;
 use crate::path::ContainerPath;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 /// Version of this protocol. Sides of different versions refuse each other.
-pub const PROTOCOL_VERSION: u32 = 5;
+pub const PROTOCOL_VERSION: u32 = 6;
 
 /// CPU time that comparing frame tables with the kernel may cost a host, all its guests together: 1 % of one CPU, in
 /// parts per million.
@@ -42,12 +48,21 @@ pub const MESSAGE_BYTES_MAX: usize = 16 << 10;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum FromVmm {
+    /// A guest is to be built that maps images of the pool: the only message of its connection.
+    OpenImages(OpenImages),
     /// The first message; the frame table's descriptor travels with it.
     Register(Register),
     /// The balloon's state changed.
     Balloon(Balloon),
     /// A fresh sample of the guest's own statistics.
     Statistics(Statistics),
+    /// What the host's page cache holds of the guest's disks.
+    DiskCache {
+        /// The files behind them, each once, at most [`DISK_FILES_MAX`](crate::disk::DISK_FILES_MAX).
+        files: Vec<CachedFile>,
+        /// Age of the reading when it was sent, milliseconds.
+        age_ms: u64,
+    },
     /// The frame table was compared with the kernel's view, as was asked.
     Reconciled {
         /// Frames whose state had to be mended.
@@ -76,6 +91,18 @@ pub enum FromVmm {
     },
 }
 
+/// Which images a guest wants to map.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OpenImages {
+    /// [`PROTOCOL_VERSION`] of the sender.
+    pub protocol_version: u32,
+    /// The container that the guest will be attached to: it decides about the trust domain.
+    pub container: ContainerPath,
+    /// Images as the user named them, at most [`IMAGES_MAX`](crate::image::IMAGES_MAX).
+    pub images: Vec<String>,
+}
+
 /// What a guest is, told when it registers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -95,6 +122,8 @@ pub struct Register {
     pub owners: Vec<u16>,
     /// Limits for that container, if any were given.
     pub limits: Option<LimitsPatch>,
+    /// Images of the pool that it has mapped, at most [`IMAGES_MAX`](crate::image::IMAGES_MAX).
+    pub images: Vec<MappedImage>,
     /// Guest RAM, bytes.
     pub ram_bytes: u64,
     /// What the guest needs to boot and live: no target goes below it. Bytes.
@@ -172,6 +201,11 @@ pub enum ToVmm {
         /// First target: what the guest may hold of its RAM, bytes.
         target_bytes: u64,
     },
+    /// The images that were asked for, in that order; a descriptor of each travels with it.
+    Images {
+        /// What they are.
+        images: Vec<ImageHandle>,
+    },
     /// The guest is not taken; the socket closes next.
     Refused {
         /// Why, one sentence.
@@ -186,6 +220,12 @@ pub enum ToVmm {
     },
     /// The guest's statistics are wanted.
     SampleStats,
+    /// The host's page cache may hold no more than this of these files: the rest is written back and dropped, and then
+    /// [`FromVmm::DiskCache`] tells what stayed.
+    DropDiskCache {
+        /// At most [`DISK_FILES_MAX`](crate::disk::DISK_FILES_MAX).
+        files: Vec<KeepCached>,
+    },
     /// The frame table is to be compared with the kernel's view now.
     Reconcile,
     /// What the `vmm` may spend on its own comparisons of the frame table from now on.

@@ -19,9 +19,12 @@
 //! Every event covers a run of frames that are all in the state it starts from: events are transitions, told by who
 //! makes them (the frame table, the pool). A run costs O(blocks of 2 MiB), or nothing per frame at all.
 //!
+//! The host's page cache of guests' disks is told in totals by file; `disk_cache.rs` applies the same rules to these.
+//!
 //! Charges are fixed-point numbers of [`UNITS_PER_FRAME`] per frame, so that the parts of a frame sum to it exactly.
 
 mod charges;
+mod disk_cache;
 mod frame_map;
 mod inherited;
 mod ledger;
@@ -33,6 +36,7 @@ mod usage;
 mod users;
 mod zones;
 
+pub use disk_cache::CacheClaim;
 pub use inherited::GRACE_HALF_LIFE_MS;
 pub use ledger::Ledger;
 pub use partial::{Shares, partial};

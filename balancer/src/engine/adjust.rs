@@ -24,7 +24,7 @@ impl State {
         }
     }
 
-    /// Decides anew and sends every target that changed enough.
+    /// Decides anew and sends every target that changed enough; what page cache is in the way of a limit is dropped.
     pub(super) fn adjust(&mut self) {
         let observation = self.observe();
         let plan = policy::decide(&observation);
@@ -57,5 +57,6 @@ impl State {
             }
         }
         self.shortfalls = plan.shortfalls;
+        self.drop_disk_caches();
     }
 }

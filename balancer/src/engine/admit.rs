@@ -1,7 +1,9 @@
 //! Taking in a guest, and letting it go.
 
 use super::{Engine, State};
-use crate::guests::{Budget, CrossCheck, Figures, Guest, KernelSample, ProcessObjects, Sampled, objects};
+use crate::guests::{
+    Budget, CrossCheck, DiskCache, Figures, Guest, KernelSample, ProcessObjects, Sampled, objects,
+};
 use protocol::bytes::{BYTES_MAX, Human};
 use protocol::frames::FrameReader;
 use protocol::message::{MAY_CHARGE_MAX, OWNERS_MAX, Register, ToVmm};
@@ -82,6 +84,7 @@ impl Engine {
             balloon: Sampled::now(about.balloon.clone()),
             about,
             statistics: None,
+            disk_cache: DiskCache::default(),
             figures,
             cross_check: CrossCheck::default(),
             process,

@@ -33,6 +33,7 @@ impl Engine {
                 }
             }
             FromVmm::Statistics(statistics) => guest.statistics = Some(Sampled::now(statistics)),
+            FromVmm::DiskCache { files, age_ms } => guest.disk_cache.take(files, age_ms),
             FromVmm::Reconciled { mended_frames, took_us } => {
                 tracing::debug!(guest = name, mended_frames, took_us, "frame table compared with the kernel");
                 guest.reconciled.send_modify(|count| *count += 1);
@@ -41,7 +42,7 @@ impl Engine {
             FromVmm::AskCharge { question, to } => Self::asked_to_charge(state, name, question, to.as_ref()),
             FromVmm::Charged { order, moved_frames } => Self::carried_out(state, name, order, moved_frames),
             // The session ends on these itself.
-            FromVmm::Register(_) | FromVmm::Ended { .. } => {}
+            FromVmm::Register(_) | FromVmm::OpenImages(_) | FromVmm::Ended { .. } => {}
         }
     }
 }

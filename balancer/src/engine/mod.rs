@@ -12,6 +12,7 @@ mod adjust;
 mod admit;
 mod change;
 mod charge;
+mod disk_cache;
 mod error;
 mod hear;
 mod objects;

@@ -59,7 +59,7 @@ impl State {
 
     /// A container that is to be charged can take one frame more.
     pub(super) fn check_charge(&self, guest: &Guest, to: &ContainerPath) -> Result<(), EngineError> {
-        let usage = self.usage();
+        let usage = self.memory_usage();
         for above in self.foreign_limits(guest, to) {
             let charged = self.usage_inside(&usage, &above.path).bytes;
             above.check("charge_to", to, charged.saturating_add(FRAME_BYTES))?;
@@ -89,7 +89,7 @@ impl State {
         if abroad.is_empty() {
             return BTreeMap::new();
         }
-        let usage = self.usage();
+        let usage = self.memory_usage();
         let paths: BTreeMap<u16, &ContainerPath> =
             self.tree.iter().map(|(path, node)| (node.owner, path)).collect();
         let inside = |usage: &Usage, above: &ContainerPath| {

@@ -8,19 +8,26 @@ use protocol::path::ContainerPath;
 use std::collections::BTreeSet;
 
 impl State {
-    /// What a guest costs, whoever pays.
-    pub(super) fn usage_of(&self, guest: &Guest) -> Cost {
-        let mut sum = Cost::default();
+    /// What a guest costs, whoever pays, with what it is charged for the page cache of its disks.
+    pub(super) fn usage_of(&self, guest: &Guest, disk_cache: Cost) -> Cost {
+        let mut sum = disk_cache;
         self.accounting.usage(&guest.reading()).into_values().for_each(|cost| sum += cost);
         sum
     }
 
     /// What all guests cost whom.
     pub(super) fn usage(&self) -> Usage {
+        let mut usage = self.memory_usage();
+        self.add_disk_cache(&mut usage);
+        usage
+    }
+
+    /// The same without the page cache of their disks. Nobody is refused or asked for memory because of that: it makes way.
+    pub(super) fn memory_usage(&self) -> Usage {
         self.usage_with(Guest::reading)
     }
 
-    /// What all guests would cost whom, read like this.
+    /// What all guests would cost whom, read like this, without the page cache of their disks.
     pub(super) fn usage_with(&self, reading: impl Fn(&Guest) -> GuestReading) -> Usage {
         let known: BTreeSet<u16> = self.tree.iter().map(|(_, node)| node.owner).collect();
         let mut sum = Usage::new();

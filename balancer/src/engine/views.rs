@@ -96,6 +96,14 @@ pub struct GuestObject {
     pub resident_age_ms: Option<u64>,
     /// Page tables that the kernel holds for its `vmm`, bytes, of the same reading; in `usage_bytes` as well, but under `rss`.
     pub page_tables_bytes: Option<u64>,
+    /// What it is charged for the host's page cache of its disks by the host's accounting system, bytes; in `usage_bytes` as well.
+    pub disk_cache_bytes: u64,
+    /// By how much that may be too small, bytes.
+    pub disk_cache_error_bytes: u64,
+    /// Page cache of its disks that the host holds, shared with others or not, bytes; `null` before its `vmm` told of it.
+    pub disk_cache_held_bytes: Option<u64>,
+    /// Age of that reading, milliseconds.
+    pub disk_cache_age_ms: Option<u64>,
     /// What its `vmm` takes beside guest RAM, bytes.
     pub overhead_bytes: u64,
     /// What it uses by its own fresh statistics, bytes.
@@ -215,7 +223,8 @@ impl Engine {
     #[must_use]
     pub fn guests(&self) -> Vec<GuestObject> {
         let state = self.state();
-        state.guests.values().map(|guest| guest_object(guest, state.usage_of(guest))).collect()
+        let costs = state.disk_cache_costs();
+        state.guests.values().map(|guest| state.guest_object(guest, &costs)).collect()
     }
 
     /// A guest.
@@ -225,7 +234,7 @@ impl Engine {
     pub fn guest(&self, name: &str) -> Result<GuestObject, EngineError> {
         let state = self.state();
         let guest = state.guests.get(name).ok_or_else(|| EngineError::NoGuest(name.to_owned()))?;
-        Ok(guest_object(guest, state.usage_of(guest)))
+        Ok(state.guest_object(guest, &state.disk_cache_costs()))
     }
 }
 
@@ -248,10 +257,10 @@ impl State {
             usage_error_bytes: cost.error_bytes,
             usage_age_ms: inside()
                 .flat_map(|guest| {
-                    let kernel = guest.figures.kernel().map(|kernel| kernel.at);
-                    kernel.into_iter().chain(guest.look.as_ref().map(|look| look.at))
+                    let kernel = guest.figures.kernel().map(|kernel| age_ms(kernel.at));
+                    let look = guest.look.as_ref().map(|look| age_ms(look.at));
+                    kernel.into_iter().chain(look).chain(guest.disk_cache.age_ms())
                 })
-                .map(age_ms)
                 .max(),
             target_bytes: sum(|guest| guest.sent_target_bytes.unwrap_or(guest.about.ram_bytes)),
             objects: self.objects_object(path, node),
@@ -263,51 +272,60 @@ impl State {
             shortfall: self.shortfalls.iter().find(|shortfall| shortfall.container == *path).cloned(),
         }
     }
-}
 
-fn guest_object(guest: &Guest, cost: Cost) -> GuestObject {
-    let frames = guest.frames.totals();
-    let kernel = guest.figures.kernel();
-    let state = match guest.out_of_memory() {
-        OutOfMemory::No => "no",
-        OutOfMemory::Holding { .. } => "holding",
-        OutOfMemory::Returning { .. } => "returning",
-    };
-    GuestObject {
-        name: guest.about.name.clone(),
-        container: guest.about.container.clone(),
-        owner: guest.owner,
-        charge_to: guest.about.charge_to.clone(),
-        may_charge: guest.about.may_charge.clone(),
-        charge_pending: guest.order_pending(),
-        pid: guest.pid,
-        engine: guest.about.engine.clone(),
-        cpus: guest.about.cpus,
-        devices: guest.about.devices,
-        fds: guest.objects().fds,
-        threads: guest.objects().threads,
-        ram_bytes: guest.about.ram_bytes,
-        floor_bytes: guest.about.floor_bytes,
-        target_bytes: guest.sent_target_bytes.unwrap_or(guest.about.ram_bytes),
-        target_reason: guest.target_reason.clone(),
-        actual_bytes: guest.balloon.value.actual_bytes,
-        usage_bytes: cost.bytes,
-        resident_bytes: kernel.map(|kernel| kernel.resident_bytes),
-        resident_age_ms: kernel.map(|kernel| age_ms(kernel.at)),
-        page_tables_bytes: kernel.map(|kernel| kernel.page_tables_bytes),
-        overhead_bytes: guest.figures.overhead_bytes(),
-        used_bytes: guest.used_bytes(),
-        out_of_memory: state.into(),
-        balloon: guest.balloon.value.clone(),
-        balloon_age_ms: guest.balloon.age_ms(),
-        statistics: guest.statistics.as_ref().map(|sample| sample.value.clone()),
-        statistics_age_ms: guest
-            .statistics
-            .as_ref()
-            .map(|sample| sample.age_ms().saturating_add(sample.value.age_ms)),
-        frames,
-        trusted: guest.cross_check.is_trusted(),
-        registered_age_ms: age_ms(guest.registered_at),
+    fn guest_object(&self, guest: &Guest, disk_cache_costs: &BTreeMap<&str, Cost>) -> GuestObject {
+        let disk_cache = disk_cache_costs.get(guest.about.name.as_str()).copied().unwrap_or_default();
+        let held = guest.disk_cache.files(self.host.memory.page_cache_bytes());
+        let frames = guest.frames.totals();
+        let kernel = guest.figures.kernel();
+        let state = match guest.out_of_memory() {
+            OutOfMemory::No => "no",
+            OutOfMemory::Holding { .. } => "holding",
+            OutOfMemory::Returning { .. } => "returning",
+        };
+        GuestObject {
+            name: guest.about.name.clone(),
+            container: guest.about.container.clone(),
+            owner: guest.owner,
+            charge_to: guest.about.charge_to.clone(),
+            may_charge: guest.about.may_charge.clone(),
+            charge_pending: guest.order_pending(),
+            pid: guest.pid,
+            engine: guest.about.engine.clone(),
+            cpus: guest.about.cpus,
+            devices: guest.about.devices,
+            fds: guest.objects().fds,
+            threads: guest.objects().threads,
+            ram_bytes: guest.about.ram_bytes,
+            floor_bytes: guest.about.floor_bytes,
+            target_bytes: guest.sent_target_bytes.unwrap_or(guest.about.ram_bytes),
+            target_reason: guest.target_reason.clone(),
+            actual_bytes: guest.balloon.value.actual_bytes,
+            usage_bytes: self.usage_of(guest, disk_cache).bytes,
+            resident_bytes: kernel.map(|kernel| kernel.resident_bytes),
+            resident_age_ms: kernel.map(|kernel| age_ms(kernel.at)),
+            page_tables_bytes: kernel.map(|kernel| kernel.page_tables_bytes),
+            disk_cache_bytes: disk_cache.bytes,
+            disk_cache_error_bytes: disk_cache.error_bytes,
+            disk_cache_held_bytes: guest
+                .disk_cache
+                .age_ms()
+                .map(|_| held.iter().fold(0, |sum: u64, file| sum.saturating_add(file.bytes))),
+            disk_cache_age_ms: guest.disk_cache.age_ms(),
+            overhead_bytes: guest.figures.overhead_bytes(),
+            used_bytes: guest.used_bytes(),
+            out_of_memory: state.into(),
+            balloon: guest.balloon.value.clone(),
+            balloon_age_ms: guest.balloon.age_ms(),
+            statistics: guest.statistics.as_ref().map(|sample| sample.value.clone()),
+            statistics_age_ms: guest
+                .statistics
+                .as_ref()
+                .map(|sample| sample.age_ms().saturating_add(sample.value.age_ms)),
+            frames,
+            trusted: guest.cross_check.is_trusted(),
+            registered_age_ms: age_ms(guest.registered_at),
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::budget::Budget;
 use super::cross_check::CrossCheck;
+use super::disk_cache::DiskCache;
 use super::figures::{Figures, table_bytes};
 use super::look::Look;
 use super::process::ProcessObjects;
@@ -71,6 +72,8 @@ pub struct Guest {
     pub balloon: Sampled<Balloon>,
     /// Its own statistics as told last.
     pub statistics: Option<Sampled<Statistics>>,
+    /// The host's page cache of its disks as told last.
+    pub disk_cache: DiskCache,
     /// What it costs the host.
     pub figures: Figures,
     /// Whether its table is to be believed.

@@ -2,6 +2,7 @@
 
 mod budget;
 mod cross_check;
+mod disk_cache;
 mod figures;
 mod guest;
 mod look;
@@ -11,6 +12,7 @@ mod session;
 
 pub use budget::Budget;
 pub use cross_check::{CrossCheck, Verdict};
+pub use disk_cache::DiskCache;
 pub use figures::{Figures, KernelSample};
 pub use guest::{Guest, Sampled, objects};
 pub use process::ProcessObjects;

@@ -12,10 +12,12 @@
 //!   all     RAM: what is left over is of use to nobody else
 //! ```
 //!
+//! The host's page cache of disks has no part in that: it goes before a guest is asked, see [`keep`].
 //! A guest that charges other containers than its own may hold less, see [`ceiling`].
 //! Where no limit is on the way to the root every guest may hold its RAM: nobody is squeezed while memory is free.
 //! No clock, no I/O, no randomness: the same observation gives the same plan.
 
+mod cache;
 mod ceiling;
 mod decide;
 mod demand;
@@ -23,6 +25,7 @@ mod fill;
 mod observation;
 mod plan;
 
+pub use cache::{CachedView, Excess, keep};
 pub use ceiling::{Ceiling, Charged, ceiling};
 pub use decide::decide;
 pub use observation::{ContainerView, GuestView, Observation, OutOfMemory};

@@ -160,6 +160,7 @@ pub fn about(name: &str, container: &str, limits: Option<&str>) -> Register {
         charge_to: None,
         owners: vec![],
         limits: limits.map(|text| text.parse().unwrap()),
+        images: vec![],
         ram_bytes: 512 * MIB,
         floor_bytes: 64 * MIB,
         cpus: 1,

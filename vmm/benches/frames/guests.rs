@@ -11,6 +11,7 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use vm_memory::{Bytes, GuestAddress};
+use vmm::disk_cache::DiskCache;
 use vmm::memory::{Pagemap, Ram};
 use vmm::reconciler::Reconciler;
 
@@ -73,7 +74,8 @@ pub fn be_one() -> ExitCode {
     let reader = FrameReader::open(table.fd()).expect("a reader");
     let pagemap = Pagemap::open().expect("a page map");
     touch(&ram, 0, FRAMES / 4);
-    let reconciler = Reconciler::start(Arc::clone(&ram), Arc::clone(&table)).expect("a thread");
+    let reconciler =
+        Reconciler::start(Arc::clone(&ram), Arc::clone(&table), DiskCache::default()).expect("a thread");
     reconciler.set_share(RECONCILE_CPU_PPM / GUESTS);
     let started = Instant::now();
     let mut step = 0;

@@ -4,6 +4,7 @@
 use super::port::Port;
 use super::queues::Queues;
 use super::watch;
+use crate::disk_cache::Reading;
 use crate::link::{Again, Link};
 use crate::machine::attach::Attached;
 use crate::own_objects::FdLimit;
@@ -62,6 +63,8 @@ pub struct Control {
     port: Option<Port>,
     oom_deflates: u64,
     sequence_sent: u64,
+    /// The last look at the page cache of the disks.
+    disk_cache: Option<Reading>,
     /// The limit on descriptors at the start; `None` where the system did not tell.
     fd_limit: Option<FdLimit>,
 }
@@ -87,6 +90,7 @@ impl Control {
             port: None,
             oom_deflates: 0,
             sequence_sent: 0,
+            disk_cache: None,
             fd_limit: FdLimit::read().ok(),
         }
     }
@@ -161,6 +165,7 @@ impl Control {
                     transport.queue_event(STATS_QUEUE);
                 }
             }
+            ToVmm::DropDiskCache { files } => self.reconciler.keep_cached(files.clone()),
             ToVmm::Reconcile => self.reconciler.request(),
             ToVmm::ReconcileShare { cpu_ppm } => self.reconciler.set_share(*cpu_ppm),
             ToVmm::Charge(charge) => self.charge(charge),
@@ -175,6 +180,7 @@ impl Control {
                 None => {}
             },
             // Only ever the answer to a registration.
+            ToVmm::Images { .. } => tracing::warn!("The balancer handed images over that nobody asked for"),
             ToVmm::Refused { reason } => tracing::warn!(reason, "The balancer refused what nobody asked"),
         }
     }
@@ -227,6 +233,10 @@ impl Control {
         if let Some(pass) = done.pass {
             let took_us = u64::try_from(pass.took.as_micros()).unwrap_or(u64::MAX);
             self.send(&FromVmm::Reconciled { mended_frames: pass.mended_frames, took_us });
+        }
+        if done.disk_cache.is_some() {
+            self.disk_cache = done.disk_cache;
+            self.report_disk_cache();
         }
         for InPlace { order, moved_frames } in done.payers.into_iter().filter(|payer| payer.order > 0) {
             self.send(&FromVmm::Charged { order, moved_frames });
@@ -281,6 +291,7 @@ impl Control {
         self.link = Some(link);
         self.obey(&answer);
         self.report_balloon();
+        self.report_disk_cache();
     }
 
     fn balloon_state(&self) -> message::Balloon {
@@ -297,6 +308,13 @@ impl Control {
 
     fn report_balloon(&self) {
         self.send(&FromVmm::Balloon(self.balloon_state()));
+    }
+
+    fn report_disk_cache(&self) {
+        if let Some(Reading { files, at }) = &self.disk_cache {
+            let age_ms = u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX);
+            self.send(&FromVmm::DiskCache { files: files.clone(), age_ms });
+        }
     }
 
     fn send(&self, message: &FromVmm) {

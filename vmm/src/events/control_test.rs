@@ -1,4 +1,5 @@
 use super::*;
+use crate::disk_cache::DiskCache;
 use crate::memory::{Ram, RamBalloon};
 use devices::testing::RecordingIrq;
 use devices::virtio::VirtioMmio;
@@ -19,7 +20,7 @@ fn control_with_ram() -> (Control, Arc<Ram>) {
     let balloon = Balloon::new(RAM_BYTES / FRAME_BYTES, Box::new(backend), BalloonOptions::default());
     let transport = VirtioMmio::new(ram.guest().clone(), balloon, Arc::new(RecordingIrq::default()));
     let attached = Attached { device: Arc::new(Mutex::new(transport)), kicks: vec![] };
-    let reconciler = Reconciler::start(Arc::clone(&ram), Arc::clone(&table)).unwrap();
+    let reconciler = Reconciler::start(Arc::clone(&ram), Arc::clone(&table), DiskCache::default()).unwrap();
     (Control::new(attached, table, RAM_BYTES, reconciler), ram)
 }
 

@@ -6,6 +6,7 @@ use super::{Machine, layout};
 use crate::arch::{cpuid, msr, regs};
 use crate::boot::kernel::{self, LoadError};
 use crate::boot::{acpi, zero_page};
+use crate::disk_cache::{DiskCache, DiskFile};
 use crate::events::channel::Listening;
 use crate::events::control::Control;
 use crate::events::port::Port;
@@ -20,7 +21,7 @@ use devices::bus::{Bus, BusError};
 use devices::power::{RESET_PORT_LEN, ResetPort, SLEEP_CONTROL_LEN, SleepControl};
 use devices::serial::Serial;
 use devices::virtio::balloon::{Balloon, BalloonOptions};
-use devices::virtio::block::Block;
+use devices::virtio::block::{Block, SECTOR_BYTES};
 use devices::virtio::console::Console;
 use devices::virtio::entropy::Entropy;
 use event_manager::MutEventSubscriber;
@@ -155,14 +156,16 @@ pub fn build(spec: GuestSpec) -> Result<Machine, BuildError> {
         subscribers.push(Box::new(Stdin::new(serial)));
     }
 
-    let mut disks = Vec::new();
+    let (mut disks, mut disk_files) = (Vec::new(), Vec::new());
     let mut attacher = Attacher::new(&vm, ram.guest(), &mut mmio);
     let backend = RamBalloon::new(Arc::clone(&ram), Arc::clone(&table))?;
     let options = BalloonOptions { deflate_on_oom: true, free_page_reporting: true, stats: true };
     let balloon = attacher.attach(Balloon::new(ram.bytes() / FRAME_BYTES, Box::new(backend), options))?;
     subscribers.push(Box::new(Queues(attacher.attach(Entropy::new())?)));
     for disk in &spec.disks {
-        disks.push(Queues(attacher.attach(open_disk(disk)?)?));
+        let (device, file) = open_disk(disk)?;
+        disks.push(Queues(attacher.attach(device)?));
+        disk_files.push(file);
     }
     if let Some(path) = &spec.channel {
         let refused = |source| BuildError::File { what: "channel", path: path.clone(), source };
@@ -196,7 +199,7 @@ pub fn build(spec: GuestSpec) -> Result<Machine, BuildError> {
         vcpus.push(vcpu);
     }
 
-    let reconciler = Reconciler::start(Arc::clone(&ram), Arc::clone(&table))?;
+    let reconciler = Reconciler::start(Arc::clone(&ram), Arc::clone(&table), DiskCache::new(disk_files))?;
     let control = Control::new(balloon, Arc::clone(&table), ram.bytes(), reconciler).with_port(port);
     let wake = EventFd::new(EFD_NONBLOCK)?;
     let shared = Arc::new(Shared { pio, mmio, stop: AtomicBool::new(false), end, wake: wake.try_clone()? });
@@ -252,7 +255,7 @@ fn console_output(console: &ConsoleSpec) -> Result<Box<dyn io::Write + Send>, Bu
     })
 }
 
-fn open_disk(disk: &Disk) -> Result<Block, BuildError> {
+fn open_disk(disk: &Disk) -> Result<(Block, DiskFile), BuildError> {
     let refused = |source| BuildError::File { what: "disk", path: disk.path.clone(), source };
     let file = files::open(&disk.path, !disk.read_only, files::Kind::Disk).map_err(refused)?;
     lock(&file, disk.read_only).map_err(|error| match error.kind() {
@@ -260,7 +263,11 @@ fn open_disk(disk: &Disk) -> Result<Block, BuildError> {
         _ => refused(error),
     })?;
     let id = disk.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    Block::new(file, disk.read_only, &id).map_err(refused)
+    let same = file.try_clone().map_err(refused)?;
+    let device = Block::new(file, disk.read_only, &id).map_err(refused)?;
+    let bytes = device.sectors() * SECTOR_BYTES;
+    let cached = DiskFile::open(&same, bytes, device.moved_bytes()).map_err(refused)?;
+    Ok((device, cached))
 }
 
 /// One writer or many readers, for as long as the descriptor is open.

@@ -134,6 +134,7 @@ impl Machine {
             charge_to: None,
             owners: vec![],
             limits: self.spec.container_limit.clone(),
+            images: vec![],
             ram_bytes: self.ram.bytes(),
             floor_bytes: self.floor_bytes,
             cpus: cpus.into(),

@@ -15,6 +15,8 @@ use super::{VirtioDevice, read_config_bytes};
 use crate::GuestRam;
 use std::fs::File;
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use virtio_bindings::virtio_blk as blk;
 use virtio_bindings::virtio_ids::VIRTIO_ID_BLOCK;
 use virtio_queue::Queue;
@@ -64,6 +66,7 @@ pub struct Block {
     /// The driver did not accept FLUSH, so it may take every finished write for stable (section 5.2.6.2).
     write_through: bool,
     counters: BlockCounters,
+    moved_bytes: Arc<AtomicU64>,
 }
 
 /// Why a request was not served.
@@ -88,6 +91,7 @@ impl Block {
             id: id_bytes,
             write_through: true,
             counters: BlockCounters::default(),
+            moved_bytes: Arc::default(),
         })
     }
 
@@ -99,6 +103,12 @@ impl Block {
     /// What the guest asked for.
     pub fn counters(&self) -> &BlockCounters {
         &self.counters
+    }
+
+    /// Bytes read from the file and written to it, to be read without the device's lock: it grows after the file's page
+    /// cache did.
+    pub fn moved_bytes(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.moved_bytes)
     }
 
     /// Serves a chain and returns the bytes written into its buffers.
@@ -143,6 +153,7 @@ impl Block {
                 let position = self.disk.position(header.sector, data.len()).ok_or(Refusal::Refused)?;
                 self.disk.read(position, data).map_err(Refusal::Failed)?;
                 self.counters.read_bytes += data.len() as u64;
+                self.moved_bytes.fetch_add(data.len() as u64, Relaxed);
                 Ok(data.len() as u32)
             }
             Command::Write => {
@@ -153,6 +164,7 @@ impl Block {
                 let position = self.disk.position(header.sector, data.len()).ok_or(Refusal::Refused)?;
                 self.disk.write(position, data).map_err(Refusal::Failed)?;
                 self.counters.written_bytes += data.len() as u64;
+                self.moved_bytes.fetch_add(data.len() as u64, Relaxed);
                 if self.write_through {
                     self.disk.flush().map_err(Refusal::Failed)?;
                 }

@@ -1,0 +1,128 @@
+//! What a guest's `vmm` told of the host's page cache of its disks, and what it was asked to drop.
+
+use super::guest::Sampled;
+use protocol::disk::{CachedFile, DISK_FILES_MAX, FileId};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// An order that is not answered within this is given again.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
+/// After an order that brought nothing the next one waits, twice as long each time.
+const PAUSE_MIN: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+
+/// What was told last, and what was asked.
+#[derive(Debug, Default)]
+pub struct DiskCache {
+    told: Option<Sampled<Vec<CachedFile>>>,
+    /// Age of the reading when it came, milliseconds.
+    told_age_ms: u64,
+    order: Option<Order>,
+    pause: Duration,
+}
+
+#[derive(Debug)]
+struct Order {
+    at: Instant,
+    /// What there was when it was given, bytes.
+    held_bytes: u64,
+    answered: bool,
+}
+
+impl DiskCache {
+    /// Takes a report. Each file counts once, and so many files at most.
+    pub fn take(&mut self, files: Vec<CachedFile>, age_ms: u64) {
+        let unique: BTreeMap<FileId, CachedFile> =
+            files.into_iter().take(DISK_FILES_MAX).map(|file| (file.file, file)).collect();
+        self.told = Some(Sampled::now(unique.into_values().collect()));
+        self.told_age_ms = age_ms;
+        let held_bytes = self.held_bytes();
+        if let Some(order) = self.order.as_mut().filter(|order| !order.answered) {
+            order.answered = true;
+            let gained = held_bytes < order.held_bytes;
+            self.pause = if gained { Duration::ZERO } else { (self.pause * 2).clamp(PAUSE_MIN, PAUSE_MAX) };
+        }
+    }
+
+    /// Files as they were told, as far as the host has page cache at all.
+    #[must_use]
+    pub fn files(&self, host_bytes: u64) -> Vec<CachedFile> {
+        let mut left = host_bytes;
+        let bounded = |file: &CachedFile| {
+            let bytes = file.bytes.min(left);
+            left -= bytes;
+            CachedFile { bytes, error_bytes: file.error_bytes.min(host_bytes), ..file.clone() }
+        };
+        self.told.iter().flat_map(|told| &told.value).map(bounded).collect()
+    }
+
+    /// Age of what was told, milliseconds; `None` before anything was.
+    #[must_use]
+    pub fn age_ms(&self) -> Option<u64> {
+        Some(self.told.as_ref()?.age_ms().saturating_add(self.told_age_ms))
+    }
+
+    /// True if an order may be given now: the last one was answered, and was not in vain just before.
+    #[must_use]
+    pub fn may_order(&self, now: Instant) -> bool {
+        self.order.as_ref().is_none_or(|order| {
+            let since = now.saturating_duration_since(order.at);
+            since >= if order.answered { self.pause } else { ANSWER_DEADLINE }
+        })
+    }
+
+    /// An order was given.
+    pub fn ordered(&mut self, now: Instant) {
+        self.order = Some(Order { at: now, held_bytes: self.held_bytes(), answered: false });
+    }
+
+    fn held_bytes(&self) -> u64 {
+        let files = self.told.iter().flat_map(|told| &told.value);
+        files.fold(0, |sum: u64, file| sum.saturating_add(file.bytes))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(ino: u64, bytes: u64) -> CachedFile {
+        CachedFile { file: FileId { dev: 1, ino }, bytes, error_bytes: u64::MAX, stays: false }
+    }
+
+    #[test]
+    fn a_vmm_may_claim_anything_and_it_is_no_more_than_the_host_has() {
+        let mut cache = DiskCache::default();
+        assert_eq!((cache.files(1000), cache.age_ms()), (vec![], None));
+        let mut files = vec![file(1, u64::MAX); 1000];
+        files[1] = file(2, 600);
+        cache.take(files, u64::MAX);
+        let of =
+            |host: u64| cache.files(host).iter().map(|file| (file.file.ino, file.bytes)).collect::<Vec<_>>();
+        assert_eq!(of(1000), [(1, 1000), (2, 0)], "each file once");
+        assert_eq!(cache.files(1000)[0].error_bytes, 1000);
+        assert_eq!(cache.age_ms(), Some(u64::MAX));
+        let many: Vec<CachedFile> = (0..1000).map(|ino| file(ino, 1)).collect();
+        cache.take(many, 0);
+        assert_eq!(cache.files(1000).len(), DISK_FILES_MAX);
+    }
+
+    #[test]
+    fn orders_wait_for_answers_and_longer_when_they_were_in_vain() {
+        let mut cache = DiskCache::default();
+        cache.take(vec![file(1, 100)], 0);
+        let mut now = Instant::now();
+        for pause in [1, 2, 4, 8, 16, 32, 60, 60] {
+            assert!(cache.may_order(now));
+            cache.ordered(now);
+            assert!(!cache.may_order(now + ANSWER_DEADLINE / 2) && cache.may_order(now + ANSWER_DEADLINE));
+            cache.take(vec![file(1, 100)], 0);
+            let pause = Duration::from_secs(pause);
+            assert!(!cache.may_order(now + pause - Duration::from_millis(1)));
+            now += pause;
+        }
+        cache.ordered(now);
+        cache.take(vec![file(1, 99)], 0);
+        assert!(cache.may_order(now), "it brought something");
+    }
+}

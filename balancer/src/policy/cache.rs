@@ -1,0 +1,147 @@
+//! How much of the host's page cache of disks may stay.
+//!
+//! It is the cheapest memory to have back, so it goes before a guest is asked for anything: targets do not know of it, and
+//! it takes only what the guests under a limit leave of it.
+//!
+//! A file is dropped only where **all who pay for it** are over a limit, the one who pays under static as well as all who
+//! divide it under partial. Otherwise a guest with a small limit could keep a disk cold that others read and pay for; the
+//! price is that a container may stay over its limit by its part of a cache that others keep warm.
+
+use protocol::path::ContainerPath;
+
+/// A file in the page cache, which can be dropped.
+#[derive(Debug, Clone)]
+pub struct CachedView {
+    /// What there is of it, bytes.
+    pub bytes: u64,
+    /// Containers that pay for it, and what, bytes.
+    pub payers: Vec<(ContainerPath, u64)>,
+}
+
+/// A container above its limit.
+#[derive(Debug, Clone)]
+pub struct Excess {
+    /// The container.
+    pub container: ContainerPath,
+    /// By how much, bytes.
+    pub bytes: u64,
+}
+
+/// What may stay of each file, bytes: all of it but where somebody is over a limit, of the most expensive files first.
+#[must_use]
+pub fn keep(files: &[CachedView], excesses: &[Excess]) -> Vec<u64> {
+    let mut keep: Vec<u64> = files.iter().map(|file| file.bytes).collect();
+    let is_over = |payer: &ContainerPath| excesses.iter().any(|excess| payer.is_inside(&excess.container));
+    let may_go = |file: &CachedView| file.payers.iter().all(|(payer, _)| is_over(payer));
+    let mut deepest_first: Vec<&Excess> = excesses.iter().collect();
+    deepest_first.sort_by_key(|excess| std::cmp::Reverse(excess.container.ancestors().count()));
+    for excess in deepest_first {
+        let charge = |file: &CachedView| {
+            let inside = file.payers.iter().filter(|(payer, _)| payer.is_inside(&excess.container));
+            inside.fold(0u64, |sum, (_, bytes)| sum.saturating_add(*bytes))
+        };
+        let relieved =
+            files.iter().zip(&keep).map(|(file, kept)| scaled(charge(file), file.bytes - kept, file.bytes));
+        let mut needed = excess.bytes.saturating_sub(relieved.fold(0, u64::saturating_add));
+        let mut candidates: Vec<usize> =
+            (0..files.len()).filter(|index| may_go(&files[*index]) && charge(&files[*index]) > 0).collect();
+        candidates.sort_by_key(|index| std::cmp::Reverse(charge(&files[*index])));
+        for index in candidates {
+            if needed == 0 {
+                break;
+            }
+            let (file, charge) = (&files[index], charge(&files[index]));
+            let relief = scaled(charge, keep[index], file.bytes).min(needed);
+            // Rounded up: a byte too much dropped is better than one too few.
+            let dropped = scaled(file.bytes, relief, charge).saturating_add(1).min(keep[index]);
+            keep[index] -= dropped;
+            needed -= relief;
+        }
+    }
+    keep
+}
+
+/// `bytes * numerator / denominator`, without overflow.
+fn scaled(bytes: u64, numerator: u64, denominator: u64) -> u64 {
+    let scaled = u128::from(bytes) * u128::from(numerator) / u128::from(denominator.max(1));
+    u64::try_from(scaled).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn file(bytes: u64, payers: &[(&str, u64)]) -> CachedView {
+        CachedView {
+            bytes,
+            payers: payers.iter().map(|(path, bytes)| (path.parse().unwrap(), *bytes)).collect(),
+        }
+    }
+
+    fn over(container: &str, bytes: u64) -> Excess {
+        Excess { container: container.parse().unwrap(), bytes }
+    }
+
+    #[test]
+    fn nothing_is_dropped_without_a_limit_that_needs_it() {
+        let files = [file(100, &[("/a", 100)])];
+        assert_eq!(keep(&files, &[]), [100]);
+        assert_eq!(keep(&files, &[over("/b", 50)]), [100]);
+    }
+
+    #[test]
+    fn as_much_as_is_over_goes_from_the_most_expensive_file_on() {
+        let files = [file(100, &[("/a", 100)]), file(1000, &[("/a", 1000)]), file(500, &[("/b", 500)])];
+        assert_eq!(keep(&files, &[over("/a", 300)]), [100, 699, 500]);
+        assert_eq!(keep(&files, &[over("/a", 1050)]), [49, 0, 500]);
+        assert_eq!(keep(&files, &[over("/", 1200)]), [100, 0, 299], "/a and /b are inside");
+        assert_eq!(keep(&files, &[over("/", 300), over("/a", 300)]), [100, 699, 500], "not twice");
+    }
+
+    #[test]
+    fn a_shared_file_goes_when_all_who_pay_are_over() {
+        let files = [file(100, &[("/a", 50), ("/b", 50)])];
+        assert_eq!(keep(&files, &[over("/a", 10)]), [100]);
+        assert_eq!(keep(&files, &[over("/a", 10), over("/b", 1)]), [79]);
+        assert_eq!(keep(&files, &[over("/", 10)]), [89]);
+    }
+
+    proptest! {
+        /// Every excess is made up for, or nothing is left that might be dropped for it; and no file is dropped that
+        /// somebody within all limits pays for.
+        #[test]
+        fn limits_hold_as_far_as_cache_goes(
+            of in prop::collection::vec((prop::collection::vec((0usize..5, 1u64..1 << 40), 1..4), 0u64..1 << 40), 0..8),
+            excesses in prop::collection::vec((0usize..7, 1u64..1 << 42), 0..4),
+        ) {
+            let paths = ["/a", "/a/b", "/a/c", "/d", "/d/e", "/", "/f"];
+            let files: Vec<CachedView> = of
+                .iter()
+                .map(|(payers, more)| {
+                    let payers: Vec<(&str, u64)> = payers.iter().map(|(path, bytes)| (paths[*path], *bytes)).collect();
+                    file(payers.iter().map(|(_, bytes)| bytes).sum::<u64>() + more, &payers)
+                })
+                .collect();
+            let excesses: Vec<Excess> = excesses.iter().map(|(path, bytes)| over(paths[*path], *bytes)).collect();
+            let kept = keep(&files, &excesses);
+            let may_go = |file: &CachedView| {
+                file.payers.iter().all(|(payer, _)| excesses.iter().any(|over| payer.is_inside(&over.container)))
+            };
+            for (file, kept) in files.iter().zip(&kept) {
+                prop_assert!(*kept <= file.bytes && (may_go(file) || *kept == file.bytes));
+            }
+            for excess in &excesses {
+                let (mut relief, mut left) = (0u64, 0u64);
+                for (file, kept) in files.iter().zip(&kept) {
+                    let inside = file.payers.iter().filter(|(payer, _)| payer.is_inside(&excess.container));
+                    let charge: u64 = inside.map(|(_, bytes)| bytes).sum();
+                    relief += scaled(charge, file.bytes - kept, file.bytes);
+                    left += if may_go(file) && charge > 0 { *kept } else { 0 };
+                }
+                // One byte for the rounding of each file under each limit.
+                prop_assert!(left == 0 || relief + (files.len() * excesses.len()) as u64 >= excess.bytes, "{relief} of {excess:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! The host's page cache of a guest's disks: charged, and dropped where a limit needs the room.
+//!
+//! The disk is on the file system of the test program: what is on a tmpfs is page cache too, but cannot be dropped.
+
+use super::{MIB, SOON, finish, number, start};
+use anyhow::{Context, Result, ensure};
+use e2e::{Guest, Host, wait};
+use serde_json::Value;
+use std::ffi::CString;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// What the guest moves, mebibytes.
+const MOVED_MIB: u64 = 24;
+
+/// A disk beside the test program, removed at the end.
+struct Disk(PathBuf);
+
+impl Disk {
+    /// `None` where its pages could not be dropped, which it says.
+    fn new(name: &str) -> Result<Option<Self>> {
+        let exe = std::env::current_exe()?;
+        let folder = exe.parent().context("a program is in a folder")?;
+        if file_system(folder)? == libc::TMPFS_MAGIC {
+            println!(
+                "SKIPPED the page cache of a disk: {} is on a tmpfs, where pages stay",
+                folder.display()
+            );
+            return Ok(None);
+        }
+        let path = folder.join(format!("ballast-{name}-{}.img", std::process::id()));
+        fs::File::create(&path)?.set_len(64 * MIB)?;
+        Ok(Some(Self(path)))
+    }
+
+    fn flag(&self, option: &str) -> String {
+        format!("{}{option}", self.0.display())
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// Which file system a path is on, by its number (statfs(2)).
+fn file_system(path: &Path) -> Result<libc::c_long> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    // SAFETY: zeroed is a valid statfs, the path is a valid C string, and the call fills the struct.
+    let found = unsafe {
+        let mut found: libc::statfs = std::mem::zeroed();
+        ensure!(libc::statfs(path.as_ptr(), &raw mut found) == 0, "{}", std::io::Error::last_os_error());
+        found
+    };
+    Ok(found.f_type)
+}
+
+fn of(guest: &Value, field: &str) -> Result<u64> {
+    number(&guest[field]).with_context(|| format!("{field} in {guest:#}"))
+}
+
+/// Waits until a guest's page cache is as wanted, and returns the guest.
+fn until_cached(host: &Host, name: &str, what: &str, wanted: impl Fn(u64) -> bool) -> Result<Value> {
+    let path = format!("/v1/guests/{name}");
+    wait::until(what, SOON, || host.get(&path), |guest| of(guest, "disk_cache_bytes").is_ok_and(&wanted))
+}
+
+/// What a guest costs is all that the host holds for it, each part once.
+fn ensure_sums_up(host: &Host, guest: &Guest) -> Result<()> {
+    host.assert_near_kernel(guest)?;
+    let path = format!("/v1/guests/{}", guest.name);
+    let adds_up = |object: &Value| {
+        let bytes = |field| of(object, field).unwrap_or(u64::MAX);
+        let held = bytes("resident_bytes").max(number(&object["frames"]["private"]).unwrap_or(0) * 4096);
+        bytes("usage_bytes") == held + bytes("page_tables_bytes") + bytes("disk_cache_bytes")
+    };
+    let object = wait::until("usage is the sum of its parts", SOON, || host.get(&path), adds_up)?;
+    // Heap, stacks and buffers of devices: what is resident and not guest RAM. It is assumed until it was measured.
+    let beside = of(&object, "resident_bytes")?.saturating_sub(number(&object["frames"]["private"])? * 4096);
+    let slack = number(&object["frames"]["error_frames_max"])? * 4096 + MIB;
+    ensure!(of(&object, "page_tables_bytes")? > 0 && beside > 0, "{object:#}");
+    let near =
+        |object: &Value| of(object, "overhead_bytes").is_ok_and(|bytes| bytes.abs_diff(beside) <= slack);
+    wait::until("the overhead is what is beside guest RAM", SOON, || host.get(&path), near)?;
+    Ok(())
+}
+
+pub fn charged_and_dropped() -> Result<()> {
+    let Some(disk) = Disk::new("charged")? else { return Ok(()) };
+    let host = Host::new()?;
+    let scenario = format!("disk {MOVED_MIB}");
+    let flags = ["--container", "/web/a", "--container-limit", "160M", "--disk", &disk.flag("")];
+    let mut guest = start(&host, "a", &scenario, &flags)?;
+    guest.wait_for("moved=24", SOON)?;
+    // What it wrote is there, dirty or not; the file's own blocks may be some more.
+    let full = MOVED_MIB * MIB..(MOVED_MIB + 2) * MIB;
+    let object = until_cached(&host, "a", "what was written is charged", |bytes| full.contains(&bytes))?;
+    ensure!(
+        of(&object, "disk_cache_error_bytes")? == 0 && of(&object, "disk_cache_age_ms")? < 60_000,
+        "{object:#}"
+    );
+    ensure_sums_up(&host, &guest)?;
+    let usage = of(&host.get("/v1/guests/a")?, "usage_bytes")?;
+    // A limit that leaves room for 8 MiB of the cache, and for all that the guest holds.
+    let max = usage - (MOVED_MIB - 8) * MIB;
+    host.set_max("/web/a", max)?;
+    let small = until_cached(&host, "a", "the cache is dropped", |bytes| bytes <= 9 * MIB)?;
+    let container = wait::until(
+        "the limit holds",
+        SOON,
+        || host.get("/v1/containers/web/a"),
+        |container| container["usage_bytes"].as_u64().is_some_and(|usage| usage <= max),
+    )?;
+    println!(
+        "cache {} -> {} bytes, usage {usage} -> {} under a limit of {max}",
+        MOVED_MIB * MIB,
+        of(&small, "disk_cache_bytes")?,
+        container["usage_bytes"]
+    );
+    // Written again it is cached again, and goes again.
+    guest.type_keys("w")?;
+    wait::until(
+        "it is written again",
+        SOON,
+        || Ok(guest.console().matches("moved=24").count()),
+        |n| *n == 2,
+    )?;
+    until_cached(&host, "a", "the cache is dropped again", |bytes| bytes <= 9 * MIB)?;
+    guest.type_keys("q")?;
+    finish(&mut guest)?;
+    let bytes = fs::read(&disk.0)?;
+    for at in (0..(MOVED_MIB * MIB) as usize).step_by(64 << 10) {
+        ensure!(bytes[at..at + 8] != [0; 8], "what was dropped was written first: nothing at {at}");
+    }
+    Ok(())
+}
+
+pub fn shared() -> Result<()> {
+    let Some(disk) = Disk::new("shared")? else { return Ok(()) };
+    let host = Host::new()?;
+    let flag = disk.flag(",ro");
+    let scenario = format!("disk {MOVED_MIB}");
+    let mut guests = Vec::new();
+    for name in ["a", "b"] {
+        let flags = ["--container", &format!("/web/{name}"), "--disk", &flag];
+        let mut guest = start(&host, name, &scenario, &flags)?;
+        guest.wait_for("moved=24", SOON)?;
+        guests.push(guest);
+    }
+    let full = |bytes: u64| (MOVED_MIB * MIB..64 * MIB + 1).contains(&bytes);
+    until_cached(&host, "a", "the first one pays", full)?;
+    let held = |guest: &Value| of(guest, "disk_cache_held_bytes").is_ok_and(full);
+    let b = wait::until("the second one sees the same pages", SOON, || host.get("/v1/guests/b"), held)?;
+    ensure!(of(&b, "disk_cache_bytes")? < 2 * MIB, "{b:#}");
+    let mut first = guests.remove(0);
+    first.type_keys("q")?;
+    finish(&mut first)?;
+    until_cached(&host, "b", "who is left pays", full)?;
+    guests[0].type_keys("q")?;
+    finish(&mut guests[0])
+}
