@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use protocol::frames::{ErrorSource, FrameReader, FrameTable, State};
+use protocol::frames::{ErrorSource, FrameReader, FrameTable, RegionKind, State};
 use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -90,7 +90,7 @@ fn an_unchanged_guest_is_not_scanned_and_a_touched_one_is() {
     let _ = reconciler.take();
     reconciler.request();
     wait("an answer", &|| reconciler.take().pass.is_some());
-    assert_eq!(table.total(State::Private), held(&ram));
+    assert_eq!(table.total(RegionKind::Ram, State::Private), held(&ram));
     let totals = reader.totals_from_entries();
     assert_eq!((totals.untiled, totals.torn), (0, false));
 }

@@ -50,7 +50,7 @@ fn a_guest_that_is_refused_asks_again_until_it_is_taken_back() {
     std::fs::create_dir_all(&dir).unwrap();
     let place = Place::new(Some(dir.clone()));
     let listener = listen(&place.guest_socket());
-    let table = Arc::new(FrameTable::new(&[Region { first: 0, count: 512 }]).unwrap());
+    let table = Arc::new(FrameTable::new(&[Region::ram(0, 512)]).unwrap());
     let register = Register {
         protocol_version: PROTOCOL_VERSION,
         name: "a".into(),

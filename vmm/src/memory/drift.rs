@@ -14,7 +14,7 @@
 //! A total that cannot be read leaves the bound of a scan: all frames that are not private yet.
 
 use super::{KernelTotal, Ram};
-use protocol::frames::{ErrorSource, FrameTable, State};
+use protocol::frames::{ErrorSource, FrameTable, RegionKind, State};
 use std::io;
 use std::sync::atomic::Ordering::Acquire;
 
@@ -73,8 +73,8 @@ impl Drift {
                 table.checked(touched + self.inexact_frames(), ErrorSource::KernelTotal);
             }
             None => {
-                let hidden =
-                    [State::Untouched, State::Ballooned, State::Reported].map(|state| table.total(state));
+                let hidden = [State::Untouched, State::Ballooned, State::Reported]
+                    .map(|state| table.total(RegionKind::Ram, state));
                 table.checked(hidden.iter().sum(), ErrorSource::Scan);
             }
         }

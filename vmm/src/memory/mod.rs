@@ -88,9 +88,9 @@ impl std::fmt::Debug for Ram {
 #[must_use]
 pub fn regions(bytes: u64) -> Vec<Region> {
     let low = bytes.min(HOLE_START);
-    let mut regions = vec![Region { first: 0, count: low / FRAME_BYTES }];
+    let mut regions = vec![Region::ram(0, low / FRAME_BYTES)];
     if bytes > low {
-        regions.push(Region { first: HOLE_END / FRAME_BYTES, count: (bytes - low) / FRAME_BYTES });
+        regions.push(Region::ram(HOLE_END / FRAME_BYTES, (bytes - low) / FRAME_BYTES));
     }
     regions
 }
