@@ -82,6 +82,9 @@ pub(super) struct Header {
     pub images_error_frames: AtomicU64,
     /// `CLOCK_MONOTONIC` of the last look at the kernel's total of file pages, nanoseconds; 0 for never.
     pub images_checked_at_ns: AtomicU64,
+    /// Stores of the guest into images, and frames of images whose file got shorter.
+    pub image_stores: AtomicU64,
+    pub image_lost_frames: AtomicU64,
     /// Ticks of the clock of ages.
     pub tick: AtomicU64,
     /// Operations that began, and those that ended. Equal when nobody is at work.

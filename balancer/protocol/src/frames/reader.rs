@@ -316,6 +316,8 @@ impl FrameReader {
             checked_age_ms: age_ms(checked_at),
             shared_error_frames_max: shared_error.min(self.frames_of(RegionKind::Image)),
             shared_checked_age_ms: age_ms(images_checked_at),
+            image_stores: header.image_stores.load(Relaxed),
+            image_lost_frames: header.image_lost_frames.load(Relaxed),
             reconciled_age_ms: age_ms(header.reconciled_at_ns.load(Relaxed)),
             torn,
             ..Totals::default()

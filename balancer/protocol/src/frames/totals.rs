@@ -81,6 +81,12 @@ pub struct Totals {
     /// Age of that bound, milliseconds; `null` when there was none.
     #[serde(default)]
     pub shared_checked_age_ms: Option<u64>,
+    /// Stores of the guest into images, since boot: each was dropped.
+    #[serde(default)]
+    pub image_stores: u64,
+    /// Frames of images that are zeros now, because their file got shorter while it was mapped.
+    #[serde(default)]
+    pub image_lost_frames: u64,
     /// Age of the last comparison frame by frame, milliseconds; `null` when there was none.
     pub reconciled_age_ms: Option<u64>,
     /// True if the counts are not of one moment: a writer was at work each time they were read.

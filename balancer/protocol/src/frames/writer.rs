@@ -138,12 +138,6 @@ impl FrameTable {
         u64::try_from(frames).unwrap_or(0)
     }
 
-    /// True if all frames of the block that begins with `first` are private: a scan could only find them gone.
-    #[must_use]
-    pub fn is_private_block(&self, first: u64) -> bool {
-        self.frames_in_block(first, State::Private) == FRAMES_PER_BLOCK
-    }
-
     /// Records a transition of a run of frames, as far as it is legal from their own states and in their region.
     pub fn apply(&self, first: u64, count: u64, transition: Transition) -> RunOutcome {
         let change = self.change(transition.sources(), transition.to(), transition.is_found());
@@ -222,6 +216,16 @@ impl FrameTable {
         let header = self.header();
         header.images_error_frames.store(error_frames_max, Relaxed);
         header.images_checked_at_ns.store(monotonic_ns(), Release);
+    }
+
+    /// Counts a store of the guest into an image, which was dropped.
+    pub fn note_image_store(&self) {
+        self.header().image_stores.fetch_add(1, Relaxed);
+    }
+
+    /// Records how many frames of images are zeros because their file got shorter.
+    pub fn set_lost_frames(&self, frames: u64) {
+        self.header().image_lost_frames.store(frames, Relaxed);
     }
 
     /// The place of strict mode: from now on first touch is recorded by the fault handler with [`Transition::Fault`], as
