@@ -53,7 +53,7 @@ fn an_unchanged_guest_is_not_scanned_and_a_touched_one_is() {
     let reader = FrameReader::open(table.fd()).unwrap();
     touch(&ram, 0, 1024);
     assert_eq!(reader.totals().error_source, ErrorSource::Never);
-    let reconciler = Reconciler::start(Arc::clone(&ram), Arc::clone(&table)).unwrap();
+    let reconciler = Reconciler::start(Arc::clone(&ram), Arc::default(), Arc::clone(&table)).unwrap();
     let wait = |what: &str, until: &dyn Fn() -> bool| {
         let deadline = Instant::now() + Duration::from_secs(30);
         while !until() {

@@ -73,7 +73,8 @@ pub fn be_one() -> ExitCode {
     let reader = FrameReader::open(table.fd()).expect("a reader");
     let pagemap = Pagemap::open().expect("a page map");
     touch(&ram, 0, FRAMES / 4);
-    let reconciler = Reconciler::start(Arc::clone(&ram), Arc::clone(&table)).expect("a thread");
+    let reconciler =
+        Reconciler::start(Arc::clone(&ram), Arc::default(), Arc::clone(&table)).expect("a thread");
     reconciler.set_share(RECONCILE_CPU_PPM / GUESTS);
     let started = Instant::now();
     let mut step = 0;

@@ -9,7 +9,7 @@ use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::ffi::OsStrExt;
 
 /// A socket as the balancer's. The standard library has no seqpacket type.
-fn listen(path: &std::path::Path) -> File {
+pub fn listen(path: &std::path::Path) -> File {
     // SAFETY: plain system calls with a valid address of that length; results are checked, the descriptor is owned at once.
     unsafe {
         let fd = libc::socket(libc::AF_UNIX, libc::SOCK_SEQPACKET, 0);
