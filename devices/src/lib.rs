@@ -9,6 +9,7 @@
 
 pub mod bus;
 pub mod irq;
+pub mod memory;
 pub mod power;
 pub mod serial;
 pub mod virtio;
@@ -16,5 +17,7 @@ pub mod virtio;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
-/// Guest RAM as the devices see it. Dirty pages are not tracked here: accounting works on frames, not on writes.
+pub use memory::DeviceMemory;
+
+/// Guest RAM as the VMM sees it. Dirty pages are not tracked here: accounting works on frames, not on writes.
 pub type GuestRam = vm_memory::GuestMemoryMmap<()>;

@@ -15,6 +15,9 @@ pub const KVM: u8 = 4;
 /// The balancer refused the guest.
 pub const REFUSED: u8 = 5;
 
+/// The guest stored into its read-only images without end.
+pub const IMAGE_STORES: u8 = 6;
+
 /// What `vmm --help` says of them.
 pub const HELP: &str = "Exit codes:
   0  the guest powered itself off, or asked for a reset
@@ -23,6 +26,7 @@ pub const HELP: &str = "Exit codes:
   3  the guest crashed (triple fault)
   4  KVM could not go on
   5  the balancer refused to start the guest: its name is taken, a limit is out of bounds
+  6  the guest was ended because it stored into its read-only images (--root) without end
   128+N  ended by signal N: 130 for Ctrl-C, 143 for SIGTERM";
 
 /// The exit code for an end.
@@ -32,6 +36,7 @@ pub fn of(end: &End) -> u8 {
         End::PowerOff | End::Reset => OK,
         End::Crash => CRASH,
         End::Kvm(_) => KVM,
+        End::ImageStores(_) => IMAGE_STORES,
         End::Signal(number) => u8::try_from(128 + number).unwrap_or(HOST),
     }
 }

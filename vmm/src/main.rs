@@ -39,11 +39,12 @@ fn run(cli: Cli) -> u8 {
         );
     }
     let place = (spec.balancer != Some(Balancer::None)).then(|| Place::new(run_dir));
-    let mut machine = match machine::build(spec) {
+    let mut machine = match machine::build(spec, place.as_ref()) {
         Ok(machine) => machine,
         Err(error @ BuildError::Load(LoadError::Cmdline)) => {
             return complain(&error.into(), exit_code::USAGE);
         }
+        Err(error @ BuildError::ImagesRefused(_)) => return complain(&error.into(), exit_code::REFUSED),
         Err(error) => return complain(&error.into(), exit_code::HOST),
     };
     let end = match machine.register(place).and_then(|()| machine.run()) {
@@ -54,6 +55,7 @@ fn run(cli: Cli) -> u8 {
     match &end {
         End::Crash => say("The guest crashed (triple fault)"),
         End::Kvm(reason) => say(reason),
+        End::ImageStores(_) => say(&format!("The guest was ended: {end}")),
         End::PowerOff | End::Reset | End::Signal(_) => {}
     }
     exit_code::of(&end)

@@ -15,7 +15,8 @@
 
 use crate::budget::{Budget, thread_cpu};
 use crate::disk_cache::{DiskCache, Reading};
-use crate::memory::{Comparison, Drift, Mark, Pagemap, Pass, Ram, Reconciled};
+use crate::memory::images::lost_frames;
+use crate::memory::{Comparison, Drift, Images, Mark, Pagemap, Pass, Ram, Reconciled};
 use protocol::disk::KeepCached;
 use protocol::frames::FrameTable;
 use protocol::message::RECONCILE_CPU_PPM;
@@ -104,15 +105,22 @@ impl Reconciler {
     ///
     /// # Errors
     /// When the system has no thread or the page map is not there.
-    pub fn start(ram: Arc<Ram>, table: Arc<FrameTable>, disks: DiskCache) -> io::Result<Self> {
+    pub fn start(
+        ram: Arc<Ram>,
+        images: Arc<Images>,
+        table: Arc<FrameTable>,
+        disks: DiskCache,
+    ) -> io::Result<Self> {
         let (requests, inbox) = sync_channel(1);
         let done = EventFd::new(EFD_NONBLOCK)?;
         let share_ppm = Arc::new(AtomicU32::new(RECONCILE_CPU_PPM));
         let desk = Arc::new(Desk::default());
         let worker = Worker {
-            comparison: Comparison::new(Arc::clone(&ram), Arc::clone(&table), Pagemap::open()?),
+            comparison: Comparison::new(Arc::clone(&ram), Arc::clone(&table), Pagemap::open()?)
+                .with_images(Arc::clone(&images)),
             drift: Drift::open()?,
             ram,
+            images,
             table,
             budget: Budget::new(Instant::now()),
             share_ppm: Arc::clone(&share_ppm),
@@ -173,6 +181,7 @@ impl Reconciler {
 
 struct Worker {
     ram: Arc<Ram>,
+    images: Arc<Images>,
     table: Arc<FrameTable>,
     comparison: Comparison,
     drift: Drift,
@@ -277,15 +286,28 @@ impl Worker {
     /// Looks at the kernel's total, and says which pass it asks for.
     fn check(&self) -> Option<Pass> {
         let Some((mark, at)) = self.compared else { return Some(Pass::Full) };
-        let touched = mark.and_then(|mark| self.drift.touched_since(&self.ram, mark).ok());
-        self.drift.publish(&self.table, touched);
-        let Some(touched) = touched else { return Some(Pass::Full) };
-        if touched < -self.drift.inexact_frames().cast_signed() {
+        let (touched, mapped) = self.publish(mark);
+        let (Some(touched), Some(mapped)) = (touched, mapped) else { return Some(Pass::Full) };
+        if touched.min(mapped) < -self.drift.inexact_frames().cast_signed() {
             // Memory went that nobody here released.
             return Some(Pass::Full);
         }
-        let moved = touched.unsigned_abs();
+        let moved = touched.unsigned_abs().max(mapped.unsigned_abs());
         (moved > MOVED_FRAMES || moved > 0 && at.elapsed() >= COMPARE_EVERY).then_some(Pass::Touched)
+    }
+
+    /// Publishes the table's errors. Frames that were touched since the mark, and pages of files that were mapped, which
+    /// concern nobody without images.
+    fn publish(&self, mark: Option<Mark>) -> (Option<i64>, Option<i64>) {
+        let touched = mark.and_then(|mark| self.drift.touched_since(&self.ram, mark).ok());
+        self.drift.publish(&self.table, touched);
+        if self.images.is_empty() {
+            return (touched, Some(0));
+        }
+        let mapped = mark.and_then(|mark| self.drift.mapped_since(mark).ok());
+        self.drift.publish_images(&self.table, mapped);
+        self.table.set_lost_frames(lost_frames());
+        (touched, mapped)
     }
 
     fn pass(&mut self, pass: Pass) -> Option<Reconciled> {
@@ -294,8 +316,7 @@ impl Worker {
         match self.comparison.run(pass) {
             Ok(done) => {
                 self.compared = Some((mark, at));
-                let touched = mark.and_then(|mark| self.drift.touched_since(&self.ram, mark).ok());
-                self.drift.publish(&self.table, touched);
+                self.publish(mark);
                 Some(done)
             }
             Err(error) => {

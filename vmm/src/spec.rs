@@ -43,6 +43,49 @@ impl FromStr for Disk {
     }
 }
 
+/// An image: a path, if there is a `/` in it, or what names one in the balancer's store: `sha256:` and 64 digits, or at
+/// least 8 of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ImageName {
+    /// A file that this process opens.
+    Path(PathBuf),
+    /// An image that the balancer opens.
+    InStore(String),
+}
+
+/// Digits of a digest that name an image at least.
+const IMAGE_DIGITS_MIN: usize = 8;
+
+impl ImageName {
+    /// The name of an image that the balancer opens.
+    #[must_use]
+    pub fn in_store(&self) -> Option<&str> {
+        match self {
+            Self::Path(_) => None,
+            Self::InStore(name) => Some(name),
+        }
+    }
+}
+
+impl FromStr for ImageName {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.contains('/') {
+            return Ok(Self::Path(text.into()));
+        }
+        let digits = text.strip_prefix("sha256:").unwrap_or(text);
+        let plain = digits.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'));
+        if plain && (IMAGE_DIGITS_MIN..=64).contains(&digits.len()) {
+            return Ok(Self::InStore(text.into()));
+        }
+        let shown: String = text.chars().take(80).collect();
+        Err(format!(
+            "{shown:?} is no image: a path has a / in it, and an image of the store is named by its digest, sha256: and \
+             its 64 digits or the first {IMAGE_DIGITS_MIN} at least"
+        ))
+    }
+}
+
 /// Where the guest's serial console goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Console {
@@ -119,7 +162,9 @@ fn parsed_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Stri
     name(&String::deserialize(deserializer)?).map(Some).map_err(serde::de::Error::custom)
 }
 
-fn parsed_disks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Disk>, D::Error> {
+fn parsed_list<'de, D: Deserializer<'de>, T: FromStr<Err: std::fmt::Display>>(
+    deserializer: D,
+) -> Result<Vec<T>, D::Error> {
     Vec::<String>::deserialize(deserializer)?
         .iter()
         .map(|text| text.parse())
@@ -175,8 +220,15 @@ pub struct GuestSpec {
 
     /// Disk: a raw image or block device, PATH or PATH,ro; may be given several times
     #[arg(long = "disk", value_name = "PATH[,ro]")]
-    #[serde(deserialize_with = "parsed_disks", rename = "disk")]
+    #[serde(deserialize_with = "parsed_list", rename = "disk")]
     pub disks: Vec<Disk>,
+
+    /// Images that the guest sees read-only and shares with others, lowest layer of its root first, at most 16: paths of
+    /// EROFS files, which contain a /, or digests of images in the balancer's store (sha256:..., or 8 digits of it). Their
+    /// number is told on the kernel's command line as ballast.root=N
+    #[arg(long, value_name = "IMAGE[,IMAGE...]", value_delimiter = ',')]
+    #[serde(deserialize_with = "parsed_list")]
+    pub root: Vec<ImageName>,
 
     /// Serial console of the guest: stdio, none or file=PATH [default: stdio]
     #[arg(long, value_name = "WHERE")]
@@ -212,6 +264,7 @@ impl GuestSpec {
             initrd: self.initrd.or(other.initrd),
             cmdline: self.cmdline.or(other.cmdline),
             disks: if self.disks.is_empty() { other.disks } else { self.disks },
+            root: if self.root.is_empty() { other.root } else { self.root },
             console: self.console.or(other.console),
             channel: self.channel.or(other.channel),
             balancer: self.balancer.or(other.balancer),

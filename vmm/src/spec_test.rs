@@ -29,6 +29,16 @@ fn a_spec_file_has_the_keys_of_the_command_line() {
 }
 
 #[test]
+fn an_image_is_a_path_or_in_the_store() {
+    let spec = from_file("root = [\"./a.erofs\", \"sha256:0123abcd\", \"89abcdef00\"]").unwrap();
+    let named: Vec<Option<&str>> = spec.root.iter().map(ImageName::in_store).collect();
+    assert_eq!(named, [None, Some("sha256:0123abcd"), Some("89abcdef00")]);
+    assert_eq!(spec.root[0], ImageName::Path("./a.erofs".into()));
+    let flags = GuestSpec { root: vec![ImageName::Path("/b".into())], ..Default::default() };
+    assert_eq!(flags.or(spec).root, [ImageName::Path("/b".into())]);
+}
+
+#[test]
 fn flags_win_over_the_file() {
     let file = from_file("memory = \"1G\"\ncpus = 4").unwrap();
     let flags = GuestSpec { cpus: Some(2), ..Default::default() };
@@ -51,6 +61,10 @@ fn a_bad_spec_file_names_what_is_wrong() {
         ("name = \"..\"", "letters"),
         ("console = \"tty\"", "tty"),
         ("disk = [\"a,rx\"]", "rx"),
+        ("root = [\"debian\"]", "path has a /"),
+        ("root = [\"sha256:abc\"]", "first 8"),
+        ("root = [\"sha512:abcdef0123\"]", "digest"),
+        ("root = [\"ABCDEF0123\"]", "digest"),
     ] {
         let error = from_file(text).expect_err(text).to_string();
         assert!(error.contains(word), "{text}: {error}");

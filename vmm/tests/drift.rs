@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use protocol::frames::{ErrorSource, FrameReader, FrameTable, State};
+use protocol::frames::{ErrorSource, FrameReader, FrameTable, RegionKind, State};
 use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -54,7 +54,9 @@ fn an_unchanged_guest_is_not_scanned_and_a_touched_one_is() {
     let reader = FrameReader::open(table.fd()).unwrap();
     touch(&ram, 0, 1024);
     assert_eq!(reader.totals().error_source, ErrorSource::Never);
-    let reconciler = Reconciler::start(Arc::clone(&ram), Arc::clone(&table), DiskCache::default()).unwrap();
+    let reconciler =
+        Reconciler::start(Arc::clone(&ram), Arc::default(), Arc::clone(&table), DiskCache::default())
+            .unwrap();
     let wait = |what: &str, until: &dyn Fn() -> bool| {
         let deadline = Instant::now() + Duration::from_secs(30);
         while !until() {
@@ -91,7 +93,7 @@ fn an_unchanged_guest_is_not_scanned_and_a_touched_one_is() {
     let _ = reconciler.take();
     reconciler.request();
     wait("an answer", &|| reconciler.take().pass.is_some());
-    assert_eq!(table.total(State::Private), held(&ram));
+    assert_eq!(table.total(RegionKind::Ram, State::Private), held(&ram));
     let totals = reader.totals_from_entries();
     assert_eq!((totals.untiled, totals.torn), (0, false));
 }

@@ -162,17 +162,12 @@ fn difference(kernel: &KernelSample, totals: &Totals) -> Option<Difference> {
     let error = frames_bytes(checked);
     let counters = frames_bytes(statm_error_frames());
     let (table_bytes, kernel_bytes) =
-        (private_bytes(totals), kernel.anonymous_bytes.saturating_add(kernel.swapped_bytes));
+        (table_bytes(totals), kernel.anonymous_bytes.saturating_add(kernel.swapped_bytes));
     // More there than is told: that may also be the process's own. Less: the process's own makes it even less.
     let allowed_bytes =
         if kernel_bytes > table_bytes { error + counters + OWN_BYTES } else { error + counters };
     let beyond_bytes = kernel_bytes.abs_diff(table_bytes).saturating_sub(allowed_bytes);
     (beyond_bytes > 0).then_some(Difference { table_bytes, kernel_bytes, allowed_bytes, beyond_bytes })
-}
-
-/// Anonymous memory by the table's word.
-fn private_bytes(totals: &Totals) -> u64 {
-    table_bytes(&Totals { shared: 0, ..totals.clone() })
 }
 
 #[cfg(test)]

@@ -39,6 +39,14 @@ impl KernelSample {
             at: Instant::now(),
         })
     }
+
+    /// The part of the resident set that are pages of images, which are the pool's, bytes. The table says how many; no
+    /// more than the process has of files.
+    #[must_use]
+    pub fn image_bytes(&self, totals: &Totals) -> u64 {
+        let file_bytes = self.resident_bytes.saturating_sub(self.anonymous_bytes);
+        totals.shared.saturating_mul(FRAME_BYTES).min(file_bytes)
+    }
 }
 
 /// A figure of `/proc/PID/status`, which is in KiB, in bytes; 0 where there is no such line.
@@ -72,7 +80,8 @@ impl Figures {
             if self.overheads.len() == READINGS {
                 self.overheads.pop_front();
             }
-            self.overheads.push_back(kernel.resident_bytes.saturating_sub(table_bytes(totals)));
+            let beside = kernel.resident_bytes.saturating_sub(kernel.image_bytes(totals));
+            self.overheads.push_back(beside.saturating_sub(table_bytes(totals)));
         }
     }
 
@@ -102,9 +111,10 @@ impl Figures {
     }
 }
 
-/// Host memory behind the frames by the table's own word, bytes. A hostile table may claim anything.
+/// Host memory that the guest has for itself by the table's own word, bytes: private frames. Those of images are the
+/// pool's. A hostile table may claim anything.
 pub(super) fn table_bytes(totals: &Totals) -> u64 {
-    totals.private.saturating_add(totals.shared).min(totals.frames).saturating_mul(FRAME_BYTES)
+    totals.private.min(totals.frames).saturating_mul(FRAME_BYTES)
 }
 
 #[cfg(test)]
@@ -135,6 +145,24 @@ mod tests {
             figures.update(kernel, &totals(private, Some(2000)));
         }
         assert_eq!((figures.overhead_bytes(), figures.reserved_bytes()), (8 << 20, 9 << 20));
+    }
+
+    #[test]
+    fn pages_of_images_are_neither_overhead_nor_the_guests_own() {
+        let kernel = KernelSample {
+            resident_bytes: 100 << 20,
+            anonymous_bytes: 60 << 20,
+            swapped_bytes: 0,
+            page_tables_bytes: 0,
+            at: Instant::now(),
+        };
+        let with_images = Totals { shared: 35 << 8, ..totals(58 << 8, Some(10)) };
+        let mut figures = Figures::default();
+        figures.update(kernel, &with_images);
+        assert_eq!((table_bytes(&with_images), figures.overhead_bytes()), (58 << 20, 7 << 20));
+        // A table that claims more of them than the process has of files hides nothing else with it.
+        let lie = Totals { shared: 99 << 8, ..with_images };
+        assert_eq!(kernel.image_bytes(&lie), 40 << 20);
     }
 
     #[test]

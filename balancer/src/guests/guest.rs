@@ -8,7 +8,6 @@ use super::look::Look;
 use super::process::ProcessObjects;
 use crate::accounting::{GuestReading, System};
 use crate::policy::{GuestView, OutOfMemory};
-use protocol::bytes::FRAME_BYTES;
 use protocol::frames::FrameReader;
 use protocol::message::{Balloon, Register, Statistics, ToVmm};
 use protocol::objects::ObjectCounts;
@@ -216,10 +215,9 @@ impl Guest {
             // Also of a table that is not trusted: it charges only containers that it was told to, and whoever runs the
             // host hears of it (`table_disagrees`).
             table_elsewhere_bytes: look.map_or_else(BTreeMap::new, elsewhere),
-            // No pool has a ledger yet: what is resident is charged here.
-            pool_bytes: 0,
+            pool_bytes: self.figures.kernel().map_or(0, |kernel| kernel.image_bytes(&totals)),
             blocks_used: look.map(|look| look.blocks_used),
-            ram_bytes: totals.frames.saturating_mul(FRAME_BYTES),
+            ram_bytes: self.frames.ram_bytes(),
         }
     }
 

@@ -57,7 +57,7 @@ fn guest(table: &FrameTable, owner: u16) -> Guest {
 
 #[test]
 fn frames_are_charged_to_whom_the_guest_was_told_to_charge_and_to_nobody_else() {
-    let table = FrameTable::new(&[Region { first: 0, count: 1024 }]).unwrap();
+    let table = FrameTable::new(&[Region::ram(0, 1024)]).unwrap();
     for (owner, first, count) in [(5, 0, 100), (6, 100, 20), (9, 120, 3)] {
         table.set_owner(owner);
         table.set(first, count, State::Private);
@@ -76,7 +76,7 @@ fn frames_are_charged_to_whom_the_guest_was_told_to_charge_and_to_nobody_else() 
 
 #[test]
 fn an_owner_is_forgotten_when_nothing_is_charged_to_it_any_more() {
-    let table = FrameTable::new(&[Region { first: 0, count: 1024 }]).unwrap();
+    let table = FrameTable::new(&[Region::ram(0, 1024)]).unwrap();
     table.set_owner(5);
     table.set(0, 100, State::Private);
     let mut guest = guest(&table, 6);
@@ -95,7 +95,7 @@ fn an_owner_is_forgotten_when_nothing_is_charged_to_it_any_more() {
 
 #[test]
 fn of_descriptors_and_threads_the_larger_figure_counts() {
-    let table = FrameTable::new(&[Region { first: 0, count: 1024 }]).unwrap();
+    let table = FrameTable::new(&[Region::ram(0, 1024)]).unwrap();
     let mut guest = guest(&table, 5);
     let counts = |fds, threads| ObjectCounts { vcpus: 1, guests: 1, devices: 2, fds, threads };
     assert_eq!((guest.objects(), guest.objects_age_ms()), (counts(30, 4), None));

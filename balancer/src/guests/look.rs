@@ -59,7 +59,7 @@ mod tests {
 
     #[test]
     fn blocks_and_owners_are_counted_once() {
-        let table = FrameTable::new(&[Region { first: 512, count: 5 * 512 }]).unwrap();
+        let table = FrameTable::new(&[Region::ram(512, 5 * 512)]).unwrap();
         table.set_owner(5);
         // All of one block and the start of the next, two frames in that one, nothing, one frame.
         for (first, count) in [(512, 512 + 10), (1030, 1), (1500, 1), (512 * 5, 1)] {

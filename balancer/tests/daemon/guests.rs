@@ -148,7 +148,7 @@ async fn what_is_no_proper_guest_is_refused_with_the_reason() {
         (small, vec!["frame table"]),
         (tall, vec!["floor_bytes", "629145600"]),
     ] {
-        let table = FrameTable::new(&[Region { first: 0, count: 512 * MIB / 4096 }]).unwrap();
+        let table = FrameTable::new(&[Region::ram(0, 512 * MIB / 4096)]).unwrap();
         let vmm = Vmm::connect_with(&place, about, table).await;
         let Some(ToVmm::Refused { reason }) = vmm.hear_any().await else { panic!("taken in") };
         for word in words {

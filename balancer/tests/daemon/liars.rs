@@ -45,7 +45,7 @@ async fn a_vmm_in_a_process_of_its_own() {
     let mib = |field: &str| role[field].as_u64().unwrap();
     let place = Place::new(Some(role["dir"].as_str().unwrap().into()));
     let held = vec![1u8; usize::try_from(mib("held") * MIB).unwrap()];
-    let table = FrameTable::new(&[Region { first: 0, count: 512 * MIB / FRAME }]).unwrap();
+    let table = FrameTable::new(&[Region::ram(0, 512 * MIB / FRAME)]).unwrap();
     table.set(0, mib("claims") * MIB / FRAME, State::Private);
     let vmm = Vmm::connect_with(&place, about(role["name"].as_str().unwrap(), "/a", None), table).await;
     while let Some(message) = vmm.hear_any().await {
@@ -122,7 +122,7 @@ async fn a_table_of_another_version_or_a_truncated_one_is_refused_and_the_right_
     let daemon = Daemon::start(&place).await;
     let mut coming_back = about("a", "/a", None);
     coming_back.comes_back = true;
-    let table = FrameTable::new(&[Region { first: 0, count: 512 * MIB / FRAME }]).unwrap();
+    let table = FrameTable::new(&[Region::ram(0, 512 * MIB / FRAME)]).unwrap();
     let file = File::from(table.fd().try_clone_to_owned().unwrap());
     let length = file.metadata().unwrap().len();
     let mut good = vec![0; 4096];

@@ -176,7 +176,7 @@ pub fn about(name: &str, container: &str, limits: Option<&str>) -> Register {
 impl Vmm {
     /// Connects and registers; the answer comes next.
     pub async fn connect(place: &Place, about: Register) -> Self {
-        let table = FrameTable::new(&[Region { first: 0, count: about.ram_bytes / 4096 }]).unwrap();
+        let table = FrameTable::new(&[Region::ram(0, about.ram_bytes / 4096)]).unwrap();
         Self::connect_with(place, about, table).await
     }
 

@@ -2,7 +2,7 @@
 //! guest RAM, and can be made to misbehave.
 
 use super::RecordingIrq;
-use crate::GuestRam;
+use crate::DeviceMemory;
 use crate::bus::BusDevice;
 use crate::virtio::{NOTIFY_OFFSET, VirtioDevice, VirtioMmio};
 use std::collections::BTreeMap;
@@ -47,7 +47,7 @@ struct DriverQueue {
 #[derive(Debug)]
 pub struct FakeGuest<D: VirtioDevice> {
     /// Guest RAM.
-    pub mem: GuestRam,
+    pub mem: DeviceMemory,
     /// The device's interrupt line.
     pub irq: Arc<RecordingIrq>,
     transport: Arc<Mutex<VirtioMmio<D>>>,
@@ -58,14 +58,11 @@ pub struct FakeGuest<D: VirtioDevice> {
 impl<D: VirtioDevice> FakeGuest<D> {
     /// A guest with `ram_bytes` of RAM at 0 and an untouched device. At least 1 MiB, for rings and buffers.
     pub fn new(ram_bytes: usize, device: D) -> Self {
-        Self::on(
-            GuestRam::from_ranges(&[(GuestAddress(0), ram_bytes)]).expect("guest RAM can be mapped"),
-            device,
-        )
+        Self::on(super::memory(ram_bytes), device)
     }
 
     /// A guest on existing RAM.
-    pub fn on(mem: GuestRam, device: D) -> Self {
+    pub fn on(mem: DeviceMemory, device: D) -> Self {
         let irq = Arc::new(RecordingIrq::default());
         let transport = Arc::new(Mutex::new(VirtioMmio::new(mem.clone(), device, irq.clone())));
         Self { mem, irq, transport, queues: BTreeMap::new(), next_buffer: BUFFERS_BASE }

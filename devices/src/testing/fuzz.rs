@@ -3,12 +3,11 @@
 //! The bytes are records of 16: an operation, a queue, and what to write where. A panic is a failure, and so is a broken promise: a
 //! chain without a used entry, a count that is not what happened to the frames, a sector that changed on a read-only disk.
 
-use super::{FakeGuest, FakeRam, FrameState, RecordingIrq};
-use crate::GuestRam;
+use super::{FakeGuest, FakeRam, FrameState, IMAGE_BASE, RecordingIrq, memory_with_image};
 use crate::bus::BusDevice;
 use crate::virtio::balloon::{BalloonOptions, STATS_QUEUE};
 use crate::virtio::console::RECEIVE_QUEUE;
-use crate::virtio::{Balloon, Block, Console, Entropy, VirtioDevice, VirtioMmio};
+use crate::virtio::{Balloon, Block, Console, Entropy, Pmem, VirtioDevice, VirtioMmio};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::{AsRawFd, FromRawFd};
@@ -41,7 +40,8 @@ impl Driven {
             0..=2 => {
                 let len = u32::from_le_bytes([rest[0], rest[1], rest[5] & rest[6], 0]);
                 let offset = u64::from(u16::from_le_bytes([rest[2], rest[3]]));
-                let wild = u64::from(rest[4] & 1) << 40;
+                // Into RAM, into an image that devices only read, or nowhere.
+                let wild = [0, IMAGE_BASE - BUFFERS_BASE, 0, 1 << 40][usize::from(rest[4] & 3)];
                 guest.write_descriptor(
                     queue,
                     at,
@@ -82,6 +82,15 @@ impl Driven {
     }
 }
 
+/// Bytes of the image that every guest here has beside its RAM. A device that writes there ends the process.
+const IMAGE: [u8; 0x8000] = [0; 0x8000];
+
+fn guest<D: VirtioDevice>(device: D) -> FakeGuest<D> {
+    let mut guest = FakeGuest::on(memory_with_image(FRAMES << 12, &IMAGE), device);
+    guest.probe(u64::MAX);
+    guest
+}
+
 fn records(data: &[u8]) -> &[[u8; 16]] {
     data.as_chunks::<16>().0
 }
@@ -91,7 +100,7 @@ pub fn balloon(data: &[u8]) {
     let options = BalloonOptions { deflate_on_oom: true, free_page_reporting: true, stats: true };
     let ram = FakeRam::new(FRAMES);
     let balloon = Balloon::new(FRAMES as u64, Box::new(ram.clone()), options);
-    let mut guest = FakeGuest::ready(FRAMES << 12, balloon, u64::MAX);
+    let mut guest = guest(balloon);
     let mut driven = Driven::default();
     for record in records(data) {
         if let Some(queue) = driven.apply(&mut guest, record) {
@@ -119,7 +128,7 @@ pub fn block(data: &[u8]) {
     std::os::unix::fs::FileExt::write_all_at(&file, &contents, 0).expect("a memfd can be written");
     let seen = file.try_clone().expect("a descriptor can be copied");
     let disk = Block::new(file, read_only, "fuzz").expect("whole sectors");
-    let mut guest = FakeGuest::ready(FRAMES << 12, disk, u64::MAX);
+    let mut guest = guest(disk);
     let mut driven = Driven::default();
     for record in records(data) {
         if let Some(queue) = driven.apply(&mut guest, record) {
@@ -139,7 +148,7 @@ pub fn console(data: &[u8]) {
     let said = Arc::new(Mutex::new(0u64));
     let heard = Arc::clone(&said);
     let out = move |bytes: &[u8]| *heard.lock().expect("nothing panicked") += bytes.len() as u64;
-    let mut guest = FakeGuest::ready(FRAMES << 12, Console::new(Box::new(out)), u64::MAX);
+    let mut guest = guest(Console::new(Box::new(out)));
     let mut driven = Driven::default();
     for record in records(data) {
         if record[0] & 0xf0 == 0xf0 {
@@ -157,7 +166,18 @@ pub fn console(data: &[u8]) {
 
 /// A source of entropy whose driver sends any chains.
 pub fn entropy(data: &[u8]) {
-    let mut guest = FakeGuest::ready(FRAMES << 12, Entropy::new(), u64::MAX);
+    let mut guest = guest(Entropy::new());
+    let mut driven = Driven::default();
+    for record in records(data) {
+        if let Some(queue) = driven.apply(&mut guest, record) {
+            driven.check(&mut guest, queue, 0);
+        }
+    }
+}
+
+/// A read-only image whose driver sends any requests.
+pub fn pmem(data: &[u8]) {
+    let mut guest = guest(Pmem::new(IMAGE_BASE, IMAGE.len() as u64));
     let mut driven = Driven::default();
     for record in records(data) {
         if let Some(queue) = driven.apply(&mut guest, record) {
@@ -192,7 +212,7 @@ pub fn registers(data: &[u8]) {
     let Some((up, data)) = data.split_first() else { return };
     const RAM_BYTES: usize = 0x10_000;
     let options = BalloonOptions { deflate_on_oom: true, free_page_reporting: true, stats: true };
-    let mem = GuestRam::from_ranges(&[(GuestAddress(0), RAM_BYTES)]).expect("guest RAM can be mapped");
+    let mem = super::memory(RAM_BYTES);
     let ram = FakeRam::new(16);
     let balloon = Balloon::new(16, Box::new(ram.clone()), options);
     let transport = Mutex::new(VirtioMmio::new(mem.clone(), balloon, Arc::new(RecordingIrq::default())));

@@ -18,7 +18,7 @@ fn records(count: usize) -> impl Strategy<Value = Vec<u8>> {
 #[test]
 fn the_steps_bring_a_device_up() {
     let data = brought_up();
-    let mem = GuestRam::from_ranges(&[(GuestAddress(0), 0x10_000)]).unwrap();
+    let mem = crate::testing::memory(0x10_000);
     let balloon = Balloon::new(
         16,
         Box::new(FakeRam::new(16)),
@@ -56,6 +56,11 @@ proptest! {
     #[test]
     fn any_bytes_for_a_source_of_entropy(data in records(120)) {
         entropy(&data);
+    }
+
+    #[test]
+    fn any_bytes_for_an_image(data in records(120)) {
+        pmem(&data);
     }
 
     #[test]

@@ -8,9 +8,44 @@ pub use driver::{Buffer, FakeGuest};
 pub use ram::{FakeRam, FrameState};
 
 use crate::irq::Interrupt;
+use crate::{DeviceMemory, GuestRam};
+use std::fs::File;
 use std::io;
+use std::os::fd::FromRawFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use vm_memory::mmap::MmapRegionBuilder;
+use vm_memory::{FileOffset, GuestAddress, GuestRegionMmap};
+
+/// Where [`memory_with_image`] has its image.
+pub const IMAGE_BASE: u64 = 1 << 32;
+
+/// So much RAM at 0.
+///
+/// # Panics
+/// When the system has no memory for it.
+pub fn memory(ram_bytes: usize) -> DeviceMemory {
+    let ram = GuestRam::from_ranges(&[(GuestAddress(0), ram_bytes)]).expect("guest RAM can be mapped");
+    DeviceMemory::new(ram)
+}
+
+/// So much RAM at 0, and an image with these bytes at [`IMAGE_BASE`], mapped as a VMM maps it: a store there is a fault.
+///
+/// # Panics
+/// When the system has no memory for it.
+pub fn memory_with_image(ram_bytes: usize, image: &[u8]) -> DeviceMemory {
+    // SAFETY: a valid name; the descriptor is owned at once.
+    let file = unsafe { File::from_raw_fd(libc::memfd_create(c"image".as_ptr(), libc::MFD_CLOEXEC)) };
+    std::os::unix::fs::FileExt::write_all_at(&file, image, 0).expect("a memfd can be written");
+    let map = MmapRegionBuilder::new(image.len())
+        .with_mmap_prot(libc::PROT_READ)
+        .with_mmap_flags(libc::MAP_SHARED)
+        .with_file_offset(FileOffset::new(file, 0))
+        .build()
+        .expect("an image can be mapped");
+    let region = GuestRegionMmap::new(map, GuestAddress(IMAGE_BASE)).expect("an image has a place");
+    memory(ram_bytes).with_image(region).expect("an image beside RAM")
+}
 
 /// An interrupt line that counts.
 #[derive(Debug, Default)]

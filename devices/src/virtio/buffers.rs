@@ -4,9 +4,10 @@
 //! front or the back of what is readable or writable, never for "the second descriptor".
 
 use super::queue::Chain;
-use crate::GuestRam;
+use crate::DeviceMemory;
 use std::collections::VecDeque;
-use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, VolatileSlice};
+use std::marker::PhantomData;
+use vm_memory::{Bytes, GuestAddress, GuestMemory, Permissions, VolatileSlice};
 
 /// Why a chain can't be served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -17,8 +18,16 @@ pub enum ChainError {
     /// A readable buffer follows a writable one (virtio 1.3, section 2.7.4.2), or the direction is not what the queue is for.
     #[error("Descriptor chain has a buffer of the wrong direction")]
     Direction,
-    /// A buffer is not, or not wholly, in guest RAM.
-    #[error("Buffer at gpa {gpa:#x} of {len} bytes is not in guest RAM")]
+    /// The device is to write into an image, which it can only read.
+    #[error("Buffer at gpa {gpa:#x} of {len} bytes is in an image, which is read-only")]
+    ReadOnly {
+        /// Guest physical address of the buffer.
+        gpa: u64,
+        /// Length in bytes.
+        len: u32,
+    },
+    /// A buffer is not, or not wholly, in guest memory.
+    #[error("Buffer at gpa {gpa:#x} of {len} bytes is not in guest memory")]
     OutsideRam {
         /// Guest physical address of the buffer.
         gpa: u64,
@@ -67,36 +76,80 @@ pub fn extents(chain: Chain<'_>) -> Result<Vec<Extent>, ChainError> {
 #[derive(Debug, Default)]
 pub struct Buffers<'m> {
     /// What the driver wrote for the device.
-    pub readable: Segments<'m>,
-    /// What the device writes for the driver.
-    pub writable: Segments<'m>,
+    pub readable: Segments<'m, Readable>,
+    /// What the device writes for the driver: none of it in an image.
+    pub writable: Segments<'m, Writable>,
 }
 
 impl<'m> Buffers<'m> {
-    /// The buffers of `chain`, all of them inside RAM.
+    /// The buffers of `chain`, all of them inside guest memory, and those to write inside RAM.
     ///
     /// # Errors
-    /// When the chain is malformed or points outside RAM.
-    pub fn of(mem: &'m GuestRam, chain: Chain<'_>) -> Result<Self, ChainError> {
+    /// When the chain is malformed, points outside guest memory, or asks for a write into an image.
+    pub fn of(mem: &'m DeviceMemory, chain: Chain<'_>) -> Result<Self, ChainError> {
         let mut buffers = Self::default();
-        for Extent { gpa, len, writable } in extents(chain)? {
-            let side = if writable { &mut buffers.writable } else { &mut buffers.readable };
-            for slice in GuestMemoryBackend::get_slices(mem, GuestAddress(gpa), len as usize) {
-                side.push(slice.map_err(|_| ChainError::OutsideRam { gpa, len })?);
-            }
+        for extent in extents(chain)? {
+            if extent.writable {
+                buffers.writable.add(mem, extent)
+            } else {
+                buffers.readable.add(mem, extent)
+            }?;
         }
         Ok(buffers)
     }
 }
 
-/// A run of bytes that lie in several places of guest RAM.
-#[derive(Debug, Default)]
-pub struct Segments<'m> {
-    slices: VecDeque<VolatileSlice<'m, ()>>,
-    len: usize,
+/// What a device may do with bytes of the guest.
+pub trait Access {
+    /// The right that it needs.
+    const NEEDED: Permissions;
 }
 
-impl<'m> Segments<'m> {
+/// Bytes that a device may only read: they may be those of an image.
+#[derive(Debug, Default)]
+pub struct Readable;
+
+/// Bytes that a device may write, and read back.
+#[derive(Debug, Default)]
+pub struct Writable;
+
+impl Access for Readable {
+    const NEEDED: Permissions = Permissions::Read;
+}
+
+impl Access for Writable {
+    const NEEDED: Permissions = Permissions::ReadWrite;
+}
+
+/// A run of bytes that lie in several places of guest memory.
+#[derive(Debug, Default)]
+pub struct Segments<'m, A> {
+    slices: VecDeque<VolatileSlice<'m, ()>>,
+    len: usize,
+    access: PhantomData<A>,
+}
+
+impl<'m, A: Access + Default> Segments<'m, A> {
+    /// Appends the bytes of a descriptor.
+    ///
+    /// # Errors
+    /// When they are outside guest memory, or not all of them may be accessed so.
+    pub(super) fn add(
+        &mut self,
+        mem: &'m DeviceMemory,
+        Extent { gpa, len, .. }: Extent,
+    ) -> Result<(), ChainError> {
+        let (place, count) = (GuestAddress(gpa), len as usize);
+        let outside = |_| match mem.check_range(place, count, Permissions::Read) {
+            true => ChainError::ReadOnly { gpa, len },
+            false => ChainError::OutsideRam { gpa, len },
+        };
+        for slice in mem.get_slices(place, count, A::NEEDED).map_err(outside)? {
+            self.push(slice.map_err(outside)?);
+        }
+        Ok(())
+    }
+
     fn push(&mut self, slice: VolatileSlice<'m, ()>) {
         // At most 4 GiB in all: the chain iterator ends there.
         self.len += slice.len();
@@ -147,7 +200,9 @@ impl<'m> Segments<'m> {
         }
         done
     }
+}
 
+impl Segments<'_, Writable> {
     /// Copies `data` to the front and returns how many bytes there was room for.
     pub fn write(&mut self, data: &[u8]) -> usize {
         let taken = self.take(data.len());

@@ -6,7 +6,7 @@
 use super::buffers::Buffers;
 use super::queue::{QueueOutcome, drain};
 use super::{VirtioDevice, read_config_bytes};
-use crate::GuestRam;
+use crate::DeviceMemory;
 use std::collections::VecDeque;
 use std::fmt;
 use virtio_bindings::virtio_ids::VIRTIO_ID_CONSOLE;
@@ -71,7 +71,7 @@ impl Console {
         &self.counters
     }
 
-    fn receive(&mut self, mem: &GuestRam, queue: &mut Queue) -> QueueOutcome {
+    fn receive(&mut self, mem: &DeviceMemory, queue: &mut Queue) -> QueueOutcome {
         let (pending, counters) = (&mut self.pending, &mut self.counters);
         let mut outcome = QueueOutcome::IDLE;
         for _ in 0..BATCH_CHAINS {
@@ -102,7 +102,7 @@ impl Console {
         outcome
     }
 
-    fn transmit(&mut self, mem: &GuestRam, queue: &mut Queue) -> QueueOutcome {
+    fn transmit(&mut self, mem: &DeviceMemory, queue: &mut Queue) -> QueueOutcome {
         let (out, counters) = (&mut self.out, &mut self.counters);
         drain(mem, queue, BATCH_CHAINS, |chain| {
             match Buffers::of(mem, chain) {
@@ -147,7 +147,7 @@ impl VirtioDevice for Console {
 
     fn activate(&mut self, _features: u64) {}
 
-    fn process_queue(&mut self, mem: &GuestRam, index: usize, queue: &mut Queue) -> QueueOutcome {
+    fn process_queue(&mut self, mem: &DeviceMemory, index: usize, queue: &mut Queue) -> QueueOutcome {
         match index {
             RECEIVE_QUEUE => self.receive(mem, queue),
             _ => self.transmit(mem, queue),

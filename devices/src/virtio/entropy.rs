@@ -3,7 +3,7 @@
 use super::buffers::Buffers;
 use super::queue::{QueueOutcome, drain};
 use super::{VirtioDevice, read_config_bytes};
-use crate::GuestRam;
+use crate::DeviceMemory;
 use virtio_bindings::virtio_ids::VIRTIO_ID_RNG;
 use virtio_queue::Queue;
 
@@ -62,7 +62,7 @@ impl VirtioDevice for Entropy {
 
     fn activate(&mut self, _features: u64) {}
 
-    fn process_queue(&mut self, mem: &GuestRam, _index: usize, queue: &mut Queue) -> QueueOutcome {
+    fn process_queue(&mut self, mem: &DeviceMemory, _index: usize, queue: &mut Queue) -> QueueOutcome {
         let counters = &mut self.counters;
         drain(mem, queue, BATCH_CHAINS, |chain| match Buffers::of(mem, chain) {
             Ok(buffers) if buffers.readable.is_empty() => {

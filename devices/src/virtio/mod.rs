@@ -10,6 +10,7 @@ pub mod buffers;
 pub mod console;
 pub mod entropy;
 pub mod mmio;
+pub mod pmem;
 pub mod queue;
 
 pub use balloon::Balloon;
@@ -17,14 +18,15 @@ pub use block::Block;
 pub use console::Console;
 pub use entropy::Entropy;
 pub use mmio::{MMIO_WINDOW_BYTES, NOTIFY_OFFSET, TransportCounters, VirtioMmio};
+pub use pmem::Pmem;
 pub use queue::QueueOutcome;
 
-use crate::GuestRam;
+use crate::DeviceMemory;
 use virtio_queue::Queue;
 
 /// A virtio device without its transport.
 pub trait VirtioDevice: Send {
-    /// Device id (virtio 1.3, section 5): 2 block, 3 console, 4 entropy, 5 balloon.
+    /// Device id (virtio 1.3, section 5): 2 block, 3 console, 4 entropy, 5 balloon, 27 pmem.
     fn id(&self) -> u32;
     /// Features that the device offers, without those of the transport.
     fn features(&self) -> u64;
@@ -37,7 +39,7 @@ pub trait VirtioDevice: Send {
     /// The driver is ready and has accepted `features`.
     fn activate(&mut self, features: u64);
     /// Serves one bounded batch of queue `index`, which the driver has set up.
-    fn process_queue(&mut self, mem: &GuestRam, index: usize, queue: &mut Queue) -> QueueOutcome;
+    fn process_queue(&mut self, mem: &DeviceMemory, index: usize, queue: &mut Queue) -> QueueOutcome;
     /// The driver resets the device: everything negotiated is void.
     fn reset(&mut self);
 }

@@ -1,6 +1,6 @@
 //! Serving a queue: every popped chain gets its used entry, and one event does a bounded amount of work.
 
-use crate::GuestRam;
+use crate::DeviceMemory;
 use std::ops::BitOr;
 use std::sync::atomic::{Ordering, fence};
 use virtio_bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
@@ -8,7 +8,7 @@ use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
 use vm_memory::{Bytes, GuestAddress};
 
 /// A descriptor chain in guest RAM.
-pub type Chain<'m> = DescriptorChain<&'m GuestRam>;
+pub type Chain<'m> = DescriptorChain<&'m DeviceMemory>;
 
 /// What serving a queue came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,7 +50,7 @@ pub struct BrokenQueue;
 /// # Errors
 /// When the available index ran ahead by more than the queue holds, or names a chain beyond the descriptor table. A driver that
 /// does either could otherwise make the device walk the ring forever.
-pub fn pop<'m>(mem: &'m GuestRam, queue: &mut Queue) -> Result<Option<Chain<'m>>, BrokenQueue> {
+pub fn pop<'m>(mem: &'m DeviceMemory, queue: &mut Queue) -> Result<Option<Chain<'m>>, BrokenQueue> {
     let chain = queue.iter(mem).map_err(|_| BrokenQueue)?.next();
     match chain {
         Some(chain) if chain.head_index() >= queue.size() => Err(BrokenQueue),
@@ -62,7 +62,7 @@ pub fn pop<'m>(mem: &'m GuestRam, queue: &mut Queue) -> Result<Option<Chain<'m>>
 ///
 /// # Errors
 /// When the used ring can't be written or the queue has no such chain.
-pub fn push(mem: &GuestRam, queue: &mut Queue, head: u16, written: u32) -> Result<(), BrokenQueue> {
+pub fn push(mem: &DeviceMemory, queue: &mut Queue, head: u16, written: u32) -> Result<(), BrokenQueue> {
     // Checked here because the library reports it through the log, which a guest must not be able to fill.
     if head >= queue.size() {
         return Err(BrokenQueue);
@@ -71,7 +71,7 @@ pub fn push(mem: &GuestRam, queue: &mut Queue, head: u16, written: u32) -> Resul
 }
 
 /// The outcome after `used` chains were given back.
-pub fn settled(mem: &GuestRam, queue: &Queue, used: usize) -> QueueOutcome {
+pub fn settled(mem: &DeviceMemory, queue: &Queue, used: usize) -> QueueOutcome {
     let Ok(avail) = queue.avail_idx(mem, Ordering::Acquire) else { return QueueOutcome::BROKEN };
     QueueOutcome {
         interrupt: used > 0 && wants_interrupt(mem, queue),
@@ -82,7 +82,7 @@ pub fn settled(mem: &GuestRam, queue: &Queue, used: usize) -> QueueOutcome {
 
 /// Whether the driver wants to hear of used chains (virtio 1.3, section 2.7.7). Each interrupt that Linux does not
 /// want costs it two exits to read and acknowledge it.
-fn wants_interrupt(mem: &GuestRam, queue: &Queue) -> bool {
+fn wants_interrupt(mem: &DeviceMemory, queue: &Queue) -> bool {
     // The used index must be visible before the flag is read: the driver clears the flag first and then looks
     // at the used index once more. One of the two then sees the other.
     fence(Ordering::SeqCst);
@@ -92,7 +92,7 @@ fn wants_interrupt(mem: &GuestRam, queue: &Queue) -> bool {
 
 /// Serves up to `budget` chains, each by `serve`, which returns how many bytes it wrote into the chain's buffers.
 pub fn drain(
-    mem: &GuestRam,
+    mem: &DeviceMemory,
     queue: &mut Queue,
     budget: usize,
     mut serve: impl FnMut(Chain<'_>) -> u32,
@@ -119,7 +119,7 @@ pub fn drain(
 ///
 /// The order is the point. The used entry is the host's word that what the chain asked for is done.
 pub fn drain_batch<S>(
-    mem: &GuestRam,
+    mem: &DeviceMemory,
     queue: &mut Queue,
     budget: usize,
     state: &mut S,

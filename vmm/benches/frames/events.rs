@@ -33,7 +33,7 @@ pub fn run() {
         ("512, whole blocks, alike", 512, false),
         ("32768, whole blocks, alike", 32_768, false),
     ] {
-        let table = FrameTable::new(&[Region { first: 0, count: FRAMES }]).expect("a table");
+        let table = FrameTable::new(&[Region::ram(0, FRAMES)]).expect("a table");
         let settings: &[(u64, Place)] = if length > 4096 { &SETTINGS[..2] } else { &SETTINGS };
         let mut figures = [vec![], vec![], vec![]];
         for turn in 0..=ROUNDS {

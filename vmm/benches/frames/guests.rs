@@ -75,7 +75,8 @@ pub fn be_one() -> ExitCode {
     let pagemap = Pagemap::open().expect("a page map");
     touch(&ram, 0, FRAMES / 4);
     let reconciler =
-        Reconciler::start(Arc::clone(&ram), Arc::clone(&table), DiskCache::default()).expect("a thread");
+        Reconciler::start(Arc::clone(&ram), Arc::default(), Arc::clone(&table), DiskCache::default())
+            .expect("a thread");
     reconciler.set_share(RECONCILE_CPU_PPM / GUESTS);
     let started = Instant::now();
     let mut step = 0;

@@ -14,7 +14,7 @@ pub fn run() {
     let row = |name: &str, bytes: u64| {
         println!("  {name:<32} {:>6} {:>12.3}", bytes / 1024, bytes as f64 / GIB_FRAMES as f64);
     };
-    let table = FrameTable::new(&[Region { first: 0, count: GIB_FRAMES }]).expect("a table");
+    let table = FrameTable::new(&[Region::ram(0, GIB_FRAMES)]).expect("a table");
     let file = File::from(table.fd().as_fd().try_clone_to_owned().expect("a descriptor"));
     let taken = || file.metadata().expect("a memfd").blocks() * 512;
     row("untouched", taken());

@@ -1,6 +1,7 @@
 use super::*;
 use crate::disk_cache::DiskCache;
 use crate::memory::{Ram, RamBalloon};
+use devices::DeviceMemory;
 use devices::testing::RecordingIrq;
 use devices::virtio::VirtioMmio;
 use devices::virtio::balloon::BalloonOptions;
@@ -18,9 +19,12 @@ fn control_with_ram() -> (Control, Arc<Ram>) {
     let table = Arc::new(FrameTable::new(ram.regions()).unwrap());
     let backend = RamBalloon::new(Arc::clone(&ram), Arc::clone(&table)).unwrap();
     let balloon = Balloon::new(RAM_BYTES / FRAME_BYTES, Box::new(backend), BalloonOptions::default());
-    let transport = VirtioMmio::new(ram.guest().clone(), balloon, Arc::new(RecordingIrq::default()));
+    let transport =
+        VirtioMmio::new(DeviceMemory::new(ram.guest().clone()), balloon, Arc::new(RecordingIrq::default()));
     let attached = Attached { device: Arc::new(Mutex::new(transport)), kicks: vec![] };
-    let reconciler = Reconciler::start(Arc::clone(&ram), Arc::clone(&table), DiskCache::default()).unwrap();
+    let reconciler =
+        Reconciler::start(Arc::clone(&ram), Arc::default(), Arc::clone(&table), DiskCache::default())
+            .unwrap();
     (Control::new(attached, table, RAM_BYTES, reconciler), ram)
 }
 

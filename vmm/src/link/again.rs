@@ -87,4 +87,4 @@ fn search(place: &Place, register: &Register, table: &FrameTable) -> (Link, ToVm
 
 #[cfg(test)]
 #[path = "again_test.rs"]
-mod tests;
+pub(super) mod tests;

@@ -9,7 +9,7 @@ use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::ffi::OsStrExt;
 
 /// A socket as the balancer's. The standard library has no seqpacket type.
-fn listen(path: &std::path::Path) -> File {
+pub fn listen(path: &std::path::Path) -> File {
     // SAFETY: plain system calls with a valid address of that length; results are checked, the descriptor is owned at once.
     unsafe {
         let fd = libc::socket(libc::AF_UNIX, libc::SOCK_SEQPACKET, 0);
@@ -50,7 +50,7 @@ fn a_guest_that_is_refused_asks_again_until_it_is_taken_back() {
     std::fs::create_dir_all(&dir).unwrap();
     let place = Place::new(Some(dir.clone()));
     let listener = listen(&place.guest_socket());
-    let table = Arc::new(FrameTable::new(&[Region { first: 0, count: 512 }]).unwrap());
+    let table = Arc::new(FrameTable::new(&[Region::ram(0, 512)]).unwrap());
     let register = Register {
         protocol_version: PROTOCOL_VERSION,
         name: "a".into(),

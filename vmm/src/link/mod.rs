@@ -1,9 +1,11 @@
 //! The connection to the balancer: a seqpacket socket, messages of `protocol::message`.
 
 mod again;
+mod images;
 mod start;
 
 pub use again::Again;
+pub use images::{Granted, open_images};
 pub use start::{BALANCER_VARIABLE, StartError, ensure_running};
 
 use protocol::message::{self, FromVmm, MESSAGE_BYTES_MAX, Register, ToVmm};
@@ -42,13 +44,6 @@ impl Link {
         };
         link.0.set_nonblocking(false)?;
         link.0.set_read_timeout(Some(ANSWER_DEADLINE))?;
-        let silent = |error: io::Error| match error.kind() {
-            ErrorKind::WouldBlock => io::Error::new(
-                ErrorKind::TimedOut,
-                format!("no answer within {} s", ANSWER_DEADLINE.as_secs()),
-            ),
-            _ => error,
-        };
         let answer = link.receive().map_err(silent)?;
         let answer =
             answer.ok_or_else(|| io::Error::new(ErrorKind::ConnectionReset, "the balancer hung up"))?;
@@ -160,6 +155,16 @@ impl Link {
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(false),
             other => other.map(|_| true),
         }
+    }
+}
+
+/// A time-out, told as what it means.
+fn silent(error: io::Error) -> io::Error {
+    match error.kind() {
+        ErrorKind::WouldBlock => {
+            io::Error::new(ErrorKind::TimedOut, format!("no answer within {} s", ANSWER_DEADLINE.as_secs()))
+        }
+        _ => error,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::layout;
 use crate::boot::acpi::MmioNode;
-use devices::GuestRam;
+use devices::DeviceMemory;
 use devices::bus::{Bus, BusError};
 use devices::irq::Interrupt;
 use devices::virtio::VirtioDevice;
@@ -68,15 +68,15 @@ pub struct Attached<D: VirtioDevice> {
 /// Hands out windows and interrupt lines.
 pub struct Attacher<'a> {
     vm: &'a VmFd,
-    ram: &'a GuestRam,
+    memory: &'a DeviceMemory,
     bus: &'a mut Bus,
     nodes: Vec<MmioNode>,
 }
 
 impl<'a> Attacher<'a> {
     /// Attaches to this VM and bus.
-    pub fn new(vm: &'a VmFd, ram: &'a GuestRam, bus: &'a mut Bus) -> Self {
-        Self { vm, ram, bus, nodes: Vec::new() }
+    pub fn new(vm: &'a VmFd, memory: &'a DeviceMemory, bus: &'a mut Bus) -> Self {
+        Self { vm, memory, bus, nodes: Vec::new() }
     }
 
     /// Attaches a device at the next free window.
@@ -92,7 +92,7 @@ impl<'a> Attacher<'a> {
         let base = layout::MMIO + u64::from(index) * MMIO_WINDOW_BYTES;
         let queues = device.queue_sizes().len();
         let irq = Arc::new(EventFdIrq::new(self.vm, gsi)?);
-        let device = Arc::new(Mutex::new(VirtioMmio::new(self.ram.clone(), device, irq)));
+        let device = Arc::new(Mutex::new(VirtioMmio::new(self.memory.clone(), device, irq)));
         let mut kicks = Vec::with_capacity(queues);
         for queue in 0..u32::try_from(queues).expect("few queues") {
             let kick = EventFd::new(EFD_NONBLOCK).map_err(AttachError::EventFd)?;

@@ -2,7 +2,7 @@
 
 use super::attach::{AttachError, Attacher, EventFdIrq};
 use super::console::ConsoleOutput;
-use super::{Machine, layout};
+use super::{Machine, layout, roots};
 use crate::arch::{cpuid, msr, regs};
 use crate::boot::kernel::{self, LoadError};
 use crate::boot::{acpi, zero_page};
@@ -13,10 +13,13 @@ use crate::events::port::Port;
 use crate::events::queues::Queues;
 use crate::events::stdin::Stdin;
 use crate::files;
-use crate::memory::{MemoryError, Ram, RamBalloon};
+use crate::link;
+use crate::memory::images::{self, ImageError};
+use crate::memory::{Images, MemoryError, Ram, RamBalloon};
 use crate::reconciler::Reconciler;
 use crate::spec::{Console as ConsoleSpec, Disk, GuestSpec};
 use crate::vcpu::Shared;
+use crate::vcpu::images::ImageExits;
 use devices::bus::{Bus, BusError};
 use devices::power::{RESET_PORT_LEN, ResetPort, SLEEP_CONTROL_LEN, SleepControl};
 use devices::serial::Serial;
@@ -24,12 +27,14 @@ use devices::virtio::balloon::{Balloon, BalloonOptions};
 use devices::virtio::block::{Block, SECTOR_BYTES};
 use devices::virtio::console::Console;
 use devices::virtio::entropy::Entropy;
+use devices::virtio::pmem::Pmem;
 use event_manager::MutEventSubscriber;
-use kvm_bindings::{kvm_pit_config, kvm_userspace_memory_region};
-use kvm_ioctls::{Kvm, VmFd};
+use kvm_bindings::{KVM_MEM_READONLY, kvm_pit_config, kvm_userspace_memory_region};
+use kvm_ioctls::{Cap, Kvm, VmFd};
 use protocol::bytes::FRAME_BYTES;
-use protocol::frames::{FrameTable, LayoutError};
+use protocol::frames::{FrameTable, LayoutError, Region};
 use protocol::path::ContainerPath;
+use protocol::place::Place;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
@@ -45,7 +50,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 const LIVING_BYTES: u64 = 24 << 20;
 /// An initramfs is there twice while it is unpacked, and unpacks to more than its compressed length.
 const INITRD_FACTOR: u64 = 4;
-/// The kernel's own description of RAM: 64 bytes per 4 KiB page (`struct page`).
+/// The kernel's own description of RAM and of images: 64 bytes per 4 KiB page (`struct page`).
 const MEMMAP_DIVISOR: u64 = 64;
 
 /// Why a guest cannot be built.
@@ -75,6 +80,37 @@ pub enum BuildError {
     /// RAM.
     #[error(transparent)]
     Memory(#[from] MemoryError),
+    /// An image cannot be mapped.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// An image is named that is in a store, and there is no balancer to ask for it.
+    #[error(
+        "The image {name} is one of the balancer's store, and there is no balancer (--balancer none); name a path instead"
+    )]
+    NoStore {
+        /// The image.
+        name: String,
+    },
+    /// No balancer can be started.
+    #[error("No balancer")]
+    NoBalancer(#[from] link::StartError),
+    /// It does not answer.
+    #[error("Cannot ask the balancer for images")]
+    AskImages(#[source] io::Error),
+    /// It does not give them.
+    #[error("{0}")]
+    ImagesRefused(String),
+    /// The balancer fills the image itself.
+    #[error("The image {name} has a managed backing, which this vmm cannot map")]
+    Managed {
+        /// The image.
+        name: String,
+    },
+    /// This KVM would let the guest write into images.
+    #[error(
+        "This KVM has no read-only memory slots (KVM_CAP_READONLY_MEM), without which images cannot be mapped"
+    )]
+    NoReadOnlySlots,
     /// Frame table.
     #[error("Cannot make the frame table")]
     Table(#[from] LayoutError),
@@ -116,7 +152,7 @@ pub enum BuildError {
 /// # Errors
 /// When anything that it needs is missing; nothing is left behind then.
 #[allow(clippy::too_many_lines, reason = "the order of construction is read best from top to bottom")]
-pub fn build(spec: GuestSpec) -> Result<Machine, BuildError> {
+pub fn build(spec: GuestSpec, place: Option<&Place>) -> Result<Machine, BuildError> {
     let failed = |step| move |source| BuildError::Kvm { step, source };
     let cpus = spec.cpu_count();
     let name = spec.name.clone().unwrap_or_else(|| format!("guest-{}", std::process::id()));
@@ -136,12 +172,20 @@ pub fn build(spec: GuestSpec) -> Result<Machine, BuildError> {
     vm.create_pit2(kvm_pit_config::default()).map_err(failed("create the timer"))?;
 
     let ram = Arc::new(Ram::new(spec.memory_bytes())?);
-    let table = Arc::new(FrameTable::new(ram.regions())?);
-    map_slots(&vm, &ram)?;
+    // Before anything is mapped that could fail an access.
+    images::install()?;
+    let images = Arc::new(Images::map(roots::open(&spec, &container, place)?, ram.end())?);
+    if !images.is_empty() && !vm.check_extension(Cap::ReadonlyMem) {
+        return Err(BuildError::NoReadOnlySlots);
+    }
+    let regions: Vec<Region> = ram.slots().chain(images.slots()).map(|(region, _)| region).collect();
+    let table = Arc::new(FrameTable::new(&regions)?);
+    map_slots(&vm, &ram, &images)?;
     let loaded = kernel::load_kernel(ram.guest(), kernel_path)?;
     let initrd =
         spec.initrd.as_deref().map(|path| kernel::load_initrd(ram.guest(), path, loaded.end)).transpose()?;
-    kernel::write_cmdline(ram.guest(), spec.cmdline.as_deref().unwrap_or(crate::spec::CMDLINE_DEFAULT))?;
+    let cmdline = spec.cmdline.as_deref().unwrap_or(crate::spec::CMDLINE_DEFAULT);
+    kernel::write_cmdline(ram.guest(), &roots::cmdline(cmdline, images.count()))?;
     regs::write_tables(ram.guest())?;
 
     let (mut pio, mut mmio) = (Bus::default(), Bus::default());
@@ -157,11 +201,16 @@ pub fn build(spec: GuestSpec) -> Result<Machine, BuildError> {
     }
 
     let (mut disks, mut disk_files) = (Vec::new(), Vec::new());
-    let mut attacher = Attacher::new(&vm, ram.guest(), &mut mmio);
+    let memory = images.beside(ram.guest())?;
+    let mut attacher = Attacher::new(&vm, &memory, &mut mmio);
     let backend = RamBalloon::new(Arc::clone(&ram), Arc::clone(&table))?;
     let options = BalloonOptions { deflate_on_oom: true, free_page_reporting: true, stats: true };
     let balloon = attacher.attach(Balloon::new(ram.bytes() / FRAME_BYTES, Box::new(backend), options))?;
     subscribers.push(Box::new(Queues(attacher.attach(Entropy::new())?)));
+    for (region, _) in images.slots() {
+        let device = Pmem::new(region.first * FRAME_BYTES, region.count * FRAME_BYTES);
+        subscribers.push(Box::new(Queues(attacher.attach(device)?)));
+    }
     for disk in &spec.disks {
         let (device, file) = open_disk(disk)?;
         disks.push(Queues(attacher.attach(device)?));
@@ -199,13 +248,23 @@ pub fn build(spec: GuestSpec) -> Result<Machine, BuildError> {
         vcpus.push(vcpu);
     }
 
-    let reconciler = Reconciler::start(Arc::clone(&ram), Arc::clone(&table), DiskCache::new(disk_files))?;
+    let disk_cache = DiskCache::new(disk_files);
+    let reconciler =
+        Reconciler::start(Arc::clone(&ram), Arc::clone(&images), Arc::clone(&table), disk_cache)?;
     let control = Control::new(balloon, Arc::clone(&table), ram.bytes(), reconciler).with_port(port);
     let wake = EventFd::new(EFD_NONBLOCK)?;
-    let shared = Arc::new(Shared { pio, mmio, stop: AtomicBool::new(false), end, wake: wake.try_clone()? });
+    let shared = Arc::new(Shared {
+        pio,
+        mmio,
+        images: ImageExits::new(Arc::clone(&images), memory, Arc::clone(&table)),
+        stop: AtomicBool::new(false),
+        end,
+        wake: wake.try_clone()?,
+    });
     let kernel_bytes = loaded.end - loaded.entry.min(loaded.end);
     let initrd_bytes = initrd.map_or(0, |(_, bytes)| bytes);
-    let needed = kernel_bytes + initrd_bytes * INITRD_FACTOR + ram.bytes() / MEMMAP_DIVISOR + LIVING_BYTES;
+    let described = ram.bytes() + images.bytes();
+    let needed = kernel_bytes + initrd_bytes * INITRD_FACTOR + described / MEMMAP_DIVISOR + LIVING_BYTES;
     let floor_bytes = needed.next_multiple_of(1 << 20).min(ram.bytes());
     Ok(Machine {
         control,
@@ -223,21 +282,24 @@ pub fn build(spec: GuestSpec) -> Result<Machine, BuildError> {
         table,
         _vm: vm,
         ram,
+        images,
     })
 }
 
-fn map_slots(vm: &VmFd, ram: &Ram) -> Result<(), BuildError> {
-    for (slot, (region, host)) in (0..).zip(ram.slots()) {
+fn map_slots(vm: &VmFd, ram: &Ram, images: &Images) -> Result<(), BuildError> {
+    let ram = ram.slots().map(|slot| (0, slot));
+    let images = images.slots().map(|slot| (KVM_MEM_READONLY, slot));
+    for (slot, (flags, (region, host))) in (0..).zip(ram.chain(images)) {
         let region = kvm_userspace_memory_region {
             slot,
-            flags: 0,
+            flags,
             guest_phys_addr: region.first * FRAME_BYTES,
             memory_size: region.count * FRAME_BYTES,
             userspace_addr: host,
         };
-        // SAFETY: the memory is `ram`'s reservation, which the machine drops after the VM.
+        // SAFETY: the memory is RAM's reservation or an image's mapping, which the machine drops after the VM.
         unsafe { vm.set_user_memory_region(region) }
-            .map_err(|source| BuildError::Kvm { step: "map guest RAM", source })?;
+            .map_err(|source| BuildError::Kvm { step: "map guest memory", source })?;
     }
     Ok(())
 }

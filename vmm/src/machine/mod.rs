@@ -10,6 +10,7 @@ pub mod attach;
 mod build;
 mod console;
 pub mod layout;
+mod roots;
 
 pub use build::{BuildError, build};
 
@@ -17,7 +18,7 @@ use crate::events::control::{Control, Registration};
 use crate::events::queues::Queues;
 use crate::events::signals::Signals;
 use crate::link::{self, Link};
-use crate::memory::Ram;
+use crate::memory::{Images, Ram};
 use crate::own_objects::{fds_expected, threads_expected};
 use crate::spec::GuestSpec;
 use crate::vcpu::{self, End, Shared, kick};
@@ -77,8 +78,9 @@ pub struct Machine {
     devices: u32,
     table: Arc<FrameTable>,
     _vm: VmFd,
-    // Dropped last: KVM's memory slots point into RAM.
+    // Dropped last: KVM's memory slots point into them.
     ram: Arc<Ram>,
+    images: Arc<Images>,
 }
 
 impl Machine {
@@ -119,6 +121,7 @@ impl Machine {
             }
             // Alone: the limit less what this process itself takes.
             if let Some(ceiling) = ceiling {
+                // Images are not touched yet.
                 let overhead = resident_bytes().saturating_sub(self.ram.resident_bytes()?);
                 let target = ceiling.saturating_sub(overhead).max(self.floor_bytes).min(self.ram.bytes());
                 self.control.limit_alone(target)?;
@@ -134,7 +137,7 @@ impl Machine {
             charge_to: None,
             owners: vec![],
             limits: self.spec.container_limit.clone(),
-            images: vec![],
+            images: self.images.told(),
             ram_bytes: self.ram.bytes(),
             floor_bytes: self.floor_bytes,
             cpus: cpus.into(),
@@ -172,7 +175,8 @@ impl Machine {
             manager.add_subscriber(subscriber);
         }
         manager.add_subscriber(Box::new(Wake(self.wake)));
-        serve_disks(std::mem::take(&mut self.disks), Arc::clone(&self.ram))?;
+        let mapped = (Arc::clone(&self.ram), Arc::clone(&self.images));
+        serve_disks(std::mem::take(&mut self.disks), mapped)?;
         let mut threads = Vec::new();
         for (index, vcpu) in self.vcpus.drain(..).enumerate() {
             let index = u8::try_from(index).expect("at most 16");
@@ -195,8 +199,8 @@ impl Machine {
     }
 }
 
-/// Serves disks on a thread that ends with the process, and keeps RAM mapped until then.
-fn serve_disks(disks: Vec<Queues<Block>>, ram: Arc<Ram>) -> Result<(), StartError> {
+/// Serves disks on a thread that ends with the process, and keeps guest memory mapped until then.
+fn serve_disks(disks: Vec<Queues<Block>>, mapped: (Arc<Ram>, Arc<Images>)) -> Result<(), StartError> {
     if disks.is_empty() {
         return Ok(());
     }
@@ -206,7 +210,7 @@ fn serve_disks(disks: Vec<Queues<Block>>, ram: Arc<Ram>) -> Result<(), StartErro
         manager.add_subscriber(disk);
     }
     std::thread::Builder::new().name("disks".into()).spawn(move || {
-        let _mapped = ram;
+        let _mapped = mapped;
         loop {
             if let Err(error) = manager.run() {
                 tracing::error!(%error, "The disks are served no more");

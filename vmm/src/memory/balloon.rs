@@ -4,7 +4,7 @@
 
 use super::{Pagemap, Ram};
 use devices::virtio::balloon::{BalloonBackend, FrameRun, Outcome};
-use protocol::frames::{FrameTable, State, Transition};
+use protocol::frames::{FrameTable, RegionKind, State, Transition};
 use std::io;
 use std::sync::Arc;
 
@@ -85,7 +85,7 @@ impl BalloonBackend for RamBalloon {
     }
 
     fn ballooned_frames(&self) -> u64 {
-        self.table.total(State::Ballooned)
+        self.table.total(RegionKind::Ram, State::Ballooned)
     }
 
     fn report(&mut self, runs: &[FrameRun]) -> Outcome {

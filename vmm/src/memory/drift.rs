@@ -11,10 +11,12 @@
 //! the VMM itself allocates makes the bound larger, what it frees at most [`KernelTotal::inexact_frames`] smaller.
 //! Under memory pressure the kernel (6.12) may also split huge pages of mostly zeros and drop those: as many touches are
 //! hidden then until the next pass, though not from the total itself.
+//! Pages of images are watched in the same way: the process's total of file pages grows by what the guest maps.
+//!
 //! A total that cannot be read leaves the bound of a scan: all frames that are not private yet.
 
 use super::{KernelTotal, Ram};
-use protocol::frames::{ErrorSource, FrameTable, State};
+use protocol::frames::{ErrorSource, FrameTable, RegionKind, State};
 use std::io;
 use std::sync::atomic::Ordering::Acquire;
 
@@ -23,6 +25,7 @@ use std::sync::atomic::Ordering::Acquire;
 pub struct Mark {
     kernel: u64,
     released: u64,
+    file: u64,
 }
 
 /// Watches the kernel's total.
@@ -45,7 +48,7 @@ impl Drift {
     pub fn mark(&self, ram: &Ram) -> io::Result<Mark> {
         // What is being released now is not counted, and then it is released since: too much touched, never too little.
         let released = ram.releases.ended.load(Acquire);
-        Ok(Mark { kernel: self.0.frames()?, released })
+        Ok(Mark { kernel: self.0.frames()?, released, file: self.0.file_frames()? })
     }
 
     /// Frames that were touched since a mark, as a difference of totals. Less than nothing if memory went away that
@@ -57,6 +60,15 @@ impl Drift {
         let kernel = self.0.frames()?;
         let released = ram.releases.begun.load(Acquire);
         Ok(kernel.wrapping_add(released).wrapping_sub(mark.kernel.wrapping_add(mark.released)).cast_signed())
+    }
+
+    /// Pages of files that were mapped since a mark, as a difference of totals. Less than nothing if the kernel took some
+    /// away, as it does when memory is short.
+    ///
+    /// # Errors
+    /// When the kernel's total cannot be read.
+    pub fn mapped_since(&self, mark: Mark) -> io::Result<i64> {
+        Ok(self.0.file_frames()?.wrapping_sub(mark.file).cast_signed())
     }
 
     /// How much of a difference says nothing, frames.
@@ -72,11 +84,22 @@ impl Drift {
                 let touched = u64::try_from(touched).unwrap_or(0);
                 table.checked(touched + self.inexact_frames(), ErrorSource::KernelTotal);
             }
+            // Without a total: whatever a scan could still find.
             None => {
-                let hidden =
-                    [State::Untouched, State::Ballooned, State::Reported].map(|state| table.total(state));
+                let hidden = [State::Untouched, State::Ballooned, State::Reported]
+                    .map(|state| table.total(RegionKind::Ram, state));
                 table.checked(hidden.iter().sum(), ErrorSource::Scan);
             }
         }
+    }
+
+    /// Publishes the error of what is recorded of images: `mapped` since the last comparison began, `None` if that is not
+    /// known.
+    pub fn publish_images(&self, table: &FrameTable, mapped: Option<i64>) {
+        let error = match mapped {
+            Some(mapped) => u64::try_from(mapped).unwrap_or(0) + self.inexact_frames(),
+            None => u64::MAX,
+        };
+        table.checked_images(error);
     }
 }

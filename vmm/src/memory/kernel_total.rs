@@ -1,4 +1,4 @@
-//! What the kernel says in O(1): anonymous memory of this process. The gate before a scan, and the check behind it.
+//! What the kernel says in O(1): anonymous memory of this process, and pages of files. The gate before a scan, and the check behind it.
 
 use protocol::bytes::FRAME_BYTES;
 use protocol::kernel::statm_error_frames;
@@ -36,6 +36,20 @@ impl KernelTotal {
     /// # Errors
     /// When the kernel's answer cannot be read.
     pub fn frames(&self) -> io::Result<u64> {
+        let (resident, file) = self.resident()?;
+        Ok(resident.saturating_sub(file) + self.swapped()?)
+    }
+
+    /// Pages of files and of shared memory that the process has mapped, frames.
+    ///
+    /// # Errors
+    /// When the kernel's answer cannot be read.
+    pub fn file_frames(&self) -> io::Result<u64> {
+        Ok(self.resident()?.1)
+    }
+
+    /// Pages in memory, and those of them that are of files or shared memory.
+    fn resident(&self) -> io::Result<(u64, u64)> {
         let mut text = [0; 128];
         let count = self.statm.read_at(&mut text, 0)?;
         // proc_pid_statm(5): size, resident, shared (file and shared memory), in pages.
@@ -47,7 +61,7 @@ impl KernelTotal {
                 format!("/proc/self/statm says {text:?}"),
             ));
         };
-        Ok(resident.saturating_sub(shared) + self.swapped()?)
+        Ok((resident, shared))
     }
 
     /// How far the total may be off what guest RAM does to it, frames.

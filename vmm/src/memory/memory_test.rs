@@ -1,6 +1,6 @@
 use super::*;
 use devices::virtio::balloon::{BalloonBackend, FrameRun};
-use protocol::frames::{FrameReader, FrameTable, State};
+use protocol::frames::{FrameReader, FrameTable, RegionKind, State};
 use std::sync::Arc;
 
 const MIB: u64 = 1 << 20;
@@ -28,10 +28,7 @@ fn touch(ram: &Ram, first: u64, count: u64) {
 #[test]
 fn ram_is_aligned_and_has_a_hole_below_4_gib() {
     let ram = Ram::new(4 << 30).unwrap();
-    assert_eq!(
-        ram.regions(),
-        [Region { first: 0, count: 786_432 }, Region { first: 1 << 20, count: 262_144 }]
-    );
+    assert_eq!(ram.regions(), [Region::ram(0, 786_432), Region::ram(1 << 20, 262_144)]);
     for (_, host) in ram.slots() {
         assert_eq!(host % BLOCK_BYTES, 0);
     }
@@ -122,7 +119,8 @@ fn a_touch_beside_ballooned_frames_brings_none_of_them_back() {
     let host = ram.host(0, 1024).unwrap().as_ptr() as u64;
     assert_eq!(pagemap.count_held(host, 512).unwrap(), 1, "one touch, one frame");
     reconcile(&ram, &table);
-    assert_eq!((table.total(State::Ballooned), table.total(State::Private)), (1022, 2));
+    let total = |state| table.total(RegionKind::Ram, state);
+    assert_eq!((total(State::Ballooned), total(State::Private)), (1022, 2));
     // Once the balloon is empty, huge pages may come again.
     balloon.deflate(&[FrameRun { first: 0, count: 1024 }]);
     assert!((0..2).all(|block| table.frames_in_block(block * 512, State::Ballooned) == 0));

@@ -10,6 +10,7 @@
 mod balloon;
 mod drift;
 mod huge;
+pub mod images;
 mod kernel_total;
 mod pagemap;
 mod reconcile;
@@ -17,6 +18,7 @@ mod release;
 
 pub use balloon::RamBalloon;
 pub use drift::{Drift, Mark};
+pub use images::Images;
 pub use kernel_total::KernelTotal;
 pub use pagemap::{Method, Pagemap};
 pub use reconcile::{Comparison, Pass, Reconciled};
@@ -88,9 +90,9 @@ impl std::fmt::Debug for Ram {
 #[must_use]
 pub fn regions(bytes: u64) -> Vec<Region> {
     let low = bytes.min(HOLE_START);
-    let mut regions = vec![Region { first: 0, count: low / FRAME_BYTES }];
+    let mut regions = vec![Region::ram(0, low / FRAME_BYTES)];
     if bytes > low {
-        regions.push(Region { first: HOLE_END / FRAME_BYTES, count: (bytes - low) / FRAME_BYTES });
+        regions.push(Region::ram(HOLE_END / FRAME_BYTES, (bytes - low) / FRAME_BYTES));
     }
     regions
 }
@@ -151,6 +153,13 @@ impl Ram {
         &self.regions
     }
 
+    /// First guest-physical address behind RAM and behind the hole.
+    #[must_use]
+    pub fn end(&self) -> u64 {
+        let end = self.regions.last().map_or(0, |region| (region.first + region.count) * FRAME_BYTES);
+        end.max(HOLE_END)
+    }
+
     /// All RAM, bytes.
     #[must_use]
     pub fn bytes(&self) -> u64 {
@@ -204,17 +213,27 @@ impl Drop for Ram {
 /// Maps anonymous memory at a 2 MiB boundary and asks for huge pages.
 fn map_aligned(bytes: usize) -> io::Result<NonNull<u8>> {
     let align = usize::try_from(BLOCK_BYTES).expect("2 MiB");
-    let padded = bytes.checked_add(align).ok_or(io::ErrorKind::OutOfMemory)?;
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    let base = align_mapping(bytes, align, libc::PROT_READ | libc::PROT_WRITE, flags)?;
+    // SAFETY: advice on the mapping just made. Without huge pages in the kernel it fails, and 4 KiB pages do as well.
+    unsafe {
+        libc::madvise(base.as_ptr().cast(), bytes, libc::MADV_HUGEPAGE);
+        // A core dump of a VMM is about the VMM.
+        libc::madvise(base.as_ptr().cast(), bytes, libc::MADV_DONTDUMP);
+    }
+    Ok(base)
+}
+
+/// Maps anonymous memory at a boundary of `align` bytes.
+fn align_mapping(bytes: usize, align: usize, protection: i32, flags: i32) -> io::Result<NonNull<u8>> {
+    let padded = bytes.checked_add(align).ok_or(io::ErrorKind::OutOfMemory)?;
     // SAFETY: a fresh mapping wherever the kernel likes; the result is checked.
-    let raw =
-        unsafe { libc::mmap(std::ptr::null_mut(), padded, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
+    let raw = unsafe { libc::mmap(std::ptr::null_mut(), padded, protection, flags, -1, 0) };
     if raw == libc::MAP_FAILED {
         return Err(io::Error::last_os_error());
     }
     let lead = raw.align_offset(align);
     // SAFETY: head and tail of the mapping just made are cut off; between them stay `bytes` at an aligned address.
-    // Without huge pages in the kernel the advice fails, and 4 KiB pages do as well.
     unsafe {
         let base = raw.cast::<u8>().add(lead);
         if lead > 0 {
@@ -223,9 +242,6 @@ fn map_aligned(bytes: usize) -> io::Result<NonNull<u8>> {
         if align > lead {
             libc::munmap(base.add(bytes).cast(), align - lead);
         }
-        libc::madvise(base.cast(), bytes, libc::MADV_HUGEPAGE);
-        // A core dump of a VMM is about the VMM.
-        libc::madvise(base.cast(), bytes, libc::MADV_DONTDUMP);
         Ok(NonNull::new_unchecked(base))
     }
 }

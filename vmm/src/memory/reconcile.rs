@@ -6,11 +6,14 @@
 //!   snapshot of some blocks  ->  held runs of those blocks  ->  mend what did not change since the snapshot
 //! ```
 //!
+//! Images are compared in the same way: there the question is which pages of their files are mapped.
+//!
 //! A device may change a frame meanwhile. It releases memory first and records that second, and what changed since the
 //! snapshot is left alone: what a device did is newer and wins.
 
-use super::{FRAMES_PER_BLOCK, Pagemap, Ram};
-use protocol::frames::{FrameTable, Snapshot, State, Transition};
+use super::{FRAMES_PER_BLOCK, Images, Pagemap, Ram};
+use protocol::bytes::FRAME_BYTES;
+use protocol::frames::{FrameTable, Region, RegionKind, Snapshot, State, Transition};
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
@@ -23,9 +26,9 @@ const BLOCKS_AT_ONCE: u64 = 128;
 /// What a pass looks at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pass {
-    /// Blocks where something may have been touched: all but those whose frames are all private.
+    /// Blocks where something may have been touched: all but those whose frames are all private, or all shared.
     Touched,
-    /// Every block; finds private frames whose memory is gone, too.
+    /// Every block; finds frames whose memory is gone, too.
     Full,
 }
 
@@ -44,6 +47,7 @@ pub struct Reconciled {
 #[derive(Debug)]
 pub struct Comparison {
     ram: Arc<Ram>,
+    images: Arc<Images>,
     table: Arc<FrameTable>,
     pagemap: Pagemap,
     snapshot: Snapshot,
@@ -55,7 +59,14 @@ impl Comparison {
     /// Compares these two, asking the kernel through this page map.
     #[must_use]
     pub fn new(ram: Arc<Ram>, table: Arc<FrameTable>, pagemap: Pagemap) -> Self {
-        Self { ram, table, pagemap, snapshot: Snapshot::default(), held: Vec::new() }
+        let images = Arc::default();
+        Self { ram, images, table, pagemap, snapshot: Snapshot::default(), held: Vec::new() }
+    }
+
+    /// The same, with these images.
+    #[must_use]
+    pub fn with_images(self, images: Arc<Images>) -> Self {
+        Self { images, ..self }
     }
 
     /// One pass over the table.
@@ -65,16 +76,15 @@ impl Comparison {
     pub fn run(&mut self, pass: Pass) -> io::Result<Reconciled> {
         let started = Instant::now();
         let mut done = Reconciled { scanned_frames: 0, mended_frames: 0, took: Duration::ZERO };
-        let ram = Arc::clone(&self.ram);
-        for (region, host) in ram.slots() {
+        let (ram, images) = (Arc::clone(&self.ram), Arc::clone(&self.images));
+        for (region, host) in ram.slots().chain(images.slots()) {
             let end = region.first + region.count;
             let mut at = region.first;
             while at < end {
-                let run = self.next_run(at..end, pass);
+                let run = self.next_run(region.kind, at..end, pass);
                 if !run.is_empty() {
                     done.scanned_frames += run.end - run.start;
-                    done.mended_frames +=
-                        self.compare(run.clone(), host + (run.start - region.first) * 4096)?;
+                    done.mended_frames += self.compare(&region, run.clone(), host)?;
                 }
                 at = run.end;
             }
@@ -85,8 +95,10 @@ impl Comparison {
     }
 
     /// The first blocks of a part of a region that are to be compared at once.
-    fn next_run(&self, part: Range<u64>, pass: Pass) -> Range<u64> {
-        let wanted = |first: u64| pass == Pass::Full || !self.table.is_private_block(first);
+    fn next_run(&self, kind: RegionKind, part: Range<u64>, pass: Pass) -> Range<u64> {
+        let there = if kind == RegionKind::Image { State::Shared } else { State::Private };
+        let is_full = |first: u64| self.table.frames_in_block(first, there) == FRAMES_PER_BLOCK;
+        let wanted = |first: u64| pass == Pass::Full || !is_full(first);
         let mut start = part.start;
         while start < part.end && !wanted(start) {
             start += FRAMES_PER_BLOCK;
@@ -99,22 +111,28 @@ impl Comparison {
         start..end
     }
 
-    fn compare(&mut self, run: Range<u64>, host: u64) -> io::Result<u64> {
+    /// Compares blocks of a region that is at `host`.
+    fn compare(&mut self, region: &Region, run: Range<u64>, host: u64) -> io::Result<u64> {
         let count = run.end - run.start;
+        let host = host + (run.start - region.first) * FRAME_BYTES;
         self.table.snapshot(run.start, count, &mut self.snapshot);
         self.held.clear();
         self.held.resize(usize::try_from(count / 64).expect("at most 1024"), 0);
         let held = &mut self.held;
-        self.pagemap.held_runs(host, count, |frames| set_bits(held, frames))?;
+        let note = |frames| set_bits(held, frames);
+        match region.kind {
+            RegionKind::Ram => self.pagemap.held_runs(host, count, note)?,
+            RegionKind::Image => self.pagemap.file_runs(host, count, note)?,
+        }
         Ok((run.start..run.end)
             .step_by(usize::try_from(FRAMES_PER_BLOCK).expect("512"))
             .zip(self.held.chunks_exact(WORDS_PER_BLOCK))
-            .map(|(first, held)| self.mend_block(first, held))
+            .map(|(first, held)| self.mend_block(region.kind, first, held))
             .sum())
     }
 
     /// Mends one block, as a whole where it is alike, else a call per run of equal changes.
-    fn mend_block(&self, first: u64, held: &[u64]) -> u64 {
+    fn mend_block(&self, kind: RegionKind, first: u64, held: &[u64]) -> u64 {
         let mend = |first, count, transition| {
             self.table.apply_since(&self.snapshot, first, count, transition).changed
         };
@@ -122,13 +140,13 @@ impl Comparison {
             && held.iter().all(|word| *word == held[0])
             && (held[0] == 0 || held[0] == u64::MAX)
         {
-            return mending(state, held[0] != 0)
+            return mending(kind, state, held[0] != 0)
                 .map_or(0, |transition| mend(first, FRAMES_PER_BLOCK, transition));
         }
         let change = |frame: u64| {
             let bit = frame - first;
             let is_held = held[usize::try_from(bit / 64).expect("below 8")] >> (bit % 64) & 1 == 1;
-            mending(self.snapshot.state(frame)?, is_held)
+            mending(kind, self.snapshot.state(frame)?, is_held)
         };
         let end = first + FRAMES_PER_BLOCK;
         let (mut mended, mut start, mut open) = (0, first, None);
@@ -144,8 +162,10 @@ impl Comparison {
 }
 
 /// What happened to a frame, given what it was and whether the kernel holds a page for it; `None` if nothing did.
-fn mending(state: State, held: bool) -> Option<Transition> {
+fn mending(kind: RegionKind, state: State, held: bool) -> Option<Transition> {
     match (state, held) {
+        (State::Untouched, true) if kind == RegionKind::Image => Some(Transition::Map),
+        (State::Shared, false) => Some(Transition::Unmap),
         (State::Untouched | State::Ballooned | State::Reported, true) => Some(Transition::Touch),
         (State::Private, false) => Some(Transition::Vanish),
         _ => None,

@@ -1,8 +1,12 @@
 //! Virtual CPUs: one thread each, which runs guest code and hands port and memory accesses to the buses.
 
+pub mod images;
 pub mod kick;
+pub mod stores;
 
+use crate::memory::images::lost_frames;
 use devices::bus::{Action, Bus};
+use images::ImageExits;
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
@@ -22,6 +26,8 @@ pub enum End {
     Crash,
     /// This process was told to end.
     Signal(i32),
+    /// It stored into its images without end; so many times.
+    ImageStores(u64),
     /// KVM cannot go on.
     Kvm(String),
 }
@@ -33,6 +39,9 @@ impl std::fmt::Display for End {
             Self::Reset => f.write_str("It asked for a reset"),
             Self::Crash => f.write_str("It crashed (triple fault)"),
             Self::Signal(number) => write!(f, "Its vmm was ended by signal {number}"),
+            Self::ImageStores(count) => {
+                write!(f, "It stored {count} times into images, which are read-only, and did not stop")
+            }
             Self::Kvm(reason) => f.write_str(reason),
         }
     }
@@ -45,6 +54,8 @@ pub struct Shared {
     pub pio: Bus,
     /// Memory-mapped I/O.
     pub mmio: Bus,
+    /// What is read-only memory for the guest.
+    pub images: ImageExits,
     /// Set before a kick: leave the guest for good.
     pub stop: AtomicBool,
     /// Told about the first end, with `wake` behind it.
@@ -79,13 +90,17 @@ fn run(vcpu: &mut VcpuFd, shared: &Shared) -> Option<End> {
         if shared.stop.load(Relaxed) {
             return None;
         }
+        let lost_before = lost_frames();
         match vcpu.run() {
+            // The file behind an image may have got shorter: mended once, then the guest goes on.
+            Ok(VcpuExit::MemoryFault { .. }) if shared.images.heal(lost_before) => {}
             Ok(exit) => {
                 if let Some(end) = dispatch(exit, shared) {
                     return Some(end);
                 }
             }
             Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => {}
+            Err(error) if error.errno() == libc::EFAULT && shared.images.heal(lost_before) => {}
             Err(error) => return Some(End::Kvm(format!("KVM_RUN failed: {error}"))),
         }
     }
@@ -99,6 +114,11 @@ fn dispatch(exit: VcpuExit<'_>, shared: &Shared) -> Option<End> {
             Action::None
         }
         VcpuExit::IoOut(port, data) => shared.pio.write(u64::from(port), data).unwrap_or(Action::None),
+        VcpuExit::MmioRead(address, data) if shared.images.covers(address) => {
+            shared.images.read(address, data);
+            Action::None
+        }
+        VcpuExit::MmioWrite(address, _) if shared.images.covers(address) => return shared.images.store(),
         VcpuExit::MmioRead(address, data) => {
             shared.mmio.read(address, data);
             Action::None

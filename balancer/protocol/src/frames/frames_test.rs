@@ -3,8 +3,10 @@ use proptest::prelude::*;
 use std::collections::HashMap;
 use std::sync::atomic::Ordering::Relaxed;
 
-const LOW: Region = Region { first: 0, count: 1024 };
-const HIGH: Region = Region { first: 1 << 20, count: 512 };
+const LOW: Region = Region::ram(0, 1024);
+const HIGH: Region = Region::ram(1 << 20, 512);
+
+const IMAGE: Region = Region::image(1 << 21, 1024);
 
 fn table() -> (FrameTable, FrameReader) {
     let table = FrameTable::new(&[LOW, HIGH]).unwrap();
@@ -25,13 +27,13 @@ fn a_new_table_is_untouched_and_tiles() {
 fn the_table_takes_four_bytes_a_frame_and_little_more() {
     let frames = 1u64 << 18; // 1 GiB
     let bytes = layout::table_bytes(frames).unwrap() as u64;
-    assert_eq!(bytes, 4 * frames + 32 * frames / 512 + 4096);
+    assert_eq!(bytes, 4 * frames + 32 * frames / 512 + 8192);
 }
 
 #[test]
 fn a_table_whose_blocks_are_alike_takes_no_memory_for_entries() {
     use std::os::fd::AsRawFd;
-    let table = FrameTable::new(&[Region { first: 0, count: 1 << 18 }]).unwrap();
+    let table = FrameTable::new(&[Region::ram(0, 1 << 18)]).unwrap();
     table.apply(0, 1 << 18, Transition::Touch);
     table.apply(0, 1 << 17, Transition::Inflate);
     // SAFETY: zeroed is a valid stat, and fstat fills it.
@@ -88,21 +90,107 @@ fn transitions_are_the_only_way_from_state_to_state() {
         .filter(|(from, to)| from.may_become(*to))
         .collect();
     assert_eq!(pairs.len(), 22, "{pairs:?}");
-    let (table, _) = table();
+    let table = FrameTable::new(&[LOW, IMAGE]).unwrap();
     for transition in TRANSITIONS {
         assert!(!transition.sources().contains(&transition.to()), "{transition:?}");
-        for from in STATES {
-            table.mapping_for_test().block(0).entries[3]
+        for (from, (region, block)) in STATES.iter().flat_map(|s| [(*s, (LOW, 0)), (*s, (IMAGE, 2))]) {
+            table.mapping_for_test().block(block).entries[3]
                 .store(entry::Entry::new(from, 9, 1, false).bits(), Relaxed);
-            let outcome = table.apply(3, 1, transition);
+            let outcome = table.apply(region.first + 3, 1, transition);
             assert_eq!(
                 outcome.changed == 1,
-                transition.sources().contains(&from),
-                "{transition:?} from {from:?}"
+                transition.sources().contains(&from) && transition.is_legal_in(region.kind),
+                "{transition:?} from {from:?} in {region:?}"
             );
-            assert_eq!(table.state(3), Some(if outcome.changed == 1 { transition.to() } else { from }));
+            let now = if outcome.changed == 1 { transition.to() } else { from };
+            assert_eq!(table.state(region.first + 3), Some(now));
         }
     }
+}
+
+/// I4: what balloon, reporting, scans and the reclaim ladder do to RAM is refused in an image, and counted.
+#[test]
+fn i4_in_an_image_pages_are_mapped_and_unmapped_and_nothing_else_happens() {
+    let table = FrameTable::new(&[LOW, HIGH, IMAGE]).unwrap();
+    let reader = FrameReader::open(table.fd()).unwrap();
+    assert_eq!((reader.ram_bytes(), reader.image_bytes()), (1536 * 4096, 1024 * 4096));
+    for frames in [0, 700] {
+        assert_eq!(table.apply(IMAGE.first, frames, Transition::Map).changed, frames);
+        for transition in TRANSITIONS {
+            if !matches!(transition, Transition::Map | Transition::Unmap) {
+                let outcome = table.apply(IMAGE.first, 1024, transition);
+                assert_eq!(outcome, RunOutcome { refused: 1024, ..RunOutcome::default() }, "{transition:?}");
+            }
+        }
+        for to in [State::Private, State::Ballooned, State::Reported, State::Compressed, State::Swapped] {
+            assert_eq!(table.set(IMAGE.first, 1024, to).refused, 1024, "{to:?}");
+        }
+        assert_eq!(reader.totals().shared, frames);
+    }
+    for transition in [Transition::Map, Transition::Unmap] {
+        assert_eq!(table.apply(0, 1024, transition).refused, 1024, "RAM is nobody's to share");
+    }
+    assert_eq!(table.set(0, 1024, State::Shared).refused, 1024);
+    assert_eq!(table.set(IMAGE.first, 600, State::Untouched).changed, 600);
+    assert_eq!((reader.totals().shared, reader.totals().untiled), (100, 0));
+    assert_eq!(reader.totals(), reader.totals_from_entries());
+}
+
+#[test]
+fn totals_and_runs_are_told_by_region_and_tile_in_each() {
+    let table = FrameTable::new(&[LOW, HIGH, IMAGE]).unwrap();
+    let reader = FrameReader::open(table.fd()).unwrap();
+    table.apply(100, 50, Transition::Fault);
+    table.apply(HIGH.first, 512, Transition::Inflate);
+    table.apply(IMAGE.first + 16, 16, Transition::Map);
+    let told: Vec<_> = reader
+        .totals_by_region()
+        .iter()
+        .map(|(region, t)| (*region, t.frames, t.untouched, t.private, t.ballooned, t.shared, t.untiled))
+        .collect();
+    let expected =
+        [(LOW, 1024, 974, 50, 0, 0, 0), (HIGH, 512, 0, 0, 512, 0, 0), (IMAGE, 1024, 1008, 0, 0, 16, 0)];
+    assert_eq!(told, expected);
+    let mut shared = vec![];
+    reader.for_each_run_in(IMAGE.first, |run| {
+        if run.frame.is_some_and(|frame| frame.state == State::Shared) {
+            shared.push((run.first, run.count, run.frame.unwrap().owner));
+        }
+    });
+    assert_eq!(shared, [(IMAGE.first + 16, 16, 0)]);
+    reader.for_each_run_in(IMAGE.first + 1, |run| panic!("no region begins there: {run:?}"));
+    assert_eq!(table.total(RegionKind::Ram, State::Untouched), 974);
+    assert_eq!(table.total(RegionKind::Image, State::Untouched), 1008);
+}
+
+#[test]
+fn the_error_of_mapped_pages_is_published_apart_from_that_of_ram() {
+    let table = FrameTable::new(&[LOW, IMAGE]).unwrap();
+    let reader = FrameReader::open(table.fd()).unwrap();
+    let told = || {
+        let totals = reader.totals();
+        (totals.error_frames_max, totals.shared_error_frames_max, totals.shared_checked_age_ms.is_some())
+    };
+    assert_eq!(told(), (1024, 1024, false), "every frame of both may be wrong");
+    table.checked(5, ErrorSource::KernelTotal);
+    table.checked_images(7);
+    assert_eq!(told(), (5, 7, true));
+    table.checked_images(u64::MAX);
+    assert_eq!(told(), (5, 1024, true), "never more than there are");
+}
+
+#[test]
+fn as_many_images_as_a_guest_may_have_fit_beside_its_ram() {
+    let images = (0..16).map(|index| Region::image((2 << 20) + index * 0x8000, 512));
+    let regions: Vec<Region> = [LOW, HIGH].into_iter().chain(images).collect();
+    let table = FrameTable::new(&regions).unwrap();
+    let reader = FrameReader::open(table.fd()).unwrap();
+    for region in &regions[2..] {
+        assert_eq!(table.apply(region.first, 512, Transition::Map).changed, 512);
+    }
+    assert_eq!((reader.regions(), reader.totals().shared, reader.totals().untiled), (&*regions, 8192, 0));
+    let more: Vec<Region> = regions.iter().copied().chain([Region::image(1 << 24, 512)]).collect();
+    assert!(FrameTable::new(&more).is_err());
 }
 
 #[test]
@@ -226,12 +314,12 @@ fn what_changed_since_the_snapshot_is_left_alone() {
 fn malformed_regions_are_refused() {
     for regions in [
         vec![],
-        vec![Region { first: 1, count: 512 }],
-        vec![Region { first: 0, count: 0 }],
+        vec![Region::ram(1, 512)],
+        vec![Region::ram(0, 0)],
         vec![HIGH, LOW],
         vec![LOW, LOW],
-        vec![Region { first: u64::MAX - 511, count: 1024 }],
-        vec![Region { first: 0, count: 1 << 31 }],
+        vec![Region::ram(u64::MAX - 511, 1024)],
+        vec![Region::ram(0, 1 << 31)],
     ] {
         assert!(FrameTable::new(&regions).is_err(), "{regions:?}");
     }
@@ -279,16 +367,22 @@ proptest! {
     /// The table against the simplest model there is: a map from frame to state and owner.
     #[test]
     fn the_table_agrees_with_a_map(
-        runs in prop::collection::vec((0u64..1600, 1u64..1100, 0usize..TRANSITIONS.len(), 1u16..4, any::<bool>()), 1..60),
+        runs in prop::collection::vec((0u64..2600, 1u64..1100, 0usize..TRANSITIONS.len(), 1u16..4, any::<bool>()), 1..60),
     ) {
-        let (table, reader) = table();
-        let mut model: HashMap<u64, (State, u16)> =
-            (0..1024).chain(HIGH.first..HIGH.first + 512).map(|f| (f, (State::Untouched, 0))).collect();
+        let table = FrameTable::new(&[LOW, HIGH, IMAGE]).unwrap();
+        let reader = FrameReader::open(table.fd()).unwrap();
+        let all = (0..1024).chain(HIGH.first..HIGH.first + 512).chain(IMAGE.first..IMAGE.first + 1024);
+        let mut model: HashMap<u64, (State, u16)> = all.map(|f| (f, (State::Untouched, 0))).collect();
         let mut snapshot = Snapshot::default();
         for (first, count, transition, owner, whole) in runs {
             // Half of the runs are whole blocks, so that blocks become alike and differ again.
             let (first, count) = if whole { (first / 512 * 512, count.next_multiple_of(512)) } else { (first, count) };
-            let first = if first >= 1024 { HIGH.first + first - 1024 } else { first };
+            let first = match first {
+                0..1024 => first,
+                1024..1536 => HIGH.first + first - 1024,
+                _ => IMAGE.first + first - 1536,
+            };
+            let kind = if first >= IMAGE.first { RegionKind::Image } else { RegionKind::Ram };
             let transition = TRANSITIONS[transition];
             table.set_owner(owner);
             let outcome = if whole && first < 1024 && owner == 1 {
@@ -302,7 +396,7 @@ proptest! {
                 let mut changed = 0;
                 for frame in first..first + count {
                     let (state, charged) = model.get_mut(&frame).unwrap();
-                    if transition.sources().contains(state) {
+                    if transition.sources().contains(state) && transition.is_legal_in(kind) {
                         *charged = match (state.is_charged(), transition.to().is_charged()) {
                             (_, false) => 0,
                             (true, true) => *charged,
@@ -320,6 +414,9 @@ proptest! {
             prop_assert_eq!((totals.untiled, totals.torn), (0, false));
             prop_assert_eq!(&totals, &reader.totals_from_blocks());
             prop_assert_eq!(&totals, &reader.totals_from_entries());
+            for (region, totals) in reader.totals_by_region() {
+                prop_assert_eq!((totals.untiled, totals.frames), (0, region.count));
+            }
         }
         for (frame, (state, owner)) in model {
             prop_assert_eq!(table.state(frame), Some(state));

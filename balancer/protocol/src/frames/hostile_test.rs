@@ -23,7 +23,7 @@ fn memfd(bytes: &[u8], length: u64, seals: libc::c_int) -> File {
 }
 
 fn header() -> Vec<u8> {
-    let table = FrameTable::new(&[Region { first: 0, count: FRAMES }]).unwrap();
+    let table = FrameTable::new(&[Region::ram(0, FRAMES)]).unwrap();
     let mut bytes = vec![0; 4096];
     File::from(table.fd().try_clone_to_owned().unwrap()).read_exact_at(&mut bytes, 0).unwrap();
     bytes
@@ -88,11 +88,12 @@ fn what_is_something_else_is_refused() {
 
 #[test]
 fn absurd_counts_are_refused() {
-    // Region count, then first and count of the first region.
+    // Region count, then first, count and kind of the first region.
     for (offset, value, bytes) in [
         (12, 0, 4),
-        (12, 7, 4),
-        (12, 6, 4),
+        (12, 2, 4),
+        (12, 18, 4),
+        (12, 19, 4),
         (12, u64::from(u32::MAX), 4),
         (16, 1, 8),
         (16, u64::MAX - 511, 8),
@@ -101,6 +102,8 @@ fn absurd_counts_are_refused() {
         (24, (1 << 30) + 512, 8),
         (24, u64::MAX - 511, 8),
         (24, u64::MAX, 8),
+        (32, 2, 4),
+        (32, u64::from(u32::MAX), 4),
     ] {
         let error = open(&with(offset, value, bytes), length()).unwrap_err();
         assert!(matches!(error, LayoutError::Regions(_)), "{offset} {value}: {error}");
@@ -112,12 +115,12 @@ fn absurd_counts_are_refused() {
 
 #[test]
 fn regions_that_change_after_the_opening_change_nothing() {
-    let table = FrameTable::new(&[Region { first: 0, count: FRAMES }]).unwrap();
+    let table = FrameTable::new(&[Region::ram(0, FRAMES)]).unwrap();
     let reader = FrameReader::open(table.fd()).unwrap();
     let header = table.mapping_for_test().header();
     header.region_count.store(u32::MAX, Relaxed);
-    header.regions[0][1].store(u64::MAX, Relaxed);
-    assert_eq!(reader.regions(), [Region { first: 0, count: FRAMES }]);
+    header.regions[0].store(&Region::ram(1, u64::MAX));
+    assert_eq!(reader.regions(), [Region::ram(0, FRAMES)]);
     assert_eq!(reader.totals_from_entries().untouched, FRAMES);
 }
 
@@ -126,7 +129,7 @@ fn regions_that_change_after_the_opening_change_nothing() {
 fn noise_is_read_without_harm() {
     let mut seed = 0x9e37_79b9_7f4a_7c15u64;
     for round in 0..20 {
-        let table = FrameTable::new(&[Region { first: 0, count: FRAMES }]).unwrap();
+        let table = FrameTable::new(&[Region::ram(0, FRAMES)]).unwrap();
         let reader = FrameReader::open(table.fd()).unwrap();
         let file = File::from(table.fd().try_clone_to_owned().unwrap());
         let noise: Vec<u8> = (0..length() - 16)
@@ -153,7 +156,7 @@ fn noise_is_read_without_harm() {
 /// A writer that died in the middle of an operation.
 #[test]
 fn a_dead_writer_holds_nobody_up() {
-    let table = FrameTable::new(&[Region { first: 0, count: FRAMES }]).unwrap();
+    let table = FrameTable::new(&[Region::ram(0, FRAMES)]).unwrap();
     let reader = FrameReader::open(table.fd()).unwrap();
     table.apply(0, 100, Transition::Touch);
     table.mapping_for_test().header().begun.0.fetch_add(1, Relaxed);
@@ -170,7 +173,7 @@ fn a_dead_writer_holds_nobody_up() {
 /// A writer that changes entries behind the back of its own books.
 #[test]
 fn books_that_do_not_fit_the_entries_are_found() {
-    let table = FrameTable::new(&[Region { first: 0, count: FRAMES }]).unwrap();
+    let table = FrameTable::new(&[Region::ram(0, FRAMES)]).unwrap();
     let reader = FrameReader::open(table.fd()).unwrap();
     table.apply(0, 512, Transition::Touch);
     let private = super::entry::Entry::new(State::Private, 1, 1, false);
@@ -193,4 +196,39 @@ fn books_that_do_not_fit_the_entries_are_found() {
     assert_eq!((counted.untiled, counted.private), (10, 522));
     table.mapping_for_test().block(0).counts[0].store(500, Relaxed);
     assert_eq!(reader.totals_from_blocks().untiled, 12);
+}
+
+/// A writer that puts states where they cannot be: RAM that is shared, an image that is private or in the balloon.
+#[test]
+fn a_state_that_is_impossible_in_its_region_is_nonsense_that_is_survived() {
+    use super::entry::Entry;
+    use super::head::{Head, Mode};
+    let regions = [Region::ram(0, 1024), Region::image(1 << 20, 1024)];
+    for (block, state) in [(0, State::Shared), (2, State::Private), (2, State::Ballooned)] {
+        let table = FrameTable::new(&regions).unwrap();
+        let reader = FrameReader::open(table.fd()).unwrap();
+        let first = if block == 0 { 0 } else { 1 << 20 };
+        let entry = Entry::new(state, 1, 1, false);
+        // A whole block, and single frames of the next.
+        let cells = table.mapping_for_test();
+        cells.block(block).head.store(Head::new(entry, 0, Mode::Uniform).bits(), Relaxed);
+        let untouched = Entry::new(State::Untouched, 0, 1, false);
+        cells.block(block + 1).head.store(Head::new(untouched, 0, Mode::Mixed).bits(), Relaxed);
+        cells.block(block + 1).entries[5].store(entry.bits(), Relaxed);
+        let counted = reader.totals_from_entries();
+        assert_eq!((counted.of(state), counted.untiled), (0, 513), "{state:?}");
+        assert_eq!(counted.untouched, 2048 - 513);
+        let mut runs = vec![];
+        reader.for_each_run_in(first, |run| runs.push((run.first - first, run.count, run.frame.is_some())));
+        assert_eq!(runs, [(0, 512, false), (512, 5, true), (517, 1, false), (518, 506, true)]);
+        assert!(reader.private_by_owner().is_empty());
+        // Books that claim it: the totals do not tile, in that region and altogether.
+        let region = usize::from(block != 0);
+        cells.header().flows[region][0][state as usize].store(7, Relaxed);
+        let totals = reader.totals();
+        assert_eq!((totals.of(state), totals.untiled), (0, 7), "{state:?}");
+        let by_region: Vec<u64> = reader.totals_by_region().iter().map(|(_, t)| t.untiled).collect();
+        assert_eq!(by_region[region], 7);
+        assert_eq!(by_region[1 - region], 0);
+    }
 }

@@ -1,41 +1,34 @@
 //! The bytes of the table, shared by writer and reader. Every access is atomic: the other side is another process.
 //!
 //! ```text
-//!  0        header                                                                   1 page
-//!  4096     blocks: head 8, previous 4, spare 4, counts 16                           32 bytes per 2 MiB block
+//!  0        header                                                                   2 pages
+//!  8192     blocks: head 8, previous 4, spare 4, counts 16                           32 bytes per 2 MiB block
 //!  ...      entries                                                                  4 bytes per frame
 //! ```
 
 use super::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use super::block::Block;
 use super::ledger::Flows;
+use super::region::{Region, RegionKind};
 use crate::bytes::{BLOCK_BYTES, FRAME_BYTES};
+use crate::image::IMAGES_MAX;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
 
 /// Version of the layout; a table of another version is refused when it is registered.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"BALLASTF");
-pub(super) const HEADER_BYTES: usize = 4096;
+pub(super) const HEADER_BYTES: usize = 8192;
 pub(super) const FRAMES_PER_BLOCK: u64 = BLOCK_BYTES / FRAME_BYTES;
 /// [`FRAMES_PER_BLOCK`] as an index.
 pub(super) const BLOCK_FRAMES: usize = 512;
-/// RAM below and above the hole for devices, and room for images.
-pub(super) const REGIONS_MAX: usize = 6;
-/// Bounds the mapping that a hostile header can ask for: 4 TiB of guest RAM.
+/// RAM below and above the hole for devices, and images.
+pub(super) const REGIONS_MAX: usize = 2 + IMAGES_MAX;
+/// Bounds the mapping that a hostile header can ask for: 4 TiB of guest-physical memory.
 const FRAMES_MAX: u64 = 1 << 30;
 
-const _: () = assert!(FRAMES_PER_BLOCK == BLOCK_FRAMES as u64);
-
-/// A region of guest-physical memory in frames (`gpa >> 12`), whole 2 MiB blocks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Region {
-    /// First frame.
-    pub first: u64,
-    /// Number of frames.
-    pub count: u64,
-}
+const _: () = assert!(FRAMES_PER_BLOCK == BLOCK_FRAMES as u64 && REGIONS_MAX == 18);
 
 /// Why a table is refused.
 #[derive(Debug, thiserror::Error)]
@@ -74,8 +67,7 @@ pub(super) struct Header {
     pub magic: AtomicU64,
     pub version: AtomicU32,
     pub region_count: AtomicU32,
-    /// Regions: first frame and count.
-    pub regions: [[AtomicU64; 2]; REGIONS_MAX],
+    pub regions: [RegionCell; REGIONS_MAX],
     /// 0: first touch is found by scans. 1: it is seen exactly (strict mode).
     pub strict: AtomicU32,
     /// How `error_frames` was obtained, see [`ErrorSource`](super::ErrorSource).
@@ -86,13 +78,43 @@ pub(super) struct Header {
     pub checked_at_ns: AtomicU64,
     /// `CLOCK_MONOTONIC` of the last comparison frame by frame, nanoseconds; 0 for never.
     pub reconciled_at_ns: AtomicU64,
+    /// Most pages of images that were mapped and not recorded yet at `images_checked_at_ns`.
+    pub images_error_frames: AtomicU64,
+    /// `CLOCK_MONOTONIC` of the last look at the kernel's total of file pages, nanoseconds; 0 for never.
+    pub images_checked_at_ns: AtomicU64,
+    /// Stores of the guest into images, and frames of images whose file got shorter.
+    pub image_stores: AtomicU64,
+    pub image_lost_frames: AtomicU64,
     /// Ticks of the clock of ages.
     pub tick: AtomicU64,
     /// Operations that began, and those that ended. Equal when nobody is at work.
     pub begun: Line,
     pub ended: Line,
-    /// Frames that went from one state to another.
-    pub flows: Flows,
+    /// Frames that went from one state to another, by region.
+    pub flows: [Flows; REGIONS_MAX],
+}
+
+/// A region in the header.
+#[repr(C)]
+pub(super) struct RegionCell {
+    first: AtomicU64,
+    count: AtomicU64,
+    kind: AtomicU32,
+    _spare: AtomicU32,
+}
+
+impl RegionCell {
+    pub fn store(&self, region: &Region) {
+        self.first.store(region.first, Relaxed);
+        self.count.store(region.count, Relaxed);
+        self.kind.store(region.kind as u32, Relaxed);
+    }
+
+    fn load(&self) -> Result<Region, LayoutError> {
+        let kind = RegionKind::from_bits(self.kind.load(Relaxed))
+            .ok_or(LayoutError::Regions("each must be RAM or an image"))?;
+        Ok(Region { first: self.first.load(Relaxed), count: self.count.load(Relaxed), kind })
+    }
 }
 
 /// A counter that writers on several CPUs add to, with a cache line of its own.
@@ -135,7 +157,7 @@ pub(super) fn table_bytes(frames: u64) -> Result<usize, LayoutError> {
 /// Checks regions and returns the sum of their frames.
 pub(super) fn check_regions(regions: &[Region]) -> Result<u64, LayoutError> {
     if regions.is_empty() || regions.len() > REGIONS_MAX {
-        return Err(LayoutError::Regions("there must be 1 to 6"));
+        return Err(LayoutError::Regions("there must be 1 to 18"));
     }
     let mut end_before = 0;
     let mut frames = 0u64;
@@ -208,11 +230,8 @@ impl Mapping {
     pub(super) fn regions(&self) -> Result<Vec<Region>, LayoutError> {
         let header = self.header();
         let count = header.region_count.load(Relaxed) as usize;
-        let named = header.regions.get(..count).ok_or(LayoutError::Regions("there must be 1 to 6"))?;
-        Ok(named
-            .iter()
-            .map(|[first, count]| Region { first: first.load(Relaxed), count: count.load(Relaxed) })
-            .collect())
+        let named = header.regions.get(..count).ok_or(LayoutError::Regions("there must be 1 to 18"))?;
+        named.iter().map(RegionCell::load).collect()
     }
 }
 

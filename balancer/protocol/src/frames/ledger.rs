@@ -1,4 +1,4 @@
-//! Flows between states: the totals of a guest, in O(1).
+//! Flows between states: the totals of a guest's regions, in O(1).
 //!
 //! `flows[from][to]` counts the frames that ever went from one state to another; a total is what was there at the start,
 //! plus what came, less what left. Every flow adds to one state what it takes from another, so that the totals tile
@@ -6,9 +6,10 @@
 //! in another process needs nothing from the writer.
 
 use super::atomic::{AtomicU64, Ordering::Acquire, Ordering::Release};
+use super::region::Region;
 use super::state::{STATES, State};
 
-/// The counters in the table's header.
+/// The counters of a region in the table's header.
 pub(super) type Flows = [[AtomicU64; STATES.len()]; STATES.len()];
 
 /// The counters at one moment.
@@ -28,17 +29,21 @@ impl Ledger {
         Self(std::array::from_fn(|from| std::array::from_fn(|to| flows[from][to].load(Acquire))))
     }
 
-    /// The flows of one moment, or the last of so many attempts and `false`.
+    /// The flows of these regions at one moment, or the last of so many attempts and `false`.
     ///
     /// An operation is in the flows when it ends. One that went on from where another had brought a frame may end before
     /// that does, and then a state has less than nothing for a moment: that is no moment to answer with.
-    pub fn settled(flows: &Flows, frames: u64, attempts: u32) -> (Self, bool) {
-        let mut before = Self::read(flows);
+    pub fn settled(flows: &[Flows], regions: &[Region], attempts: u32) -> (Vec<Self>, bool) {
+        let read =
+            || -> Vec<Self> { flows.iter().zip(regions).map(|(flows, _)| Self::read(flows)).collect() };
+        let is_sane = |(ledger, region): (&Self, &Region)| {
+            let possible = 0..=i128::from(region.count);
+            ledger.totals(region.count).iter().all(|total| possible.contains(total))
+        };
+        let mut before = read();
         for _ in 0..attempts {
-            let now = Self::read(flows);
-            if now == before
-                && now.totals(frames).iter().all(|total| (0..=i128::from(frames)).contains(total))
-            {
+            let now = read();
+            if now == before && now.iter().zip(regions).all(is_sane) {
                 return (now, true);
             }
             before = now;

@@ -3,8 +3,8 @@
 //! One memfd per guest, written by the guest's `vmm`, read by the balancer without a round trip:
 //!
 //! ```text
-//!  0        header: magic, version, regions | error, ages | operations begun, ended | flows[from][to]    1 page
-//!  4096     blocks: head (entry, sequence, mode), previous entry, 6 counters of 16 bits     32 bytes per 2 MiB block
+//!  0        header: magic, version, regions | error, ages | operations begun, ended | flows[from][to]    2 pages
+//!  8192     blocks: head (entry, sequence, mode), previous entry, 6 counters of 16 bits     32 bytes per 2 MiB block
 //!  ...      entries: state 0..3, found 3, revision 4..8, age 8..16, owner 16..32             4 bytes per frame
 //! ```
 //!
@@ -16,8 +16,11 @@
 //! compare-and-swap per frame, and a run over the whole of such a block makes it alike again ([`block`] has the picture).
 //! `cargo bench -p protocol` measures both.
 //!
-//! **Tiling.** Every transition is one addition to `flows`, which takes from one state what it gives to another: the
-//! totals tile at every moment ([`ledger`]). Blocks and entries are counted independently of that and must come to the
+//! **Regions.** A table covers RAM and the images that the guest has mapped. In an image frames are untouched or shared;
+//! pages of the pool are mapped and unmapped there alone, and nothing else happens there ([`RegionKind`]).
+//!
+//! **Tiling.** Every transition is one addition to the `flows` of its region, which takes from one state what it gives to
+//! another: the totals of each region tile at every moment ([`ledger`]). Blocks and entries are counted independently of that and must come to the
 //! same figures whenever nobody writes.
 //!
 //! **Concurrency.** Any number of threads write, without a lock; the reader is another process that waits for nobody: it
@@ -37,6 +40,7 @@ mod head;
 mod layout;
 mod ledger;
 mod reader;
+mod region;
 mod snapshot;
 mod state;
 mod totals;
@@ -44,8 +48,9 @@ mod transition;
 mod writer;
 
 pub use age::AGE_TICK_MS;
-pub use layout::{LayoutError, Region, VERSION};
+pub use layout::{LayoutError, VERSION};
 pub use reader::{Frame, FrameReader, FrameRun, READ_ATTEMPTS};
+pub use region::{Region, RegionKind};
 pub use snapshot::Snapshot;
 pub use state::{STATES, State};
 pub use totals::{ErrorSource, Totals};

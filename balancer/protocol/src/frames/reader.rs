@@ -4,8 +4,9 @@
 use super::age;
 use super::atomic::Ordering::{Acquire, Relaxed};
 use super::entry::Entry;
-use super::layout::{self, BLOCK_FRAMES, LayoutError, MAGIC, Mapping, Region, VERSION};
+use super::layout::{self, BLOCK_FRAMES, LayoutError, MAGIC, Mapping, VERSION};
 use super::ledger::Ledger;
+use super::region::{Region, RegionKind};
 use super::state::{STATES, State};
 use super::totals::{ErrorSource, Totals};
 use super::writer::monotonic_ns;
@@ -39,7 +40,7 @@ pub struct FrameRun {
     pub first: u64,
     /// Number of frames.
     pub count: u64,
-    /// What they are; `None` where the table makes no sense.
+    /// What they are; `None` where the table makes no sense, as with a state that is impossible in their region.
     pub frame: Option<Frame>,
 }
 
@@ -47,12 +48,11 @@ pub struct FrameRun {
 pub struct FrameReader {
     mapping: Mapping,
     regions: Vec<Region>,
-    frames: u64,
 }
 
 impl std::fmt::Debug for FrameReader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("FrameReader").field("frames", &self.frames).finish_non_exhaustive()
+        f.debug_struct("FrameReader").field("regions", &self.regions).finish_non_exhaustive()
     }
 }
 
@@ -95,34 +95,54 @@ impl FrameReader {
         if found < expected {
             return Err(LayoutError::Truncated { found, expected });
         }
-        Ok(Self { mapping: Mapping::new(fd, frames, false)?, regions, frames })
+        Ok(Self { mapping: Mapping::new(fd, frames, false)?, regions })
     }
 
-    /// Bytes of all regions.
+    /// Bytes of RAM: of its regions alone.
     #[must_use]
     pub fn ram_bytes(&self) -> u64 {
-        self.frames * FRAME_BYTES
+        self.frames_of(RegionKind::Ram) * FRAME_BYTES
+    }
+
+    /// Bytes of all images that the guest can see.
+    #[must_use]
+    pub fn image_bytes(&self) -> u64 {
+        self.frames_of(RegionKind::Image) * FRAME_BYTES
     }
 
     /// The regions, as they were described when the table was opened.
     #[must_use]
-    pub fn regions(&self) -> Vec<Region> {
-        self.regions.clone()
+    pub fn regions(&self) -> &[Region] {
+        &self.regions
     }
 
-    /// Totals in O(1), of one moment.
+    /// Totals of all regions in O(1), of one moment.
     #[must_use]
     pub fn totals(&self) -> Totals {
-        let (ledger, settled) = Ledger::settled(&self.mapping.header().flows, self.frames, READ_ATTEMPTS);
-        self.published(&ledger, &ledger.totals(self.frames), !settled)
+        let (ledgers, settled) = self.settled();
+        self.published(&ledgers, &self.sums_of(&ledgers), !settled)
+    }
+
+    /// Totals by region in O(1), all of one moment. Errors and ages are those of the whole table.
+    #[must_use]
+    pub fn totals_by_region(&self) -> Vec<(Region, Totals)> {
+        let (ledgers, settled) = self.settled();
+        let sums = self.sums_of(&ledgers);
+        let of_region = |(index, region): (usize, &Region)| {
+            let mut totals = self.published(&[], &[], !settled);
+            totals.count(region, &sums[index]);
+            totals.flows(&ledgers[index]);
+            (*region, totals)
+        };
+        self.regions.iter().enumerate().map(of_region).collect()
     }
 
     /// Totals counted from the block summaries: O(blocks), the check of [`Self::totals`].
     #[must_use]
     pub fn totals_from_blocks(&self) -> Totals {
-        self.counted(|| {
+        self.counted(|region, first_block| {
             let mut sums = [0i128; STATES.len()];
-            for index in 0..self.mapping.block_count() {
+            for index in first_block..first_block + blocks_of(region) {
                 for (sum, frames) in sums.iter_mut().zip(self.mapping.block(index).summary()) {
                     *sum += i128::from(frames);
                 }
@@ -135,9 +155,9 @@ impl FrameReader {
     /// others.
     #[must_use]
     pub fn totals_from_entries(&self) -> Totals {
-        self.counted(|| {
+        self.counted(|region, first_block| {
             let mut sums = [0i128; STATES.len()];
-            self.for_each_entry(&mut |_, count, entry| {
+            self.for_each_entry(region, first_block, &mut |_, count, entry| {
                 if let Some(entry) = entry {
                     sums[entry.state() as usize] += i128::from(count);
                 }
@@ -150,16 +170,32 @@ impl FrameReader {
     #[must_use]
     pub fn private_by_owner(&self) -> BTreeMap<u16, u64> {
         let mut frames = BTreeMap::new();
-        self.for_each_entry(&mut |_, count, entry| {
-            if let Some(entry) = entry.filter(|entry| entry.state() == State::Private) {
-                *frames.entry(entry.owner()).or_default() += count;
-            }
-        });
+        for (region, first_block) in self.with_blocks() {
+            self.for_each_entry(region, first_block, &mut |_, count, entry| {
+                if let Some(entry) = entry.filter(|entry| entry.state() == State::Private) {
+                    *frames.entry(entry.owner()).or_default() += count;
+                }
+            });
+        }
         frames
     }
 
-    /// All frames in ascending order, runs of equal ones at once. Each is as it was when it was read.
+    /// All frames in ascending order, runs of equal ones at once. Each is as it was when it was read. No run crosses the
+    /// border of a region.
     pub fn for_each_run(&self, mut visit: impl FnMut(FrameRun)) {
+        for (region, first_block) in self.with_blocks() {
+            self.for_each_run_of(region, first_block, &mut visit);
+        }
+    }
+
+    /// The frames of the region that begins with this frame, as [`Self::for_each_run`] visits them. None if none does.
+    pub fn for_each_run_in(&self, first: u64, mut visit: impl FnMut(FrameRun)) {
+        for (region, first_block) in self.with_blocks().filter(|(region, _)| region.first == first) {
+            self.for_each_run_of(region, first_block, &mut visit);
+        }
+    }
+
+    fn for_each_run_of(&self, region: &Region, first_block: usize, visit: &mut impl FnMut(FrameRun)) {
         let tick = self.mapping.header().tick.load(Relaxed);
         let mut open: Option<(u64, u64, Option<Entry>)> = None;
         let frame_of = |entry: Entry| Frame {
@@ -173,9 +209,8 @@ impl FrameReader {
             count,
             frame: entry.map(frame_of),
         };
-        self.for_each_entry(&mut |first, count, entry| {
-            if let Some((start, length, before)) = &mut open
-                && *start + *length == first
+        self.for_each_entry(region, first_block, &mut |first, count, entry| {
+            if let Some((_, length, before)) = &mut open
                 && before.map(frame_of) == entry.map(frame_of)
             {
                 *length += count;
@@ -188,40 +223,66 @@ impl FrameReader {
         }
     }
 
-    /// First frame, number and entry, a whole block at once where its frames are alike.
-    fn for_each_entry(&self, visit: &mut impl FnMut(u64, u64, Option<Entry>)) {
-        let mut index = 0;
-        for region in &self.regions {
-            for first in (region.first..region.first + region.count).step_by(BLOCK_FRAMES) {
-                let block = self.mapping.block(index);
-                index += 1;
-                if let Some(entry) = block.uniform() {
-                    visit(first, BLOCK_FRAMES as u64, Some(entry));
-                } else {
-                    for frame in 0..BLOCK_FRAMES {
-                        visit(first + frame as u64, 1, block.read(frame));
-                    }
+    /// First frame, number and entry, a whole block at once where its frames are alike. What cannot be in such a region is
+    /// no entry.
+    fn for_each_entry(
+        &self,
+        region: &Region,
+        first_block: usize,
+        visit: &mut impl FnMut(u64, u64, Option<Entry>),
+    ) {
+        let allowed = |entry: &Entry| region.kind.allows(entry.state());
+        for index in 0..blocks_of(region) {
+            let first = region.first + (index * BLOCK_FRAMES) as u64;
+            let block = self.mapping.block(first_block + index);
+            if let Some(entry) = block.uniform() {
+                visit(first, BLOCK_FRAMES as u64, Some(entry).filter(allowed));
+            } else {
+                for frame in 0..BLOCK_FRAMES {
+                    visit(first + frame as u64, 1, block.read(frame).filter(allowed));
                 }
             }
         }
     }
 
+    /// Regions with the index of their first block.
+    fn with_blocks(&self) -> impl Iterator<Item = (&Region, usize)> {
+        self.regions.iter().scan(0, |next, region| {
+            let first = *next;
+            *next += blocks_of(region);
+            Some((region, first))
+        })
+    }
+
+    fn frames_of(&self, kind: RegionKind) -> u64 {
+        self.regions.iter().filter(|region| region.kind == kind).map(|region| region.count).sum()
+    }
+
+    fn settled(&self) -> (Vec<Ledger>, bool) {
+        Ledger::settled(&self.mapping.header().flows, &self.regions, READ_ATTEMPTS)
+    }
+
+    fn sums_of(&self, ledgers: &[Ledger]) -> Vec<Sums> {
+        ledgers.iter().zip(&self.regions).map(|(ledger, region)| ledger.totals(region.count)).collect()
+    }
+
     /// Counts while nobody writes, or gives the last attempt as torn. A settled count that comes to other figures than
     /// the flows of the same moment is told as untiled.
-    fn counted(&self, count: impl Fn() -> [i128; STATES.len()]) -> Totals {
+    fn counted(&self, count: impl Fn(&Region, usize) -> Sums) -> Totals {
         let header = self.mapping.header();
         for attempt in 1.. {
             let ended = header.ended.0.load(Acquire);
             let begun = header.begun.0.load(Acquire);
-            let counts = count();
-            let ledger = Ledger::read(&header.flows);
+            let counts: Vec<Sums> = self.with_blocks().map(|(region, block)| count(region, block)).collect();
+            let ledgers: Vec<Ledger> =
+                header.flows.iter().zip(&self.regions).map(|(flows, _)| Ledger::read(flows)).collect();
             let torn = begun != ended || header.begun.0.load(Acquire) != begun;
             if !torn || attempt == COUNT_ATTEMPTS {
-                let mut totals = self.published(&ledger, &counts, torn);
+                let mut totals = self.published(&ledgers, &counts, torn);
                 if !torn {
-                    let flows = ledger.totals(self.frames);
-                    let apart: u128 =
-                        counts.iter().zip(flows).map(|(count, flow)| count.abs_diff(flow)).sum();
+                    let flows = self.sums_of(&ledgers);
+                    let pairs = counts.iter().flatten().zip(flows.iter().flatten());
+                    let apart: u128 = pairs.map(|(count, flow)| count.abs_diff(*flow)).sum();
                     // A frame in the wrong state is missing from one and too much in another.
                     totals.untiled = totals.untiled.max(u64::try_from(apart.div_ceil(2)).unwrap_or(u64::MAX));
                 }
@@ -232,10 +293,11 @@ impl FrameReader {
         unreachable!("the last attempt returns")
     }
 
-    fn published(&self, ledger: &Ledger, counts: &[i128; STATES.len()], torn: bool) -> Totals {
+    fn published(&self, ledgers: &[Ledger], counts: &[Sums], torn: bool) -> Totals {
         let header = self.mapping.header();
         let age_ms = |at: u64| (at != 0).then(|| monotonic_ns().saturating_sub(at) / 1_000_000);
         let checked_at = header.checked_at_ns.load(Acquire);
+        let images_checked_at = header.images_checked_at_ns.load(Acquire);
         let strict = header.strict.load(Acquire) == 1;
         let (error_source, error_frames) = match checked_at {
             _ if strict => (ErrorSource::Strict, 0),
@@ -244,16 +306,31 @@ impl FrameReader {
                 (ErrorSource::from_bits(header.error_source.load(Relaxed)), header.error_frames.load(Relaxed))
             }
         };
+        let shared_error = match images_checked_at {
+            0 => u64::MAX,
+            _ => header.images_error_frames.load(Relaxed),
+        };
         let mut totals = Totals {
-            error_frames_max: error_frames.min(self.frames),
+            error_frames_max: error_frames.min(self.frames_of(RegionKind::Ram)),
             error_source,
             checked_age_ms: age_ms(checked_at),
+            shared_error_frames_max: shared_error.min(self.frames_of(RegionKind::Image)),
+            shared_checked_age_ms: age_ms(images_checked_at),
+            image_stores: header.image_stores.load(Relaxed),
+            image_lost_frames: header.image_lost_frames.load(Relaxed),
             reconciled_age_ms: age_ms(header.reconciled_at_ns.load(Relaxed)),
             torn,
             ..Totals::default()
         };
-        totals.count(self.frames, counts);
-        totals.flows(ledger);
+        self.regions.iter().zip(counts).for_each(|(region, counts)| totals.count(region, counts));
+        ledgers.iter().for_each(|ledger| totals.flows(ledger));
         totals
     }
+}
+
+/// Frames by state as they were counted, whatever the table says.
+type Sums = [i128; STATES.len()];
+
+fn blocks_of(region: &Region) -> usize {
+    usize::try_from(region.count / layout::FRAMES_PER_BLOCK).expect("the table is mapped")
 }

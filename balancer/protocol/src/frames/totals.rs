@@ -1,6 +1,7 @@
 //! The figures of a table, each with its error and its age.
 
 use super::ledger::Ledger;
+use super::region::Region;
 use super::state::{STATES, State};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -40,13 +41,13 @@ impl ErrorSource {
 /// touched since that moment come on top and are in the next figure.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Totals {
-    /// Frames of all regions.
+    /// Frames of all regions that these figures are of.
     pub frames: u64,
     /// Never used, or given back and not used since.
     pub untouched: u64,
-    /// Anonymous memory of this guest.
+    /// Anonymous memory of this guest; in RAM alone.
     pub private: u64,
-    /// Pages of the pool.
+    /// Pages of the pool that it has mapped; in images alone.
     pub shared: u64,
     /// In the balloon.
     pub ballooned: u64,
@@ -56,7 +57,7 @@ pub struct Totals {
     pub compressed: u64,
     /// Written out.
     pub swapped: u64,
-    /// Frames that no state accounts for, or that two do: `|frames - sum of states|`. In figures that were counted from
+    /// Frames that no state accounts for, or that two do, or whose state is impossible in their region. In figures that were counted from
     /// blocks or entries also frames whose state is another than by the flows. Must stay 0.
     pub untiled: u64,
     /// Ballooned frames that were found in use again, since boot.
@@ -64,7 +65,7 @@ pub struct Totals {
     /// Reported frames that were found in use again, since boot: the guest's ordinary way to use them.
     #[serde(default)]
     pub reported_refaults: u64,
-    /// Most frames whose state was not yet what it is for the kernel, `checked_age_ms` ago.
+    /// Most frames of RAM whose state was not yet what it is for the kernel, `checked_age_ms` ago.
     #[serde(default)]
     pub error_frames_max: u64,
     /// How that bound was obtained.
@@ -73,6 +74,19 @@ pub struct Totals {
     /// Age of that bound, milliseconds; `null` when there was none. A look at the kernel's total renews it.
     #[serde(default)]
     pub checked_age_ms: Option<u64>,
+    /// Most pages of images that were mapped and not counted as shared yet, `shared_checked_age_ms` ago. What the host's
+    /// kernel takes away by itself, when memory is short, comes on top until the next comparison.
+    #[serde(default)]
+    pub shared_error_frames_max: u64,
+    /// Age of that bound, milliseconds; `null` when there was none.
+    #[serde(default)]
+    pub shared_checked_age_ms: Option<u64>,
+    /// Stores of the guest into images, since boot: each was dropped.
+    #[serde(default)]
+    pub image_stores: u64,
+    /// Frames of images that are zeros now, because their file got shorter while it was mapped.
+    #[serde(default)]
+    pub image_lost_frames: u64,
     /// Age of the last comparison frame by frame, milliseconds; `null` when there was none.
     pub reconciled_age_ms: Option<u64>,
     /// True if the counts are not of one moment: a writer was at work each time they were read.
@@ -100,25 +114,34 @@ impl Totals {
         self.frames == other.frames && STATES.iter().all(|state| self.of(*state) == other.of(*state))
     }
 
-    /// Takes the counts, whatever they are, into `0..=frames`; what does not fit is `untiled`.
-    pub(super) fn count(&mut self, frames: u64, counts: &[i128; STATES.len()]) {
+    /// Adds the counts of a region, whatever they are, each taken into `0..=frames`; what does not fit or cannot be in
+    /// such a region is `untiled`.
+    pub(super) fn count(&mut self, region: &Region, counts: &[i128; STATES.len()]) {
         let of = |state: State| {
-            u64::try_from(counts[state as usize].clamp(0, i128::from(frames))).expect("clamped")
+            let most = if region.kind.allows(state) { i128::from(region.count) } else { 0 };
+            u64::try_from(counts[state as usize].clamp(0, most)).expect("clamped")
         };
-        let sum = STATES.iter().fold(0u64, |sum, state| sum.saturating_add(of(*state)));
-        self.frames = frames;
-        self.untouched = of(State::Untouched);
-        self.private = of(State::Private);
-        self.shared = of(State::Shared);
-        self.ballooned = of(State::Ballooned);
-        self.reported = of(State::Reported);
-        self.compressed = of(State::Compressed);
-        self.swapped = of(State::Swapped);
-        self.untiled = sum.abs_diff(frames);
+        let (mut sum, mut lost) = (0u64, 0u128);
+        for state in STATES {
+            sum = sum.saturating_add(of(state));
+            lost = lost.saturating_add(counts[state as usize].abs_diff(i128::from(of(state))));
+        }
+        self.frames += region.count;
+        self.untouched += of(State::Untouched);
+        self.private += of(State::Private);
+        self.shared += of(State::Shared);
+        self.ballooned += of(State::Ballooned);
+        self.reported += of(State::Reported);
+        self.compressed += of(State::Compressed);
+        self.swapped += of(State::Swapped);
+        // Sums may come out right by accident where counts are impossible.
+        let lost = u64::try_from(lost).unwrap_or(u64::MAX).min(region.count);
+        self.untiled = self.untiled.saturating_add(sum.abs_diff(region.count).max(lost));
     }
 
     pub(super) fn flows(&mut self, ledger: &Ledger) {
-        self.refaults = ledger.flow(State::Ballooned, State::Private);
-        self.reported_refaults = ledger.flow(State::Reported, State::Private);
+        let add = |sum: &mut u64, from| *sum = sum.saturating_add(ledger.flow(from, State::Private));
+        add(&mut self.refaults, State::Ballooned);
+        add(&mut self.reported_refaults, State::Reported);
     }
 }

@@ -1,5 +1,6 @@
 //! What can happen to a frame. A writer names a transition, never a pair of states: an illegal pair cannot be written down.
 
+use super::region::RegionKind;
 use super::state::State;
 
 /// Something that happens to a frame: from one of [`Transition::sources`] to [`Transition::to`].
@@ -78,6 +79,12 @@ impl Transition {
             Self::SwapOut => &[Private, Compressed],
             Self::Restore => &[Compressed, Swapped],
         }
+    }
+
+    /// True if it happens in such a region: pages of the pool come and go in images alone, and nothing else does there.
+    #[must_use]
+    pub const fn is_legal_in(self, kind: RegionKind) -> bool {
+        matches!(kind, RegionKind::Image) == matches!(self, Self::Map | Self::Unmap)
     }
 
     /// True if what it records was found by a scan and happened some time before.

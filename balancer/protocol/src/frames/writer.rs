@@ -6,14 +6,13 @@ use super::block::{Block, Tally};
 use super::change::Change;
 use super::entry::Entry;
 use super::head::{Head, Mode};
-use super::layout::{
-    self, BLOCK_FRAMES, FRAMES_PER_BLOCK, Header, LayoutError, MAGIC, Mapping, Region, VERSION,
-};
+use super::layout::{self, BLOCK_FRAMES, FRAMES_PER_BLOCK, Header, LayoutError, MAGIC, Mapping, VERSION};
 use super::ledger::{self, Ledger};
+use super::region::{Region, RegionKind};
 use super::snapshot::Snapshot;
 use super::state::{STATES, State};
 use super::totals::ErrorSource;
-use super::transition::Transition;
+use super::transition::{TRANSITIONS, Transition};
 use std::io;
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -26,8 +25,8 @@ pub struct RunOutcome {
     pub changed: u64,
     /// Frames that were in that state already.
     pub repeated: u64,
-    /// Frames that may not go to that state from theirs, changed since they were seen, or lie in no region. They stay as
-    /// they are.
+    /// Frames that may not go to that state from theirs or in their region, changed since they were seen, or lie in no
+    /// region. They stay as they are.
     pub refused: u64,
 }
 
@@ -80,11 +79,8 @@ impl FrameTable {
         }
         let mapping = Mapping::new(fd.as_fd(), frames, true)?;
         let header = mapping.header();
-        for (slot, region) in header.regions.iter().zip(regions) {
-            slot[0].store(region.first, Relaxed);
-            slot[1].store(region.count, Relaxed);
-        }
-        header.region_count.store(u32::try_from(regions.len()).expect("at most 6"), Relaxed);
+        header.regions.iter().zip(regions).for_each(|(cell, region)| cell.store(region));
+        header.region_count.store(u32::try_from(regions.len()).expect("at most 18"), Relaxed);
         header.version.store(VERSION, Relaxed);
         // A fresh memfd is zero, and a zero entry inherits from its block: the entries take no memory yet.
         let untouched = Head::new(Entry::new(State::Untouched, 0, age::stamp(0), false), 0, Mode::Uniform);
@@ -113,11 +109,12 @@ impl FrameTable {
         self.owner.store(owner, Relaxed);
     }
 
-    /// Frames in a state, by all operations that ended.
+    /// Frames in a state in all regions of a kind, by all operations that ended.
     #[must_use]
-    pub fn total(&self, state: State) -> u64 {
-        let frames = self.regions.iter().map(|region| region.count).sum();
-        let total = Ledger::read(&self.header().flows).totals(frames)[state as usize];
+    pub fn total(&self, kind: RegionKind, state: State) -> u64 {
+        let of_kind = self.regions.iter().zip(&self.header().flows).filter(|(region, _)| region.kind == kind);
+        let total: i128 =
+            of_kind.map(|(region, flows)| Ledger::read(flows).totals(region.count)[state as usize]).sum();
         u64::try_from(total.max(0)).unwrap_or(u64::MAX)
     }
 
@@ -141,28 +138,23 @@ impl FrameTable {
         u64::try_from(frames).unwrap_or(0)
     }
 
-    /// True if all frames of the block that begins with `first` are private: a scan could only find them gone.
-    #[must_use]
-    pub fn is_private_block(&self, first: u64) -> bool {
-        self.frames_in_block(first, State::Private) == FRAMES_PER_BLOCK
-    }
-
-    /// Records a transition of a run of frames, as far as it is legal from their own states.
+    /// Records a transition of a run of frames, as far as it is legal from their own states and in their region.
     pub fn apply(&self, first: u64, count: u64, transition: Transition) -> RunOutcome {
         let change = self.change(transition.sources(), transition.to(), transition.is_found());
-        self.run(first, count, change.to(), |block, frames| block.apply(frames, &change))
+        let legal = |kind| transition.is_legal_in(kind);
+        self.run(first, count, change.to(), legal, |_, block, frames| block.apply(frames, &change))
     }
 
-    /// Puts a run of frames into a state by whatever transition is legal from their own states.
+    /// Puts a run of frames into a state by whatever transition is legal from their own states and in their region.
     pub fn set(&self, first: u64, count: u64, to: State) -> RunOutcome {
-        let mut sources = STATES;
-        let mut used = 0;
-        for state in STATES.iter().filter(|state| state.may_become(to)) {
-            sources[used] = *state;
-            used += 1;
-        }
-        let change = self.change(&sources[..used], to, false);
-        self.run(first, count, to, |block, frames| block.apply(frames, &change))
+        let Some(kind) = self.find(first, count).map(|(index, _)| self.regions[index].kind) else {
+            return RunOutcome { refused: count, ..RunOutcome::default() };
+        };
+        let leads = |transition: &&Transition| transition.to() == to && transition.is_legal_in(kind);
+        let sources: Vec<State> =
+            TRANSITIONS.iter().filter(leads).flat_map(|transition| transition.sources()).copied().collect();
+        let change = self.change(&sources, to, false);
+        self.run(first, count, to, |_| true, |_, block, frames| block.apply(frames, &change))
     }
 
     /// Copies the state of a run of whole blocks, to tell later which frames did not change since.
@@ -170,7 +162,7 @@ impl FrameTable {
     pub fn snapshot(&self, first: u64, count: u64, into: &mut Snapshot) {
         into.restart(first);
         let whole = first.is_multiple_of(FRAMES_PER_BLOCK) && count.is_multiple_of(FRAMES_PER_BLOCK);
-        let Some(index) = self.index(first).filter(|_| whole && self.contains(first, count)) else { return };
+        let Some((_, index)) = self.find(first, count).filter(|_| whole) else { return };
         let blocks =
             usize::try_from(count / FRAMES_PER_BLOCK).expect("a run inside a region fits the address space");
         for block in index / BLOCK_FRAMES..index / BLOCK_FRAMES + blocks {
@@ -192,11 +184,10 @@ impl FrameTable {
             return RunOutcome { refused: count, ..RunOutcome::default() };
         }
         let base = self.index(snapshot.first()).unwrap_or(0) / BLOCK_FRAMES;
-        self.run_indexed(first, count, change.to(), |index, block, frames| {
-            match snapshot.seen(index - base) {
-                Some(seen) => block.apply_since(seen, frames, &change),
-                None => Tally { refused: frames.len() as u64, ..Tally::default() },
-            }
+        let legal = |kind| transition.is_legal_in(kind);
+        self.run(first, count, change.to(), legal, |index, block, frames| match snapshot.seen(index - base) {
+            Some(seen) => block.apply_since(seen, frames, &change),
+            None => Tally { refused: frames.len() as u64, ..Tally::default() },
         })
     }
 
@@ -218,6 +209,23 @@ impl FrameTable {
         header.error_source.store(source as u32, Relaxed);
         header.error_frames.store(error_frames_max, Relaxed);
         header.checked_at_ns.store(monotonic_ns(), Release);
+    }
+
+    /// Records how many pages of images may be mapped and not recorded here, just now.
+    pub fn checked_images(&self, error_frames_max: u64) {
+        let header = self.header();
+        header.images_error_frames.store(error_frames_max, Relaxed);
+        header.images_checked_at_ns.store(monotonic_ns(), Release);
+    }
+
+    /// Counts a store of the guest into an image, which was dropped.
+    pub fn note_image_store(&self) {
+        self.header().image_stores.fetch_add(1, Relaxed);
+    }
+
+    /// Records how many frames of images are zeros because their file got shorter.
+    pub fn set_lost_frames(&self, frames: u64) {
+        self.header().image_lost_frames.store(frames, Relaxed);
     }
 
     /// The place of strict mode: from now on first touch is recorded by the fault handler with [`Transition::Fault`], as
@@ -263,26 +271,18 @@ impl FrameTable {
         (0..self.mapping.block_count()).map(|index| self.mapping.block(index).rewrite(&rewritten)).sum()
     }
 
+    /// One block after the other; the ledger is written once.
     fn run(
         &self,
         first: u64,
         count: u64,
         to: State,
-        apply: impl Fn(Block<'_>, Range<usize>) -> Tally,
-    ) -> RunOutcome {
-        self.run_indexed(first, count, to, |_, block, frames| apply(block, frames))
-    }
-
-    /// One block after the other; the ledger is written once.
-    fn run_indexed(
-        &self,
-        first: u64,
-        count: u64,
-        to: State,
+        legal: impl Fn(RegionKind) -> bool,
         apply: impl Fn(usize, Block<'_>, Range<usize>) -> Tally,
     ) -> RunOutcome {
         let mut outcome = RunOutcome::default();
-        let Some(index) = self.index(first).filter(|_| self.contains(first, count)) else {
+        let found = self.find(first, count).filter(|(region, _)| legal(self.regions[*region].kind));
+        let Some((region, index)) = found else {
             outcome.refused = count;
             return outcome;
         };
@@ -303,23 +303,22 @@ impl FrameTable {
             outcome.refused += tally.refused;
             at = stop;
         }
-        ledger::add(&header.flows, &moved, to);
+        ledger::add(&header.flows[region], &moved, to);
         header.ended.0.fetch_add(1, Release);
         outcome.changed = moved.iter().sum();
         outcome
     }
 
-    fn contains(&self, first: u64, count: u64) -> bool {
-        self.regions
-            .iter()
-            .any(|r| first >= r.first && count <= r.count && first - r.first <= r.count - count)
+    fn index(&self, frame: u64) -> Option<usize> {
+        self.find(frame, 1).map(|(_, index)| index)
     }
 
-    fn index(&self, frame: u64) -> Option<usize> {
+    /// The region that holds a run as a whole, and the index of its first frame among all frames.
+    fn find(&self, first: u64, count: u64) -> Option<(usize, usize)> {
         let mut before = 0;
-        for region in &self.regions {
-            if frame >= region.first && frame - region.first < region.count {
-                return usize::try_from(before + (frame - region.first)).ok();
+        for (index, region) in self.regions.iter().enumerate() {
+            if region.contains(first, count) {
+                return Some((index, usize::try_from(before + (first - region.first)).ok()?));
             }
             before += region.count;
         }

@@ -22,6 +22,8 @@ mod change;
 mod entry;
 #[path = "../../src/frames/head.rs"]
 mod head;
+#[path = "../../src/frames/region.rs"]
+mod region;
 #[path = "../../src/frames/state.rs"]
 mod state;
 #[path = "../../src/frames/transition.rs"]

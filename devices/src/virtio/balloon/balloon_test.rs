@@ -138,7 +138,7 @@ fn chains_and_descriptors_of_one_event_are_one_call() {
 #[test]
 fn the_used_entry_comes_after_the_memory_is_gone() {
     /// Looks at the used ring from within the call.
-    struct Observer(crate::GuestRam, FakeRam);
+    struct Observer(crate::DeviceMemory, FakeRam);
     impl BalloonBackend for Observer {
         fn is_ram(&self, run: FrameRun) -> bool {
             self.1.is_ram(run)

@@ -9,7 +9,7 @@ use super::{
     BalloonBackend, BalloonCounters, BalloonEvent, BalloonStats, DEFLATE_QUEUE, FrameRun, INFLATE_QUEUE,
     Outcome, STATS_QUEUE, StatsSample, feature,
 };
-use crate::GuestRam;
+use crate::DeviceMemory;
 use crate::virtio::VirtioDevice;
 use crate::virtio::buffers::Buffers;
 use crate::virtio::queue::{BrokenQueue, QueueOutcome, pop, push, settled};
@@ -188,7 +188,7 @@ impl Balloon {
     }
 
     /// Gives the buffer back if that was asked for, and takes what the driver sent.
-    fn process_stats(&mut self, mem: &GuestRam, queue: &mut Queue) -> QueueOutcome {
+    fn process_stats(&mut self, mem: &DeviceMemory, queue: &mut Queue) -> QueueOutcome {
         let mut used = 0;
         if let StatsTurn::Returning { head } = self.turn {
             self.turn = StatsTurn::Asked;
@@ -276,7 +276,7 @@ impl VirtioDevice for Balloon {
         self.event(BalloonEvent::DriverReady { features });
     }
 
-    fn process_queue(&mut self, mem: &GuestRam, index: usize, queue: &mut Queue) -> QueueOutcome {
+    fn process_queue(&mut self, mem: &DeviceMemory, index: usize, queue: &mut Queue) -> QueueOutcome {
         match self.role(index) {
             Role::Pfns(direction) => self.process_pfns(mem, queue, direction),
             Role::Stats => self.process_stats(mem, queue),

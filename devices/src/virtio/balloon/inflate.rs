@@ -3,7 +3,7 @@
 use super::device::Balloon;
 use super::pfn::{inside_ram, merge};
 use super::{BATCH_CHAINS, BalloonEvent, CHAIN_PFNS_MAX};
-use crate::GuestRam;
+use crate::DeviceMemory;
 use crate::virtio::buffers::{Buffers, ChainError};
 use crate::virtio::queue::{Chain, QueueOutcome, drain_batch};
 use virtio_queue::Queue;
@@ -27,7 +27,7 @@ impl Balloon {
     /// moment it sees the entry, and by then they have to be accounted as its own again.
     pub(super) fn process_pfns(
         &mut self,
-        mem: &GuestRam,
+        mem: &DeviceMemory,
         queue: &mut Queue,
         direction: Direction,
     ) -> QueueOutcome {
@@ -83,7 +83,7 @@ impl Balloon {
 }
 
 /// Appends the frame numbers of a chain, all of them or none.
-fn read_pfns(mem: &GuestRam, chain: Chain<'_>, pfns: &mut Vec<u32>) -> Result<(), ChainError> {
+fn read_pfns(mem: &DeviceMemory, chain: Chain<'_>, pfns: &mut Vec<u32>) -> Result<(), ChainError> {
     let mut buffers = Buffers::of(mem, chain)?;
     if !buffers.writable.is_empty() {
         return Err(ChainError::Direction);

@@ -2,7 +2,7 @@
 
 use super::device::Balloon;
 use super::{BATCH_CHAINS, FRAME_SHIFT, FrameRun};
-use crate::GuestRam;
+use crate::DeviceMemory;
 use crate::virtio::buffers::{Extent, extents};
 use crate::virtio::queue::{Chain, QueueOutcome, drain_batch};
 use virtio_queue::Queue;
@@ -10,7 +10,7 @@ use virtio_queue::Queue;
 impl Balloon {
     /// Gives back what is reported. The guest keeps the blocks allocated until it sees the used entries, which therefore come after
     /// the memory is gone: given back any later, it would take contents that the guest has written since.
-    pub(super) fn process_reports(&mut self, mem: &GuestRam, queue: &mut Queue) -> QueueOutcome {
+    pub(super) fn process_reports(&mut self, mem: &DeviceMemory, queue: &mut Queue) -> QueueOutcome {
         let mut state = (self, Vec::new());
         drain_batch(
             mem,

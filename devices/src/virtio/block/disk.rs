@@ -1,7 +1,7 @@
 //! The file behind a disk: its capacity, and vectored transfers between it and guest RAM.
 
 use super::{REQUEST_BYTES_MAX, SECTOR_BYTES};
-use crate::virtio::buffers::Segments;
+use crate::virtio::buffers::{Access, Readable, Segments, Writable};
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
 use std::os::fd::{AsRawFd, RawFd};
@@ -45,12 +45,12 @@ impl Disk {
     }
 
     /// Reads from the file into guest RAM.
-    pub fn read(&self, position: u64, data: &Segments<'_>) -> io::Result<()> {
+    pub fn read(&self, position: u64, data: &Segments<'_, Writable>) -> io::Result<()> {
         self.transfer(libc::preadv64, position, data)
     }
 
     /// Writes from guest RAM into the file.
-    pub fn write(&self, position: u64, data: &Segments<'_>) -> io::Result<()> {
+    pub fn write(&self, position: u64, data: &Segments<'_, Readable>) -> io::Result<()> {
         self.transfer(libc::pwritev64, position, data)
     }
 
@@ -59,7 +59,12 @@ impl Disk {
         self.file.sync_data()
     }
 
-    fn transfer(&self, call: Transfer, mut position: u64, data: &Segments<'_>) -> io::Result<()> {
+    fn transfer<A: Access + Default>(
+        &self,
+        call: Transfer,
+        mut position: u64,
+        data: &Segments<'_, A>,
+    ) -> io::Result<()> {
         // The guards keep the memory mapped for as long as the vectors point to it.
         let guards: Vec<_> = data.slices().map(|slice| slice.ptr_guard_mut()).collect();
         let mut vectors: Vec<_> = guards
@@ -69,7 +74,8 @@ impl Disk {
         let mut rest = vectors.as_mut_slice();
         while !rest.is_empty() {
             let count = rest.len().min(libc::UIO_MAXIOV as usize) as libc::c_int;
-            // SAFETY: each vector describes guest RAM that `guards` keeps mapped; it is never borrowed as a Rust reference,
+            // SAFETY: each vector describes guest memory that `guards` keeps mapped, and that may be written where the call
+            // does so; it is never borrowed as a Rust reference,
             // and any bytes are valid in it. The descriptor is open for as long as `self`.
             let done =
                 unsafe { call(self.file.as_raw_fd(), rest.as_ptr(), count, position as libc::off64_t) };

@@ -12,7 +12,7 @@ use self::request::{Command, Header};
 use super::buffers::{Buffers, ChainError};
 use super::queue::{QueueOutcome, drain};
 use super::{VirtioDevice, read_config_bytes};
-use crate::GuestRam;
+use crate::DeviceMemory;
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
@@ -54,7 +54,7 @@ pub struct BlockCounters {
     pub refused: u64,
     /// Requests that the host failed to serve.
     pub failed: u64,
-    /// Chains that are malformed, point outside RAM, or have no room for a status.
+    /// Chains that are malformed, point outside guest memory, write into an image, or have no room for a status.
     pub bad_chains: u64,
 }
 
@@ -112,13 +112,17 @@ impl Block {
     }
 
     /// Serves a chain and returns the bytes written into its buffers.
-    fn serve(&mut self, mem: &GuestRam, chain: super::queue::Chain<'_>) -> u32 {
+    fn serve(&mut self, mem: &DeviceMemory, chain: super::queue::Chain<'_>) -> u32 {
+        let again = chain.clone();
         let (mut buffers, header, mut status) = match Buffers::of(mem, chain).and_then(request::parse) {
             Ok(parts) => parts,
             Err(error) => {
                 self.counters.bad_chains += 1;
                 tracing::debug!(%error, "Block request is malformed");
-                return 0;
+                // A driver that is told of no error takes the last status in that place for this one's.
+                let place = matches!(error, ChainError::ReadOnly { .. } | ChainError::OutsideRam { .. });
+                let status = request::status_of(mem, again).filter(|_| place);
+                return status.map_or(0, |mut status| status.write(&[blk::VIRTIO_BLK_S_IOERR as u8]) as u32);
             }
         };
         let (code, written) = match self.execute(header, &mut buffers) {
@@ -216,7 +220,7 @@ impl VirtioDevice for Block {
         self.write_through = features & 1 << blk::VIRTIO_BLK_F_FLUSH == 0;
     }
 
-    fn process_queue(&mut self, mem: &GuestRam, _index: usize, queue: &mut Queue) -> QueueOutcome {
+    fn process_queue(&mut self, mem: &DeviceMemory, _index: usize, queue: &mut Queue) -> QueueOutcome {
         drain(mem, queue, BATCH_CHAINS, |chain| self.serve(mem, chain))
     }
 

@@ -38,7 +38,7 @@ impl VirtioDevice for Probe {
     fn activate(&mut self, features: u64) {
         self.activated.push(features);
     }
-    fn process_queue(&mut self, mem: &GuestRam, index: usize, queue: &mut Queue) -> QueueOutcome {
+    fn process_queue(&mut self, mem: &DeviceMemory, index: usize, queue: &mut Queue) -> QueueOutcome {
         self.entropy.process_queue(mem, index, queue)
     }
     fn reset(&mut self) {
@@ -317,7 +317,7 @@ fn access() -> impl Strategy<Value = Access> {
 proptest! {
     #[test]
     fn no_register_traffic_breaks_the_transport(list in prop::collection::vec(access(), 0..200), noise in any::<u64>()) {
-        let mem = GuestRam::from_ranges(&[(vm_memory::GuestAddress(0), 0x8000)]).unwrap();
+        let mem = crate::testing::memory(0x8000);
         let bytes: Vec<u8> = (0..0x8000u64).map(|at| (at.wrapping_mul(noise) >> 13) as u8).collect();
         vm_memory::Bytes::write_slice(&mem, &bytes, vm_memory::GuestAddress(0)).unwrap();
         let irq = Arc::new(RecordingIrq::default());

@@ -19,7 +19,7 @@ mod setup;
 pub use registers::NOTIFY_OFFSET;
 
 use super::VirtioDevice;
-use crate::GuestRam;
+use crate::DeviceMemory;
 use crate::irq::Interrupt;
 use registers::status;
 use setup::QueueSetup;
@@ -58,7 +58,7 @@ pub struct TransportCounters {
 
 /// A virtio device with its registers and queues.
 pub struct VirtioMmio<D: VirtioDevice> {
-    mem: GuestRam,
+    mem: DeviceMemory,
     device: D,
     irq: Arc<dyn Interrupt>,
     queues: Vec<QueueSetup>,
@@ -74,7 +74,7 @@ pub struct VirtioMmio<D: VirtioDevice> {
 
 impl<D: VirtioDevice> VirtioMmio<D> {
     /// A transport in its reset state. Queues and buffers are in `mem`.
-    pub fn new(mem: GuestRam, device: D, irq: Arc<dyn Interrupt>) -> Self {
+    pub fn new(mem: DeviceMemory, device: D, irq: Arc<dyn Interrupt>) -> Self {
         let queues = device.queue_sizes().iter().map(|&max| QueueSetup::new(max)).collect();
         Self {
             mem,

@@ -1,8 +1,8 @@
 //! A queue while the driver sets it up, and when it is ready.
 
-use crate::GuestRam;
+use crate::DeviceMemory;
 use virtio_queue::{Queue, QueueT};
-use vm_memory::{GuestAddress, GuestMemoryBackend};
+use vm_memory::{GuestAddress, GuestMemory, Permissions};
 
 /// Bytes per descriptor, and of the rings' parts (virtio 1.3, sections 2.7.5, 2.7.6, 2.7.8).
 const DESCRIPTOR_BYTES: u64 = 16;
@@ -54,8 +54,8 @@ impl QueueSetup {
         self.entries = entries;
     }
 
-    /// QueueReady = 1: every part of the rings must be aligned and in RAM, away from address 0.
-    pub fn enable(&mut self, mem: &GuestRam) -> Result<(), BadQueue> {
+    /// QueueReady = 1: every part of the rings must be aligned and in RAM, which an image is not, away from address 0.
+    pub fn enable(&mut self, mem: &DeviceMemory) -> Result<(), BadQueue> {
         let entries = u16::try_from(self.entries).map_err(|_| BadQueue)?;
         let count = u64::from(entries);
         let RingAddresses { desc, avail, used } = self.addresses;
@@ -71,7 +71,7 @@ impl QueueSetup {
         ];
         // The queue library takes address 0 for "not set".
         let usable = |(gpa, len): (u64, u64)| {
-            gpa != 0 && GuestMemoryBackend::check_range(mem, GuestAddress(gpa), len as usize)
+            gpa != 0 && mem.check_range(GuestAddress(gpa), len as usize, Permissions::ReadWrite)
         };
         if !parts.into_iter().all(usable) {
             return Err(BadQueue);

@@ -79,12 +79,30 @@ impl Pagemap {
     /// When the kernel refuses.
     pub fn held_runs(&self, address: u64, pages: u64, mut visit: impl FnMut(Range<u64>)) -> io::Result<()> {
         match self.method {
-            Method::Read => read::held_runs(&self.file, address, pages, visit),
+            Method::Read => read::runs(&self.file, address, pages, read::holds, visit),
             Method::Scan => {
                 let visit = &mut visit;
-                scan::held_regions(&self.file, address, address + pages * FRAME_BYTES, |start, end, huge| {
+                let end = address + pages * FRAME_BYTES;
+                scan::regions(&self.file, address, end, scan::Wanted::Held, |start, end, huge| {
                     let run = (start - address) / FRAME_BYTES..(end - address) / FRAME_BYTES;
                     if huge && self.doubts_huge { self.visit_huge(address, run, visit) } else { visit(run) }
+                })
+            }
+        }
+    }
+
+    /// Visits the runs of pages of a file that are mapped, as [`Self::held_runs`] visits what is held. The kernel maps some
+    /// that were never touched beside one that was, if they are in its page cache.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn file_runs(&self, address: u64, pages: u64, mut visit: impl FnMut(Range<u64>)) -> io::Result<()> {
+        match self.method {
+            Method::Read => read::runs(&self.file, address, pages, read::is_file, visit),
+            Method::Scan => {
+                let end = address + pages * FRAME_BYTES;
+                scan::regions(&self.file, address, end, scan::Wanted::File, |start, end, _| {
+                    visit((start - address) / FRAME_BYTES..(end - address) / FRAME_BYTES);
                 })
             }
         }

@@ -13,6 +13,7 @@ use std::ptr::NonNull;
 /// `_IOWR('f', 16, struct pm_scan_arg)`.
 const PAGEMAP_SCAN: libc::c_ulong =
     3 << 30 | (size_of::<ScanArg>() as libc::c_ulong) << 16 | (b'f' as libc::c_ulong) << 8 | 16;
+const PAGE_IS_FILE: u64 = 1 << 2;
 const PAGE_IS_PRESENT: u64 = 1 << 3;
 const PAGE_IS_SWAPPED: u64 = 1 << 4;
 const PAGE_IS_PFNZERO: u64 = 1 << 5;
@@ -47,23 +48,43 @@ struct PageRegion {
     categories: u64,
 }
 
+/// Which pages are looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// Anonymous memory, or what was swapped out: not the zero page, and one of the others.
+    Held,
+    /// Pages of a file that are mapped.
+    File,
+}
+
+impl Wanted {
+    /// Categories that are inverted, that all must be there, and of which one must be.
+    fn masks(self) -> (u64, u64, u64) {
+        match self {
+            Self::Held => (PAGE_IS_PFNZERO, PAGE_IS_PFNZERO, PAGE_IS_PRESENT | PAGE_IS_SWAPPED),
+            Self::File => (0, PAGE_IS_FILE | PAGE_IS_PRESENT, 0),
+        }
+    }
+}
+
 /// True if this kernel has the ioctl.
 pub(super) fn is_there(file: &File) -> bool {
     // An empty walk is refused by nothing but its absence.
-    call(file, 0, 0, &mut [PageRegion::default()]).is_ok()
+    call(file, 0, 0, Wanted::Held, &mut [PageRegion::default()]).is_ok()
 }
 
-/// Visits the held regions between two addresses: start, end, and whether they are huge pages.
-pub(super) fn held_regions(
+/// Visits the wanted regions between two addresses: start, end, and whether they are huge pages.
+pub(super) fn regions(
     file: &File,
     start: u64,
     end: u64,
+    wanted: Wanted,
     mut visit: impl FnMut(u64, u64, bool),
 ) -> io::Result<()> {
     let mut regions = [PageRegion::default(); REGIONS];
     let mut at = start;
     while at < end {
-        let count = call(file, at, end, &mut regions)?;
+        let count = call(file, at, end, wanted, &mut regions)?;
         for region in &regions[..count] {
             visit(region.start, region.end, region.categories & PAGE_IS_HUGE != 0);
         }
@@ -75,17 +96,17 @@ pub(super) fn held_regions(
     Ok(())
 }
 
-fn call(file: &File, start: u64, end: u64, regions: &mut [PageRegion]) -> io::Result<usize> {
+fn call(file: &File, start: u64, end: u64, wanted: Wanted, regions: &mut [PageRegion]) -> io::Result<usize> {
+    let (category_inverted, category_mask, category_anyof_mask) = wanted.masks();
     let mut argument = ScanArg {
         size: size_of::<ScanArg>() as u64,
         start,
         end,
         vec: regions.as_mut_ptr() as u64,
         vec_len: regions.len() as u64,
-        // Not the zero page, and one of the others.
-        category_inverted: PAGE_IS_PFNZERO,
-        category_mask: PAGE_IS_PFNZERO,
-        category_anyof_mask: PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
+        category_inverted,
+        category_mask,
+        category_anyof_mask,
         return_mask: PAGE_IS_PRESENT | PAGE_IS_SWAPPED | PAGE_IS_HUGE,
         ..ScanArg::default()
     };
@@ -111,7 +132,8 @@ pub(super) fn knows_huge_zero_page(file: &File) -> io::Result<bool> {
     // SAFETY: the area was just mapped; reading it gives zeros, and the huge zero page where there is one.
     unsafe { area.as_ptr().read_volatile() };
     let mut seen = false;
-    let result = held_regions(file, address, address + BLOCK_BYTES, |_, _, _| seen = true);
+    let end = address + BLOCK_BYTES;
+    let result = regions(file, address, end, Wanted::Held, |_, _, _| seen = true);
     let huge = all_present(file, area);
     // SAFETY: exactly the area that was mapped above.
     unsafe { libc::munmap(area.as_ptr().cast(), usize::try_from(BLOCK_BYTES).expect("2 MiB")) };

@@ -1,0 +1,95 @@
+//! Asking the balancer for images of its store, before the guest is built: on a connection of its own.
+
+use super::{ANSWER_DEADLINE, Link, QUEUE_PAUSE, silent};
+use protocol::image::{IMAGES_MAX, ImageHandle};
+use protocol::message::{self, FromVmm, MESSAGE_BYTES_MAX, OpenImages, PROTOCOL_VERSION, ToVmm};
+use protocol::path::ContainerPath;
+use std::fs::File;
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsRawFd, FromRawFd, RawFd};
+use std::path::Path;
+use std::time::Instant;
+use vmm_sys_util::sock_ctrl_msg::ScmSocket;
+
+/// What the balancer says to a guest that wants images.
+#[derive(Debug)]
+pub enum Granted {
+    /// An image and its descriptor for each name, in that order.
+    Images(Vec<(ImageHandle, File)>),
+    /// None, and why.
+    Refused(String),
+}
+
+/// Asks for images by their names, for a guest in this container.
+///
+/// # Errors
+/// When nobody answers in time, or with something else.
+pub fn open_images(socket: &Path, container: &ContainerPath, names: &[String]) -> io::Result<Granted> {
+    let question = FromVmm::OpenImages(OpenImages {
+        protocol_version: PROTOCOL_VERSION,
+        container: container.clone(),
+        images: names.to_vec(),
+    });
+    let deadline = Instant::now() + ANSWER_DEADLINE;
+    let link = loop {
+        match Link::connect(socket) {
+            // Many guests start at once and the balancer's queue is full.
+            Err(error) if error.kind() == ErrorKind::WouldBlock && Instant::now() < deadline => {
+                std::thread::sleep(QUEUE_PAUSE);
+            }
+            result => break result?,
+        }
+    };
+    link.0.set_nonblocking(false)?;
+    link.0.set_read_timeout(Some(ANSWER_DEADLINE))?;
+    link.send(&question)?;
+    let (answer, files) = receive(&link).map_err(silent)?;
+    match answer {
+        ToVmm::Images { images } if images.len() == names.len() && files.len() == names.len() => {
+            Ok(Granted::Images(images.into_iter().zip(files).collect()))
+        }
+        ToVmm::Refused { reason } => Ok(Granted::Refused(reason)),
+        ToVmm::Images { images } => Err(wrong(format!(
+            "asked for {} images, got {} with {} descriptors",
+            names.len(),
+            images.len(),
+            files.len()
+        ))),
+        other => Err(wrong(format!("asked for images, got {other:?}"))),
+    }
+}
+
+fn wrong(text: String) -> io::Error {
+    io::Error::new(ErrorKind::InvalidData, text)
+}
+
+/// One message with the descriptors that travel with it.
+fn receive(link: &Link) -> io::Result<(ToVmm, Vec<File>)> {
+    let mut packet = vec![0; MESSAGE_BYTES_MAX + 1];
+    let mut descriptors: [RawFd; IMAGES_MAX] = [-1; IMAGES_MAX];
+    let mut vectors = [libc::iovec { iov_base: packet.as_mut_ptr().cast(), iov_len: packet.len() }];
+    // SAFETY: one vector that describes a buffer of ours, which the kernel fills.
+    let (count, received) =
+        unsafe { link.0.recv_with_fds(&mut vectors, &mut descriptors) }.map_err(io::Error::from)?;
+    // Owned before anything can fail. No program is started between this and the flag.
+    let files: Vec<File> = descriptors[..received]
+        .iter()
+        .map(|fd| {
+            // SAFETY: fresh descriptors of this process that nobody else knows.
+            unsafe {
+                libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC);
+                File::from_raw_fd(*fd)
+            }
+        })
+        .collect();
+    if count == 0 {
+        return Err(io::Error::new(ErrorKind::ConnectionReset, "the balancer hung up"));
+    }
+    let answer =
+        message::decode(&packet[..count]).map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?;
+    Ok((answer, files))
+}
+
+#[cfg(test)]
+#[path = "images_test.rs"]
+mod tests;

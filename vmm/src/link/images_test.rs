@@ -1,0 +1,109 @@
+//! A balancer that gives images, refuses them, or talks nonsense.
+
+use super::super::again::tests::listen;
+use super::*;
+use protocol::image::{Backing, Digest};
+use std::io::{Read, Write};
+use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
+
+fn place(name: &str) -> PathBuf {
+    let dir = std::env::temp_dir().join(format!("ballast-images-{name}-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    dir.join("guests.sock")
+}
+
+/// What the other side does with its connection once it has read the question.
+type Answer = fn(&mut File);
+
+/// Asks for two images of a balancer that answers like this; the question, as it came.
+fn ask(name: &str, answer: Answer) -> (io::Result<Granted>, OpenImages) {
+    let socket = place(name);
+    let listener = listen(&socket);
+    let (granted, question) = std::thread::scope(|scope| {
+        let balancer = scope.spawn(|| {
+            // SAFETY: a listening socket that we own; the result is checked and owned at once.
+            let mut link = unsafe {
+                let fd = libc::accept(listener.as_raw_fd(), std::ptr::null_mut(), std::ptr::null_mut());
+                assert!(fd >= 0);
+                File::from_raw_fd(fd)
+            };
+            let mut packet = vec![0; MESSAGE_BYTES_MAX];
+            let count = link.read(&mut packet).unwrap();
+            let FromVmm::OpenImages(question) = message::decode(&packet[..count]).unwrap() else {
+                panic!("another question")
+            };
+            answer(&mut link);
+            question
+        });
+        let names = ["sha256:abcdef01".to_owned(), "0123456789".to_owned()];
+        let granted = open_images(&socket, &"/web/a".parse().unwrap(), &names);
+        (granted, balancer.join().unwrap())
+    });
+    std::fs::remove_dir_all(socket.parent().unwrap()).unwrap();
+    (granted, question)
+}
+
+fn handle(byte: u8) -> ImageHandle {
+    ImageHandle { digest: Digest::new([byte; 32]), bytes: 2 << 20, backing: Backing::Pagecache }
+}
+
+fn give(link: &mut File, images: Vec<ImageHandle>, files: usize) {
+    let packet = message::encode(&ToVmm::Images { images }).unwrap();
+    let files: Vec<File> = (0..files).map(|_| File::open("/proc/self/exe").unwrap()).collect();
+    let raw: Vec<RawFd> = files.iter().map(AsRawFd::as_raw_fd).collect();
+    let socket = UnixDatagram::from(std::os::fd::OwnedFd::from(link.try_clone().unwrap()));
+    socket.send_with_fds(&[packet.as_slice()], &raw).unwrap();
+}
+
+#[test]
+fn images_come_with_a_descriptor_each_in_the_order_of_their_names() {
+    let (granted, question) = ask("given", |link| give(link, vec![handle(1), handle(2)], 2));
+    assert_eq!(question.images, ["sha256:abcdef01", "0123456789"]);
+    assert_eq!(
+        (question.container.to_string(), question.protocol_version),
+        ("/web/a".into(), PROTOCOL_VERSION)
+    );
+    let Granted::Images(images) = granted.unwrap() else { panic!("refused") };
+    assert_eq!(images.iter().map(|(handle, _)| handle.clone()).collect::<Vec<_>>(), [handle(1), handle(2)]);
+    for (_, file) in &images {
+        assert!(file.metadata().unwrap().len() > 0);
+        // SAFETY: asks for the flags of a descriptor that we own.
+        assert_eq!(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETFD) }, libc::FD_CLOEXEC);
+    }
+}
+
+#[test]
+fn a_refusal_is_told_as_it_is() {
+    let (granted, _) = ask("refused", |link| {
+        let reason = "There is no image sha256:abcdef01".to_owned();
+        link.write_all(&message::encode(&ToVmm::Refused { reason }).unwrap()).unwrap();
+    });
+    assert!(matches!(granted.unwrap(), Granted::Refused(reason) if reason.contains("no image")));
+}
+
+#[test]
+fn nonsense_is_an_error_and_leaves_no_descriptor_open() {
+    let answers: [(&str, Answer, &str); 6] = [
+        ("few", |link| give(link, vec![handle(1)], 1), "asked for 2 images, got 1"),
+        ("bare", |link| give(link, vec![handle(1), handle(2)], 0), "2 with 0 descriptors"),
+        ("more", |link| give(link, vec![handle(1), handle(2)], 3), "2 with 3 descriptors"),
+        (
+            "else",
+            |link| link.write_all(&message::encode(&ToVmm::SampleStats).unwrap()).unwrap(),
+            "SampleStats",
+        ),
+        ("text", |link| link.write_all(b"hello").unwrap(), "malformed"),
+        ("gone", |_| (), "hung up"),
+    ];
+    for (name, answer, words) in answers {
+        let error = ask(name, answer).0.unwrap_err();
+        assert!(error.to_string().contains(words), "{name}: {error}");
+    }
+}
+
+#[test]
+fn nobody_there_is_told_at_once() {
+    let error = open_images(Path::new("/no/such/socket"), &"/a".parse().unwrap(), &[]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+}

@@ -1,0 +1,72 @@
+//! The images that `--root` names: opened by this process, or by the balancer out of its store.
+
+use super::build::BuildError;
+use crate::link::{self, Granted, open_images};
+use crate::memory::images::{ImageError, OpenImage, open_path};
+use crate::spec::{GuestSpec, ImageName};
+use protocol::bytes::BLOCK_BYTES;
+use protocol::image::Backing;
+use protocol::path::ContainerPath;
+use protocol::place::Place;
+
+/// Word of the kernel's command line that tells the guest how many of its images make its root, lowest first.
+const ROOT_WORD: &str = "ballast.root=";
+
+/// Opens all images, in the order in which they were named.
+///
+/// # Errors
+/// When one is no image, or is refused.
+pub(super) fn open(
+    spec: &GuestSpec,
+    container: &ContainerPath,
+    place: Option<&Place>,
+) -> Result<Vec<OpenImage>, BuildError> {
+    let names: Vec<String> = spec.root.iter().filter_map(ImageName::in_store).map(str::to_owned).collect();
+    let mut granted = match (names.is_empty(), place) {
+        (true, _) => vec![],
+        (false, None) => return Err(BuildError::NoStore { name: names[0].clone() }),
+        (false, Some(place)) => {
+            link::ensure_running(place)?;
+            match open_images(&place.guest_socket(), container, &names).map_err(BuildError::AskImages)? {
+                Granted::Images(images) => images,
+                Granted::Refused(reason) => return Err(BuildError::ImagesRefused(reason)),
+            }
+        }
+    }
+    .into_iter();
+    let open_one = |name: &ImageName| match name {
+        ImageName::Path(path) => Ok(open_path(path)?),
+        ImageName::InStore(name) => {
+            let (handle, file) = granted.next().expect("as many as were asked for");
+            if handle.backing == Backing::Managed {
+                return Err(BuildError::Managed { name: name.clone() });
+            }
+            let image = OpenImage::new(name.clone(), Some(handle.digest), file)?;
+            if image.bytes != handle.bytes || !handle.bytes.is_multiple_of(BLOCK_BYTES) {
+                let (bytes, expected) = (image.bytes, handle.bytes);
+                return Err(ImageError::Differs { name: name.clone(), bytes, expected }.into());
+            }
+            Ok(image)
+        }
+    };
+    spec.root.iter().map(open_one).collect()
+}
+
+/// The command line with a word that tells of the images, unless the user says so himself.
+pub(super) fn cmdline(text: &str, images: usize) -> String {
+    let named = text.split_ascii_whitespace().any(|word| word.starts_with(ROOT_WORD));
+    if images == 0 || named { text.to_owned() } else { format!("{text} {ROOT_WORD}{images}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_guest_is_told_how_many_images_make_its_root() {
+        assert_eq!(cmdline("quiet", 0), "quiet");
+        assert_eq!(cmdline("quiet", 2), "quiet ballast.root=2");
+        assert_eq!(cmdline("ballast.root=1 quiet", 2), "ballast.root=1 quiet");
+        assert_eq!(cmdline("x.ballast.root=1", 2), "x.ballast.root=1 ballast.root=2");
+    }
+}

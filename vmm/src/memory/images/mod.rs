@@ -1,0 +1,185 @@
+//! Images of the shared pool in guest-physical memory: files that guests of one host map together, and can only read.
+//!
+//! ```text
+//!  guest-physical  | RAM | hole | RAM ...  |     image 0     |  image 1  |      each begins at a multiple of 128 MiB
+//!  host                                    one mapping each: PROT_READ, MAP_SHARED, of a file that is open once
+//! ```
+//!
+//! Neither the guest nor a device can write there: KVM's slot is read-only, so that a guest's store comes here as an exit,
+//! is dropped and counted (`vcpu/stores.rs`); devices are handed [`devices::DeviceMemory`]. A file that gets shorter while it
+//! is mapped takes nobody down ([`vanish`]).
+
+mod open;
+mod vanish;
+
+pub use open::{ImageError, OpenImage, open_path};
+pub use vanish::{heal, install, lost_frames};
+
+use super::align_mapping;
+use devices::DeviceMemory;
+use protocol::bytes::{BLOCK_BYTES, FRAME_BYTES};
+use protocol::frames::Region;
+use protocol::image::{IMAGES_MAX, MappedImage};
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::ptr::NonNull;
+use vm_memory::mmap::MmapRegionBuilder;
+use vm_memory::{GuestAddress, GuestRegionMmap};
+
+/// What an image's place is aligned to: Linux puts no memory block across it, and namespaces want it (ndctl issue 76).
+const ALIGN_BYTES: u64 = 128 << 20;
+
+/// An image where the guest has it.
+#[derive(Debug)]
+pub struct Image {
+    what: OpenImage,
+    region: Region,
+    mapping: Mapping,
+}
+
+/// All images of a guest, in the order in which they were named.
+#[derive(Debug, Default)]
+pub struct Images(Vec<Image>);
+
+impl Images {
+    /// Maps images above `end`, the first guest-physical address behind RAM.
+    ///
+    /// # Errors
+    /// When they are too many, one is there twice, or the system refuses a mapping.
+    pub fn map(opened: Vec<OpenImage>, end: u64) -> Result<Self, ImageError> {
+        if opened.len() > IMAGES_MAX {
+            return Err(ImageError::TooMany { found: opened.len() });
+        }
+        let mut images: Vec<Image> = Vec::with_capacity(opened.len());
+        let mut at = end.next_multiple_of(ALIGN_BYTES);
+        for what in opened {
+            if let Some(other) = images.iter().find(|other| other.what.same_file(&what)) {
+                return Err(ImageError::Twice { name: what.name, other: other.what.name.clone() });
+            }
+            let refused = |source| ImageError::Map { name: what.name.clone(), source };
+            let mapping = Mapping::new(&what.file, what.bytes).map_err(refused)?;
+            let region = Region::image(at / FRAME_BYTES, what.bytes / FRAME_BYTES);
+            at = (at + what.bytes).next_multiple_of(ALIGN_BYTES);
+            images.push(Image { what, region, mapping });
+        }
+        Ok(Self(images))
+    }
+
+    /// True if there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Number of images.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Bytes of all of them.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.0.iter().map(|image| image.what.bytes).sum()
+    }
+
+    /// Guest-physical regions in frames, ascending, and where each is in the host: for KVM's slots, and to ask the kernel.
+    pub fn slots(&self) -> impl Iterator<Item = (Region, u64)> {
+        self.0.iter().map(|image| (image.region, image.mapping.base.as_ptr() as u64))
+    }
+
+    /// What the balancer is told of them. An image that was named by a path of no store has no digest, and is not the pool's.
+    #[must_use]
+    pub fn told(&self) -> Vec<MappedImage> {
+        let told = |image: &Image| {
+            let Region { first, count, .. } = image.region;
+            Some(MappedImage { digest: image.what.digest?, first, count })
+        };
+        self.0.iter().filter_map(told).collect()
+    }
+
+    /// The memory of a guest with these images in it, as devices see it.
+    ///
+    /// # Errors
+    /// Never, in truth: regions of images lie behind RAM and do not overlap.
+    pub fn beside(&self, ram: &devices::GuestRam) -> Result<DeviceMemory, ImageError> {
+        self.0.iter().try_fold(DeviceMemory::new(ram.clone()), |memory, image| {
+            let describe = || ImageError::Describe { name: image.what.name.clone() };
+            // SAFETY: the mapping is this image's, and outlives the devices as RAM does.
+            let map = unsafe {
+                MmapRegionBuilder::<()>::new(image.mapping.bytes)
+                    .with_raw_mmap_pointer(image.mapping.base.as_ptr())
+            }
+            .with_mmap_prot(libc::PROT_READ)
+            .with_mmap_flags(libc::MAP_SHARED)
+            .build()
+            .map_err(|_| describe())?;
+            let start = GuestAddress(image.region.first * FRAME_BYTES);
+            let region = GuestRegionMmap::new(map, start).ok_or_else(describe)?;
+            memory.with_image(region).map_err(|_| describe())
+        })
+    }
+
+    /// True if this guest-physical address lies in an image.
+    #[must_use]
+    pub fn covers(&self, gpa: u64) -> bool {
+        self.0.iter().any(|image| image.region.contains(gpa / FRAME_BYTES, 1))
+    }
+}
+
+/// A file, mapped for reading and for as long as this lives.
+#[derive(Debug)]
+struct Mapping {
+    base: NonNull<u8>,
+    bytes: usize,
+    _guard: vanish::Guard,
+}
+
+// SAFETY: the bytes are read through volatile accessors and by the kernel; nobody writes them here.
+unsafe impl Send for Mapping {}
+// SAFETY: as above.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    fn new(file: &File, bytes: u64) -> io::Result<Self> {
+        let bytes = usize::try_from(bytes).map_err(|_| io::ErrorKind::OutOfMemory)?;
+        let (align, map) =
+            (usize::try_from(BLOCK_BYTES).expect("2 MiB"), libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        // A place where huge pages of the page cache may be mapped as such.
+        let base = align_mapping(bytes, align, libc::PROT_NONE, map | libc::MAP_NORESERVE)?;
+        // SAFETY: replaces exactly the reservation just made, which nobody else knows.
+        let mapped = unsafe {
+            let flags = libc::MAP_SHARED | libc::MAP_FIXED;
+            let mapped = libc::mmap(base.as_ptr().cast(), bytes, libc::PROT_READ, flags, file.as_raw_fd(), 0);
+            if mapped != libc::MAP_FAILED {
+                // A core dump of a VMM is about the VMM.
+                libc::madvise(mapped, bytes, libc::MADV_DONTDUMP);
+            }
+            mapped
+        };
+        let guarded = match mapped {
+            libc::MAP_FAILED => Err(io::Error::last_os_error()),
+            _ => vanish::Guard::new(base.as_ptr() as usize, bytes, file.as_raw_fd()),
+        };
+        match guarded {
+            Ok(guard) => Ok(Self { base, bytes, _guard: guard }),
+            Err(error) => {
+                // SAFETY: exactly the reservation or mapping made above.
+                unsafe { libc::munmap(base.as_ptr().cast(), bytes) };
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: exactly the mapping that `new` made. A fault that comes now is nobody's: all users are gone.
+        unsafe { libc::munmap(self.base.as_ptr().cast(), self.bytes) };
+    }
+}
+
+#[cfg(test)]
+#[path = "images_test.rs"]
+mod tests;

@@ -1,0 +1,121 @@
+//! Opening an image: what it must be before a guest may have it.
+
+use crate::files::{self, Kind};
+use protocol::bytes::BLOCK_BYTES;
+use protocol::image::{Digest, IMAGES_MAX};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+/// Why a guest cannot have its images.
+#[derive(Debug, thiserror::Error)]
+pub enum ImageError {
+    /// The file cannot be opened.
+    #[error("Cannot use {name} as image")]
+    Open {
+        /// The image as it was named.
+        name: String,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// A length that cannot be mapped as it is: the last part of a huge page would lie behind the end.
+    #[error(
+        "The image {name} is {bytes} bytes long, but must be a multiple of {BLOCK_BYTES} bytes, and not empty"
+    )]
+    Length {
+        /// The image as it was named.
+        name: String,
+        /// Its length.
+        bytes: u64,
+    },
+    /// Not as long as the balancer says.
+    #[error("The image {name} is {bytes} bytes long, but the balancer says {expected}")]
+    Differs {
+        /// The image as it was named.
+        name: String,
+        /// Its length.
+        bytes: u64,
+        /// The balancer's word.
+        expected: u64,
+    },
+    /// The same file under two names.
+    #[error("The image {name} is {other}: it can be mapped once")]
+    Twice {
+        /// The second name.
+        name: String,
+        /// The first name.
+        other: String,
+    },
+    /// More than fit.
+    #[error("{found} images, but a guest can have at most {IMAGES_MAX}")]
+    TooMany {
+        /// How many there are.
+        found: usize,
+    },
+    /// The system refused the mapping.
+    #[error("Cannot map the image {name}")]
+    Map {
+        /// The image as it was named.
+        name: String,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// It does not fit beside the rest of guest memory.
+    #[error("Cannot place the image {name} in guest memory")]
+    Describe {
+        /// The image as it was named.
+        name: String,
+    },
+}
+
+/// An image that is open for reading.
+#[derive(Debug)]
+pub struct OpenImage {
+    /// As the user named it.
+    pub name: String,
+    /// Its name in the pool, if it is the pool's.
+    pub digest: Option<Digest>,
+    /// Its length, bytes.
+    pub bytes: u64,
+    /// The one descriptor of it.
+    pub file: File,
+    /// Device and inode.
+    inode: (u64, u64),
+}
+
+impl OpenImage {
+    /// An image behind a descriptor.
+    ///
+    /// # Errors
+    /// When it has no length that a guest could map.
+    pub fn new(name: String, digest: Option<Digest>, file: File) -> Result<Self, ImageError> {
+        let metadata = match file.metadata() {
+            Ok(metadata) => metadata,
+            Err(source) => return Err(ImageError::Open { name, source }),
+        };
+        let (bytes, inode) = (metadata.len(), (metadata.dev(), metadata.ino()));
+        if bytes == 0 || !bytes.is_multiple_of(BLOCK_BYTES) {
+            return Err(ImageError::Length { name, bytes });
+        }
+        Ok(Self { name, digest, bytes, file, inode })
+    }
+
+    /// True if two images are one file.
+    #[must_use]
+    pub fn same_file(&self, other: &Self) -> bool {
+        self.inode == other.inode
+    }
+}
+
+/// Opens an image by its path. A file that is called after its digest, as in a store, is taken to be that image.
+///
+/// # Errors
+/// When it is no regular file that can be read, or has a length that cannot be mapped.
+pub fn open_path(path: &Path) -> Result<OpenImage, ImageError> {
+    let name = path.display().to_string();
+    let file = files::open(path, false, Kind::Regular)
+        .map_err(|source| ImageError::Open { name: name.clone(), source })?;
+    let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+    OpenImage::new(name, format!("sha256:{stem}").parse().ok(), file)
+}
