@@ -9,6 +9,7 @@ mod command_line;
 mod crowds;
 mod disks;
 mod guests;
+mod images;
 mod liars;
 mod life;
 mod models;
