@@ -72,6 +72,7 @@ command -v apt-get > /dev/null ||
 missing=
 command -v gcc > /dev/null && [ -e /usr/include/stdio.h ] || missing="$missing gcc libc6-dev"
 command -v mke2fs > /dev/null || [ -x /usr/sbin/mke2fs ] || missing="$missing e2fsprogs"
+command -v fsck.erofs > /dev/null || [ -x /usr/bin/fsck.erofs ] || missing="$missing erofs-utils"
 [ -e "$KEYRING" ] || missing="$missing debian-archive-keyring"
 if ! new_enough "$(qemu_major)"; then
     # The archive may know QEMU only after an update; lists that are there are taken as they are.

@@ -11,6 +11,7 @@
 //! | [`host`] | what does the kernel say about the host? |
 //! | [`events`] | what happened? |
 //! | [`engine`] | how does an event become a target? |
+//! | [`image`] | what do guests share, and where is it kept? |
 //! | [`models`] | how do the accounting systems compare? |
 //! | [`api`] | how do clients ask? |
 //! | [`daemon`] | how does a balancer start and end? |
@@ -26,6 +27,7 @@ pub mod engine;
 pub mod events;
 pub mod guests;
 pub mod host;
+pub mod image;
 pub mod journal;
 pub mod models;
 pub mod policy;

@@ -28,6 +28,7 @@ Examples:
   balancer move db /tenants/a --charges leave
   balancer charge db /tenants/b
   balancer ps
+  balancer image build ./rootfs
   curl --unix-socket /run/ballast/api.sock -X PATCH http://balancer/v1/containers/web/a -d '{\"max_bytes\": 1073741824}'";
 
 /// Memory limits of virtual machines that are used as containers.
@@ -62,6 +63,48 @@ pub(super) enum Command {
     Events(Events),
     /// Measure the accounting systems against each other
     Models(Models),
+    /// Build and keep images that guests share
+    Image(Image),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Image {
+    /// Folder with images: else $BALLAST_STORE; else /var/lib/ballast for root, $XDG_DATA_HOME/ballast or ~/.local/share/ballast
+    #[arg(long, global = true, value_name = "DIR")]
+    pub store: Option<PathBuf>,
+    /// JSON instead of text
+    #[arg(long, global = true)]
+    pub json: bool,
+    #[command(subcommand)]
+    pub command: ImageCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ImageCommand {
+    /// Build an image from a folder or a tar, or one per layer of an OCI image layout
+    ///
+    /// Prints the digests, the lowest layer first. The same tree gives the same digest on every machine: all times are 0, and
+    /// of the extended attributes only user.*, trusted.*, security.capability and access control lists are kept. A tar
+    /// may be compressed with gzip or zstd. A folder with a file oci-layout is an OCI image layout. Files must not change
+    /// meanwhile. Interrupted, it leaves nothing.
+    Build {
+        /// A folder, a tar, or an OCI image layout
+        #[arg(value_name = "DIR|TAR|OCI-LAYOUT")]
+        source: PathBuf,
+    },
+    /// Show the images of the store
+    List,
+    /// Remove an image that nobody uses
+    Rm {
+        /// sha256:.., at least 8 of its digits, or a path in the store
+        image: String,
+    },
+    /// Look whether an image is what its name says, and DAX serves all its files
+    Check {
+        /// sha256:.., at least 8 of its digits; or, with a slash, the path of any EROFS file
+        #[arg(value_name = "IMAGE|FILE")]
+        image: String,
+    },
 }
 
 #[derive(Debug, Args)]

@@ -3,6 +3,7 @@
 mod args;
 mod events;
 mod exit;
+mod image;
 mod models;
 mod pay;
 mod ps;
@@ -36,6 +37,7 @@ pub fn run() -> ExitCode {
             Command::Charge(command) => pay::charge(&client, &command).await,
             Command::Rm(command) => set::remove(&client, &command.path).await,
             Command::Models(command) => models::run(&command),
+            Command::Image(command) => image::run(command).await,
             Command::Events(command) => events::run(&client, &command).await,
         }
     });

@@ -1,0 +1,173 @@
+//! `balancer image`: needs no balancer, the store is a folder.
+
+use super::args::{Image, ImageCommand};
+use crate::image::{self, BuildError, Manifest, Phase, Progress, Report, Store, Watch, check, digest};
+use anyhow::Context;
+use protocol::bytes::Human;
+use protocol::image::Digest;
+use std::fs::File;
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Time between two lines of progress.
+const PROGRESS_PAUSE: Duration = Duration::from_millis(100);
+
+pub(super) async fn run(command: Image) -> anyhow::Result<()> {
+    let store = Store::open(&command.store.unwrap_or_else(Store::default_folder));
+    match command.command {
+        ImageCommand::Build { source } => build(source, store?, command.json).await,
+        ImageCommand::List => {
+            let list = store?.list()?;
+            let text = if command.json { serde_json::to_string_pretty(&list)? + "\n" } else { table(&list) };
+            print(&text);
+            Ok(())
+        }
+        ImageCommand::Rm { image } => {
+            let store = store?;
+            Ok(store.remove(&store.resolve(&image)?)?)
+        }
+        ImageCommand::Check { image } => {
+            let (digest, report) = look(store, &image)?;
+            print(&checked(digest, &report, command.json)?);
+            Ok(())
+        }
+    }
+}
+
+/// Builds on a thread of its own, so that a signal is heard; then it is told to stop, and cleans up.
+async fn build(source: PathBuf, store: Store, as_json: bool) -> anyhow::Result<()> {
+    let cancelled = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&cancelled);
+    let mut signals = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()].map(signal);
+    let work = tokio::task::spawn_blocking(move || {
+        let mut line = Line::new();
+        let mut report = |progress| line.show(progress);
+        let result = image::build(&source, &store, &mut Watch::new(&flag, &mut report));
+        line.clear();
+        result
+    });
+    let [Ok(interrupt), Ok(terminate), Ok(hangup)] = &mut signals else {
+        anyhow::bail!("Cannot listen to signals");
+    };
+    tokio::pin!(work);
+    let built: Result<Vec<Manifest>, BuildError> = loop {
+        tokio::select! {
+            result = &mut work => break result.context("The build ended unexpectedly")?,
+            _ = interrupt.recv() => cancelled.store(true, Ordering::Relaxed),
+            _ = terminate.recv() => cancelled.store(true, Ordering::Relaxed),
+            _ = hangup.recv() => cancelled.store(true, Ordering::Relaxed),
+        }
+    };
+    let built = built?;
+    if as_json {
+        print(&(serde_json::to_string_pretty(&built)? + "\n"));
+    } else {
+        print(&built.iter().map(|manifest| format!("{}\n", manifest.digest)).collect::<String>());
+    }
+    Ok(())
+}
+
+/// With a slash, the path of a file, which needs no store; else an image of the store, whose name must be its digest.
+fn look(store: Result<Store, image::StoreError>, text: &str) -> anyhow::Result<(Digest, Report)> {
+    let bad = || format!("{text} cannot be given to guests");
+    if text.contains('/') {
+        let file = open(Path::new(text)).with_context(|| format!("Cannot open {text}"))?;
+        let report = check(&file).with_context(bad)?;
+        return Ok((digest(&file).with_context(bad)?, report));
+    }
+    let store = store?;
+    let expected = store.resolve(text)?;
+    let file = store.open_image(&expected)?;
+    let found = digest(&file).with_context(bad)?;
+    if found != expected {
+        return Err(image::CheckError::Digest { expected, found }).with_context(bad);
+    }
+    Ok((found, check(&file).with_context(bad)?))
+}
+
+/// A pipe without a writer must not make us wait.
+fn open(path: &Path) -> std::io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)
+}
+
+fn checked(digest: Digest, report: &Report, as_json: bool) -> anyhow::Result<String> {
+    if as_json {
+        let json = serde_json::json!({
+            "digest": digest, "bytes": report.bytes, "files": report.files, "folders": report.folders,
+            "others": report.others, "content_bytes": report.content_bytes,
+        });
+        return Ok(serde_json::to_string_pretty(&json)? + "\n");
+    }
+    let (all, held) = (Human(report.bytes), Human(report.content_bytes));
+    Ok(format!("{digest}: good, {all}; {} files of {held} in {} folders\n", report.files, report.folders))
+}
+
+fn table(list: &[Manifest]) -> String {
+    let mut text = format!("{:<71} {:>8} {:>8}  {}\n", "IMAGE", "SIZE", "FILES", "ORIGIN");
+    for image in list {
+        let layer = image.layer.as_ref().map(|layer| format!(" layer {}", layer.index)).unwrap_or_default();
+        let (digest, size) = (image.digest.to_string(), Human(image.bytes).to_string());
+        text += &format!("{digest:<71} {size:>8} {:>8}  {}{layer}\n", image.files, image.origin);
+    }
+    text
+}
+
+/// A reader that has seen enough is no error.
+fn print(text: &str) {
+    std::io::stdout().write_all(text.as_bytes()).ok();
+}
+
+/// One line on a terminal, written over again and again; nothing where there is none.
+struct Line {
+    shown: bool,
+    last: Option<Instant>,
+}
+
+impl Line {
+    fn new() -> Self {
+        Self { shown: std::io::stderr().is_terminal(), last: None }
+    }
+
+    fn show(&mut self, progress: Progress) {
+        if !self.shown || self.last.is_some_and(|last| last.elapsed() < PROGRESS_PAUSE) {
+            return;
+        }
+        self.last = Some(Instant::now());
+        write!(std::io::stderr(), "\r\x1b[K{}", sentence(progress)).ok();
+    }
+
+    fn clear(&self) {
+        if self.last.is_some() {
+            write!(std::io::stderr(), "\r\x1b[K").ok();
+        }
+    }
+}
+
+fn sentence(progress: Progress) -> String {
+    let (files, bytes) = progress.done;
+    let (all_files, all_bytes) = (progress.all.0, Human(progress.all.1));
+    let bytes = Human(bytes);
+    match progress.phase {
+        Phase::Reading => format!("reading: {files} entries, {bytes}"),
+        Phase::Writing => format!("writing: {files} of {all_files} files, {bytes} of {all_bytes}"),
+        Phase::Checking => format!("checking: {bytes} of {all_bytes}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_in_one_line() {
+        let progress = Progress { phase: Phase::Writing, done: (3, 1 << 20), all: (9, 4 << 20) };
+        assert_eq!(sentence(progress), "writing: 3 of 9 files, 1M of 4M");
+        let progress = Progress { phase: Phase::Reading, done: (3, 0), all: (0, 0) };
+        assert!(sentence(progress).starts_with("reading: 3 entries"));
+    }
+}

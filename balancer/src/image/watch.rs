@@ -1,0 +1,56 @@
+//! How far a build is, and whether anybody still wants it.
+
+use super::error::BuildError;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// What a build does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Reading names, modes and sizes.
+    Reading,
+    /// Writing contents.
+    Writing,
+    /// Computing the digest of the image, and checking its layout.
+    Checking,
+}
+
+/// How far a build is.
+#[derive(Debug, Clone, Copy)]
+pub struct Progress {
+    /// What it does.
+    pub phase: Phase,
+    /// Files done, and bytes done.
+    pub done: (u64, u64),
+    /// All files and bytes; zero while that is not known.
+    pub all: (u64, u64),
+}
+
+/// Told of every step of a build. It bounds the time to a cancelled end: a step is a file, or a MiB of one.
+pub struct Watch<'a> {
+    cancelled: &'a AtomicBool,
+    report: &'a mut dyn FnMut(Progress),
+    progress: Progress,
+}
+
+impl<'a> Watch<'a> {
+    /// One that ends the build once `cancelled` is set.
+    pub fn new(cancelled: &'a AtomicBool, report: &'a mut dyn FnMut(Progress)) -> Self {
+        Self { cancelled, report, progress: Progress { phase: Phase::Reading, done: (0, 0), all: (0, 0) } }
+    }
+
+    /// Another phase begins.
+    pub(super) fn begin(&mut self, phase: Phase, files: u64, bytes: u64) {
+        self.progress = Progress { phase, done: (0, 0), all: (files, bytes) };
+    }
+
+    /// So many more files and bytes are done.
+    pub(super) fn step(&mut self, files: u64, bytes: u64) -> Result<(), BuildError> {
+        if self.cancelled.load(Ordering::Relaxed) {
+            return Err(BuildError::Cancelled);
+        }
+        self.progress.done.0 += files;
+        self.progress.done.1 += bytes;
+        (self.report)(self.progress);
+        Ok(())
+    }
+}

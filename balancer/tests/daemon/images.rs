@@ -1,0 +1,87 @@
+//! `balancer image`: the program, its signals and its exit codes.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+fn image(store: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_balancer"));
+    command.arg("image").args(arguments).env("BALLAST_STORE", store);
+    command
+}
+
+fn run(store: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
+    let Output { status, stdout, stderr } = image(store, arguments).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (status.code(), text(stdout), text(stderr))
+}
+
+#[test]
+fn build_list_check_and_rm() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, source) = (dir.path().join("store"), dir.path().join("source"));
+    fs::create_dir(&source).unwrap();
+    fs::write(source.join("file"), "contents").unwrap();
+    let text = source.display().to_string();
+    let (code, out, err) = run(&store, &["build", &text]);
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    let digest = out.trim().to_owned();
+    assert!(digest.starts_with("sha256:") && digest.len() == 71, "{out}");
+    assert_eq!(run(&store, &["build", &text]).1, out);
+    let (_, out, _) = run(&store, &["list"]);
+    assert!(out.contains(&digest) && out.contains("2M") && out.contains(&text), "{out}");
+    let (_, out, _) = run(&store, &["list", "--json"]);
+    let list: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((&list[0]["digest"], &list[0]["files"]), (&digest.clone().into(), &1.into()));
+    let short = &digest[7..20];
+    let (code, out, _) = run(&store, &["check", short]);
+    assert!(code == Some(0) && out.contains("good, 2M; 1 files of"), "{out}");
+    let file = store.join("images").join(format!("{}.erofs", &digest[7..]));
+    assert_eq!(run(&store, &["check", &file.display().to_string(), "--json"]).0, Some(0));
+    for (arguments, code, words) in [
+        (&["rm", "00000000"][..], 1, "No image 00000000 in the store"),
+        (&["rm", "x"], 1, "names no image"),
+        (&["check", "/etc/passwd"], 1, "it is no EROFS image"),
+        (&["check", "/etc"], 1, "It is no regular file"),
+        (&["build", "/does/not/exist"], 1, "No such file"),
+        (&["build"], 2, "DIR|TAR|OCI-LAYOUT"),
+    ] {
+        let (found, out, err) = run(&store, arguments);
+        assert_eq!((found, out.as_str()), (Some(code), ""), "{arguments:?}: {err}");
+        assert!(err.contains(words), "{arguments:?}: {err:?} does not say {words:?}");
+    }
+    assert_eq!(run(&store, &["rm", short]), (Some(0), String::new(), String::new()));
+    assert_eq!(run(&store, &["list", "--json"]).1, "[]\n");
+}
+
+#[test]
+fn an_interrupted_build_leaves_nothing_and_a_killed_one_nothing_after_the_next() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, source) = (dir.path().join("store"), dir.path().join("source"));
+    fs::create_dir(&source).unwrap();
+    // Holes: quick to make, not quick to build.
+    fs::File::create(source.join("holes")).unwrap().set_len(8 << 30).unwrap();
+    let text = source.display().to_string();
+    let left = || fs::read_dir(store.join("images")).map_or(0, Iterator::count);
+    for (signal, after) in [(libc::SIGINT, 0), (libc::SIGTERM, 0), (libc::SIGKILL, 1)] {
+        let mut child = image(&store, &["build", &text]).stderr(Stdio::piped()).spawn().unwrap();
+        let start = Instant::now();
+        while left() == 0 {
+            assert!(start.elapsed() < Duration::from_secs(20), "no draft is to be seen");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        // SAFETY: a signal to a child that was not waited for yet.
+        assert_eq!(unsafe { libc::kill(i32::try_from(child.id()).unwrap(), signal) }, 0);
+        let mut err = String::new();
+        std::io::Read::read_to_string(&mut child.stderr.take().unwrap(), &mut err).unwrap();
+        let status = child.wait().unwrap();
+        assert_eq!(left(), after, "signal {signal}");
+        if signal != libc::SIGKILL {
+            assert_eq!((status.code(), err.as_str()), (Some(1), "balancer: Cancelled: nothing was stored\n"));
+        }
+    }
+    fs::remove_file(source.join("holes")).unwrap();
+    assert_eq!(run(&store, &["build", &text]).0, Some(0));
+    assert_eq!(left(), 2);
+}
