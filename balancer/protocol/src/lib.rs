@@ -16,6 +16,7 @@
 //! Nothing here decides anything: the policy is in `balancer`, the mechanism in `vmm`.
 
 pub mod bytes;
+pub mod domain;
 pub mod frames;
 pub mod image;
 pub mod kernel;

@@ -4,6 +4,7 @@ mod budget;
 mod cross_check;
 mod figures;
 mod guest;
+mod images;
 mod look;
 mod process;
 mod server;
