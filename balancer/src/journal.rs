@@ -1,8 +1,9 @@
-//! The journal: every container and its limits, on disk before a change is answered.
+//! The journal: every container with its limits and every binding, on disk before a change is answered.
 //!
 //! One file of an embedded, crash-safe store (redb): a commit is atomic and synced. A balancer that is killed at any
 //! moment finds the last answered change when it comes back.
 
+use crate::pool::{Bindings, Subject};
 use crate::tree::{Node, Tree, TreeError};
 use protocol::path::ContainerPath;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
@@ -10,11 +11,13 @@ use std::path::{Path, PathBuf};
 
 /// Version of the records below. A newer journal is refused, never half-understood; an older one is read, what it does not
 /// say is as if it were not set, and it becomes one of this version with the first change.
-/// 1: limits of memory. 2: limits on objects as well.
-pub const JOURNAL_VERSION: u64 = 2;
+/// 1: limits of memory. 2: limits on objects as well. 3: trust domains and bindings.
+pub const JOURNAL_VERSION: u64 = 3;
 
 /// Path -> [`Node`] as JSON.
 const CONTAINERS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("containers");
+/// [`Subject`] -> path of the container that pays for it.
+const BINDINGS: TableDefinition<'_, &str, &str> = TableDefinition::new("bindings");
 /// Facts about the journal itself: `version`.
 const ABOUT: TableDefinition<'_, &str, u64> = TableDefinition::new("about");
 
@@ -66,16 +69,16 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Opens the journal, makes it where there is none, and reads the tree in it.
+    /// Opens the journal, makes it where there is none, and reads the tree and the bindings in it.
     ///
     /// # Errors
     /// When it cannot be read or written, or is of a newer version.
-    pub fn open(path: &Path) -> Result<(Self, Tree), JournalError> {
+    pub fn open(path: &Path) -> Result<(Self, Tree, Bindings), JournalError> {
         let mut journal = Self { path: path.into(), store: None };
         let store = open(path).map_err(|error| journal.failed("open", error))?;
-        let tree = journal.load(&store)?;
+        let (tree, bindings) = journal.load(&store)?;
         journal.store = Some(store);
-        Ok((journal, tree))
+        Ok((journal, tree, bindings))
     }
 
     /// Writes what differs between two trees, all of it or nothing.
@@ -83,16 +86,31 @@ impl Journal {
     /// # Errors
     /// When it cannot be written: the change must then not be made.
     pub fn commit(&mut self, before: &Tree, after: &Tree) -> Result<(), JournalError> {
+        self.write(|store| write(store, before, after))
+    }
+
+    /// Writes what differs between two sets of bindings, all of it or nothing.
+    ///
+    /// # Errors
+    /// When it cannot be written: the change must then not be made.
+    pub fn commit_bindings(&mut self, before: &Bindings, after: &Bindings) -> Result<(), JournalError> {
+        self.write(|store| write_bindings(store, before, after))
+    }
+
+    fn write(
+        &mut self,
+        change: impl FnOnce(&Database) -> Result<(), redb::Error>,
+    ) -> Result<(), JournalError> {
         let store = match self.store.take() {
             Some(store) => store,
             None => open(&self.path).map_err(|error| self.failed("open", error))?,
         };
-        write(&store, before, after).map_err(|error| self.failed("write", error))?;
+        change(&store).map_err(|error| self.failed("write", error))?;
         self.store = Some(store);
         Ok(())
     }
 
-    fn load(&self, store: &Database) -> Result<Tree, JournalError> {
+    fn load(&self, store: &Database) -> Result<(Tree, Bindings), JournalError> {
         let records = read(store).map_err(|error| self.failed("read", error))?;
         if records.version > JOURNAL_VERSION {
             return Err(JournalError::Version { path: self.path.clone(), found: records.version });
@@ -102,7 +120,14 @@ impl Journal {
             let parsed = key.parse::<ContainerPath>().ok().zip(serde_json::from_slice::<Node>(&value).ok());
             nodes.push(parsed.ok_or_else(|| JournalError::Record { path: self.path.clone(), key })?);
         }
-        Ok(Tree::from_nodes(nodes)?)
+        let mut bindings = Bindings::default();
+        for (key, value) in records.bindings {
+            let parsed = key.parse::<Subject>().ok().zip(value.parse::<ContainerPath>().ok());
+            let (subject, container) =
+                parsed.ok_or_else(|| JournalError::Record { path: self.path.clone(), key })?;
+            bindings.put(subject, container);
+        }
+        Ok((Tree::from_nodes(nodes)?, bindings))
     }
 
     fn failed(&self, doing: &'static str, error: redb::Error) -> JournalError {
@@ -113,6 +138,7 @@ impl Journal {
 struct Records {
     version: u64,
     containers: Vec<(String, Vec<u8>)>,
+    bindings: Vec<(String, String)>,
 }
 
 fn open(path: &Path) -> Result<Database, redb::Error> {
@@ -125,6 +151,7 @@ fn open(path: &Path) -> Result<Database, redb::Error> {
             about.insert("version", JOURNAL_VERSION)?;
         }
         transaction.open_table(CONTAINERS)?;
+        transaction.open_table(BINDINGS)?;
     }
     transaction.commit()?;
     Ok(store)
@@ -138,7 +165,12 @@ fn read(store: &Database) -> Result<Records, redb::Error> {
         let (key, value) = record?;
         containers.push((key.value().to_owned(), value.value().to_owned()));
     }
-    Ok(Records { version, containers })
+    let mut bindings = Vec::new();
+    for record in transaction.open_table(BINDINGS)?.iter()? {
+        let (key, value) = record?;
+        bindings.push((key.value().to_owned(), value.value().to_owned()));
+    }
+    Ok(Records { version, containers, bindings })
 }
 
 fn write(store: &Database, before: &Tree, after: &Tree) -> Result<(), redb::Error> {
@@ -152,6 +184,24 @@ fn write(store: &Database, before: &Tree, after: &Tree) -> Result<(), redb::Erro
         for (path, node) in after.iter().filter(|(path, node)| before.get(path) != Some(node)) {
             let record = serde_json::to_vec(node).expect("a node has only plain fields");
             table.insert(path.as_str(), record.as_slice())?;
+        }
+    }
+    transaction.commit()?;
+    Ok(())
+}
+
+fn write_bindings(store: &Database, before: &Bindings, after: &Bindings) -> Result<(), redb::Error> {
+    let transaction = store.begin_write()?;
+    {
+        transaction.open_table(ABOUT)?.insert("version", JOURNAL_VERSION)?;
+        let mut table = transaction.open_table(BINDINGS)?;
+        for (subject, _) in before.iter().filter(|(subject, _)| after.get(subject).is_none()) {
+            table.remove(subject.to_string().as_str())?;
+        }
+        for (subject, container) in
+            after.iter().filter(|(subject, container)| before.get(subject) != Some(container))
+        {
+            table.insert(subject.to_string().as_str(), container.as_str())?;
         }
     }
     transaction.commit()?;

@@ -9,7 +9,7 @@ fn path(text: &str) -> ContainerPath {
 fn what_was_committed_is_there_again() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("journal");
-    let (mut journal, tree) = Journal::open(&file).unwrap();
+    let (mut journal, tree, _) = Journal::open(&file).unwrap();
     assert_eq!(tree, Tree::default());
     let mut next = tree.clone();
     let limits = Limits { max_bytes: Some(5), max_vcpus: Some(0), ..Default::default() };
@@ -20,7 +20,7 @@ fn what_was_committed_is_there_again() {
     last.remove(&path("/db"), 0).unwrap();
     journal.commit(&next, &last).unwrap();
     drop(journal);
-    let (_journal, found) = Journal::open(&file).unwrap();
+    let (_journal, found, _) = Journal::open(&file).unwrap();
     assert_eq!(found.iter().collect::<Vec<_>>(), last.iter().collect::<Vec<_>>());
 }
 
@@ -34,7 +34,7 @@ fn a_newer_journal_is_refused_with_both_versions() {
     transaction.commit().unwrap();
     drop(store);
     let error = Journal::open(&file).unwrap_err().to_string();
-    assert!(error.contains("99") && error.contains("up to 2"), "{error}");
+    assert!(error.contains("99") && error.contains("up to 3"), "{error}");
 }
 
 #[test]
@@ -68,7 +68,7 @@ fn an_older_journal_is_read_and_becomes_one_of_this_version_with_the_first_chang
     transaction.open_table(CONTAINERS).unwrap().insert("/old", record.as_slice()).unwrap();
     transaction.commit().unwrap();
     drop(store);
-    let (mut journal, tree) = Journal::open(&file).unwrap();
+    let (mut journal, tree, _) = Journal::open(&file).unwrap();
     let limits = Limits { low_bytes: 7, max_bytes: Some(9), weight: 3, ..Default::default() };
     assert_eq!(tree.get(&path("/old")).unwrap().limits, limits);
     let version = |journal: &Journal| read(journal.store.as_ref().unwrap()).unwrap().version;
@@ -78,6 +78,32 @@ fn an_older_journal_is_read_and_becomes_one_of_this_version_with_the_first_chang
     journal.commit(&tree, &next).unwrap();
     assert_eq!(version(&journal), JOURNAL_VERSION);
     drop(journal);
-    let (_journal, tree) = Journal::open(&file).unwrap();
+    let (_journal, tree, _) = Journal::open(&file).unwrap();
     assert_eq!(tree.get(&path("/old")).unwrap().limits, Limits { max_fds: Some(10), ..limits });
+}
+
+#[test]
+fn bindings_and_trust_domains_are_there_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("journal");
+    let (mut journal, tree, none) = Journal::open(&file).unwrap();
+    assert!(none.is_empty());
+    let mut next = tree.clone();
+    next.put(&path("/web"), Limits { domain: Some("tenants".parse().unwrap()), ..Default::default() })
+        .unwrap();
+    journal.commit(&tree, &next).unwrap();
+    let image = format!("sha256:{}", "7".repeat(64));
+    let both: Bindings = [("/srv/lib", "/web"), (image.as_str(), "/common")]
+        .iter()
+        .map(|(subject, to)| (subject.parse().unwrap(), path(to)))
+        .collect();
+    journal.commit_bindings(&none, &both).unwrap();
+    let mut last = both.clone();
+    last.put("/srv/lib".parse().unwrap(), path("/common"));
+    assert!(last.remove(&image.parse().unwrap()) && !last.remove(&image.parse().unwrap()));
+    journal.commit_bindings(&both, &last).unwrap();
+    drop(journal);
+    let (_journal, tree, bindings) = Journal::open(&file).unwrap();
+    assert_eq!(bindings, last);
+    assert_eq!(tree.domain(&path("/web/a")).as_str(), "tenants");
 }

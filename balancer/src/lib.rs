@@ -4,6 +4,7 @@
 //! | module | question it answers |
 //! |---|---|
 //! | [`tree`] | which containers are there, under which limits? (pure) |
+//! | [`pool`] | what do guests share, and who pays for it? |
 //! | [`policy`] | who may hold how much? (pure) |
 //! | [`accounting`] | who pays for a frame? (pure) |
 //! | [`journal`] | what survives a killed balancer? |
@@ -31,4 +32,5 @@ pub mod image;
 pub mod journal;
 pub mod models;
 pub mod policy;
+pub mod pool;
 pub mod tree;

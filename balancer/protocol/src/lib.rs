@@ -18,6 +18,7 @@
 
 pub mod bytes;
 pub mod disk;
+pub mod domain;
 pub mod frames;
 pub mod image;
 pub mod kernel;

@@ -2,6 +2,7 @@
 //! (`Documentation/admin-guide/cgroup-v2.rst`).
 
 use crate::bytes;
+use crate::domain::Domain;
 use crate::objects::ObjectKind;
 use serde::{Deserialize, Deserializer, Serialize};
 use std::str::FromStr;
@@ -36,6 +37,10 @@ pub struct Limits {
     pub max_fds: Option<u32>,
     /// Most threads of their `vmm`s; `null` for no limit.
     pub max_threads: Option<u32>,
+    /// Trust domain of the guests in it and in the containers inside it: pages of images are shared inside one alone. `null`
+    /// for that of the container above; a container in the root is its own.
+    #[schema(value_type = Option<String>)]
+    pub domain: Option<Domain>,
 }
 
 impl Default for Limits {
@@ -51,6 +56,7 @@ impl Default for Limits {
             max_devices: None,
             max_fds: None,
             max_threads: None,
+            domain: None,
         }
     }
 }
@@ -96,6 +102,10 @@ pub struct LimitsPatch {
     #[serde(default, skip_serializing_if = "Option::is_none", with = "present")]
     #[schema(value_type = Option<u32>)]
     pub max_threads: Option<Option<u32>>,
+    /// New `domain`; `null` for that of the container above.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "present")]
+    #[schema(value_type = Option<String>)]
+    pub domain: Option<Option<Domain>>,
 }
 
 /// A field that is there and `null` is taken back to what it is without being set (RFC 7396, JSON Merge Patch).
@@ -111,11 +121,11 @@ fn weight<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::
 mod present {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-    pub fn serialize<S: Serializer, T: Serialize + Copy>(
+    pub fn serialize<S: Serializer, T: Serialize>(
         value: &Option<Option<T>>,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
-        value.flatten().serialize(serializer)
+        value.as_ref().and_then(Option::as_ref).serialize(serializer)
     }
 
     pub fn deserialize<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
@@ -197,6 +207,7 @@ impl Limits {
             max_devices: patch.max_devices.unwrap_or(self.max_devices),
             max_fds: patch.max_fds.unwrap_or(self.max_fds),
             max_threads: patch.max_threads.unwrap_or(self.max_threads),
+            domain: patch.domain.clone().unwrap_or_else(|| self.domain.clone()),
         }
     }
 

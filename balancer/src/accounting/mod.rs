@@ -93,8 +93,12 @@ pub enum Kind {
     Pool,
 }
 
+/// The pool as the user of its own pages while no guest maps them: resident, charged to [`POOL`], and out of the way with
+/// the first guest that comes.
+pub const POOL_USER: User = User { guest: users::NOBODY, container: POOL };
+
 /// An accounting system.
-pub trait Accounting {
+pub trait Accounting: std::fmt::Debug + Send {
     /// Frames become resident, and `by` maps them.
     fn touch(&mut self, run: Run, by: User, kind: Kind);
 

@@ -52,9 +52,10 @@ impl System {
     pub fn usage(self, reading: &GuestReading) -> Usage {
         let resident = reading.resident_bytes.unwrap_or(0);
         let bytes = |bytes| Cost { bytes, error_bytes: 0 };
-        // What is not mapped is no part of the resident set: that is the rule of this system, and its weakness.
+        // What is not mapped is no part of the resident set: that is the rule of this system, and its weakness. What is
+        // mapped of the pool is charged by the pool's own ledger, by this rule as well.
         if self == Self::Rss {
-            return [(reading.owner, bytes(resident))].into();
+            return [(reading.owner, bytes(resident.saturating_sub(reading.pool_bytes)))].into();
         }
         let held = reading.table_bytes.min(reading.ram_bytes);
         // Of frames: whole blocks under zones.
@@ -157,7 +158,7 @@ mod tests {
     fn what_the_pool_charges_is_not_charged_again() {
         let reading = GuestReading { pool_bytes: 5 * MIB, ..reading() };
         assert_eq!(by_owner(System::Partial, &reading), [(7, 105)]);
-        assert_eq!(by_owner(System::Rss, &reading), [(7, 110)], "every user pays for all that it maps");
+        assert_eq!(by_owner(System::Rss, &reading), [(7, 105)]);
     }
 
     #[test]

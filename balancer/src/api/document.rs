@@ -1,7 +1,7 @@
 //! `/openapi.json`.
 
 use super::problem::Problem;
-use super::{containers, events, guests, host};
+use super::{bindings, containers, events, guests, host, pool};
 use axum::Json;
 use utoipa::OpenApi;
 
@@ -23,6 +23,10 @@ use utoipa::OpenApi;
         guests::get,
         guests::patch,
         guests::frames,
+        pool::get,
+        bindings::list,
+        bindings::put,
+        bindings::delete,
         events::events,
         openapi
     ),

@@ -3,12 +3,14 @@
 //! Every answer is JSON; every refusal is a problem object (RFC 9457) that names the field, the value and the bound,
 //! and changes nothing. `routes::routes` is the one list of what there is; `/openapi.json` says the same.
 
+mod bindings;
 mod body;
 mod containers;
 mod document;
 mod events;
 mod guests;
 mod host;
+mod pool;
 mod problem;
 mod query;
 mod routes;

@@ -109,6 +109,26 @@ impl From<EngineError> for Problem {
                 let value = format!("{}", OWNERS_MAX + 1);
                 Self::new(StatusCode::CONFLICT, "conflict", title, detail).of_field(*field, value, bound)
             }
+            EngineError::Bound { subject, container } => {
+                let bound = format!("must not be bound to {container}, unless replace is true");
+                Self::new(StatusCode::CONFLICT, "conflict", "It is bound to another container", detail)
+                    .of_field("subject", subject.to_string(), bound)
+            }
+            EngineError::Bindings => {
+                Self::new(StatusCode::CONFLICT, "conflict", "There are too many bindings", detail)
+            }
+            EngineError::NoBinding(_) => {
+                Self::new(StatusCode::NOT_FOUND, "not-found", "There is no such thing", detail)
+            }
+            EngineError::OtherDomain { path, from, .. } => {
+                let title = "A guest cannot change its trust domain";
+                let bound = format!("must be a container of domain {from} while the guest maps images");
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "field", title, detail).of_field(
+                    "container",
+                    path.as_str(),
+                    bound,
+                )
+            }
             EngineError::Deaf(_) | EngineError::Deadline { .. } => {
                 Self::new(StatusCode::GATEWAY_TIMEOUT, "deadline", "A guest did not answer", detail)
             }

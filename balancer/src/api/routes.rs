@@ -1,7 +1,7 @@
 //! What there is.
 
 use super::problem::Problem;
-use super::{containers, document, events, guests, host};
+use super::{bindings, containers, document, events, guests, host, pool};
 use crate::engine::Engine;
 use axum::Router;
 use axum::http::{Method, StatusCode, Uri};
@@ -33,6 +33,10 @@ pub(super) fn routes() -> Vec<Route> {
         route(Method::GET, "/v1/guests/{id}", routing::get(guests::get)),
         route(Method::PATCH, "/v1/guests/{id}", routing::patch(guests::patch)),
         route(Method::GET, "/v1/guests/{id}/frames", routing::get(guests::frames)),
+        route(Method::GET, "/v1/pool", routing::get(pool::get)),
+        route(Method::GET, "/v1/bindings", routing::get(bindings::list)),
+        route(Method::PUT, "/v1/bindings", routing::put(bindings::put)),
+        route(Method::DELETE, "/v1/bindings", routing::delete(bindings::delete)),
         route(Method::GET, "/v1/events", routing::get(events::events)),
         route(Method::GET, "/openapi.json", routing::get(document::openapi)),
     ]

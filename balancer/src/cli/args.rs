@@ -3,6 +3,7 @@
 use crate::accounting::System;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use protocol::bytes;
+use protocol::domain::{Domain, DomainError};
 use protocol::limits::{LimitsPatch, WEIGHT_RANGE};
 use protocol::path::ContainerPath;
 use std::net::SocketAddr;
@@ -20,7 +21,7 @@ Files, in the folder that --run-dir names (else $BALLAST_RUN_DIR; else /run/ball
 $XDG_RUNTIME_DIR/ballast or /tmp/ballast-UID for others):
   api.sock       REST API, see GET /openapi.json
   guests.sock    where guests register
-  journal.redb   every container and its limits
+  journal.redb   every container with its limits, every binding
   balancer.log   log of a balancer that a vmm started
 
 Examples:
@@ -29,6 +30,8 @@ Examples:
   balancer charge db /tenants/b
   balancer ps
   balancer image build ./rootfs
+  balancer bind /srv/images/debian/lib /common
+  balancer set /web --domain tenants
   curl --unix-socket /run/ballast/api.sock -X PATCH http://balancer/v1/containers/web/a -d '{\"max_bytes\": 1073741824}'";
 
 /// Memory limits of virtual machines that are used as containers.
@@ -57,6 +60,12 @@ pub(super) enum Command {
     Move(Move),
     /// Charge a container for what a guest touches from now on
     Charge(Charge),
+    /// Show what guests share, who pays for it, and what it saves
+    Pool(Pool),
+    /// Let a container pay for all that is held of an image, or of the images built from a path
+    Bind(Bind),
+    /// Take such a binding away
+    Unbind(Unbind),
     /// Remove an empty container
     Rm(Rm),
     /// Show what happened
@@ -121,6 +130,9 @@ pub(super) struct Serve {
     /// Who pays for a frame: the accounting system behind every usage
     #[arg(long, value_name = "SYSTEM", value_enum, default_value_t)]
     pub accounting: System,
+    /// Folder with images: else $BALLAST_STORE; else /var/lib/ballast for root, $XDG_DATA_HOME/ballast or ~/.local/share/ballast
+    #[arg(long, value_name = "DIR")]
+    pub store: Option<PathBuf>,
     /// Time between two turns of sampling and deciding, milliseconds; a changed limit does not wait for a turn
     #[arg(long, value_name = "MS", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(10..=60_000))]
     pub interval_ms: u64,
@@ -167,6 +179,9 @@ pub(super) struct Set {
     /// Most threads of their vmms, or none
     #[arg(long, value_name = "N", value_parser = count)]
     pub max_threads: Option<Count>,
+    /// Trust domain of the guests in it: pages of images are shared inside one alone; none for that of the container above
+    #[arg(long, value_name = "NAME", value_parser = domain)]
+    pub domain: Option<DomainName>,
     /// Make the container if there is none
     #[arg(long)]
     pub create: bool,
@@ -217,6 +232,36 @@ pub(super) struct Payer(pub Option<ContainerPath>);
 
 fn payer(text: &str) -> Result<Payer, protocol::path::ParsePathError> {
     if text == "-" { Ok(Payer(None)) } else { text.parse().map(|path| Payer(Some(path))) }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Pool {
+    /// JSON instead of tables
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Bind {
+    /// A path of the host, for images built from it or from below it (the longest one decides); or an image: sha256:..,
+    /// at least 8 of its digits
+    #[arg(value_name = "PATH|IMAGE")]
+    pub subject: String,
+    /// The container that pays; it must exist. /common is the pool's own
+    pub container: ContainerPath,
+    /// Bind it even if it is bound to another container
+    #[arg(long)]
+    pub replace: bool,
+    /// Show the binding as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Unbind {
+    /// What was bound
+    #[arg(value_name = "PATH|IMAGE")]
+    pub subject: String,
 }
 
 #[derive(Debug, Args)]
@@ -274,6 +319,14 @@ fn count(text: &str) -> Result<Count, String> {
     if text == "none" { Ok(Count(None)) } else { text.parse().map(|count| Count(Some(count))).map_err(wrong) }
 }
 
+/// A trust domain, or `none` for that of the container above.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct DomainName(pub Option<Domain>);
+
+fn domain(text: &str) -> Result<DomainName, DomainError> {
+    if text == "none" { Ok(DomainName(None)) } else { text.parse().map(|domain| DomainName(Some(domain))) }
+}
+
 impl Set {
     /// The change that is asked for.
     pub(super) fn patch(&self) -> LimitsPatch {
@@ -288,6 +341,7 @@ impl Set {
             max_devices: self.max_devices.map(|count| count.0),
             max_fds: self.max_fds.map(|count| count.0),
             max_threads: self.max_threads.map(|count| count.0),
+            domain: self.domain.clone().map(|domain| domain.0),
         }
     }
 }

@@ -1,6 +1,8 @@
 //! `balancer image`: needs no balancer, the store is a folder.
 
 use super::args::{Image, ImageCommand};
+use crate::client::Client;
+use crate::image::StoreError;
 use crate::image::{self, BuildError, Manifest, Phase, Progress, Report, Store, Watch, check, digest};
 use anyhow::Context;
 use protocol::bytes::Human;
@@ -16,7 +18,7 @@ use tokio::signal::unix::{SignalKind, signal};
 /// Time between two lines of progress.
 const PROGRESS_PAUSE: Duration = Duration::from_millis(100);
 
-pub(super) async fn run(command: Image) -> anyhow::Result<()> {
+pub(super) async fn run(client: &Client, command: Image) -> anyhow::Result<()> {
     let store = Store::open(&command.store.unwrap_or_else(Store::default_folder));
     match command.command {
         ImageCommand::Build { source } => build(source, store?, command.json).await,
@@ -28,7 +30,19 @@ pub(super) async fn run(command: Image) -> anyhow::Result<()> {
         }
         ImageCommand::Rm { image } => {
             let store = store?;
-            Ok(store.remove(&store.resolve(&image)?)?)
+            let digest = store.resolve(&image)?;
+            match store.remove(&digest) {
+                Err(StoreError::InUse { digest }) => {
+                    let guests = super::pool::guests_of(client, &digest.to_string()).await;
+                    let refused = anyhow::Error::from(StoreError::InUse { digest });
+                    Err(if guests.is_empty() {
+                        refused
+                    } else {
+                        refused.context(format!("Mapped by {}", guests.join(", ")))
+                    })
+                }
+                done => Ok(done?),
+            }
         }
         ImageCommand::Check { image } => {
             let (digest, report) = look(store, &image)?;

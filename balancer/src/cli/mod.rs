@@ -6,6 +6,7 @@ mod exit;
 mod image;
 mod models;
 mod pay;
+mod pool;
 mod ps;
 mod serve;
 mod set;
@@ -35,9 +36,12 @@ pub fn run() -> ExitCode {
             Command::Set(command) => set::set(&client, &command).await,
             Command::Move(command) => pay::move_guest(&client, &command).await,
             Command::Charge(command) => pay::charge(&client, &command).await,
+            Command::Pool(command) => pool::show(&client, command.json).await,
+            Command::Bind(command) => pool::bind(&client, &command).await,
+            Command::Unbind(command) => pool::unbind(&client, &command).await,
             Command::Rm(command) => set::remove(&client, &command.path).await,
             Command::Models(command) => models::run(&command),
-            Command::Image(command) => image::run(command).await,
+            Command::Image(command) => image::run(&client, command).await,
             Command::Events(command) => events::run(&client, &command).await,
         }
     });

@@ -41,7 +41,7 @@ fn sentence(guest: &Value) -> String {
 }
 
 /// A byte of a name in a path of a request (RFC 3986, section 2.1).
-fn encoded(byte: u8) -> String {
+pub(super) fn encoded(byte: u8) -> String {
     if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
         char::from(byte).into()
     } else {

@@ -3,6 +3,7 @@
 use super::args::Serve;
 use crate::api::Token;
 use crate::daemon::{self, Options};
+use crate::image::Store;
 use protocol::place::Place;
 use std::io;
 use std::time::Duration;
@@ -29,6 +30,7 @@ pub(super) async fn run(place: Place, command: Serve) -> anyhow::Result<()> {
         tcp,
         accounting: command.accounting,
         interval,
+        store: command.store.unwrap_or_else(Store::default_folder),
     })
     .await
 }

@@ -15,7 +15,7 @@ pub(super) async fn set(client: &Client, command: &Set) -> anyhow::Result<()> {
     let patch = command.patch();
     if patch == LimitsPatch::default() && !command.create {
         return Err(
-            Usage("Nothing to set: give at least one of --max, --high, --low, --min, --weight, --max-vcpus, --max-guests, --max-devices, --max-fds, --max-threads").into()
+            Usage("Nothing to set: give at least one of --max, --high, --low, --min, --weight, --max-vcpus, --max-guests, --max-devices, --max-fds, --max-threads, --domain").into()
         );
     }
     let route = route(&command.path);
@@ -32,7 +32,10 @@ pub(super) async fn set(client: &Client, command: &Set) -> anyhow::Result<()> {
     }
     let limits = limits_of(&container);
     let objects = ObjectKind::ALL.iter().filter_map(|kind| Some((kind.key(), limits.max_of(*kind)?)));
-    let objects = objects.fold(String::new(), |text, (key, max)| format!("{text}, {key} {max}"));
+    let mut objects = objects.fold(String::new(), |text, (key, max)| format!("{text}, {key} {max}"));
+    if let Some(domain) = &limits.domain {
+        objects += &format!(", domain {domain}");
+    }
     writeln!(
         std::io::stdout(),
         "{}: max {}, high {}, low {}, min {}, weight {}{objects}",
@@ -67,6 +70,7 @@ pub(super) fn limits_of(container: &Value) -> Limits {
         max_devices: count("max_devices"),
         max_fds: count("max_fds"),
         max_threads: count("max_threads"),
+        domain: container["domain"].as_str().and_then(|domain| domain.parse().ok()),
     }
 }
 

@@ -17,10 +17,12 @@ use crate::api::{self, Token, router};
 use crate::engine::Engine;
 use crate::guests::{self, GuestServer};
 use crate::journal::Journal;
+use crate::pool::{IMAGES_OPEN_MAX, Library};
 use anyhow::Context;
 use axum::middleware;
 use protocol::place::Place;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, UnixListener};
@@ -29,6 +31,8 @@ use tokio::signal::unix::{SignalKind, signal};
 /// Connections of the API at a time, by socket: who holds all of one does not get in the way of the other, nor of guests.
 const API_PLACES: usize = 512;
 const TCP_PLACES: usize = 128;
+/// Looks at the pool may take one part in this many of a CPU.
+const LOOK_CPU_PART: u32 = 100;
 
 /// How a balancer is to run.
 #[derive(Debug, Clone)]
@@ -43,6 +47,8 @@ pub struct Options {
     pub accounting: System,
     /// Time between two turns.
     pub interval: Duration,
+    /// Folder of the images.
+    pub store: PathBuf,
 }
 
 /// Runs a balancer to its end.
@@ -51,9 +57,10 @@ pub struct Options {
 /// When it cannot start: the place is taken, the journal unusable, a socket cannot be bound.
 pub async fn run(options: Options) -> anyhow::Result<()> {
     let owned = Owned::take(&options.place)?;
-    let guest_places = descriptors::left_for_guests(API_PLACES + TCP_PLACES);
-    let (journal, tree) = Journal::open(&options.place.journal())?;
-    let engine = Arc::new(Engine::new(journal, tree, options.accounting));
+    let guest_places = descriptors::left_for_guests(API_PLACES + TCP_PLACES + IMAGES_OPEN_MAX);
+    let (journal, tree, bindings) = Journal::open(&options.place.journal())?;
+    let library = Library::new(&options.store);
+    let engine = Arc::new(Engine::new(journal, (tree, bindings), options.accounting, library));
     let tcp = match &options.tcp {
         Some((address, _)) => {
             Some(TcpListener::bind(address).await.with_context(|| format!("Cannot listen on {address}"))?)
@@ -74,6 +81,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         tracing::info!(%address, "serving over TCP as well");
         tokio::spawn(api::serve(listener, service, TCP_PLACES));
     }
+    tokio::spawn(look(Arc::clone(&engine), options.interval));
     let turns = turn(Arc::clone(&engine), options.interval);
     let idle = idle::wait(Arc::clone(&engine));
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
@@ -95,5 +103,13 @@ async fn turn(engine: Arc<Engine>, interval: Duration) {
     loop {
         clock.tick().await;
         engine.tick();
+    }
+}
+
+/// Looks at the pool again and again, as often as its part of a CPU allows.
+async fn look(engine: Arc<Engine>, interval: Duration) {
+    loop {
+        let took = engine.look_at_pool(false).await;
+        tokio::time::sleep(interval.max(took.saturating_mul(LOOK_CPU_PART))).await;
     }
 }

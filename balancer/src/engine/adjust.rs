@@ -11,6 +11,7 @@ impl State {
         let container = |(path, node): (&_, &crate::tree::Node)| ContainerView {
             path: Clone::clone(path),
             limits: node.limits.clone(),
+            charged_bytes: self.pool_bytes_for_policy(path, node.owner),
         };
         let mut ceilings = self.ceilings();
         let guest = |guest: &crate::guests::Guest| {

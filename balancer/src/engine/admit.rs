@@ -49,6 +49,7 @@ impl Engine {
             ));
         }
         let process = ProcessObjects::count(pid);
+        state.check_images(&about, &frames)?;
         state.admit_container(&about, objects(&about, process))?;
         let owner = state.tree.get(&about.container).expect("made above").owner;
         let charged = about.charge_to.take();
@@ -105,6 +106,7 @@ impl Engine {
             // The container that it charged is gone.
             state.order(&name, None, false);
         }
+        state.join_pool(&name);
         let owner = state.charging(&state.guests[&name]);
         // Its own first target goes with the answer to its registration; the outbox repeats it with the reason.
         state.adjust();
@@ -120,6 +122,7 @@ impl Engine {
             return;
         }
         let guest = state.guests.remove(name).expect("looked up above");
+        state.pool.leave(session, Instant::now());
         state.events.push("guest_gone", Some(name), Some(&guest.about.container), reason);
         if state.guests.is_empty() {
             state.empty_since = Some(Instant::now());

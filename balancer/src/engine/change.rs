@@ -41,6 +41,7 @@ impl Engine {
             guest.about.container == *path || guest.about.charge_to.as_ref() == Some(path)
         };
         let guests = state.guests.values().filter(uses).count();
+        state.check_unbound(path)?;
         let mut next = state.tree.clone();
         next.remove(path, guests)?;
         state.adopt(next)?;
@@ -56,6 +57,8 @@ impl State {
     fn change_limits(&mut self, path: &ContainerPath, next: Tree) -> Result<ContainerObject, EngineError> {
         self.check_floors(path, &next)?;
         self.check_objects_held(path, &next)?;
+        self.check_domains(path, &next)?;
+        self.check_pinned(path, &next)?;
         let before = self.tree.get(path).map(|node| node.limits.clone());
         self.adopt(next)?;
         let after = self.tree.get(path).map(|node| node.limits.clone());
@@ -95,6 +98,10 @@ fn describe(limits: &Limits) -> String {
         Human(limits.min_bytes),
         limits.weight
     );
+    let memory = match &limits.domain {
+        Some(domain) => format!("{memory},domain={domain}"),
+        None => memory,
+    };
     let objects = ObjectKind::ALL.iter().filter_map(|kind| Some((kind.key(), limits.max_of(*kind)?)));
     objects.fold(memory, |text, (key, max)| format!("{text},{key}={max}"))
 }

@@ -50,6 +50,7 @@ impl Engine {
         let owner = state.owner_of(to, "container")?;
         state.check_order(guest, owner, "container")?;
         state.check_move(guest, to, owner, with_charges)?;
+        state.check_domain_of_move(guest, to)?;
         let guest = state.guests.get_mut(name).expect("looked up above");
         let from = std::mem::replace(&mut guest.about.container, to.clone());
         guest.about.charge_to = None;
@@ -60,6 +61,7 @@ impl Engine {
         };
         state.events.push("guest_moved", Some(name), Some(to), &detail);
         let ordered = state.order(name, None, with_charges);
+        state.charge_pool(name, with_charges);
         state.sweep(&from);
         state.adjust();
         Ok(ordered)
@@ -137,6 +139,7 @@ impl State {
         self.events.push("charge_changed", Some(name), Some(whom), &detail);
         self.guests.get_mut(name).expect("looked up above").about.charge_to = to.cloned();
         let ordered = self.order(name, question, false);
+        self.charge_pool(name, false);
         self.adjust();
         Ok(ordered)
     }

@@ -1,7 +1,9 @@
 //! Why a request is refused.
 
 use crate::journal::JournalError;
+use crate::pool::{BINDINGS_MAX, Subject};
 use crate::tree::TreeError;
+use protocol::domain::Domain;
 use protocol::message::OWNERS_MAX;
 use protocol::path::ContainerPath;
 
@@ -51,6 +53,34 @@ pub enum EngineError {
         name: String,
         /// The field of the request.
         field: &'static str,
+    },
+    /// A path or an image is bound to another container.
+    #[error("{subject} is bound to {container} already: say replace, or unbind it first")]
+    Bound {
+        /// What was to be bound.
+        subject: Subject,
+        /// What it is bound to.
+        container: ContainerPath,
+    },
+    /// Too many bindings.
+    #[error("There are {BINDINGS_MAX} bindings already, the most there can be")]
+    Bindings,
+    /// No such binding.
+    #[error("{0} is not bound to any container")]
+    NoBinding(Subject),
+    /// A guest that maps images would come into another trust domain.
+    #[error(
+        "container is {path}, of domain {to}, but guest {name:?} maps images of domain {from}: it must stay in that domain"
+    )]
+    OtherDomain {
+        /// The guest.
+        name: String,
+        /// The container that it was to move to.
+        path: ContainerPath,
+        /// The domain of its container.
+        from: Domain,
+        /// The domain of that one.
+        to: Domain,
     },
     /// A guest's `vmm` takes no messages.
     #[error("The vmm of guest {0:?} takes no messages; nothing was changed")]

@@ -10,12 +10,14 @@
 
 mod adjust;
 mod admit;
+mod bindings;
 mod change;
 mod charge;
 mod disk_cache;
 mod error;
 mod hear;
 mod objects;
+mod pool;
 mod reconcile;
 mod room;
 mod tick;
@@ -29,23 +31,30 @@ pub use error::EngineError;
 pub use objects::{ObjectUsage, ObjectsObject};
 pub use views::{ContainerObject, FramesObject, GuestObject, HostObject};
 
-use crate::accounting::System;
+use crate::accounting::{ContainerId, System};
 use crate::events::{Event, Events};
-use crate::guests::Guest;
+use crate::guests::{Budget, Guest};
 use crate::host::HostSample;
 use crate::journal::Journal;
 use crate::policy::Shortfall;
+use crate::pool::{Bindings, Library, Pool, PoolShortfall};
 use crate::tree::Tree;
 use protocol::objects::ObjectKind;
 use protocol::path::ContainerPath;
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use tokio::sync::watch;
 
 /// The balancer's state behind its lock.
 #[derive(Debug)]
-pub struct Engine(Mutex<State>);
+pub struct Engine {
+    state: Mutex<State>,
+    /// Reads from the disk, and so is not behind the lock.
+    library: Arc<Library>,
+    /// Held by who looks at the pool because somebody asked.
+    looking: tokio::sync::Mutex<()>,
+}
 
 #[derive(Debug)]
 struct State {
@@ -56,6 +65,11 @@ struct State {
     host: HostSample,
     accounting: System,
     shortfalls: Vec<Shortfall>,
+    bindings: Bindings,
+    pool: Pool,
+    pool_shortfalls: Vec<PoolShortfall>,
+    /// Events that images may cause.
+    pool_budget: Budget,
     /// Limits on objects that are exceeded, or were until lately, and when they last were.
     exceeded: BTreeMap<(ContainerPath, ObjectKind), Instant>,
     sessions: u64,
@@ -67,9 +81,14 @@ struct State {
 }
 
 impl Engine {
-    /// A balancer with the tree that its journal held, and the accounting system of the host.
+    /// A balancer with the tree and the bindings that its journal held, the accounting system of the host, and its images.
     #[must_use]
-    pub fn new(journal: Journal, tree: Tree, accounting: System) -> Self {
+    pub fn new(
+        journal: Journal,
+        (tree, bindings): (Tree, Bindings),
+        accounting: System,
+        library: Library,
+    ) -> Self {
         let mut events = Events::default();
         events.push(
             "balancer_started",
@@ -77,7 +96,7 @@ impl Engine {
             None,
             &format!("The journal holds {} containers", tree.iter().count()),
         );
-        Self(Mutex::new(State {
+        let mut state = State {
             tree,
             journal,
             guests: BTreeMap::new(),
@@ -85,17 +104,29 @@ impl Engine {
             host: HostSample::take(),
             accounting,
             shortfalls: vec![],
+            bindings,
+            pool: Pool::new(accounting, Instant::now()),
+            pool_shortfalls: vec![],
+            pool_budget: Budget::new(Instant::now()),
             exceeded: BTreeMap::new(),
             sessions: 0,
             started_at: Instant::now(),
             empty_since: None,
             sweep_due: true,
-        }))
+        };
+        state.make_common();
+        Self { state: Mutex::new(state), library: Arc::new(library), looking: tokio::sync::Mutex::default() }
+    }
+
+    /// Its images.
+    #[must_use]
+    pub fn library(&self) -> Arc<Library> {
+        Arc::clone(&self.library)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         // A panic under the lock is a bug that the log tells of; the state is changed in whole steps, so it is whole.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Events after the one with this id.
@@ -133,7 +164,10 @@ impl State {
     fn adopt(&mut self, next: Tree) -> Result<(), EngineError> {
         if next != self.tree {
             self.journal.commit(&self.tree, &next)?;
-            self.tree = next;
+            let before = std::mem::replace(&mut self.tree, next);
+            for (_, gone) in before.iter().filter(|(path, _)| self.tree.get(path).is_none()) {
+                self.pool.remove(ContainerId(gone.owner));
+            }
         }
         Ok(())
     }
@@ -149,9 +183,10 @@ impl State {
         // One that still pays for frames is needed as well.
         let is_needed = |path: &ContainerPath| {
             let owner = self.tree.get(path).map(|node| node.owner);
-            self.guests.values().any(|guest| {
-                guest.about.container == *path || owner.is_some_and(|owner| guest.owners.contains(&owner))
-            })
+            self.bindings.iter().any(|(_, payer)| payer == path)
+                || self.guests.values().any(|guest| {
+                    guest.about.container == *path || owner.is_some_and(|owner| guest.owners.contains(&owner))
+                })
         };
         let removed = next.sweep(from, is_needed);
         if removed.is_empty() {

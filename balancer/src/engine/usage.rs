@@ -4,6 +4,7 @@ use super::State;
 use crate::accounting::{Cost, GuestReading, Usage};
 use crate::guests::Guest;
 use crate::tree::Tree;
+use protocol::bytes::FRAME_BYTES;
 use protocol::path::ContainerPath;
 use std::collections::BTreeSet;
 
@@ -12,6 +13,8 @@ impl State {
     pub(super) fn usage_of(&self, guest: &Guest, disk_cache: Cost) -> Cost {
         let mut sum = disk_cache;
         self.accounting.usage(&guest.reading()).into_values().for_each(|cost| sum += cost);
+        sum +=
+            Cost { bytes: self.pool.charged_to_guest(guest.session), error_bytes: pool_error_bytes(guest) };
         sum
     }
 
@@ -37,6 +40,13 @@ impl State {
                 let payer = if known.contains(&owner) { owner } else { guest.owner };
                 *sum.entry(payer).or_default() += cost;
             }
+            let unseen = Cost { bytes: 0, error_bytes: pool_error_bytes(guest) };
+            if unseen != Cost::default() {
+                *sum.entry(guest.owner).or_default() += unseen;
+            }
+        }
+        for (payer, bytes) in self.pool.charges() {
+            *sum.entry(self.payer(*payer)).or_default() += Cost { bytes: *bytes, error_bytes: 0 };
         }
         sum
     }
@@ -49,4 +59,10 @@ impl State {
         }
         sum
     }
+}
+
+/// What a guest may map of images that its table does not tell of yet, bytes.
+fn pool_error_bytes(guest: &Guest) -> u64 {
+    let frames = guest.frames.totals().shared_error_frames_max;
+    frames.saturating_mul(FRAME_BYTES).min(guest.frames.image_bytes())
 }

@@ -5,7 +5,9 @@ use crate::accounting::{Cost, System, Usage};
 use crate::guests::Guest;
 use crate::host::HostMemory;
 use crate::policy::{OutOfMemory, Shortfall};
+use crate::pool::PoolGuestObject;
 use crate::tree::{Node, Tree, TreeError};
+use protocol::domain::Domain;
 use protocol::frames::Totals;
 use protocol::limits::Limits;
 use protocol::message::{Balloon, Statistics};
@@ -28,6 +30,9 @@ pub struct ContainerObject {
     pub transient: bool,
     /// Its id in frame tables.
     pub owner: u16,
+    /// Trust domain of its guests, wherever that was set: pages of images are shared inside one alone.
+    #[schema(value_type = String)]
+    pub trust_domain: Domain,
     /// What it and the containers inside it are charged by the host's accounting system, bytes.
     pub usage_bytes: u64,
     /// By how much that may be too small, bytes.
@@ -118,6 +123,8 @@ pub struct GuestObject {
     pub statistics: Option<Statistics>,
     /// Age of those, milliseconds.
     pub statistics_age_ms: Option<u64>,
+    /// What it maps of the shared pool; `null` for a guest without images.
+    pub pool: Option<PoolGuestObject>,
     /// Frames by state, now.
     pub frames: Totals,
     /// False once these were found to differ from the kernel's figures by more than their error: event `table_disagrees`.
@@ -164,10 +171,14 @@ pub struct HostObject {
     pub guests_target_bytes: u64,
     /// The accounting system: it says what a guest costs whom.
     pub accounting: System,
-    /// What all guests cost, bytes.
+    /// What all guests and the shared pool cost, bytes.
     pub guests_usage_bytes: u64,
     /// Frames of all guests that no state accounts for. Must stay 0.
     pub frames_untiled: u64,
+    /// What the host holds of images, bytes. `GET /v1/pool` has more.
+    pub pool_resident_bytes: u64,
+    /// Frames of images that were charged to nobody or twice at any sample. Must stay 0.
+    pub pool_uncharged_frames: u64,
     /// Limits that are smaller than the floors of the guests under them.
     pub shortfalls: Vec<Shortfall>,
     /// Process of the balancer.
@@ -197,6 +208,8 @@ impl Engine {
                 .values()
                 .fold(0, |sum: u64, cost| sum.saturating_add(cost.bytes)),
             frames_untiled: sum(|guest| guest.frames.totals().untiled),
+            pool_resident_bytes: state.pool.iter().map(|(_, image)| image.resident_bytes()).sum(),
+            pool_uncharged_frames: state.pool.uncharged_frames(),
             shortfalls: state.shortfalls.clone(),
             balancer_pid: std::process::id(),
             balancer_age_ms: age_ms(state.started_at),
@@ -253,6 +266,7 @@ impl State {
             limits: node.limits.clone(),
             transient: node.transient,
             owner: node.owner,
+            trust_domain: self.tree.domain(path),
             usage_bytes: cost.bytes,
             usage_error_bytes: cost.error_bytes,
             usage_age_ms: inside()
@@ -322,6 +336,7 @@ impl State {
                 .statistics
                 .as_ref()
                 .map(|sample| sample.age_ms().saturating_add(sample.value.age_ms)),
+            pool: self.pool_guest_object(guest),
             frames,
             trusted: guest.cross_check.is_trusted(),
             registered_age_ms: age_ms(guest.registered_at),

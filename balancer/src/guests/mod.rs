@@ -5,6 +5,7 @@ mod cross_check;
 mod disk_cache;
 mod figures;
 mod guest;
+mod images;
 mod look;
 mod process;
 mod server;

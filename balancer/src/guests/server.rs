@@ -1,6 +1,7 @@
 //! The guest socket.
 
-use super::session;
+use super::images;
+use super::session::{self, First};
 use crate::engine::Engine;
 use std::io;
 use std::path::Path;
@@ -25,18 +26,35 @@ impl GuestServer {
 
 /// Connections that have not registered yet, at a time. Each is cut off after a few seconds.
 const PENDING_MAX: usize = 128;
+/// Guests to be that wait for their images, at a time: an image that was never verified is read as a whole.
+const OPENING_MAX: usize = 256;
 
 /// Accepts guests for ever, at most `places` of them.
 pub async fn serve(mut server: GuestServer, engine: Arc<Engine>, places: usize) {
     let (pending, places) = (Arc::new(Semaphore::new(PENDING_MAX)), Arc::new(Semaphore::new(places)));
+    let opening = Arc::new(Semaphore::new(OPENING_MAX));
     loop {
         let waiting = Arc::clone(&pending).acquire_owned().await.expect("the semaphore is never closed");
         match server.0.accept().await {
             Ok(socket) => {
                 let (engine, places) = (Arc::clone(&engine), Arc::clone(&places));
+                let opening = Arc::clone(&opening);
                 tokio::spawn(async move {
-                    let Some((admitted, socket)) = session::admit(socket).await else { return };
+                    let Some((first, socket)) = session::admit(socket).await else { return };
                     drop(waiting);
+                    let admitted = match first {
+                        First::Register(admitted) => *admitted,
+                        First::OpenImages(asked) => {
+                            return match opening.try_acquire_owned() {
+                                Ok(_place) => images::open(&engine, &socket, &asked).await,
+                                Err(_) => {
+                                    let reason =
+                                        format!("{OPENING_MAX} guests are being given images already");
+                                    session::refuse(&socket, reason).await;
+                                }
+                            };
+                        }
+                    };
                     match places.try_acquire_owned() {
                         Ok(_place) => session::run(engine, socket, admitted).await,
                         Err(_) => session::refuse(&socket, "There is no room for another guest".into()).await,

@@ -1,8 +1,9 @@
 //! One connection of a `vmm`, from its registration to its hang-up.
 
+use super::images;
 use crate::engine::Engine;
 use protocol::frames::FrameReader;
-use protocol::message::{self, FromVmm, MESSAGE_BYTES_MAX, PROTOCOL_VERSION, Register, ToVmm};
+use protocol::message::{self, FromVmm, MESSAGE_BYTES_MAX, OpenImages, PROTOCOL_VERSION, Register, ToVmm};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use tokio_seqpacket::ancillary::OwnedAncillaryMessage;
 /// A `vmm` that connects and says nothing is cut off after this.
 const REGISTER_DEADLINE: Duration = Duration::from_secs(5);
 /// A `vmm` that does not take a message for so long is cut off; it registers again when it lives.
-const SEND_DEADLINE: Duration = Duration::from_secs(10);
+pub(super) const SEND_DEADLINE: Duration = Duration::from_secs(10);
 /// Messages that wait for a `vmm` to take them.
 const OUTBOX: usize = 64;
 /// Room for the descriptors that may come with a message: one is expected, a few more are received to be closed.
@@ -29,10 +30,18 @@ struct Packet {
 /// What a connection brought: who it is, its process, its frame table.
 pub(super) type Admitted = (Register, i32, FrameReader);
 
-/// Waits for a registration. `None` for a connection that hung up or was refused.
-pub(super) async fn admit(socket: UnixSeqpacket) -> Option<(Admitted, UnixSeqpacket)> {
-    match registration(&socket).await {
-        Ok(admitted) => Some((admitted?, socket)),
+/// What a connection is for, by its first message.
+pub(super) enum First {
+    /// A guest is there.
+    Register(Box<Admitted>),
+    /// A guest is to be built.
+    OpenImages(OpenImages),
+}
+
+/// Waits for the first message. `None` for a connection that hung up or was refused.
+pub(super) async fn admit(socket: UnixSeqpacket) -> Option<(First, UnixSeqpacket)> {
+    match first_message(&socket).await {
+        Ok(first) => Some((first?, socket)),
         Err(reason) => {
             refuse(&socket, reason).await;
             None
@@ -44,6 +53,9 @@ pub(super) async fn admit(socket: UnixSeqpacket) -> Option<(Admitted, UnixSeqpac
 pub(super) async fn run(engine: Arc<Engine>, socket: UnixSeqpacket, (about, pid, frames): Admitted) {
     let (outbox, mut inbox) = mpsc::channel(OUTBOX);
     let name = about.name.clone();
+    if let Err(reason) = images::find_again(&engine, &about).await {
+        return refuse(&socket, reason).await;
+    }
     let admission = match engine.register(about, pid, frames, outbox) {
         Ok(admission) => admission,
         Err(reason) => return refuse(&socket, reason).await,
@@ -66,8 +78,9 @@ pub(super) async fn run(engine: Arc<Engine>, socket: UnixSeqpacket, (about, pid,
     engine.hang_up(&name, admission.session, &reason);
 }
 
-/// What a connection must bring: the same user, this version, a frame table. `None` for one that hangs up at once.
-async fn registration(socket: &UnixSeqpacket) -> Result<Option<Admitted>, String> {
+/// What a connection must bring: the same user, this version, and with a registration a frame table. `None` for one that hangs up
+/// at once.
+async fn first_message(socket: &UnixSeqpacket) -> Result<Option<First>, String> {
     let peer = socket.peer_cred().map_err(|error| format!("The kernel does not say who you are: {error}"))?;
     // SAFETY: geteuid has no preconditions and cannot fail.
     let own = unsafe { libc::geteuid() };
@@ -82,11 +95,12 @@ async fn registration(socket: &UnixSeqpacket) -> Result<Option<Admitted>, String
     check_version(&packet.bytes)?;
     let about = match message::decode(&packet.bytes).map_err(|error| chain(&error))? {
         FromVmm::Register(about) => about,
-        _ => return Err("The first message must be a registration".into()),
+        FromVmm::OpenImages(asked) => return Ok(Some(First::OpenImages(asked))),
+        _ => return Err("The first message must be a registration, or ask for images".into()),
     };
     let fd = packet.fd.ok_or("The registration came without a frame table")?;
     let frames = FrameReader::open(fd.as_fd()).map_err(|error| chain(&error))?;
-    Ok(Some((about, pid, frames)))
+    Ok(Some(First::Register(Box::new((about, pid, frames)))))
 }
 
 /// Another version may have other fields: its number is looked at before the rest.
@@ -158,7 +172,7 @@ pub(super) async fn refuse(socket: &UnixSeqpacket, reason: String) {
 }
 
 /// An error and its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |cause| cause.source());
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

@@ -20,6 +20,8 @@ struct Container<'a> {
     limits: &'a Limits,
     containers: Vec<usize>,
     guests: Vec<usize>,
+    /// What it pays for beside them.
+    charged_bytes: u64,
     /// What all guests inside need to live, whatever the limits say.
     floor_bytes: u64,
     caps: Caps,
@@ -53,22 +55,23 @@ fn arrange<'a>(
     root: &'a ContainerPath,
     limits: &'a Limits,
 ) -> Vec<Container<'a>> {
-    let new = |path, limits| Container {
+    let new = |path, limits, charged_bytes| Container {
         path,
         limits,
+        charged_bytes,
         containers: vec![],
         guests: vec![],
         floor_bytes: 0,
         caps: [0; ROUNDS],
     };
-    let mut containers = vec![new(root, limits)];
+    let mut containers = vec![new(root, limits, 0)];
     let mut index: BTreeMap<&ContainerPath, usize> = [(root, 0)].into();
     for view in &observation.containers {
         if view.path.is_root() {
-            containers[0].limits = &view.limits;
+            (containers[0].limits, containers[0].charged_bytes) = (&view.limits, view.charged_bytes);
         } else if !index.contains_key(&view.path) {
             index.insert(&view.path, containers.len());
-            containers.push(new(&view.path, &view.limits));
+            containers.push(new(&view.path, &view.limits, view.charged_bytes));
         }
     }
     for child in 1..containers.len() {
@@ -90,7 +93,7 @@ fn guest_caps(guest: &GuestView) -> Caps {
 
 /// Sums up what is inside each container, bottom-up. The depth is bounded by [`protocol::path::DEPTH_MAX`].
 fn measure(containers: &mut [Container<'_>], guests: &[GuestView], at: usize) {
-    let mut caps: Caps = [0; ROUNDS];
+    let mut caps: Caps = [containers[at].charged_bytes; ROUNDS];
     let mut floor_bytes = 0u64;
     let add = |sums: &mut Caps, caps: Caps| {
         sums.iter_mut().zip(caps).for_each(|(sum, cap)| *sum = sum.saturating_add(cap))
@@ -133,6 +136,7 @@ fn share<'a>(
         Some(ceiling) if ceiling <= granted => (ceiling, Some((container.path, ceiling))),
         _ => (granted, bound),
     };
+    let budget = budget.saturating_sub(container.charged_bytes);
     let members: Vec<(Caps, u32)> = container
         .guests
         .iter()

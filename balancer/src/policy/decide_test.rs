@@ -6,7 +6,7 @@ const MIB: u64 = 1 << 20;
 
 fn container(path: &str, limits: &str) -> ContainerView {
     let patch: protocol::limits::LimitsPatch = limits.parse().unwrap();
-    ContainerView { path: path.parse().unwrap(), limits: Limits::default().patched(&patch) }
+    ContainerView { path: path.parse().unwrap(), limits: Limits::default().patched(&patch), charged_bytes: 0 }
 }
 
 fn guest(name: &str, container: &str, ram_mib: u64) -> GuestView {
@@ -52,6 +52,22 @@ fn a_limit_covers_the_vmm_too() {
     for word in ["/web/a", "256M", "10M"] {
         assert!(plan.targets[0].reason.contains(word), "{:?}", plan.targets[0].reason);
     }
+}
+
+#[test]
+fn what_a_container_pays_beside_its_guests_comes_first_and_takes_from_nobody_elses_limit() {
+    let tree = |max: &str| {
+        let mut paying = container("/web", "512M");
+        paying.charged_bytes = 200 * MIB;
+        vec![container("/", max), paying, container("/db", "512M")]
+    };
+    let guests = || vec![guest("a", "/web", 512), guest("b", "/db", 512)];
+    assert_eq!(targets_mib(tree("4G"), guests()), [312, 512]);
+    // Of what contains both it takes a share as a guest does.
+    assert_eq!(targets_mib(tree("800M"), guests()).iter().sum::<u64>(), 600);
+    let mut all = tree("4G");
+    all[1].charged_bytes = 4096 * MIB;
+    assert_eq!(targets_mib(all, guests()), [32, 512], "never below the floor");
 }
 
 #[test]
@@ -184,7 +200,7 @@ fn any_observation() -> impl Strategy<Value = Observation> {
             let containers = paths
                 .iter()
                 .zip(limits)
-                .map(|(path, limits)| ContainerView { path: path.parse().unwrap(), limits })
+                .map(|(path, limits)| ContainerView { path: path.parse().unwrap(), limits, charged_bytes: 0 })
                 .collect();
             Observation { containers, guests }
         },

@@ -20,6 +20,8 @@ pub struct ContainerView {
     pub path: ContainerPath,
     /// Its limits.
     pub limits: Limits,
+    /// What it pays for beside its guests, such as pages of the shared pool: that comes before what they may have. Bytes.
+    pub charged_bytes: u64,
 }
 
 /// A guest as the policy sees it.

@@ -8,6 +8,7 @@ mod node;
 pub use change::Put;
 pub use node::Node;
 
+use protocol::domain::Domain;
 use protocol::path::ContainerPath;
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -110,6 +111,17 @@ impl Tree {
             .map_while(|(child, node)| Some((child, node, child.below(path)?)))
             .filter(|(_, _, rest)| !rest.contains('/'))
             .map(|(child, node, _)| (child, node))
+    }
+
+    /// The trust domain of guests in a container, which need not be there yet: that of the nearest container on the way to the
+    /// root that has one, else the container's own in the root.
+    #[must_use]
+    pub fn domain(&self, path: &ContainerPath) -> Domain {
+        let chosen = path.ancestors().find_map(|above| self.nodes.get(&above)?.limits.domain.clone());
+        chosen.unwrap_or_else(|| match path.as_str().split('/').nth(1) {
+            Some(name) if !name.is_empty() => Domain::of_container(name),
+            _ => Domain::host(),
+        })
     }
 
     /// True if `path` is `above` or lies inside it.

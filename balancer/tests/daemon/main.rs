@@ -15,4 +15,5 @@ mod life;
 mod models;
 mod moves;
 mod objects;
+mod pool;
 mod support;

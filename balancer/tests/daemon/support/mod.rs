@@ -1,5 +1,7 @@
 //! A balancer in a folder of its own, and guests without a guest: processes' ends of the guest socket with real tables.
 
+pub mod pool;
+
 use balancer::client::{Client, ClientError};
 use hyper::Method;
 use protocol::frames::{FrameTable, Region, State};

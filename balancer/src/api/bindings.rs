@@ -1,0 +1,133 @@
+//! `/v1/bindings`.
+
+use super::body::Json as Body;
+use super::problem::Problem;
+use super::query::Params;
+use crate::engine::Engine;
+use crate::pool::{BindingObject, Library, LibraryError, Subject};
+use crate::tree::Put;
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use protocol::path::ContainerPath;
+use serde::Deserialize;
+use std::io;
+use std::sync::Arc;
+use utoipa::{IntoParams, ToSchema};
+
+/// A binding that is to be.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct BindingPut {
+    /// A host path that is there or that an image was built from, or an image: its digest, or at least 8 of its digits.
+    subject: String,
+    /// The container that pays for it; it must exist.
+    #[schema(value_type = String)]
+    container: ContainerPath,
+    /// Bind it even if it is bound to another container.
+    #[serde(default)]
+    replace: bool,
+}
+
+/// Which binding.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct BindingQuery {
+    /// What is bound, as in the list of bindings, or as it may be given to bind it.
+    subject: String,
+}
+
+/// All bindings.
+#[utoipa::path(get, path = "/v1/bindings", responses((status = 200, body = Vec<BindingObject>)))]
+pub(super) async fn list(State(engine): State<Arc<Engine>>) -> Json<Vec<BindingObject>> {
+    Json(engine.bindings())
+}
+
+/// Bind a host path or an image to a container: it pays for all that the host holds of the images that were built from there. The
+/// longest path decides, and a binding of the image itself over all.
+#[utoipa::path(put, path = "/v1/bindings", request_body = BindingPut,
+    responses((status = 200, body = BindingObject), (status = 201, body = BindingObject), (status = 409, body = Problem),
+        (status = 422, body = Problem)))]
+pub(super) async fn put(
+    State(engine): State<Arc<Engine>>,
+    Body(binding): Body<BindingPut>,
+) -> Result<(StatusCode, Json<BindingObject>), Problem> {
+    let (library, text) = (engine.library(), binding.subject.clone());
+    let found = tokio::task::spawn_blocking(move || subject(&library, &text)).await;
+    let found = found.map_err(|error| internal(&error))?;
+    let subject = found.map_err(|why| refused(&binding.subject, &why))?;
+    let (put, object) = engine.bind(subject, &binding.container, binding.replace)?;
+    let status = if put == Put::Created { StatusCode::CREATED } else { StatusCode::OK };
+    Ok((status, Json(object)))
+}
+
+/// Take a binding away: its images are charged by the accounting system again.
+#[utoipa::path(delete, path = "/v1/bindings", params(BindingQuery),
+    responses((status = 204), (status = 404, body = Problem), (status = 422, body = Problem)))]
+pub(super) async fn delete(
+    State(engine): State<Arc<Engine>>,
+    Params(query): Params<BindingQuery>,
+) -> Result<StatusCode, Problem> {
+    let (library, text) = (engine.library(), query.subject.clone());
+    // What is bound need not be there any more.
+    let find = move || match text.parse() {
+        Ok(Subject::Path(path)) => {
+            let whole = canonical(&path).unwrap_or_else(|_| path.clone());
+            Ok((Subject::Path(path), Subject::Path(whole)))
+        }
+        Ok(subject) => Ok((subject.clone(), subject)),
+        Err(_) => subject(&library, &text).map(|found| (found.clone(), found)),
+    };
+    let found = tokio::task::spawn_blocking(find).await.map_err(|error| internal(&error))?;
+    let (plain, canonical) = found.map_err(|why| refused(&query.subject, &why))?;
+    let known = engine.bindings().iter().any(|binding| binding.subject == plain.to_string());
+    engine.unbind(if known { &plain } else { &canonical })?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// What people mean. A path is followed to where it leads: that is what images remember of where they were built from.
+fn subject(library: &Library, text: &str) -> Result<Subject, String> {
+    if !text.starts_with('/') {
+        let digest = library.store().and_then(|store| store.resolve(text)).map_err(LibraryError::from);
+        return digest.map(Subject::Image).map_err(|error| error.to_string());
+    }
+    let Subject::Path(path) = text.parse().map_err(|error: crate::pool::SubjectError| error.to_string())?
+    else {
+        return Err("it is no path".to_owned());
+    };
+    match canonical(&path) {
+        Ok(path) => Ok(Subject::Path(path)),
+        // The folder may be gone and its image still be there.
+        Err(error) => {
+            let subject = Subject::Path(path);
+            let origins = library.origins().unwrap_or_default();
+            let known = origins.iter().any(|(digest, origin)| subject.covers(digest, origin));
+            if known {
+                Ok(subject)
+            } else {
+                Err(format!("{text} is not there ({error}), and no image was built from it"))
+            }
+        }
+    }
+}
+
+fn canonical(path: &str) -> io::Result<String> {
+    let path = std::fs::canonicalize(path)?;
+    path.into_os_string().into_string().map_err(|_| io::Error::other("its name is not UTF-8"))
+}
+
+fn refused(text: &str, why: &str) -> Problem {
+    let text: String = text.chars().take(128).collect();
+    let detail = format!("subject is {text:?}, but {why}");
+    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "field", "There is nothing to bind", detail).of_field(
+        "subject",
+        text,
+        "must be a host path that is there, or an image of the store",
+    )
+}
+
+fn internal(error: &tokio::task::JoinError) -> Problem {
+    let title = "The store could not be looked at";
+    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", title, error.to_string())
+}

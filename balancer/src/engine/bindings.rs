@@ -1,0 +1,124 @@
+//! Bindings by a client: who pays for an image as a whole.
+
+use super::{Engine, EngineError, State};
+use crate::pool::{BINDINGS_MAX, BindingObject, Bindings, Subject};
+use crate::tree::Put;
+use protocol::path::ContainerPath;
+
+impl Engine {
+    /// All bindings in the order of their text.
+    #[must_use]
+    pub fn bindings(&self) -> Vec<BindingObject> {
+        let state = self.state();
+        state.bindings.iter().map(|(subject, to)| state.binding_object(subject, to)).collect()
+    }
+
+    /// Binds a path or an image to a container. What the host holds of it is charged there from now on.
+    ///
+    /// # Errors
+    /// When there is no such container or it has no room, when it is bound to another one and not to be replaced, or when
+    /// the journal cannot be written.
+    pub fn bind(
+        &self,
+        subject: Subject,
+        container: &ContainerPath,
+        replace: bool,
+    ) -> Result<(Put, BindingObject), EngineError> {
+        let state = &mut *self.state();
+        if state.tree.get(container).is_none() {
+            return Err(EngineError::NoContainer { field: "container", path: container.clone() });
+        }
+        let before = state.bindings.get(&subject).cloned();
+        match &before {
+            Some(other) if other != container && !replace => {
+                return Err(EngineError::Bound { subject, container: other.clone() });
+            }
+            None if state.bindings.len() >= BINDINGS_MAX => return Err(EngineError::Bindings),
+            _ => {}
+        }
+        let mut next = state.bindings.clone();
+        next.put(subject.clone(), container.clone());
+        state.check_binding(&next, container)?;
+        state.adopt_bindings(next)?;
+        if before.as_ref() != Some(container) {
+            let detail = match &before {
+                Some(other) => format!("It pays for {subject} from now on, as {other} did before"),
+                None => format!("It pays for {subject} from now on"),
+            };
+            state.events.push("bound", None, Some(container), &detail);
+        }
+        let put = if before.is_some() { Put::Replaced } else { Put::Created };
+        Ok((put, state.binding_object(&subject, container)))
+    }
+
+    /// Takes a binding away.
+    ///
+    /// # Errors
+    /// When it is not bound, or the journal cannot be written.
+    pub fn unbind(&self, subject: &Subject) -> Result<(), EngineError> {
+        let state = &mut *self.state();
+        let container = state.bindings.get(subject).cloned();
+        let container = container.ok_or_else(|| EngineError::NoBinding(subject.clone()))?;
+        let mut next = state.bindings.clone();
+        next.remove(subject);
+        state.adopt_bindings(next)?;
+        state.events.push("unbound", None, Some(&container), &format!("It pays for {subject} no longer"));
+        state.sweep(&container);
+        Ok(())
+    }
+}
+
+impl State {
+    fn adopt_bindings(&mut self, next: Bindings) -> Result<(), EngineError> {
+        if next != self.bindings {
+            self.journal.commit_bindings(&self.bindings, &next)?;
+            self.bindings = next;
+            self.rebind();
+            self.adjust();
+        }
+        Ok(())
+    }
+
+    /// No limit on the way to the root is broken by what guests map of images that a container is to pay for. What nobody maps
+    /// can go.
+    fn check_binding(&mut self, next: &Bindings, container: &ContainerPath) -> Result<(), EngineError> {
+        let before = self.usage();
+        let kept = std::mem::replace(&mut self.bindings, next.clone());
+        self.rebind();
+        let after = self.usage();
+        let owner = self.tree.get(container).map_or(0, |node| node.owner);
+        let unmapped = self.pool.unmapped_bytes(crate::accounting::ContainerId(owner));
+        self.bindings = kept;
+        self.rebind();
+        for above in container.ancestors() {
+            let Some(max_bytes) = self.tree.get(&above).and_then(|node| node.limits.max_bytes) else {
+                continue;
+            };
+            let (was, would) =
+                (self.usage_inside(&before, &above).bytes, self.usage_inside(&after, &above).bytes);
+            let needed_bytes = would.saturating_sub(unmapped);
+            // A limit that holds no more than before is not this binding's business.
+            if needed_bytes > max_bytes && would > was {
+                let (field, path) = ("container", container.clone());
+                return Err(EngineError::NoRoom { field, path, above, max_bytes, needed_bytes });
+            }
+        }
+        Ok(())
+    }
+
+    fn binding_object(&self, subject: &Subject, container: &ContainerPath) -> BindingObject {
+        // A more precise binding may decide about what this one covers.
+        let decided = self.pool.iter().filter(|(key, image)| {
+            let precise = self.bindings.deciding(&key.digest, &image.origin);
+            precise.is_some_and(|decides| decides == subject)
+        });
+        let (mut images, mut resident_bytes) = (vec![], 0);
+        for (key, image) in decided {
+            images.push(key.digest);
+            resident_bytes += image.resident_bytes();
+        }
+        // One image may be there for several domains.
+        images.dedup();
+        BindingObject { subject: subject.to_string(), container: container.clone(), images, resident_bytes }
+    }
+}

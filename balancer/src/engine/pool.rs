@@ -1,0 +1,470 @@
+//! The shared pool and the guests: who maps which image, what that costs whom, and what a limit does about it.
+
+use super::{Engine, State};
+use crate::accounting::{ContainerId, POOL, System};
+use crate::guests::Guest;
+use crate::pool::{
+    Key, Opened, Plan, PoolGuestObject, PoolImage, PoolImageObject, PoolObject, PoolPayerObject,
+    PoolShortfall, SharerObject,
+};
+use crate::tree::{Tree, TreeError};
+use protocol::bytes::{FRAME_BYTES, Human};
+use protocol::domain::Domain;
+use protocol::frames::{FrameReader, RegionKind};
+use protocol::image::IMAGES_MAX;
+use protocol::limits::{Limits, LimitsError};
+use protocol::message::Register;
+use protocol::path::ContainerPath;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// The pool's own container.
+pub const COMMON: &str = "/common";
+
+impl Engine {
+    /// The trust domain of guests in a container.
+    #[must_use]
+    pub fn domain(&self, container: &ContainerPath) -> Domain {
+        self.state().tree.domain(container)
+    }
+
+    /// Images that guests are about to map come into the pool.
+    ///
+    /// # Errors
+    /// In one sentence, for the `vmm` to show.
+    pub fn open_images(&self, images: &[Opened]) -> Result<(), String> {
+        let state = &mut *self.state();
+        for image in images {
+            let backing = Arc::clone(&image.backing);
+            let opened = state.pool.open(&image.key, &image.origin, backing, Instant::now());
+            opened.map_err(|error| error.to_string())?;
+        }
+        state.rebind();
+        Ok(())
+    }
+
+    /// Images of a guest that registers which the pool does not know: those that were mapped under an earlier balancer.
+    #[must_use]
+    pub fn unknown_images(&self, about: &Register) -> Vec<Key> {
+        let state = self.state();
+        let domain = state.tree.domain(&about.container);
+        let key = |digest| Key { digest, domain: domain.clone() };
+        let keys = about.images.iter().take(IMAGES_MAX).map(|image| key(image.digest));
+        keys.filter(|key| state.pool.get(key).is_none()).collect()
+    }
+
+    /// An image is not what it was: whoever runs the host hears of it.
+    pub fn image_changed(&self, key: Option<&Key>, detail: &str) {
+        let state = &mut *self.state();
+        if let Some(key) = key {
+            state.pool.accuse(key, detail);
+        }
+        state.pool_event("image_changed", None, detail);
+    }
+
+    /// What is to be looked at; all of it, if it is wanted now.
+    #[must_use]
+    pub fn plan_look(&self, all: bool) -> Plan {
+        self.state().pool.plan(Instant::now(), all)
+    }
+
+    /// Looks at all files and tables, unless that was done since a moment. Who waits for another one's look takes what that saw.
+    pub async fn look_at_pool_since(&self, since: Instant) {
+        if self.oldest_look().is_some_and(|at| at >= since) {
+            return;
+        }
+        let _turn = self.looking.lock().await;
+        if self.oldest_look().is_none_or(|at| at < since) {
+            self.look_at_pool(true).await;
+        }
+    }
+
+    /// Looks at files and tables, and takes in what was seen. Returns how long the look took.
+    pub async fn look_at_pool(&self, all: bool) -> Duration {
+        let plan = self.plan_look(all);
+        if plan.is_empty() {
+            return Duration::ZERO;
+        }
+        let looked = tokio::task::spawn_blocking(move || {
+            let begun = Instant::now();
+            (plan.carry_out(), begun.elapsed())
+        });
+        // A look that panicked is a bug that the log tells of; figures keep their age.
+        let Ok((answers, took)) = looked.await else { return Duration::ZERO };
+        let state = &mut *self.state();
+        for (key, wrong) in state.pool.apply(answers, Instant::now()) {
+            let guests = state.pool.get(&key).map(PoolImage::names).unwrap_or_default();
+            let whose =
+                if guests.is_empty() { "no guest maps it".to_owned() } else { format!("mapped by {guests}") };
+            let detail = format!("Image {} of domain {}, {whose}: {wrong}", key.digest, key.domain);
+            state.pool_event("image_changed", None, &detail);
+        }
+        state.keep_pool_limits();
+        took
+    }
+
+    /// The pool as clients see it.
+    #[must_use]
+    pub fn pool(&self) -> PoolObject {
+        self.state().pool_object()
+    }
+
+    /// When the oldest look at an image, or at a table that covers it, began. `None` if one was not looked at yet, or there is
+    /// none.
+    fn oldest_look(&self) -> Option<Instant> {
+        let state = self.state();
+        let looks = state.pool.iter().flat_map(|(_, image)| {
+            std::iter::once(image.seen_at).chain(image.sharers.values().map(|sharer| sharer.seen_at))
+        });
+        looks.collect::<Option<Vec<Instant>>>()?.into_iter().min()
+    }
+}
+
+impl State {
+    /// The pool's own container is there from the start.
+    pub(super) fn make_common(&mut self) {
+        let common = common();
+        if self.tree.get(&common).is_some() {
+            return;
+        }
+        let mut next = self.tree.clone();
+        let made = next.put(&common, Limits::default()).map_err(super::EngineError::from);
+        if let Err(error) = made.and_then(|_| self.adopt(next)) {
+            tracing::error!(error = %error.chain(), "{COMMON} cannot be made: what nobody maps is the host's");
+        }
+    }
+
+    /// Who really pays for what is charged to a container in the pool's books.
+    pub(super) fn payer(&self, payer: ContainerId) -> u16 {
+        let known = |owner: u16| self.tree.iter().any(|(_, node)| node.owner == owner);
+        if payer != POOL && known(payer.0) {
+            return payer.0;
+        }
+        self.tree.get(&common()).map_or(crate::tree::OWNER_ROOT, |node| node.owner)
+    }
+
+    /// Asks the bindings anew who pays for each image.
+    pub(super) fn rebind(&mut self) {
+        let (bindings, tree) = (&self.bindings, &self.tree);
+        self.pool.rebind(|digest, origin| {
+            let container = bindings.of(digest, origin)?;
+            tree.get(container).map(|node| ContainerId(node.owner))
+        });
+    }
+
+    /// What a guest says of its images must be what its table says, and what the pool has.
+    pub(super) fn check_images(&self, about: &Register, frames: &FrameReader) -> Result<(), String> {
+        let images = &about.images;
+        if images.len() > IMAGES_MAX {
+            return Err(format!("images has {} entries, but must have at most {IMAGES_MAX}", images.len()));
+        }
+        let mut regions: Vec<(u64, u64)> = frames
+            .regions()
+            .iter()
+            .filter(|region| region.kind == RegionKind::Image)
+            .map(|region| (region.first, region.count))
+            .collect();
+        let domain = self.tree.domain(&about.container);
+        for (index, image) in images.iter().enumerate() {
+            let digest = image.digest;
+            if images[..index].iter().any(|other| other.digest == digest) {
+                return Err(format!("images has {digest} twice, but a guest maps each image once"));
+            }
+            let Some(at) = regions.iter().position(|region| *region == (image.first, image.count)) else {
+                return Err(format!(
+                    "Image {digest} is said to be at frame {} with {} frames, but the frame table has no such region",
+                    image.first, image.count
+                ));
+            };
+            regions.swap_remove(at);
+            let key = Key { digest, domain: domain.clone() };
+            let Some(known) = self.pool.get(&key) else {
+                return Err(format!("Image {digest} is not open for domain {domain}"));
+            };
+            let frames = known.backing.bytes() / FRAME_BYTES;
+            if frames != image.count {
+                return Err(format!(
+                    "Image {digest} is mapped with {} frames, but it has {frames}",
+                    image.count
+                ));
+            }
+        }
+        match regions.first() {
+            None => Ok(()),
+            Some((first, count)) => Err(format!(
+                "The frame table has an image of {count} frames at frame {first} that is not among images"
+            )),
+        }
+    }
+
+    /// A guest that was taken in maps its images.
+    pub(super) fn join_pool(&mut self, name: &str) {
+        let guest = &self.guests[name];
+        let domain = self.tree.domain(&guest.about.container);
+        let container = ContainerId(self.pool_payer(guest));
+        for image in guest.about.images.clone() {
+            let guest = &self.guests[name];
+            let key = Key { digest: image.digest, domain: domain.clone() };
+            let table = (Arc::clone(&guest.frames), image.first);
+            self.pool.join(&key, guest.session, name, container, table, Instant::now());
+        }
+    }
+
+    /// Who pays for pages of the pool that a guest maps from now on.
+    pub(super) fn pool_payer(&self, guest: &Guest) -> u16 {
+        // The resident set knows guests only as a whole.
+        if self.accounting == System::Rss { guest.owner } else { self.charging(guest) }
+    }
+
+    /// Who pays for a guest's pages of the pool is another container from now on, and with `all` for those that it has.
+    pub(super) fn charge_pool(&mut self, name: &str, all: bool) {
+        let guest = &self.guests[name];
+        let (session, container) = (guest.session, ContainerId(self.pool_payer(guest)));
+        self.pool.charge(session, container, all);
+    }
+
+    /// Guests that map images inside a container, with another trust domain in the tree that is to be.
+    pub(super) fn check_domains(&self, path: &ContainerPath, next: &Tree) -> Result<(), super::EngineError> {
+        let torn = |guest: &&Guest| {
+            self.pool.has_guest(guest.session)
+                && self.tree.domain(&guest.about.container) != next.domain(&guest.about.container)
+        };
+        let names: Vec<&str> =
+            self.guests_inside(path).filter(torn).map(|guest| guest.about.name.as_str()).collect();
+        if names.is_empty() {
+            return Ok(());
+        }
+        let value = next.get(path).and_then(|node| node.limits.domain.clone());
+        let value = value.map_or_else(|| "null".to_owned(), String::from);
+        let bound =
+            format!("must stay as it is while guests in it map images of their domain: {}", names.join(", "));
+        Err(TreeError::Limits { path: path.clone(), source: LimitsError { field: "domain", value, bound } }
+            .into())
+    }
+
+    /// A guest keeps its trust domain while it maps images of it.
+    pub(super) fn check_domain_of_move(
+        &self,
+        guest: &Guest,
+        path: &ContainerPath,
+    ) -> Result<(), super::EngineError> {
+        let (from, to) = (self.tree.domain(&guest.about.container), self.tree.domain(path));
+        if from == to || !self.pool.has_guest(guest.session) {
+            return Ok(());
+        }
+        let name = guest.about.name.clone();
+        Err(super::EngineError::OtherDomain { name, path: path.clone(), from, to })
+    }
+
+    /// The pool's own container stays, and so does one that something is bound to.
+    pub(super) fn check_unbound(&self, path: &ContainerPath) -> Result<(), super::EngineError> {
+        let bound = self.bindings.iter().find(|(_, payer)| *payer == path);
+        let inside = match bound {
+            _ if path.as_str() == COMMON => "what no guest maps of the shared pool".to_owned(),
+            Some((subject, _)) => format!("a binding of {subject}"),
+            None => return Ok(()),
+        };
+        Err(TreeError::Busy { path: path.clone(), inside }.into())
+    }
+
+    /// A `max` below what a container pays for and guests map is refused: that cannot be let go.
+    pub(super) fn check_pinned(&self, path: &ContainerPath, next: &Tree) -> Result<(), super::EngineError> {
+        let max_of = |tree: &Tree| tree.get(path).and_then(|node| node.limits.max_bytes);
+        let Some(max) = max_of(next).filter(|max| Some(*max) != max_of(&self.tree)) else { return Ok(()) };
+        let pinned = self.pinned_bytes(path);
+        if pinned <= max {
+            return Ok(());
+        }
+        let bound = format!("must be at least {pinned}, what it pays for of images that guests map");
+        let source = LimitsError { field: "max_bytes", value: max.to_string(), bound };
+        Err(TreeError::Limits { path: path.clone(), source }.into())
+    }
+
+    /// What a container pays for as a whole and guests map, bytes.
+    fn pinned_bytes(&self, path: &ContainerPath) -> u64 {
+        self.payers_of(path).map(|payer| self.pool.pinned_bytes(payer)).sum()
+    }
+
+    /// The books' names of a container that pays for images as a whole.
+    fn payers_of(&self, path: &ContainerPath) -> impl Iterator<Item = ContainerId> + use<> {
+        let own = self.tree.get(path).map(|node| ContainerId(node.owner));
+        let pool = (path.as_str() == COMMON).then_some(POOL);
+        own.into_iter().chain(pool)
+    }
+
+    /// Lets unmapped pages go where a limit is exceeded: of those who pay for them, and of those that are inside a container
+    /// that holds too much. They go before any guest shrinks.
+    fn keep_pool_limits(&mut self) {
+        let usage = self.usage();
+        let mut shortfalls = Vec::new();
+        let mut excess: BTreeMap<ContainerPath, u64> = BTreeMap::new();
+        for path in self.paying_containers() {
+            let over = |above: ContainerPath| {
+                let max = self.tree.get(&above)?.limits.max_bytes?;
+                Some(self.usage_inside(&usage, &above).bytes.saturating_sub(max))
+            };
+            let most = path.ancestors().filter_map(over).max().unwrap_or(0);
+            excess.insert(path.clone(), most);
+            let pinned_bytes = self.pinned_bytes(&path);
+            let Some(max_bytes) = self.tree.get(&path).and_then(|node| node.limits.max_bytes) else {
+                continue;
+            };
+            let missing_bytes =
+                self.usage_inside(&usage, &path).bytes.saturating_sub(max_bytes).min(pinned_bytes);
+            let unmapped: u64 = self.payers_of(&path).map(|payer| self.pool.unmapped_bytes(payer)).sum();
+            if missing_bytes > 0 && unmapped == 0 {
+                shortfalls.push(PoolShortfall {
+                    container: path,
+                    max_bytes,
+                    mapped_bytes: pinned_bytes,
+                    missing_bytes,
+                });
+            }
+        }
+        for (path, mut bytes) in excess {
+            for payer in self.payers_of(&path) {
+                let bytes_here = bytes.min(self.pool.unmapped_bytes(payer));
+                self.pool.evict(payer, bytes_here);
+                bytes -= bytes_here;
+            }
+        }
+        for shortfall in &shortfalls {
+            if !self.pool_shortfalls.iter().any(|known| known.container == shortfall.container) {
+                let detail = format!(
+                    "max is {}, but guests map {} of what it pays for: {} cannot be let go",
+                    Human(shortfall.max_bytes),
+                    Human(shortfall.mapped_bytes),
+                    Human(shortfall.missing_bytes)
+                );
+                self.events.push("pool_shortfall", None, Some(&shortfall.container), &detail);
+            }
+        }
+        self.pool_shortfalls = shortfalls;
+    }
+
+    /// The pool's own container, and those that images are bound to.
+    fn paying_containers(&self) -> Vec<ContainerPath> {
+        let bound: Vec<u16> =
+            self.pool.iter().filter_map(|(_, image)| image.bound.map(|bound| bound.0)).collect();
+        let pays = |(path, node): &(&ContainerPath, &crate::tree::Node)| {
+            path.as_str() == COMMON || bound.contains(&node.owner)
+        };
+        self.tree.iter().filter(pays).map(|(path, _)| path.clone()).collect()
+    }
+
+    /// What of the pool counts against the limit of a container, bytes. What is charged to the pool's own container squeezes
+    /// no guest: that is let go instead.
+    pub(super) fn pool_bytes_for_policy(&self, path: &ContainerPath, owner: u16) -> u64 {
+        if path.as_str() == COMMON { 0 } else { self.pool.enforceable_bytes(ContainerId(owner)) }
+    }
+
+    /// An event about the pool, within its budget.
+    fn pool_event(&mut self, kind: &str, container: Option<&ContainerPath>, detail: &str) {
+        if self.pool_budget.take(Instant::now()).is_some() {
+            self.events.push(kind, None, container, detail);
+        }
+    }
+
+    fn pool_object(&self) -> PoolObject {
+        let (pool, common) = (&self.pool, common());
+        let images: Vec<PoolImageObject> =
+            pool.iter().map(|(key, image)| self.pool_image_object(key, image)).collect();
+        let sum = |of: fn(&PoolImageObject) -> u64| images.iter().map(of).fold(0u64, u64::saturating_add);
+        let guests: Vec<PoolGuestObject> =
+            self.guests.values().filter_map(|guest| self.pool_guest_object(guest)).collect();
+        PoolObject {
+            max_bytes: self.tree.get(&common).and_then(|node| node.limits.max_bytes),
+            container: common,
+            resident_bytes: sum(|image| image.resident_bytes),
+            mapped_bytes: sum(|image| image.mapped_bytes),
+            alone_bytes: sum(|image| image.alone_bytes),
+            charged_bytes: pool.charges().values().sum(),
+            saved_bytes: sum(|image| image.saved_bytes),
+            would_have_saved_bytes: pool.would_have_saved_bytes(),
+            error_bytes: pool.error_bytes(),
+            age_ms: images.iter().map(|image| image.age_ms).max().flatten(),
+            uncharged_frames: pool.uncharged_frames(),
+            containers: self.pool_payer_objects(&guests),
+            images,
+            guests,
+            shortfalls: self.pool_shortfalls.clone(),
+        }
+    }
+
+    fn pool_image_object(&self, key: &Key, image: &PoolImage) -> PoolImageObject {
+        let mapped: BTreeMap<u64, u64> = image.ledger.sharers().collect();
+        let alone_bytes = mapped.values().sum::<u64>() * FRAME_BYTES;
+        let sharers = image.sharers.iter().map(|(order, sharer)| SharerObject {
+            guest: sharer.name.clone(),
+            mapped_bytes: mapped.get(order).map_or(0, |pages| pages * FRAME_BYTES),
+            age_ms: age_ms(sharer.seen_at),
+        });
+        let path_of =
+            |owner: u16| self.tree.iter().find(|(_, node)| node.owner == owner).map(|(path, _)| path.clone());
+        PoolImageObject {
+            digest: key.digest,
+            domain: key.domain.clone(),
+            origin: image.origin.clone(),
+            bytes: image.backing.bytes(),
+            backing: image.backing.kind(),
+            resident_bytes: image.resident_bytes(),
+            mapped_bytes: image.mapped_bytes(),
+            alone_bytes,
+            saved_bytes: alone_bytes.saturating_sub(image.mapped_bytes()),
+            error_bytes: image.error_bytes(),
+            age_ms: age_ms(image.seen_at),
+            bound_to: image.bound.and_then(|bound| path_of(bound.0)),
+            changed: image.changed.clone(),
+            books_bytes: image.ledger.storage_bytes() as u64,
+            sharers: sharers.collect(),
+        }
+    }
+
+    /// A guest and the pool; `None` for one that maps no image.
+    pub(super) fn pool_guest_object(&self, guest: &Guest) -> Option<PoolGuestObject> {
+        if !self.pool.has_guest(guest.session) {
+            return None;
+        }
+        let (alone_bytes, charged_bytes) =
+            (self.pool.mapped_by(guest.session), self.pool.charged_to_guest(guest.session));
+        let guest = guest.about.name.clone();
+        Some(PoolGuestObject {
+            guest,
+            alone_bytes,
+            charged_bytes,
+            saved_bytes: alone_bytes.saturating_sub(charged_bytes),
+        })
+    }
+
+    fn pool_payer_objects(&self, guests: &[PoolGuestObject]) -> Vec<PoolPayerObject> {
+        let mut charged: BTreeMap<u16, u64> = BTreeMap::new();
+        for (payer, bytes) in self.pool.charges() {
+            *charged.entry(self.payer(*payer)).or_default() += bytes;
+        }
+        let of = |(path, node): (&ContainerPath, &crate::tree::Node)| {
+            let inside = guests.iter().filter(|guest| {
+                self.guests.get(&guest.guest).is_some_and(|guest| guest.about.container == *path)
+            });
+            let alone_bytes = inside.clone().map(|guest| guest.alone_bytes).sum::<u64>();
+            let charged_bytes = charged.get(&node.owner).copied().unwrap_or(0);
+            let shown = charged_bytes > 0 || inside.count() > 0 || path.as_str() == COMMON;
+            shown.then(|| PoolPayerObject {
+                container: path.clone(),
+                alone_bytes,
+                charged_bytes,
+                saved_bytes: alone_bytes.saturating_sub(charged_bytes),
+            })
+        };
+        self.tree.iter().filter_map(of).collect()
+    }
+}
+
+/// Its path.
+pub(super) fn common() -> ContainerPath {
+    COMMON.parse().expect("a path with one plain name")
+}
+
+fn age_ms(at: Option<Instant>) -> Option<u64> {
+    at.map(|at| u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX))
+}

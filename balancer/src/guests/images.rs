@@ -1,0 +1,105 @@
+//! Images for guests: handing them out before a guest is built, and finding them again when one comes back.
+
+use super::session::{SEND_DEADLINE, chain, refuse};
+use crate::engine::Engine;
+use crate::pool::{Key, LibraryError, Opened};
+use protocol::image::ImageHandle;
+use protocol::message::{self, OpenImages, Register, ToVmm};
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use tokio::time::timeout;
+use tokio_seqpacket::UnixSeqpacket;
+use tokio_seqpacket::ancillary::AncillaryMessageWriter;
+
+/// Room for one descriptor for each image, and the header before them (cmsg(3)).
+const ANCILLARY_BYTES: usize = 128;
+
+/// Answers who asks for images: with their descriptors, or with the reason why not.
+pub(super) async fn open(engine: &Arc<Engine>, socket: &UnixSeqpacket, asked: &OpenImages) {
+    match hand_out(engine, asked).await {
+        Ok((opened, files)) => {
+            if let Err(error) = send(socket, &opened, &files).await {
+                tracing::debug!(error, "the images were not taken");
+            }
+        }
+        Err(reason) => refuse(socket, reason).await,
+    }
+}
+
+async fn hand_out(engine: &Arc<Engine>, asked: &OpenImages) -> Result<(Vec<Opened>, Vec<File>), String> {
+    if asked.images.is_empty() {
+        return Err("No image is asked for".into());
+    }
+    let domain = engine.domain(&asked.container);
+    let (library, names) = (engine.library(), asked.images.clone());
+    let opened = blocking(move || {
+        let opened = library.open_all(&names, &domain)?;
+        let files: io::Result<Vec<File>> =
+            opened.iter().map(|image| image.backing.open_for_guest()).collect();
+        Ok((opened, files))
+    });
+    let (opened, files) = opened.await.map_err(|error| told(engine, None, &error))?;
+    let files = files.map_err(|error| format!("The images cannot be opened for a guest: {error}"))?;
+    engine.open_images(&opened)?;
+    Ok((opened, files))
+}
+
+async fn send(socket: &UnixSeqpacket, opened: &[Opened], files: &[File]) -> Result<(), String> {
+    let handle = |image: &Opened| ImageHandle {
+        digest: image.key.digest,
+        bytes: image.backing.bytes(),
+        backing: image.backing.kind(),
+    };
+    let answer = ToVmm::Images { images: opened.iter().map(handle).collect() };
+    let packet = message::encode(&answer).map_err(|error| chain(&error))?;
+    let mut buffer = [0; ANCILLARY_BYTES];
+    let mut ancillary = AncillaryMessageWriter::new(&mut buffer);
+    ancillary.add_fds(files.iter().map(AsFd::as_fd)).map_err(|error| error.to_string())?;
+    match timeout(SEND_DEADLINE, socket.send_with_ancillary(&packet, &mut ancillary)).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(format!("its vmm hung up: {error}")),
+        Err(_) => Err(format!("its vmm took no message for {} s", SEND_DEADLINE.as_secs())),
+    }
+}
+
+/// Opens what a guest has mapped under an earlier balancer. Reading all of it would hold up the guest's registration: that is
+/// done behind it, and whoever runs the host hears of an image that is another one by now.
+pub(super) async fn find_again(engine: &Arc<Engine>, about: &Register) -> Result<(), String> {
+    let keys = engine.unknown_images(about);
+    if keys.is_empty() {
+        return Ok(());
+    }
+    let library = engine.library();
+    let opened = blocking(move || keys.iter().map(|key| library.open(key)).collect::<Result<Vec<_>, _>>());
+    let opened = opened.await.map_err(|error| told(engine, None, &error))?;
+    engine.open_images(&opened)?;
+    for image in opened {
+        let engine = Arc::clone(engine);
+        tokio::spawn(async move {
+            let (library, key) = (engine.library(), image.key.clone());
+            if let Err(error) = blocking(move || library.verify(&image)).await {
+                told(&engine, Some(&key), &error);
+            }
+        });
+    }
+    Ok(())
+}
+
+/// Work that waits for the disk.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, LibraryError> + Send + 'static,
+) -> Result<T, LibraryError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|error| Err(LibraryError::Panicked(error.to_string())))
+}
+
+/// The reason as a sentence; whoever runs the host is told as well if an image is not what it was.
+fn told(engine: &Engine, key: Option<&Key>, error: &LibraryError) -> String {
+    let reason = chain(error);
+    if error.is_change() {
+        engine.image_changed(key, &reason);
+    }
+    reason
+}

@@ -1,0 +1,72 @@
+//! What holds the pages of an image.
+
+use super::page_set::PageSet;
+use crate::accounting::Run;
+use protocol::image::Backing;
+use std::fmt::Debug;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+
+/// An image in one trust domain, as the host holds it. Every call may wait for the disk: none belongs on the daemon's own
+/// thread.
+pub trait PoolBacking: Debug + Send + Sync {
+    /// Which kind it is, for guests and clients.
+    fn kind(&self) -> Backing;
+
+    /// Length of the image, bytes: a multiple of 2 MiB.
+    fn bytes(&self) -> u64;
+
+    /// A descriptor of its own for a guest, open for reading alone.
+    ///
+    /// # Errors
+    /// When the system gives none.
+    fn open_for_guest(&self) -> io::Result<File>;
+
+    /// Pages that the host holds now.
+    ///
+    /// # Errors
+    /// When the kernel does not say.
+    fn resident(&self) -> io::Result<PageSet>;
+
+    /// Lets pages go that no guest maps. What cannot go now stays: the next [`Self::resident`] tells.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    fn evict(&self, run: Run) -> io::Result<()>;
+
+    /// What the file is now: another stamp means that somebody had his hands in it.
+    ///
+    /// # Errors
+    /// When the system does not say.
+    fn stamp(&self) -> io::Result<Stamp>;
+}
+
+/// What changes when a file changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Stamp {
+    /// Device and inode.
+    pub inode: (u64, u64),
+    /// Time of the last change of content or attributes: seconds and nanoseconds.
+    pub changed_at: (i64, i64),
+    /// Length, bytes.
+    pub bytes: u64,
+    /// Names that the file has; none once it was removed.
+    pub links: u64,
+}
+
+impl Stamp {
+    /// The stamp of an open file.
+    ///
+    /// # Errors
+    /// When the system does not say.
+    pub fn of(file: &File) -> io::Result<Self> {
+        let meta = file.metadata()?;
+        Ok(Self {
+            inode: (meta.dev(), meta.ino()),
+            changed_at: (meta.ctime(), meta.ctime_nsec()),
+            bytes: meta.len(),
+            links: meta.nlink(),
+        })
+    }
+}

@@ -1,0 +1,188 @@
+//! May a guest have this image? Once per balancer and file, the image is held against its digest, and every file in it must be one
+//! that DAX serves. A file that changed since is held against it again.
+
+use super::backing::{PoolBacking, Stamp};
+use super::images::Key;
+use super::pagecache::Pagecache;
+use crate::image::check::{self, CheckError};
+use crate::image::store::{Store, StoreError};
+use protocol::domain::Domain;
+use protocol::image::{Digest, IMAGES_MAX};
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Files that are remembered as verified. One that is forgotten is verified again.
+const VERIFIED_MAX: usize = 4096;
+
+/// The store, and which of its files are known to be what they say. Every call reads from the disk.
+#[derive(Debug)]
+pub struct Library {
+    folder: PathBuf,
+    verified: Mutex<BTreeMap<Stamp, Digest>>,
+    /// Verifying is reading and hashing: one at a time, so that many who ask for one image wait for one reading.
+    turn: Mutex<()>,
+}
+
+/// An image that may be mapped.
+#[derive(Debug, Clone)]
+pub struct Opened {
+    /// Which, for whom.
+    pub key: Key,
+    /// Where it was built from.
+    pub origin: String,
+    /// What holds its pages.
+    pub backing: Arc<dyn PoolBacking>,
+}
+
+/// Why a guest does not get an image.
+#[derive(Debug, thiserror::Error)]
+pub enum LibraryError {
+    /// The store does not have it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// It is not what it says, or no guest should map it.
+    #[error("Image {digest} cannot be mapped by guests of domain {domain}: {source}")]
+    Check {
+        /// The image.
+        digest: Digest,
+        /// The domain.
+        domain: Domain,
+        /// What is wrong.
+        source: Box<CheckError>,
+    },
+    /// The system refused.
+    #[error("Image {digest} cannot be opened: {source}")]
+    Io {
+        /// The image.
+        digest: Digest,
+        /// Why.
+        source: io::Error,
+    },
+    /// A bug of ours.
+    #[error("The images could not be opened: {0}")]
+    Panicked(String),
+    /// Too many images for one guest.
+    #[error("{0} images are asked for, but a guest can map at most {IMAGES_MAX}")]
+    TooMany(usize),
+    /// One image asked for twice.
+    #[error("Image {0} is asked for twice, but a guest maps each image once")]
+    Twice(Digest),
+}
+
+impl LibraryError {
+    /// True if an image is not what it was, which whoever runs the host should hear of.
+    #[must_use]
+    pub fn is_change(&self) -> bool {
+        match self {
+            Self::Check { source, .. } => matches!(**source, CheckError::Digest { .. }),
+            Self::Store(error) => matches!(error, StoreError::Damaged { .. }),
+            _ => false,
+        }
+    }
+}
+
+impl Library {
+    /// The store in this folder, which is made when it is first needed.
+    #[must_use]
+    pub fn new(folder: &Path) -> Self {
+        Self { folder: folder.into(), verified: Mutex::default(), turn: Mutex::default() }
+    }
+
+    /// The store.
+    ///
+    /// # Errors
+    /// When it cannot be made, or others could change it.
+    pub fn store(&self) -> Result<Store, StoreError> {
+        Store::open(&self.folder)
+    }
+
+    /// Opens images by what people call them, for guests of a domain, and verifies them.
+    ///
+    /// # Errors
+    /// The first image that a guest may not have.
+    pub fn open_all(&self, names: &[String], domain: &Domain) -> Result<Vec<Opened>, LibraryError> {
+        if names.len() > IMAGES_MAX {
+            return Err(LibraryError::TooMany(names.len()));
+        }
+        let store = self.store()?;
+        let mut opened: Vec<Opened> = Vec::with_capacity(names.len());
+        for name in names {
+            let digest = store.resolve(name)?;
+            if opened.iter().any(|other| other.key.digest == digest) {
+                return Err(LibraryError::Twice(digest));
+            }
+            let image = self.open(&Key { digest, domain: domain.clone() })?;
+            self.verify(&image)?;
+            opened.push(image);
+        }
+        Ok(opened)
+    }
+
+    /// Opens an image without a look at its content.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn open(&self, key: &Key) -> Result<Opened, LibraryError> {
+        let store = self.store()?;
+        let origin = store.manifest(&key.digest)?.origin;
+        let file = store.file_for_domain(&key.digest, key.domain.as_str())?.file;
+        let io = |source| LibraryError::Io { digest: key.digest, source };
+        // The store's descriptor says that the image is in use. That is for guests to say: the pool looks at it for
+        // as long as pages of it are left.
+        let pagecache =
+            Pagecache::new(file).and_then(|locked| Pagecache::new(locked.open_unlocked()?)).map_err(io)?;
+        Ok(Opened { key: key.clone(), origin, backing: Arc::new(pagecache) })
+    }
+
+    /// Holds an image against its digest, unless that was done and nothing changed since.
+    ///
+    /// # Errors
+    /// When it is another one, or no guest should map it.
+    pub fn verify(&self, image: &Opened) -> Result<(), LibraryError> {
+        let Key { digest, domain } = image.key.clone();
+        let io = |source| LibraryError::Io { digest, source };
+        let wrong = |error: CheckError| LibraryError::Check {
+            digest,
+            domain: domain.clone(),
+            source: Box::new(error),
+        };
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let stamp = image.backing.stamp().map_err(io)?;
+        if self.verified().get(&stamp) == Some(&digest) {
+            return Ok(());
+        }
+        let before = image.backing.resident().map_err(io)?;
+        let file = image.backing.open_for_guest().map_err(io)?;
+        check::check(&file).map_err(wrong)?;
+        let found = check::digest(&file).map_err(io)?;
+        // What only this reading brought in is nobody's.
+        for run in image.backing.resident().map_err(io)?.minus(&before).runs() {
+            image.backing.evict(run).map_err(io)?;
+        }
+        if found != digest {
+            return Err(wrong(CheckError::Digest { expected: digest, found }));
+        }
+        let mut verified = self.verified();
+        if verified.len() >= VERIFIED_MAX {
+            verified.clear();
+        }
+        // One that changed while it was read has another stamp by now, and is read again next time.
+        verified.insert(stamp, digest);
+        Ok(())
+    }
+
+    /// Images in the store whose origin satisfies a condition.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn origins(&self) -> Result<Vec<(Digest, String)>, StoreError> {
+        let images = self.store()?.list()?;
+        Ok(images.into_iter().map(|manifest| (manifest.digest, manifest.origin)).collect())
+    }
+
+    fn verified(&self) -> std::sync::MutexGuard<'_, BTreeMap<Stamp, Digest>> {
+        self.verified.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
