@@ -3,10 +3,12 @@
 //! ```text
 //!   mmdebstrap: essential packages ---------------> base.raw --clean--------------------> base.tar
 //!               + redis, nginx, postgres, python -> full.raw --clean, less what base has-> services.tar
+//!               + an empty database                       less what both have ---------> database.tar
 //! ```
 //!
 //! The packages come from the archive that [`Apt`] asks. What differs from machine to machine or from run to run (host
-//! name, logs, caches, generated keys, times) is left out, so that equal packages make equal layers. The layers of one
+//! name, logs, caches, generated keys, times) is left out, so that equal packages make equal layers; only the database is
+//! another one each time, which is why it has a layer of its own. The layers of one
 //! recipe stay as they are until [`crate::ImageSet::refresh_root`]: the same cache gives the same images, with or
 //! without a network.
 
@@ -45,10 +47,17 @@ const BASE_HOOKS: [&str; 4] = [
     "mkdir -p \"$1/etc/postgresql-common\" && \
      echo 'create_main_cluster = false' > \"$1/etc/postgresql-common/createcluster.conf\"",
 ];
-/// Run when all is installed. Byte code that is valid whatever the time of its source is, which images set to 0: a guest
+/// Run when all is installed.
+const LAST_HOOKS: [&str; 2] = [BYTE_CODE, DATABASE];
+/// Byte code that is valid whatever the time of its source is, which images set to 0: a guest
 /// that compiled the library anew would hold the result in memory of its own.
-const LAST_HOOK: &str = "chroot \"$1\" python3 -m compileall -q -f -j0 --invalidation-mode unchecked-hash \
+const BYTE_CODE: &str = "chroot \"$1\" python3 -m compileall -q -f -j0 --invalidation-mode unchecked-hash \
      /usr/lib/python3.11 /usr/lib/python3/dist-packages";
+/// A cluster of databases where Debian has the first one. An emulated guest needs most of a minute to make one.
+const DATABASE: &str = "chroot \"$1\" runuser -u postgres -- /usr/lib/postgresql/15/bin/initdb -N -A trust -E UTF8 \
+     --locale=C.UTF-8 --wal-segsize=1 -D /var/lib/postgresql/15/main > /dev/null";
+/// Where it is.
+const DATABASE_FOLDER: &str = "var/lib/postgresql/15/main";
 /// Written into a guest's root by no package; its times come from nothing else (reproducible-builds.org).
 const EPOCH: (&str, &str) = ("SOURCE_DATE_EPOCH", "1");
 /// Lines of a failed `mmdebstrap` that an error carries.
@@ -57,7 +66,7 @@ const STDERR_LINES_MAX: usize = 6;
 /// A layer: a tar archive for `balancer image build`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Layer {
-    /// `base` or `services`.
+    /// `base`, `services` or `database`.
     pub name: String,
     /// The archive.
     pub tar: PathBuf,
@@ -91,7 +100,8 @@ pub(crate) fn forget(cache: &Cache) -> Result<()> {
 }
 
 fn folder(cache: &Cache) -> PathBuf {
-    let recipe = [RECIPE, LAST_HOOK].into_iter().chain(BASE_HOOKS).chain(PACKAGES).chain(layer::LEFT_OUT);
+    let recipe =
+        [RECIPE].into_iter().chain(LAST_HOOKS).chain(BASE_HOOKS).chain(PACKAGES).chain(layer::LEFT_OUT);
     let key = cache::sha256_of(recipe.map(str::as_bytes));
     cache.path("roots").join(&key[..16])
 }
@@ -116,8 +126,10 @@ fn make(cache: &Cache, wanted: &Path) -> Result<Root> {
     install(&apt, staged.path())?;
     eprintln!("guest-images: root: packing the layers");
     let (base, full) = (Tree::open(&at("base.raw"))?, Tree::open(&at("full.raw"))?);
+    let services = full.without(Path::new(DATABASE_FOLDER));
     base.write(None, &at("base.tar"))?;
-    full.write(Some(&base), &at("services.tar"))?;
+    services.write(Some(&base), &at("services.tar"))?;
+    full.write(Some(&services), &at("database.tar"))?;
     let packages = layer::packages(&full.read("var/lib/dpkg/status")?);
     for raw in ["base.raw", "full.raw"] {
         cache::remove(&at(raw))?;
@@ -128,7 +140,8 @@ fn make(cache: &Cache, wanted: &Path) -> Result<Root> {
         let bytes = path.metadata().file("read", &path)?.len();
         Ok(Layer { name: name.into(), tar: tar.into(), bytes, sha256: cache::sha256_file(&path)? })
     };
-    let root = Root { layers: vec![described("base")?, described("services")?], packages };
+    let root =
+        Root { layers: vec![described("base")?, described("services")?, described("database")?], packages };
     let text = serde_json::to_vec_pretty(&root).expect("strings and numbers have a JSON form");
     fs::write(at("root.json"), text).file("write", &at("root.json"))?;
     staged.commit()?;
@@ -146,7 +159,8 @@ fn install(apt: &Apt, folder: &Path) -> Result<()> {
     command.args(["--variant=essential", "--format=tar", "--architectures=amd64"]);
     command.args(["--aptopt=APT::Install-Recommends \"false\"", "--aptopt=Acquire::Retries \"3\""]);
     command.args(BASE_HOOKS.map(|hook| format!("--essential-hook={hook}")));
-    command.arg(format!("--customize-hook={LAST_HOOK}")).arg(format!("--include={}", PACKAGES.join(",")));
+    command.args(LAST_HOOKS.map(|hook| format!("--customize-hook={hook}")));
+    command.arg(format!("--include={}", PACKAGES.join(",")));
     command.args([apt::RELEASE, "-"]).arg(apt.sources_list());
     command.env(EPOCH.0, EPOCH.1).env("LC_ALL", "C").current_dir(folder);
     let file = File::create(&out).file("create", &out)?;

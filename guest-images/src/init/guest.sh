@@ -19,7 +19,8 @@ load_modules() {
 
 fail() {
     echo "BALLAST-GUEST failed: $*"
-    poweroff
+    # By its path: the shell has a command of this name of its own, which asks a first process that is not there.
+    /bin/poweroff
     sleep 86400
 }
 

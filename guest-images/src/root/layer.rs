@@ -66,7 +66,7 @@ struct Node {
 }
 
 /// A tree in a tar archive, without what is [`LEFT_OUT`].
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Tree {
     archive: PathBuf,
     nodes: BTreeMap<PathBuf, Node>,
@@ -108,6 +108,13 @@ impl Tree {
             self.nodes.insert(path, node);
         }
         Ok(())
+    }
+
+    /// The same without a folder.
+    pub fn without(&self, folder: &Path) -> Tree {
+        let mut tree = self.clone();
+        tree.nodes.retain(|path, _| !path.starts_with(folder));
+        tree
     }
 
     /// The content of a regular file.
