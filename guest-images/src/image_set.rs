@@ -109,10 +109,10 @@ impl ImageSet {
         root::ensure(&self.cache)
     }
 
-    /// Forgets them: [`ImageSet::root`] makes them anew, of the newest packages.
+    /// Makes them anew, of the newest packages.
     pub fn refresh_root(&self) -> Result<()> {
         let _lock = self.cache.lock()?;
-        root::forget(&self.cache)
+        root::refresh(&self.cache)
     }
 
     /// The series that are complete in the cache: no download, nothing made.

@@ -13,8 +13,8 @@ pub(crate) const WORKLOAD: &[u8] = include_bytes!(env!("WORKLOAD_PROGRAM"));
 
 /// Counts up when the same parts are to be put together differently.
 const RECIPE: &[u8] = b"1";
-const FOLDERS: [&str; 11] =
-    ["bin", "dev", "etc", "lib", "mnt", "proc", "root", "run", "sys", "tmp", "payload"];
+const FOLDERS: [&str; 12] =
+    ["bin", "dev", "etc", "lib", "mnt", "proc", "root", "run", "sys", "tmp", "payload", "library"];
 /// What every machine loads.
 const MODULES: &str = "lib/modules";
 /// What a guest loads when its root is made of images, and removes otherwise.

@@ -149,6 +149,7 @@ fn run_outer(images: &ImageSet, outer: Outer) -> anyhow::Result<ExitCode> {
         memory_mib: outer.memory_mib,
         cpus: outer.cpus,
         payload: outer.payload,
+        library: Vec::new(),
         command: outer.command.join(" "),
         deadline: Duration::from_secs(outer.deadline_s),
         artifacts_dir: outer.artifacts,

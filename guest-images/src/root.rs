@@ -57,7 +57,7 @@ const BYTE_CODE: &str = "chroot \"$1\" python3 -m compileall -q -f -j0 --invalid
 const DATABASE: &str = "chroot \"$1\" runuser -u postgres -- /usr/lib/postgresql/15/bin/initdb -N -A trust -E UTF8 \
      --locale=C.UTF-8 --wal-segsize=1 -D /var/lib/postgresql/15/main > /dev/null";
 /// Where it is.
-const DATABASE_FOLDER: &str = "var/lib/postgresql/15/main";
+const DATABASE_FOLDER: &str = "var/lib/postgresql/15";
 /// Written into a guest's root by no package; its times come from nothing else (reproducible-builds.org).
 const EPOCH: (&str, &str) = ("SOURCE_DATE_EPOCH", "1");
 /// Lines of a failed `mmdebstrap` that an error carries.
@@ -94,9 +94,9 @@ pub(crate) fn ensure(cache: &Cache) -> Result<Root> {
     }
 }
 
-/// Forgets the root of this recipe.
-pub(crate) fn forget(cache: &Cache) -> Result<()> {
-    cache::remove(&folder(cache))
+/// Makes it of the newest packages; the one that is there stays until then.
+pub(crate) fn refresh(cache: &Cache) -> Result<()> {
+    make(cache, &folder(cache)).map(|_| ())
 }
 
 fn folder(cache: &Cache) -> PathBuf {
