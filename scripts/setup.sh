@@ -73,6 +73,8 @@ missing=
 command -v gcc > /dev/null && [ -e /usr/include/stdio.h ] || missing="$missing gcc libc6-dev"
 command -v mke2fs > /dev/null || [ -x /usr/sbin/mke2fs ] || missing="$missing e2fsprogs"
 command -v fsck.erofs > /dev/null || [ -x /usr/bin/fsck.erofs ] || missing="$missing erofs-utils"
+command -v mmdebstrap > /dev/null || missing="$missing mmdebstrap"
+[ "$(id -u)" = 0 ] || command -v newuidmap > /dev/null || missing="$missing uidmap"
 [ -e "$KEYRING" ] || missing="$missing debian-archive-keyring"
 if ! new_enough "$(qemu_major)"; then
     # The archive may know QEMU only after an update; lists that are there are taken as they are.

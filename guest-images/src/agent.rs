@@ -15,6 +15,8 @@ use crate::error::{Error, Result};
 pub const COMMAND_DEADLINE: Duration = Duration::from_secs(60);
 /// Filling a guest's whole memory, and its kernel's search for something else to give up, take longest.
 const OOM_DEADLINE: Duration = Duration::from_secs(300);
+/// What an answer may take longer than the program that it is about.
+const SLACK: Duration = Duration::from_secs(30);
 /// How often a guest that has not answered yet is asked again. A guest that boots loses what came early.
 const PING_INTERVAL: Duration = Duration::from_millis(500);
 /// A longer line is no answer.
@@ -51,6 +53,38 @@ pub struct Moved {
     pub bytes: u64,
     /// Of the content moved.
     pub checksum: String,
+}
+
+/// What all files below a folder are.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
+pub struct TreeRead {
+    /// Regular files.
+    pub files: u64,
+    /// Bytes read.
+    pub bytes: u64,
+    /// Of all of them, in order of their names.
+    pub checksum: String,
+    /// Files that the guest's kernel serves by DAX.
+    pub dax_files: u64,
+    /// Their bytes.
+    pub dax_bytes: u64,
+    /// The guest's page cache before.
+    pub cached_before_bytes: u64,
+    /// And after.
+    pub cached_after_bytes: u64,
+}
+
+/// What became of a program so far.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
+pub struct Ran {
+    /// Whether it has ended.
+    pub ended: bool,
+    /// Its exit code, 128 + signal; 0 while it runs.
+    pub code: u64,
+    /// The end of what it printed.
+    pub output: String,
+    /// Bytes printed before that.
+    pub cut_bytes: u64,
 }
 
 /// How a process that took too much memory ended.
@@ -241,6 +275,39 @@ impl Agent {
     /// Reads a disk, past the page cache. Offset and bytes are multiples of 512.
     pub fn read_disk(&mut self, device: &str, offset: u64, bytes: u64) -> Result<Moved> {
         self.typed("read-disk", &[&device, &offset, &bytes])
+    }
+
+    /// Maps a file of the guest, private, and fills so many of a hundred pages.
+    pub fn write_pages(&mut self, name: &str, path: &str, percent: u64, seed: u64) -> Result<Held> {
+        self.typed("write-pages", &[&name, &path, &percent, &seed])
+    }
+
+    /// Reads all files below a folder of the guest.
+    pub fn read_tree(&mut self, path: &str, within: Duration) -> Result<TreeRead> {
+        let reply = self.call_within("read-tree", &[&path], within)?;
+        typed("read-tree", &reply)
+    }
+
+    /// Runs a shell's command in the guest's root; one that takes longer is ended, which is an error.
+    pub fn run(&mut self, command: &str, within: Duration) -> Result<Ran> {
+        let reply = self.call_within("run", &[&within.as_millis(), &command], within + SLACK)?;
+        typed("run", &reply)
+    }
+
+    /// Starts a shell's command in the guest's root.
+    pub fn start(&mut self, name: &str, command: &str) -> Result<()> {
+        self.call("start", &[&name, &command]).map(|_| ())
+    }
+
+    /// Waits for the end of what was started, so long at most.
+    pub fn wait(&mut self, name: &str, within: Duration) -> Result<Ran> {
+        let reply = self.call_within("wait", &[&name, &within.as_millis()], within + SLACK)?;
+        typed("wait", &reply)
+    }
+
+    /// Ends what was started, with all that it started itself.
+    pub fn stop(&mut self, name: &str) -> Result<Ran> {
+        self.typed("stop", &[&name])
     }
 
     /// One amount of `/proc/meminfo` in bytes, by its name in the answer: `mem_available_bytes`.

@@ -45,6 +45,18 @@ fn memory_is_held_proved_and_freed() {
 }
 
 #[test]
+fn programs_run_with_output_code_and_deadline() {
+    let mut agent = guest();
+    let ran = agent.run("echo hello; exit 3", LONG).unwrap();
+    assert_eq!((ran.ended, ran.code, ran.output.as_str()), (true, 3, "hello\n"));
+    let error = agent.run("sleep 100", SHORT).unwrap_err();
+    assert!(error.to_string().contains("ended after 300 ms"), "{error}");
+    agent.start("a", "sleep 100").unwrap();
+    assert!(!agent.wait("a", SHORT).unwrap().ended);
+    assert_eq!(agent.stop("a").unwrap().code, 137);
+}
+
+#[test]
 fn a_refusal_is_an_error_with_the_guests_words() {
     let error = guest().free("nothing").unwrap_err();
     assert!(matches!(error, Error::AgentRefused { .. }));

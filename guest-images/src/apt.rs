@@ -17,7 +17,7 @@ use crate::tool;
 /// Keys of Debian's archive, from the package debian-archive-keyring.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 /// The release that everything is taken from.
-const RELEASE: &str = "bookworm";
+pub(crate) const RELEASE: &str = "bookworm";
 /// Suites that carry the same archive, so that their mirror has [`RELEASE`] as well.
 const SUITES: [&str; 9] =
     ["bookworm", "trixie", "forky", "sid", "oldstable", "stable", "testing", "unstable", "oldoldstable"];
@@ -109,6 +109,11 @@ impl Apt {
         fs::rename(&file, &wanted).file("create", &wanted)?;
         cache::remove(&folder)?;
         Ok(wanted)
+    }
+
+    /// The sources, for another program that asks the same archive.
+    pub fn sources_list(&self) -> PathBuf {
+        self.root.join("sources.list")
     }
 
     fn command(&self, program: &str) -> Command {

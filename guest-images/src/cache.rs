@@ -131,12 +131,17 @@ fn sync_all(path: &Path) -> io::Result<()> {
 
 /// SHA-256 of a file, in hexadecimal.
 pub(crate) fn sha256_file(path: &Path) -> Result<String> {
-    let mut file = File::open(path).file("open", path)?;
+    let file = File::open(path).file("open", path)?;
+    sha256_read(file).map(|hash| hex(&hash)).file("read", path)
+}
+
+/// SHA-256 of all that can be read.
+pub(crate) fn sha256_read(mut content: impl Read) -> io::Result<[u8; 32]> {
     let mut hash = Sha256::new();
     let mut buffer = vec![0; 1 << 20];
     loop {
-        match file.read(&mut buffer).file("read", path)? {
-            0 => return Ok(hex(&hash.finalize())),
+        match content.read(&mut buffer)? {
+            0 => return Ok(hash.finalize().into()),
             n => hash.update(&buffer[..n]),
         }
     }

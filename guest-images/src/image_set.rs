@@ -9,7 +9,8 @@ use crate::apt::{Apt, Package};
 use crate::cache::{self, Cache};
 use crate::error::{Error, FileContext, Result};
 use crate::initramfs::{self, Parts};
-use crate::kernel::{self, GUEST_MODULES, Kernel, KernelSeries, OUTER_MODULES};
+use crate::kernel::{self, GUEST_MODULES, Kernel, KernelSeries, OUTER_MODULES, ROOT_MODULES};
+use crate::root::{self, Root};
 
 /// The metapackage that depends on the newest kernel of a suite.
 const KERNEL_METAPACKAGE: &str = "linux-image-cloud-amd64";
@@ -71,7 +72,10 @@ impl ImageSet {
         let _lock = self.cache.lock()?;
         let (kernel, busybox) = self.parts(series)?;
         let modules = kernel.modules(&GUEST_MODULES)?;
-        let parts = Parts { busybox: &busybox, modules: &modules, init: include_str!("init/guest.sh") };
+        let mut root_modules = kernel.modules(&ROOT_MODULES)?;
+        root_modules.retain(|(name, _)| modules.iter().all(|(loaded, _)| loaded != name));
+        let init = include_str!("init/guest.sh");
+        let parts = Parts { busybox: &busybox, modules: &modules, root_modules: &root_modules, init };
         let initramfs = initramfs::ensure(&self.cache, &format!("guest-{}", kernel.release), &parts)?;
         Ok(Guest {
             series,
@@ -87,7 +91,8 @@ impl ImageSet {
         let _lock = self.cache.lock()?;
         let (kernel, busybox) = self.parts(series)?;
         let modules = kernel.modules(&OUTER_MODULES)?;
-        let parts = Parts { busybox: &busybox, modules: &modules, init: include_str!("init/outer.sh") };
+        let init = include_str!("init/outer.sh");
+        let parts = Parts { busybox: &busybox, modules: &modules, root_modules: &[], init };
         let initramfs = initramfs::ensure(&self.cache, &format!("outer-{}", kernel.release), &parts)?;
         Ok(Outer { vmlinux: kernel.vmlinux(), initramfs })
     }
@@ -96,6 +101,18 @@ impl ImageSet {
     pub fn refresh(&self, series: KernelSeries) -> Result<()> {
         let _lock = self.cache.lock()?;
         self.pin(&Apt::update(&self.cache)?, series).map(|_| ())
+    }
+
+    /// The layers of a Debian root with services; made when missing. Waits for another process that does so.
+    pub fn root(&self) -> Result<Root> {
+        let _lock = self.cache.lock()?;
+        root::ensure(&self.cache)
+    }
+
+    /// Makes them anew, of the newest packages.
+    pub fn refresh_root(&self) -> Result<()> {
+        let _lock = self.cache.lock()?;
+        root::refresh(&self.cache)
     }
 
     /// The series that are complete in the cache: no download, nothing made.

@@ -14,7 +14,11 @@ pub(crate) const WORKLOAD: &[u8] = include_bytes!(env!("WORKLOAD_PROGRAM"));
 /// Counts up when the same parts are to be put together differently.
 const RECIPE: &[u8] = b"1";
 const FOLDERS: [&str; 12] =
-    ["bin", "dev", "etc", "lib", "lib/modules", "mnt", "proc", "root", "run", "sys", "tmp", "payload"];
+    ["bin", "dev", "etc", "lib", "mnt", "proc", "root", "run", "sys", "tmp", "payload", "library"];
+/// What every machine loads.
+const MODULES: &str = "lib/modules";
+/// What a guest loads when its root is made of images, and removes otherwise.
+const ROOT_MODULES: &str = "lib/modules/root";
 /// The commands of busybox that have a name in `/bin`.
 const APPLETS: [&str; 56] = [
     "ash", "awk", "basename", "blockdev", "cat", "chmod", "cp", "cut", "date", "dd", "df", "dirname",
@@ -29,6 +33,8 @@ pub(crate) struct Parts<'a> {
     pub busybox: &'a [u8],
     /// In load order.
     pub modules: &'a [(String, Vec<u8>)],
+    /// In load order, after those: loaded by a guest whose root is made of images.
+    pub root_modules: &'a [(String, Vec<u8>)],
     /// The script that runs as the first process.
     pub init: &'a str,
 }
@@ -36,7 +42,10 @@ pub(crate) struct Parts<'a> {
 /// The initramfs of these parts, made unless the cache has it.
 pub(crate) fn ensure(cache: &Cache, name: &str, parts: &Parts<'_>) -> Result<PathBuf> {
     let mut inputs = vec![RECIPE, parts.busybox, parts.init.as_bytes(), WORKLOAD];
-    inputs.extend(parts.modules.iter().flat_map(|(name, elf)| [name.as_bytes(), elf]));
+    for modules in [parts.modules, parts.root_modules] {
+        inputs.push(MODULES.as_bytes());
+        inputs.extend(modules.iter().flat_map(|(name, elf)| [name.as_bytes(), elf]));
+    }
     let key = cache::sha256_of(inputs);
     let path = cache.path("initramfs").join(format!("{name}-{}.cpio", &key[..16]));
     if !path.exists() {
@@ -64,11 +73,18 @@ fn write(path: &Path, parts: &Parts<'_>) -> io::Result<()> {
     for command in ["poweroff", "reboot"] {
         cpio.symlink(&format!("bin/{command}"), "workload")?;
     }
+    add_modules(&mut cpio, MODULES, parts.modules)?;
+    add_modules(&mut cpio, ROOT_MODULES, parts.root_modules)?;
+    cpio.finish()?.flush()
+}
+
+/// A folder of modules, with their names in load order.
+fn add_modules(cpio: &mut Cpio<impl Write>, folder: &str, modules: &[(String, Vec<u8>)]) -> io::Result<()> {
+    cpio.folder(folder)?;
     let mut order = String::new();
-    for (name, elf) in parts.modules {
-        cpio.file(&format!("lib/modules/{name}.ko"), 0o644, elf)?;
+    for (name, elf) in modules {
+        cpio.file(&format!("{folder}/{name}.ko"), 0o644, elf)?;
         order += &format!("{name}\n");
     }
-    cpio.file("lib/modules/order", 0o644, order.as_bytes())?;
-    cpio.finish()?.flush()
+    cpio.file(&format!("{folder}/order"), 0o644, order.as_bytes())
 }

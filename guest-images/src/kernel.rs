@@ -19,6 +19,8 @@ use crate::tool;
 /// What a guest may meet: each transport, each device this project serves.
 pub(crate) const GUEST_MODULES: [&str; 6] =
     ["virtio_mmio", "virtio_pci", "virtio_balloon", "virtio_console", "virtio_blk", "virtio_rng"];
+/// What a guest needs for a root of images in persistent memory, and loads only then.
+pub(crate) const ROOT_MODULES: [&str; 4] = ["virtio_pmem", "nd_pmem", "erofs", "overlay"];
 /// What makes the outer machine a host of guests.
 pub(crate) const OUTER_MODULES: [&str; 1] = ["kvm_amd"];
 /// Counts up when the same package is to be unpacked differently.
@@ -128,7 +130,9 @@ pub(crate) fn unpack(cache: &Cache, deb: &Path, sha256: &str) -> Result<Kernel> 
     write("bzImage", &package.bzimage)?;
     write("vmlinux", &bzimage::vmlinux(&package.bzimage)?)?;
     write("modules.builtin", package.builtin.as_bytes())?;
-    for (name, elf) in package.closure(&[&GUEST_MODULES[..], &OUTER_MODULES[..]].concat())? {
+    for (name, elf) in
+        package.closure(&[&GUEST_MODULES[..], &ROOT_MODULES[..], &OUTER_MODULES[..]].concat())?
+    {
         write(&format!("modules/{name}.ko"), &elf)?;
     }
     write("release", package.release.as_bytes())?;
@@ -137,7 +141,7 @@ pub(crate) fn unpack(cache: &Cache, deb: &Path, sha256: &str) -> Result<Kernel> 
 }
 
 fn folder(cache: &Cache, sha256: &str) -> PathBuf {
-    let wanted = [GUEST_MODULES.join(","), OUTER_MODULES.join(",")].concat();
+    let wanted = [GUEST_MODULES.join(","), ROOT_MODULES.join(","), OUTER_MODULES.join(",")].concat();
     let key = cache::sha256_of([sha256, RECIPE, &wanted].map(str::as_bytes));
     cache.path("kernels").join(&key[..16])
 }

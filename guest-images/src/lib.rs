@@ -4,8 +4,10 @@
 //!  Debian's packages --apt--> debs/ --+--> vmlinux, bzImage, modules   (kernel)
 //!                                     +--> busybox --+
 //!                      init, workload ---------------+--> initramfs    (initramfs)
+//!  Debian's packages --mmdebstrap--> base.tar, services.tar            (root)
 //!
 //!  ImageSet::ensure(series) -> Guest { vmlinux, bzimage, initramfs }   what a VMM boots
+//!  ImageSet::root() -> Root { layers, packages }                       what an image is built from
 //!  Agent::connect(socket)                                              drives `workload` in the guest
 //!  OuterMachine::run()                                                 a machine with KVM where there is none
 //! ```
@@ -23,6 +25,7 @@ mod initramfs;
 pub mod kernel;
 mod modules;
 pub mod outer;
+pub mod root;
 pub mod scratch;
 mod tool;
 
@@ -32,5 +35,6 @@ pub use error::{Error, Result};
 pub use image_set::{Guest, ImageSet};
 pub use kernel::KernelSeries;
 pub use outer::OuterMachine;
+pub use root::Root;
 /// What the agent fills memory, files and disks with, and its checksum: what the host expects to see.
 pub use workload::pattern;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use clap::{Args, Parser, Subcommand};
-use guest_images::{Cache, Guest, ImageSet, KernelSeries, OuterMachine};
+use guest_images::{Cache, Guest, ImageSet, KernelSeries, OuterMachine, Root};
 
 /// Guest kernels and images from Debian's packages, kept in the user's cache folder.
 ///
@@ -27,6 +27,8 @@ enum Verb {
     Build(Build),
     /// Print what is there.
     List(List),
+    /// Make the layers of a Debian root with redis, nginx, postgres and python, and print where they are.
+    Root(MakeRoot),
     /// Boot the outer machine, run a command in it, and end with its exit code.
     Outer(Outer),
 }
@@ -37,6 +39,16 @@ struct Build {
     #[arg(long, default_value = "all", value_parser = series)]
     kernel: Series,
     /// Ask the archive for newer packages first.
+    #[arg(long)]
+    refresh: bool,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct MakeRoot {
+    /// Make them anew, of the newest packages.
     #[arg(long)]
     refresh: bool,
     /// Print JSON.
@@ -120,6 +132,12 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             print(&guests, build.json)?;
         }
         Verb::List(list) => print(&images.list()?, list.json)?,
+        Verb::Root(root) => {
+            if root.refresh {
+                images.refresh_root()?;
+            }
+            print_root(&images.root()?, root.json)?;
+        }
         Verb::Outer(outer) => return run_outer(&images, outer),
     }
     Ok(ExitCode::SUCCESS)
@@ -131,6 +149,7 @@ fn run_outer(images: &ImageSet, outer: Outer) -> anyhow::Result<ExitCode> {
         memory_mib: outer.memory_mib,
         cpus: outer.cpus,
         payload: outer.payload,
+        library: Vec::new(),
         command: outer.command.join(" "),
         deadline: Duration::from_secs(outer.deadline_s),
         artifacts_dir: outer.artifacts,
@@ -151,6 +170,18 @@ fn print(guests: &[Guest], json: bool) -> anyhow::Result<()> {
         println!("  vmlinux    {}", guest.vmlinux.display());
         println!("  bzImage    {}", guest.bzimage.display());
         println!("  initramfs  {}", guest.initramfs.display());
+    }
+    Ok(())
+}
+
+fn print_root(root: &Root, json: bool) -> anyhow::Result<()> {
+    if json {
+        println!("{}", serde_json::to_string_pretty(root)?);
+        return Ok(());
+    }
+    println!("root of {} Debian packages", root.packages.len());
+    for layer in &root.layers {
+        println!("  {:<10} {} ({} MiB)", layer.name, layer.tar.display(), layer.bytes >> 20);
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 //! ```text
 //!   host                         outer machine (QEMU, TCG, a CPU with SVM)      guests
 //!   payload files --ext4-------> disk d0, on /payload
+//!   library files --ext4-------> disk d3, on /library, where there are any
 //!   command ----raw disk-------> disk d2, run by sh ---------------------> vmm --kernel ...
 //!   callback, line by line <---- ttyS1: what the command prints
 //!   artifacts_dir/ <--tar------- disk d1: what it left in $BALLAST_ARTIFACTS, and its exit status
@@ -17,7 +18,7 @@ mod payload;
 mod qemu;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::cache::remove;
@@ -39,6 +40,8 @@ pub struct OuterMachine {
     pub cpus: u32,
     /// Files for `/payload`: where they are here, and their path below `/payload`. `bin/` is in the `PATH`.
     pub payload: Vec<(PathBuf, String)>,
+    /// Files for `/library`, on a disk of their own: large ones, which stay the same while the payload changes.
+    pub library: Vec<(PathBuf, String)>,
     /// What to run: a shell script, started in `/tmp`.
     pub command: String,
     /// The machine is ended after so much time.
@@ -67,18 +70,24 @@ impl OuterMachine {
         let payload = payload::ensure(images.cache(), &self.payload)?;
         remove(&self.artifacts_dir)?;
         fs::create_dir_all(&self.artifacts_dir).file("create", &self.artifacts_dir)?;
+        let library = match self.library.is_empty() {
+            true => None,
+            false => Some(payload::ensure(images.cache(), &self.library)?),
+        };
         let scratch = Scratch::new("outer");
         let command = payload::command_disk(scratch.path(), &self.command)?;
         let tar = artifacts::disk(scratch.path())?;
         let console = self.artifacts_dir.join("console.log");
 
+        let mut disks: Vec<(&Path, bool)> = vec![(&payload, true), (&tar, false), (&command, true)];
+        disks.extend(library.iter().map(|path| (path.as_path(), true)));
         let began = Instant::now();
         let mut qemu = Qemu::start(&qemu::Machine {
             kernel: &outer.vmlinux,
             initramfs: &outer.initramfs,
             memory_mib: self.memory_mib,
             cpus: self.cpus,
-            disks: &[(&payload, true), (&tar, false), (&command, true)],
+            disks: &disks,
             console: &console,
             monitor: &scratch.path().join("monitor"),
         })?;

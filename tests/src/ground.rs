@@ -2,7 +2,7 @@
 //! KVM that QEMU emulates. Both run the program `inside`, and its lines come back one by one.
 
 use crate::host::program;
-use crate::kvm;
+use crate::{kvm, library};
 use anyhow::{Context, Result};
 use guest_images::outer::OuterResult;
 use guest_images::{Guest, ImageSet, KernelSeries, OuterMachine};
@@ -80,9 +80,16 @@ fn native(words: &[&str], on_line: &mut dyn FnMut(&str)) -> Result<i32> {
             std::os::unix::fs::symlink(path, folder.join(file))?;
         }
     }
+    let library = dir.path().join("library");
+    std::fs::create_dir_all(&library)?;
+    for (path, name) in library::ensure(&set, words)? {
+        std::os::unix::fs::symlink(path, library.join(name))?;
+    }
     let mut child = Command::new(program("inside"))
         .arg("--images")
         .arg(dir.path())
+        .arg("--library")
+        .arg(&library)
         .args(["--series", &GUEST.to_string()])
         .args(words)
         .stdin(Stdio::null())
@@ -110,6 +117,7 @@ fn lab(
             payload.push((path.into(), format!("images/{series}/{file}")));
         }
     }
+    let library = library::ensure(&set, words)?;
     let words: Vec<String> = words.iter().map(|word| format!("'{}'", word.replace('\'', ""))).collect();
     let artifacts = tempfile::Builder::new().prefix("ballast-lab-").tempdir()?;
     let machine = OuterMachine {
@@ -117,6 +125,7 @@ fn lab(
         memory_mib: LAB_MEMORY_MIB,
         cpus: LAB_CPUS,
         payload,
+        library,
         command: format!("inside --emulated --images {LAB_IMAGES} --series {GUEST} {}", words.join(" ")),
         deadline,
         artifacts_dir: artifacts.path().join("files"),

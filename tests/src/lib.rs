@@ -8,6 +8,7 @@ pub mod guest;
 pub mod host;
 pub mod http;
 pub mod kvm;
+pub mod library;
 pub mod linux;
 pub mod scenarios;
 pub mod wait;

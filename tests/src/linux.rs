@@ -17,6 +17,8 @@ pub const SOON: Duration = Duration::from_secs(60);
 pub struct Images {
     /// A folder that holds `6.1/vmlinux`, `6.1/bzimage`, `6.1/initramfs` and the same of other series.
     pub dir: PathBuf,
+    /// A folder that holds `base.erofs`, `services.erofs`, `database.erofs`, where a test needs them.
+    pub library: PathBuf,
     /// The series that guests run unless a test names one.
     pub default: String,
     /// Seed of the stress test.
@@ -28,6 +30,13 @@ impl Images {
     #[must_use]
     pub fn seeded(&self, seed: u64) -> Self {
         Self { seed, ..self.clone() }
+    }
+
+    /// The images of a root with these layers, lowest first, as `--root` wants them.
+    #[must_use]
+    pub fn root(&self, layers: &[&str]) -> String {
+        let path = |layer: &&str| self.library.join(format!("{layer}.erofs")).display().to_string();
+        layers.iter().map(path).collect::<Vec<_>>().join(",")
     }
 
     fn path(&self, series: &str, file: &str) -> String {

@@ -2,6 +2,7 @@
 # The first process of the outer machine: runs the command and ends the machine.
 #   ttyS0  the kernel's console        ttyS1  what the command prints
 #   d0  the payload, ext4              d1  /artifacts as a tar stream           d2  the command's text
+#   d3  the library, ext4, where there is one
 # Disks are known by their serial numbers: a kernel that probes them at the same time numbers them as they answer.
 export PATH=/bin:/payload/bin HOME=/root
 mount -t proc proc /proc
@@ -34,6 +35,8 @@ disk() {
 stty -F /dev/ttyS1 raw -echo
 if mount -t ext4 -o ro "$(disk d0)" /payload; then
     export BALLAST_ARTIFACTS=/artifacts TMPDIR=/tmp XDG_RUNTIME_DIR=/run
+    library=$(disk d3)
+    [ -z "$library" ] || mount -t ext4 -o ro "$library" /library
     cat "$(disk d2)" > /run/command
     (cd /tmp && exec setsid sh /run/command) < /dev/null > /dev/ttyS1 2>&1
     code=$?

@@ -14,8 +14,8 @@ use crate::tool;
 const MKE2FS: [&str; 2] = ["/usr/sbin/mke2fs", "/sbin/mke2fs"];
 /// ext4's own need: inode tables and bitmaps.
 const OVERHEAD_BYTES: u64 = 8 << 20;
-/// Images kept; each build of the product makes a new one.
-const KEPT: usize = 3;
+/// Images kept; each build of the product makes a new one, a library stays.
+const KEPT: usize = 4;
 
 /// The image of these files, made unless the cache has one of the same content.
 pub(super) fn ensure(cache: &Cache, files: &[(PathBuf, String)]) -> Result<PathBuf> {

@@ -28,6 +28,18 @@ pub enum Command {
     ReadFile { path: String, bytes: u64 },
     /// `map-file NAME PATH`: maps a file, shared and read-only, and touches every page.
     MapFile { name: String, path: String },
+    /// `write-pages NAME PATH PERCENT [SEED]`: maps a file, private, and fills so many of a hundred pages.
+    WritePages { name: String, path: String, percent: u64, seed: u64 },
+    /// `read-tree PATH`: reads all files below a folder, and tells how many bytes of them came by DAX.
+    ReadTree { path: String },
+    /// `run MS COMMAND...`: runs a shell's command in the root, so long at most. A space stands for several.
+    Run { ms: u64, command: String },
+    /// `start NAME COMMAND...`: starts one.
+    Start { name: String, command: String },
+    /// `wait NAME MS`: what it printed, and its end if that comes so soon.
+    Wait { name: String, ms: u64 },
+    /// `stop NAME`: ends it with all that it started.
+    Stop { name: String },
     /// `drop-caches`: writes 3 to `/proc/sys/vm/drop_caches`.
     DropCaches,
     /// `meminfo`: `/proc/meminfo`.
@@ -102,6 +114,17 @@ impl Arguments<'_> {
                 Command::ReadFile { path: self.text("PATH")?, bytes: self.optional("BYTES", u64::MAX)? }
             }
             "map-file" => Command::MapFile { name: self.text("NAME")?, path: self.text("PATH")? },
+            "write-pages" => Command::WritePages {
+                name: self.text("NAME")?,
+                path: self.text("PATH")?,
+                percent: self.percent()?,
+                seed: self.seed()?,
+            },
+            "read-tree" => Command::ReadTree { path: self.text("PATH")? },
+            "run" => Command::Run { ms: self.number("MS")?, command: self.rest()? },
+            "start" => Command::Start { name: self.text("NAME")?, command: self.rest()? },
+            "wait" => Command::Wait { name: self.text("NAME")?, ms: self.number("MS")? },
+            "stop" => Command::Stop { name: self.text("NAME")? },
             "drop-caches" => Command::DropCaches,
             "meminfo" => Command::Meminfo,
             "vmstat" => Command::Vmstat { names: self.words.by_ref().map(String::from).collect() },
@@ -152,6 +175,21 @@ impl Arguments<'_> {
         match self.number("BYTES")? {
             0 => Err(format!("{}: BYTES must be above 0", self.verb)),
             bytes => Ok(bytes),
+        }
+    }
+
+    fn percent(&mut self) -> Result<u64, String> {
+        match self.number("PERCENT")? {
+            percent @ 1..=100 => Ok(percent),
+            other => Err(format!("{}: PERCENT must be from 1 to 100, got {other}", self.verb)),
+        }
+    }
+
+    fn rest(&mut self) -> Result<String, String> {
+        let words: Vec<&str> = self.words.by_ref().collect();
+        match words.is_empty() {
+            true => Err(format!("{}: COMMAND is missing", self.verb)),
+            false => Ok(words.join(" ")),
         }
     }
 

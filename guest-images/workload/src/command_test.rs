@@ -26,6 +26,12 @@ fn what_is_optional_has_a_default() {
 }
 
 #[test]
+fn a_shells_command_is_the_rest_of_the_line() {
+    let expected = Command::Run { ms: 9, command: "echo 'a b' | cat".into() };
+    assert_eq!(command("1 run 9 echo 'a  b' |\tcat"), expected);
+}
+
+#[test]
 fn every_command_has_a_text_form() {
     for line in [
         "charge /a",
@@ -37,6 +43,12 @@ fn every_command_has_a_text_form() {
         "leak 1",
         "fill-file /f 1",
         "map-file a /f",
+        "write-pages a /f 10 3",
+        "read-tree /root",
+        "run 5 true",
+        "start a true",
+        "wait a 5",
+        "stop a",
         "drop-caches",
         "meminfo",
         "idle 5",
@@ -68,5 +80,10 @@ fn bad_input_names_what_is_wrong_and_keeps_the_id() {
     assert_eq!(problem("3 alloc a 1e30"), (3, "alloc: BYTES must be a number, got \"1e30\"".into()));
     assert_eq!(problem("3 alloc a 5 6 7"), (3, "alloc: unexpected argument \"7\"".into()));
     assert_eq!(problem("3 mount a b c maybe"), (3, "mount: expected ro or rw, got \"maybe\"".into()));
+    assert_eq!(
+        problem("3 write-pages a /f 0"),
+        (3, "write-pages: PERCENT must be from 1 to 100, got 0".into())
+    );
+    assert_eq!(problem("3 run 5"), (3, "run: COMMAND is missing".into()));
     assert_eq!(problem("3 ping \u{0}").0, 3);
 }

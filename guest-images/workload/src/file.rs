@@ -42,7 +42,7 @@ pub fn read(path: &str, bytes_max: u64) -> io::Result<Reply> {
 }
 
 /// Reads until the buffer is full or the file ends, so that only the last chunk is short.
-fn read_full(file: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+pub(crate) fn read_full(file: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;
     while filled < buffer.len() {
         match file.read(&mut buffer[filled..])? {

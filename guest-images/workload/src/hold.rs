@@ -5,6 +5,12 @@ use crate::pattern;
 use crate::region::{Region, Writable};
 use crate::reply::Reply;
 
+/// Whether a page is one of `percent` of a hundred: of each hundred pages the same number, as far apart as can be.
+fn is_written(page: usize, percent: u64) -> bool {
+    let (page, percent) = (page as u64 % 100, percent.min(100));
+    (page + 1) * percent / 100 > page * percent / 100
+}
+
 /// Held memory that can tell whether it still is what it was.
 #[derive(Debug)]
 pub enum Hold {
@@ -21,6 +27,17 @@ pub enum Hold {
         memory: Region,
         /// As [`pattern::checksum`] tells it.
         checksum: String,
+    },
+    /// A file mapped privately, some of its pages written.
+    Private {
+        /// The mapping.
+        memory: Writable,
+        /// The same file, mapped to compare with.
+        file: Region,
+        /// How many of a hundred pages were written.
+        percent: u64,
+        /// What they were filled from.
+        seed: u64,
     },
 }
 
@@ -39,10 +56,29 @@ impl Hold {
         Ok(Hold::File { memory, checksum })
     }
 
+    /// Maps a file privately and fills `percent` of a hundred of its pages, spread over all of it.
+    pub fn private(path: &str, percent: u64, seed: u64) -> std::io::Result<Hold> {
+        let opened = std::fs::File::open(path)?;
+        let (mut memory, file) = (Region::private_of_file(&opened)?, Region::of_file(&opened)?);
+        for (page, bytes) in memory.content_mut().chunks_mut(PAGE_BYTES).enumerate() {
+            if is_written(page, percent) {
+                pattern::fill(seed, (page * PAGE_BYTES) as u64, bytes);
+            }
+        }
+        Ok(Hold::Private { memory, file, percent, seed })
+    }
+
+    /// Pages that were written, where not all of them were.
+    pub fn written_pages(&self) -> Option<u64> {
+        let Hold::Private { memory, percent, .. } = self else { return None };
+        let pages = memory.bytes() as usize / PAGE_BYTES;
+        Some((0..pages).filter(|page| is_written(*page, *percent)).count() as u64)
+    }
+
     /// The memory.
     pub fn memory(&self) -> &Region {
         match self {
-            Hold::Pattern { memory, .. } => memory,
+            Hold::Pattern { memory, .. } | Hold::Private { memory, .. } => memory,
             Hold::File { memory, .. } => memory,
         }
     }
@@ -70,6 +106,15 @@ impl Hold {
                 pages.filter(bad).count() as u64
             }
             Hold::File { checksum: before, .. } => u64::from(*before != checksum),
+            Hold::Private { file, percent, seed, .. } => {
+                let pages = content.chunks(PAGE_BYTES).zip(file.content().chunks(PAGE_BYTES)).enumerate();
+                let good =
+                    |(page, (bytes, original)): &(usize, (&[u8], &[u8]))| match is_written(*page, *percent) {
+                        true => pattern::matches(*seed, (page * PAGE_BYTES) as u64, bytes),
+                        false => bytes == original,
+                    };
+                pages.filter(|page| !good(page)).count() as u64
+            }
         };
         Reply::new()
             .flag("intact", bad_pages == 0)

@@ -13,10 +13,12 @@ pub mod hold;
 pub mod machine;
 pub mod oom;
 pub mod pattern;
+pub mod program;
 pub mod region;
 pub mod reply;
 pub mod session;
 pub mod stats;
+pub mod tree;
 
 pub use command::Command;
 pub use reply::Reply;

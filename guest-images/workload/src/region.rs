@@ -29,6 +29,13 @@ impl Region {
         Region::map(bytes, libc::PROT_READ, libc::MAP_SHARED, file.as_raw_fd())
     }
 
+    /// A whole file, private: what is written becomes memory of this program and never reaches the file.
+    pub fn private_of_file(mut file: &File) -> io::Result<Writable> {
+        let bytes = file.seek(SeekFrom::End(0))?;
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        Region::map(bytes, protection, libc::MAP_PRIVATE, file.as_raw_fd()).map(|region| Writable { region })
+    }
+
     fn map(bytes: u64, protection: i32, flags: i32, fd: i32) -> io::Result<Region> {
         let too_many = || io::Error::from_raw_os_error(libc::ENOMEM);
         let bytes = usize::try_from(bytes).map_err(|_| too_many())?;

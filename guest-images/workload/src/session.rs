@@ -11,18 +11,22 @@ use crate::command::Command;
 use crate::hold::Hold;
 use crate::machine::{self, End};
 use crate::pattern;
+use crate::program::{self, Program};
 use crate::region::Writable;
 use crate::reply::Reply;
-use crate::{charge, disk, file, oom, stats};
+use crate::{charge, disk, file, oom, stats, tree};
 
 /// Holds at the same time: a host that forgets to free must not run the guest out of mappings.
 const HOLDS_MAX: usize = 1024;
+/// Programs at the same time.
+const PROGRAMS_MAX: usize = 64;
 
 /// What is held. It ends with the process.
 #[derive(Debug, Default)]
 pub struct Session {
     holds: BTreeMap<String, Hold>,
     leaked: Vec<Writable>,
+    programs: BTreeMap<String, Program>,
 }
 
 /// An answer, and what follows once it is delivered.
@@ -45,6 +49,22 @@ impl Session {
                 self.hold(name, || Hold::pattern(*bytes, *seed).map_err(|e| format!("alloc {bytes}: {e}")))
             }
             Command::MapFile { name, path } => self.hold(name, || Hold::file(path).map_err(named(path))),
+            Command::WritePages { name, path, percent, seed } => {
+                self.hold(name, || Hold::private(path, *percent, *seed).map_err(named(path)))
+            }
+            Command::ReadTree { path } => tree::read(path).map_err(named(path)),
+            Command::Run { ms, command } => program::run(command, Duration::from_millis(*ms)),
+            Command::Start { name, command } => self.start(name, command),
+            Command::Wait { name, ms } => {
+                let program = self.programs.get_mut(name).ok_or_else(|| not_started(name))?;
+                let status = program.wait(Duration::from_millis(*ms)).map_err(named(name))?;
+                Ok(program.reply(status))
+            }
+            Command::Stop { name } => {
+                let mut program = self.programs.remove(name).ok_or_else(|| not_started(name))?;
+                let status = program.kill().map_err(named(name))?;
+                Ok(program.reply(status))
+            }
             Command::Touch { name } => Ok(Reply::new().number("pages", self.held(name)?.memory().touch())),
             Command::Rewrite { name, seed } => {
                 self.held(name)?.rewrite(*seed)?;
@@ -110,6 +130,17 @@ impl Session {
         Ok(reply)
     }
 
+    fn start(&mut self, name: &str, command: &str) -> Result<Reply, String> {
+        if self.programs.contains_key(name) {
+            return Err(format!("{name:?} is started already"));
+        }
+        if self.programs.len() >= PROGRAMS_MAX {
+            return Err(format!("{PROGRAMS_MAX} programs are the most"));
+        }
+        self.programs.insert(name.into(), Program::start(command).map_err(named(command))?);
+        Ok(Reply::new())
+    }
+
     fn held(&mut self, name: &str) -> Result<&mut Hold, String> {
         self.holds.get_mut(name).ok_or_else(|| unknown(name))
     }
@@ -131,7 +162,16 @@ fn ping() -> Reply {
 
 fn described(name: &str, hold: &Hold) -> Reply {
     let checksum = pattern::checksum(hold.memory().content());
-    Reply::new().text("name", name).number("bytes", hold.memory().bytes()).text("checksum", &checksum)
+    let reply =
+        Reply::new().text("name", name).number("bytes", hold.memory().bytes()).text("checksum", &checksum);
+    match hold.written_pages() {
+        Some(pages) => reply.number("written_pages", pages),
+        None => reply,
+    }
+}
+
+fn not_started(name: &str) -> String {
+    format!("Nothing is started as {name:?}")
 }
 
 fn unknown(name: &str) -> String {

@@ -53,6 +53,33 @@ fn files_are_written_read_and_mapped() {
 }
 
 #[test]
+fn of_a_private_file_exactly_the_pages_asked_for_are_written() {
+    let (path, mut session) = (temporary("private"), Session::default());
+    let expected = pattern::checksum_of_seed(3, 1_000_001);
+    ask(&mut session, &format!("fill-file {path} 1000001 3"));
+    let reply = ask(&mut session, &format!("write-pages p {path} 10 4"));
+    assert!(reply.contains("\"written_pages\":24"), "{reply}");
+    assert!(ask(&mut session, "verify p").contains("\"intact\":true"));
+    assert!(ask(&mut session, &format!("read-file {path}")).contains(&expected), "the file is as it was");
+    let Some(Hold::Private { memory, .. }) = session.holds.get_mut("p") else { panic!() };
+    memory.content_mut()[5000] ^= 1;
+    assert!(ask(&mut session, "verify p").contains("\"bad_pages\":1"));
+    assert!(ask(&mut session, &format!("write-pages q {path} 100")).contains("\"written_pages\":245"));
+    fs::remove_file(&path).unwrap();
+}
+
+#[test]
+fn programs_are_started_waited_for_and_stopped() {
+    let mut session = Session::default();
+    assert!(ask(&mut session, "start a echo begun; sleep 100").contains("\"ok\":true"));
+    assert!(ask(&mut session, "start a true").contains("started already"));
+    assert!(ask(&mut session, "wait a 300").contains("\"ended\":false,\"code\":0,\"output\":\"begun"));
+    assert!(ask(&mut session, "stop a").contains("\"ended\":true,\"code\":137"));
+    assert!(ask(&mut session, "wait a 1").contains("Nothing is started"));
+    assert!(ask(&mut session, "run 20000 false").contains("\"code\":1"));
+}
+
+#[test]
 fn disks_want_whole_sectors() {
     let mut session = Session::default();
     assert!(ask(&mut session, "read-disk /dev/null 1 512").contains("multiples of 512"));

@@ -28,6 +28,14 @@ pub fn meminfo() -> io::Result<Reply> {
     Ok(parse_meminfo(&fs::read_to_string("/proc/meminfo")?))
 }
 
+/// What the page cache holds, bytes.
+pub fn cached_bytes() -> io::Result<u64> {
+    let text = fs::read_to_string("/proc/meminfo")?;
+    let kib = text.lines().find_map(|line| line.strip_prefix("Cached:")?.trim().strip_suffix(" kB"));
+    let kib: Option<u64> = kib.and_then(|number| number.parse().ok());
+    Ok(kib.ok_or(io::ErrorKind::InvalidData)?.saturating_mul(1024))
+}
+
 /// The named counters of `/proc/vmstat`, those of them that this kernel has.
 pub fn vmstat(names: &[String]) -> io::Result<Reply> {
     let text = fs::read_to_string("/proc/vmstat")?;

@@ -17,6 +17,9 @@ struct Arguments {
     /// Folder with the guests' images
     #[arg(long)]
     images: PathBuf,
+    /// Folder with the layers of a root, for scenarios that need them
+    #[arg(long, default_value = "/library")]
+    library: PathBuf,
     /// The processor is emulated: what a guest's triple fault ended runs once more, and that is said
     #[arg(long)]
     emulated: bool,
@@ -44,8 +47,8 @@ enum Verb {
 }
 
 fn main() -> ExitCode {
-    let Arguments { images, emulated, series, verb } = Arguments::parse();
-    let images = Images { dir: images, default: series, seed: 1 };
+    let Arguments { images, library, emulated, series, verb } = Arguments::parse();
+    let images = Images { dir: images, library, default: series, seed: 1 };
     let result = match verb {
         Verb::Scenarios { names, seed } => Ok(scenarios(&images.seeded(seed), &names, emulated)),
         Verb::Boots(plan) => boots::run(&images, &plan).map(|failed| failed == 0),

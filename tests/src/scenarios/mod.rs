@@ -2,6 +2,7 @@
 
 mod boot;
 mod limit;
+mod roots;
 mod stress;
 mod survive;
 mod tenants;
@@ -11,6 +12,15 @@ use anyhow::Result;
 
 /// A scenario: what it says, and how it is shown.
 pub type Scenario = (&'static str, fn(&Images) -> Result<()>);
+
+const SERVICES_UNDER_LIMITS: &str = "redis and postgres run from a shared image while limits change";
+const ONE_IMAGE_FOR_ALL: &str = "a shared image costs each guest nothing of its own page cache";
+
+/// Whether a scenario needs the layers of a root ([`crate::library`]).
+#[must_use]
+pub fn needs_library(name: &str) -> bool {
+    [SERVICES_UNDER_LIMITS, ONE_IMAGE_FOR_ALL].contains(&name)
+}
 
 /// All of them, in the order in which they run.
 pub const ALL: &[Scenario] = &[
@@ -29,5 +39,7 @@ pub const ALL: &[Scenario] = &[
     ("a killed balancer comes back while a linux guest runs on", survive::balancer_killed),
     ("a linux guest serves two tenants in turn and charges follow", tenants::served_in_turn),
     ("a linux guest moves from tenant to tenant with its charges or without them", tenants::moved),
+    (SERVICES_UNDER_LIMITS, roots::services_under_limits),
+    (ONE_IMAGE_FOR_ALL, roots::one_image_for_all),
     ("four guests live through a minute of random limits and loads", stress::random_minute),
 ];
