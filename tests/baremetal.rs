@@ -2,6 +2,8 @@
 
 #[path = "baremetal/disk_cache.rs"]
 mod disk_cache;
+#[path = "baremetal/images.rs"]
+mod images;
 #[path = "baremetal/tenants.rs"]
 mod tenants;
 
@@ -53,6 +55,15 @@ const TESTS: &[Test] = &[
     ("a move that breaks a limit is refused with the shortfall", tenants::refused_moves),
     ("a guest beyond a limit on objects is refused, and one inside is counted", object_limits),
     ("vmm starts a balancer that ends with its last guest", balancer_started),
+    ("a guest reads an image's bytes, behind more than 3 GiB of RAM too", images::reads),
+    ("i8 guests that share an image hold it once, each with one mapping and one descriptor", images::shares),
+    ("i2 stores into an image are dropped and counted, and the other guest reads old bytes", images::stores),
+    ("i2 a storm of stores into an image ends its guest alone", images::storms),
+    ("i3 no device writes into an image, and all of them read from it", images::devices),
+    ("i4 balloon and reporting refuse frames of an image", images::ballooned),
+    ("i1 an image that is cut short while it is used takes nobody down", images::cut),
+    ("i6 what is no image is refused by name and bound", images::refused),
+    ("a guest boots with as many images as there can be", images::sixteen),
     ("a hostile balloon driver is counted, answered and harmless", hostile_balloon),
     ("a hostile transport driver harms nobody", hostile_transport),
     ("a hostile block driver harms nobody", hostile_block),

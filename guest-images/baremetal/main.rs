@@ -9,6 +9,7 @@
 mod balloon;
 mod block;
 mod hostile;
+mod images;
 mod machine;
 mod mem;
 mod tenants;
@@ -56,6 +57,12 @@ extern "C" fn guest_main(zero_page: u64) -> ! {
         "hostile-balloon" => hostile::balloon(),
         "hostile-transport" => hostile::transport(),
         "hostile-block" => hostile::block(),
+        "image-read" => images::read(),
+        "image-store" => images::store(),
+        "image-storm" => images::storm(),
+        "image-devices" => images::devices(),
+        "image-balloon" => images::balloon(),
+        "image-cut" => images::cut(),
         "tenants" => tenants::serve(),
         "touch-twice" => tenants::touch_twice(),
         "reset" => machine::reset(),

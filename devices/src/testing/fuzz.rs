@@ -83,7 +83,7 @@ impl Driven {
 }
 
 /// Bytes of the image that every guest here has beside its RAM. A device that writes there ends the process.
-const IMAGE: [u8; 0x8000] = [0; 0x8000];
+static IMAGE: [u8; 0x8000] = [0; 0x8000];
 
 fn guest<D: VirtioDevice>(device: D) -> FakeGuest<D> {
     let mut guest = FakeGuest::on(memory_with_image(FRAMES << 12, &IMAGE), device);

@@ -5,7 +5,7 @@ use crate::link::{self, Granted, open_images};
 use crate::memory::images::{ImageError, OpenImage, open_path};
 use crate::spec::{GuestSpec, ImageName};
 use protocol::bytes::BLOCK_BYTES;
-use protocol::image::Backing;
+use protocol::image::{Backing, IMAGES_MAX};
 use protocol::path::ContainerPath;
 use protocol::place::Place;
 
@@ -21,6 +21,9 @@ pub(super) fn open(
     container: &ContainerPath,
     place: Option<&Place>,
 ) -> Result<Vec<OpenImage>, BuildError> {
+    if spec.root.len() > IMAGES_MAX {
+        return Err(ImageError::TooMany { found: spec.root.len() }.into());
+    }
     let names: Vec<String> = spec.root.iter().filter_map(ImageName::in_store).map(str::to_owned).collect();
     let mut granted = match (names.is_empty(), place) {
         (true, _) => vec![],
