@@ -7,6 +7,7 @@ mod bad_requests;
 mod charges;
 mod command_line;
 mod crowds;
+mod document;
 mod guests;
 mod liars;
 mod life;
