@@ -43,6 +43,7 @@ const TESTS: &[Test] = &[
     ("a guest asks for a reset", resets),
     ("a guest crashes and vmm says so", crashes),
     ("sigterm and ctrl-c end a guest that spins", signals),
+    ("a hang-up ends a guest, but not one that nohup started", hang_ups),
     ("inflate gives memory back and keeps every other byte", inflates),
     ("free page reporting gives a block back", reports),
     ("a limit over rest becomes the guest's target and host memory follows", limit_moves_memory),
@@ -145,6 +146,32 @@ fn signals() -> Result<()> {
         guest.signal(signal);
         expect_code(&mut guest, code)?;
         drop(host);
+    }
+    Ok(())
+}
+
+fn hang_ups() -> Result<()> {
+    for (ignored, code) in [("", 129), ("trap '' HUP;", 143)] {
+        let host = Host::without_balancer()?;
+        let console = host.path("console");
+        let mut vmm = std::process::Command::new("sh")
+            .args(["-c", &format!("{ignored} exec \"$0\" \"$@\"")])
+            .arg(host.vmm().get_program())
+            .args(["--kernel", ELF, "--memory", "128M", "--cmdline", "serve 1", "--balancer", "none"])
+            .arg("--console")
+            .arg(format!("file={}", console.display()))
+            .stdin(Stdio::null())
+            .spawn()?;
+        let read = || Ok(fs::read_to_string(&console).unwrap_or_default());
+        wait::until("the guest runs", SOON, read, |text| text.contains("touched=256"))?;
+        for signal in [libc::SIGHUP, libc::SIGTERM] {
+            // SAFETY: a signal to a child that was not waited for yet.
+            unsafe { libc::kill(i32::try_from(vmm.id())?, signal) };
+            // Time enough for a hang-up to come before the other.
+            std::thread::sleep(Duration::from_millis(300));
+        }
+        let status = vmm.wait()?;
+        ensure!(status.code() == Some(code), "{ignored:?}: {status}, expected {code}");
     }
     Ok(())
 }

@@ -57,7 +57,8 @@ impl Events {
             container: container.cloned(),
             detail: cut(detail, DETAIL_BYTES_MAX),
         };
-        tracing::info!(kind = event.kind, guest = event.guest, detail = event.detail, "event");
+        let container = event.container.as_ref().map(ContainerPath::as_str);
+        tracing::info!(kind = event.kind, guest = event.guest, container, detail = event.detail, "event");
         if self.ring.len() == EVENTS_MAX {
             self.ring.pop_front();
         }

@@ -1,8 +1,8 @@
 //! The command line: flags over a spec file.
 
 use crate::exit_code;
-use crate::spec::{CPUS_MAX, GuestSpec};
-use anyhow::{Context, Result, anyhow, ensure};
+use crate::spec::GuestSpec;
+use anyhow::{Context, Result, anyhow};
 use clap::Parser;
 use protocol::place::RUN_DIR_VARIABLE;
 use std::path::PathBuf;
@@ -22,7 +22,7 @@ pub struct Cli {
     #[allow(missing_docs)]
     pub guest: GuestSpec,
 
-    /// Folder of the balancer [default: /run/ballast, or $XDG_RUNTIME_DIR/ballast]
+    /// Folder of the balancer [default: /run/ballast for root, else $XDG_RUNTIME_DIR/ballast or /tmp/ballast-UID]
     #[arg(long, value_name = "DIR", env = RUN_DIR_VARIABLE)]
     pub run_dir: Option<PathBuf>,
 }
@@ -69,9 +69,6 @@ impl Cli {
         let file: GuestSpec = toml::from_str(&text).map_err(|error| {
             anyhow!("The spec file {} is wrong: {}", path.display(), one_line(&error, &text))
         })?;
-        if let Some(cpus) = file.cpus {
-            ensure!((1..=CPUS_MAX).contains(&cpus), "cpus is {cpus}, but must be between 1 and {CPUS_MAX}");
-        }
         Ok(self.guest.or(file))
     }
 }
@@ -95,7 +92,11 @@ mod tests {
         for (text, words) in [
             ("memory = \"1G\"\nfoo = 1\n", ["line 2", "unknown field `foo`"]),
             ("memory = 5", ["line 1, \"memory = 5\"", "expected a string"]),
-            ("cpus = 300", ["cpus = 300", "expected u8"]),
+            ("cpus = 300", ["line 1", "cpus is 300, but must be between 1 and 16"]),
+            ("cpus = 0", ["line 1", "cpus is 0, but must be between 1 and 16"]),
+            ("cpus = -1", ["line 1", "cpus is -1, but must be between 1 and 16"]),
+            ("kernel = \"\"", ["line 1", "the path is missing"]),
+            ("channel = \"\"", ["line 1", "the path is missing"]),
             ("container-limit = \"min=2G,max=1G\"", ["min_bytes is 2147483648", "at most max_bytes"]),
             ("kernel = ", ["line 1", "quoted"]),
             ("memory=\"128M\"\nmemory=\"1G\"", ["line 2", "duplicate key"]),

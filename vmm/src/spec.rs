@@ -137,6 +137,11 @@ fn memory(text: &str) -> Result<u64, String> {
     if bytes.is_multiple_of(BLOCK_BYTES) { Ok(bytes) } else { Err(format!("{text} is not a multiple of 2M")) }
 }
 
+fn cpus(text: &str) -> Result<u8, String> {
+    let cpus = text.parse().ok().filter(|cpus| (1..=CPUS_MAX).contains(cpus));
+    cpus.ok_or_else(|| format!("cpus is {text}, but must be between 1 and {CPUS_MAX}"))
+}
+
 fn name(text: &str) -> Result<String, String> {
     let plain = text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
     // A container may be called after it, and `.` and `..` are no names in a path.
@@ -156,6 +161,20 @@ fn parsed<'de, D: Deserializer<'de>, T: FromStr<Err: std::fmt::Display>>(
 
 fn parsed_memory<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
     memory(&String::deserialize(deserializer)?).map(Some).map_err(serde::de::Error::custom)
+}
+
+fn parsed_cpus<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u8>, D::Error> {
+    cpus(&i64::deserialize(deserializer)?.to_string()).map(Some).map_err(serde::de::Error::custom)
+}
+
+/// A path is empty by mistake, and means something else where it is used: a socket without a name.
+fn parsed_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
+    let path = PathBuf::deserialize(deserializer)?;
+    if path.as_os_str().is_empty() {
+        Err(serde::de::Error::custom("the path is missing"))
+    } else {
+        Ok(Some(path))
+    }
 }
 
 fn parsed_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
@@ -203,15 +222,18 @@ pub struct GuestSpec {
     pub memory: Option<u64>,
 
     /// Virtual CPUs, 1 to 16 [default: 1]
-    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=i64::from(CPUS_MAX)), allow_negative_numbers = true)]
+    #[arg(long, value_parser = cpus, allow_negative_numbers = true)]
+    #[serde(deserialize_with = "parsed_cpus")]
     pub cpus: Option<u8>,
 
     /// Kernel: an ELF file (vmlinux) or a bzImage
     #[arg(long, value_name = "FILE")]
+    #[serde(deserialize_with = "parsed_path")]
     pub kernel: Option<PathBuf>,
 
     /// Initial RAM disk
     #[arg(long, value_name = "FILE")]
+    #[serde(deserialize_with = "parsed_path")]
     pub initrd: Option<PathBuf>,
 
     /// Kernel command line [default: console=ttyS0 reboot=k panic=-1 pci=off]
@@ -237,6 +259,7 @@ pub struct GuestSpec {
 
     /// Unix socket at which a program talks to the guest's /dev/hvc0
     #[arg(long, value_name = "SOCKET")]
+    #[serde(deserialize_with = "parsed_path")]
     pub channel: Option<PathBuf>,
 
     /// Balancer to register with: auto starts one for this user if there is none, none enforces the limit alone [default: auto]

@@ -28,6 +28,12 @@ pub struct ParseBytesError {
 pub fn parse(text: &str) -> Result<u64, ParseBytesError> {
     let fail = |reason| ParseBytesError { text: text.chars().take(64).collect(), reason };
     let trimmed = text.trim();
+    if trimmed.starts_with('-') {
+        return Err(fail("it is negative"));
+    }
+    if !trimmed.starts_with(|c: char| c.is_ascii_digit()) {
+        return Err(fail("it does not begin with a number"));
+    }
     let digits_end = trimmed.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(trimmed.len());
     let (number, unit) = trimmed.split_at(digits_end);
     let shift = match unit.trim().to_ascii_lowercase().as_str() {
@@ -39,8 +45,8 @@ pub fn parse(text: &str) -> Result<u64, ParseBytesError> {
         _ => return Err(fail("the unit is none of K, M, G, T")),
     };
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-    if whole.is_empty() || number.ends_with('.') {
-        return Err(fail("a number is missing"));
+    if number.ends_with('.') {
+        return Err(fail("a digit is missing behind the point"));
     }
     if whole.len() > 20 || fraction.len() > 12 {
         return Err(fail("it has too many digits"));
@@ -118,6 +124,21 @@ mod tests {
         ] {
             let error = parse(text).expect_err(text);
             assert_eq!(error.text, text);
+        }
+    }
+
+    #[test]
+    fn refusals_say_what_is_wrong() {
+        for (text, reason) in [
+            ("lots", "begin"),
+            ("", "begin"),
+            ("-1", "negative"),
+            ("1e30", "unit"),
+            ("1.", "point"),
+            ("65T", "64T"),
+        ] {
+            let error = parse(text).expect_err(text).to_string();
+            assert!(error.contains(reason), "{error}");
         }
     }
 

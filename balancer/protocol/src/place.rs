@@ -12,12 +12,14 @@ pub struct Place(PathBuf);
 
 impl Place {
     /// The folder that was named, or the user's own: `/run/ballast` for root, `$XDG_RUNTIME_DIR/ballast`
-    /// otherwise, `/tmp/ballast-UID` where there is no such variable.
+    /// otherwise, `/tmp/ballast-UID` where there is no such variable, or where it is no absolute path and so to be
+    /// ignored (XDG Base Directory Specification). An empty [`RUN_DIR_VARIABLE`] names nothing.
     #[must_use]
     pub fn new(named: Option<PathBuf>) -> Self {
         Self(
             named
                 .or_else(|| std::env::var_os(RUN_DIR_VARIABLE).map(PathBuf::from))
+                .filter(|dir| !dir.as_os_str().is_empty())
                 .unwrap_or_else(Self::of_user),
         )
     }
@@ -28,8 +30,12 @@ impl Place {
         if uid == 0 {
             return "/run/ballast".into();
         }
-        match std::env::var_os("XDG_RUNTIME_DIR") {
-            Some(dir) => PathBuf::from(dir).join("ballast"),
+        Self::of(uid, std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from))
+    }
+
+    fn of(uid: u32, runtime: Option<PathBuf>) -> PathBuf {
+        match runtime.filter(|dir| dir.is_absolute()) {
+            Some(dir) => dir.join("ballast"),
             None => PathBuf::from(format!("/tmp/ballast-{uid}")),
         }
     }
@@ -76,5 +82,20 @@ impl Place {
     #[must_use]
     pub fn log(&self) -> PathBuf {
         self.0.join("balancer.log")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_runtime_folder_that_is_no_absolute_path_is_ignored() {
+        let of = |runtime: Option<&str>| Place::of(7, runtime.map(PathBuf::from));
+        assert_eq!(of(Some("/run/user/7")), PathBuf::from("/run/user/7/ballast"));
+        for runtime in [None, Some(""), Some("run")] {
+            assert_eq!(of(runtime), PathBuf::from("/tmp/ballast-7"));
+        }
+        assert_ne!(Place::new(Some(PathBuf::new())).dir(), Path::new(""));
     }
 }

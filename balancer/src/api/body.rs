@@ -83,9 +83,9 @@ pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     let given = value.get(&field).map_or_else(|| value.to_string(), ToString::to_string);
     let given = shortened(&given);
     let detail = if field == "." { message.clone() } else { format!("{field} is {given}: {message}") };
-    let expected = message.split_once("expected ").map_or(message.as_str(), |(_, expected)| expected);
+    let expected = message.split_once("expected ").map(|(_, expected)| format!("must be {expected}"));
     let problem = Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "field", "A field is refused", detail);
-    Err(problem.of_field(field, given, format!("must be {expected}")))
+    Err(problem.of_field(field, given, expected.unwrap_or(message)))
 }
 
 /// The name that a message puts into backticks behind its first words.
@@ -93,7 +93,8 @@ fn between<'a>(message: &'a str, start: &str) -> Option<&'a str> {
     message.strip_prefix(start)?.split('`').next()
 }
 
-fn shortened(text: &str) -> String {
+/// The start of what a client sent, to be told back.
+pub(super) fn shortened(text: &str) -> String {
     text.chars().take(128).collect()
 }
 
@@ -125,6 +126,7 @@ mod tests {
             (r#"{"max_bytes": -1}"#, 422, Some("max_bytes"), Some("-1")),
             (r#"{"max_bytes": 1e30}"#, 422, Some("max_bytes"), Some("1e+30")),
             (r#"{"max_bytes": "lots"}"#, 422, Some("max_bytes"), Some("\"lots\"")),
+            (r#"{"max_bytes": null, "min_bytes": true}"#, 422, Some("min_bytes"), Some("true")),
             (r#"{"maximum": 1}"#, 422, Some("maximum"), Some("1")),
             (r#"{"max_bytes": 1, "max_bytes": 2}"#, 422, Some("max_bytes"), Some("2")),
             (r#"{"max_vcpus": -1}"#, 422, Some("max_vcpus"), Some("-1")),

@@ -27,20 +27,22 @@ fn path(path: Inside) -> Result<ContainerPath, Problem> {
 }
 
 /// All containers.
-#[utoipa::path(get, path = "/v1/containers", responses((status = 200, body = Vec<ContainerObject>)))]
+#[utoipa::path(get, path = "/v1/containers", operation_id = "list_containers",
+    responses((status = 200, description = "All containers, in the order of their paths.", body = Vec<ContainerObject>)))]
 pub(super) async fn list(State(engine): Engined) -> Json<Vec<ContainerObject>> {
     Json(engine.containers())
 }
 
 /// The root container: the host.
-#[utoipa::path(get, path = "/v1/containers/", responses((status = 200, body = ContainerObject)))]
+#[utoipa::path(get, path = "/v1/containers/", operation_id = "get_root_container",
+    responses((status = 200, description = "The root container.", body = ContainerObject)))]
 pub(super) async fn get_root(State(engine): Engined) -> Result<Json<ContainerObject>, Problem> {
     Ok(Json(engine.container(&ContainerPath::root())?))
 }
 
 /// Change limits of the root container.
-#[utoipa::path(patch, path = "/v1/containers/", request_body = LimitsPatch,
-    responses((status = 200, body = ContainerObject), (status = 422, body = Problem)))]
+#[utoipa::path(patch, path = "/v1/containers/", operation_id = "patch_root_container", request_body = LimitsPatch,
+    responses((status = 200, description = "The root container as it is now.", body = ContainerObject), (status = 507)))]
 pub(super) async fn patch_root(
     State(engine): Engined,
     Body(patch): Body<LimitsPatch>,
@@ -49,15 +51,17 @@ pub(super) async fn patch_root(
 }
 
 /// One container.
-#[utoipa::path(get, path = "/v1/containers/{path}", params(("path" = String, Path, description = "`web/a` for the container `/web/a`")),
-    responses((status = 200, body = ContainerObject), (status = 404, body = Problem)))]
+#[utoipa::path(get, path = "/v1/containers/{path}", operation_id = "get_container",
+    params(("path" = String, Path, description = "`web/a` for the container `/web/a`")),
+    responses((status = 200, description = "The container.", body = ContainerObject), (status = 404)))]
 pub(super) async fn get(State(engine): Engined, inside: Inside) -> Result<Json<ContainerObject>, Problem> {
     Ok(Json(engine.container(&path(inside)?)?))
 }
 
 /// Make a container that stays until it is deleted, or replace the limits of the one that is there.
-#[utoipa::path(put, path = "/v1/containers/{path}", params(("path" = String, Path)), request_body = Limits,
-    responses((status = 200, body = ContainerObject), (status = 201, body = ContainerObject), (status = 422, body = Problem)))]
+#[utoipa::path(put, path = "/v1/containers/{path}", operation_id = "put_container", params(("path" = String, Path)), request_body = Limits,
+    responses((status = 200, description = "The container as it is now.", body = ContainerObject),
+        (status = 201, description = "The container, just made.", body = ContainerObject), (status = 409), (status = 507)))]
 pub(super) async fn put(
     State(engine): Engined,
     inside: Inside,
@@ -69,8 +73,8 @@ pub(super) async fn put(
 }
 
 /// Change limits: absent fields stay, `null` takes a limit away. The targets that follow are on their way when this is answered.
-#[utoipa::path(patch, path = "/v1/containers/{path}", params(("path" = String, Path)), request_body = LimitsPatch,
-    responses((status = 200, body = ContainerObject), (status = 404, body = Problem), (status = 422, body = Problem)))]
+#[utoipa::path(patch, path = "/v1/containers/{path}", operation_id = "patch_container", params(("path" = String, Path)), request_body = LimitsPatch,
+    responses((status = 200, description = "The container as it is now.", body = ContainerObject), (status = 404), (status = 507)))]
 pub(super) async fn patch(
     State(engine): Engined,
     inside: Inside,
@@ -80,8 +84,8 @@ pub(super) async fn patch(
 }
 
 /// Remove a container that holds neither guests nor containers.
-#[utoipa::path(delete, path = "/v1/containers/{path}", params(("path" = String, Path)),
-    responses((status = 204), (status = 404, body = Problem), (status = 409, body = Problem)))]
+#[utoipa::path(delete, path = "/v1/containers/{path}", operation_id = "delete_container", params(("path" = String, Path)),
+    responses((status = 204, description = "It is gone."), (status = 404), (status = 409), (status = 507)))]
 pub(super) async fn delete(State(engine): Engined, inside: Inside) -> Result<StatusCode, Problem> {
     engine.delete(&path(inside)?)?;
     Ok(StatusCode::NO_CONTENT)

@@ -3,7 +3,9 @@
 use super::problem::Problem;
 use super::{bindings, containers, events, guests, host, pool};
 use axum::Json;
-use utoipa::OpenApi;
+use utoipa::openapi::path::Operation;
+use utoipa::openapi::{AllOf, Content, Ref, RefOr, Response, Schema};
+use utoipa::{Modify, OpenApi};
 
 /// The OpenAPI document, made from the handlers.
 #[derive(Debug, OpenApi)]
@@ -30,12 +32,79 @@ use utoipa::OpenApi;
         events::events,
         openapi
     ),
-    components(schemas(Problem))
+    components(schemas(Problem)),
+    modifiers(&Refusals, &Flattened)
 )]
 pub(super) struct Document;
 
+/// Refusals are problem objects everywhere. A handler names the statuses that are its own; those that come from reading a
+/// path, a query or a body, or from the token, are the same for all that have one.
+struct Refusals;
+
+impl Modify for Refusals {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        for item in document.paths.paths.values_mut() {
+            let operations = [&mut item.get, &mut item.put, &mut item.patch, &mut item.delete];
+            operations.into_iter().flatten().for_each(refusals);
+        }
+    }
+}
+
+fn refusals(operation: &mut Operation) {
+    let from_body: &[u16] = if operation.request_body.is_some() { &[408, 413, 422] } else { &[] };
+    let responses = &mut operation.responses.responses;
+    let own = responses.keys().filter_map(|status| status.parse().ok()).filter(|status| *status >= 400);
+    // A query that is not known is refused everywhere.
+    let statuses: Vec<u16> = own.chain([400, 401]).chain(from_body.iter().copied()).collect();
+    for status in statuses {
+        let mut response = Response::new(meaning(status));
+        let content = Content::new(Some(Ref::from_schema_name("Problem")));
+        response.content.insert("application/problem+json".into(), RefOr::T(content));
+        responses.insert(status.to_string(), RefOr::T(response));
+    }
+}
+
+fn meaning(status: u16) -> &'static str {
+    match status {
+        400 => "The path, the query or the body cannot be read.",
+        401 => "Over TCP: the token is missing or wrong.",
+        404 => "There is no such thing.",
+        408 => "The body did not come in time.",
+        409 => "Not as things are now.",
+        413 => "The body is too large.",
+        422 => "A field is refused: `field`, `value`, `bound`.",
+        503 => "There are too many clients.",
+        504 => "The guest did not answer.",
+        507 => "The journal cannot be written; nothing was changed.",
+        _ => "Something went wrong.",
+    }
+}
+
+/// A container has the fields of its limits among others, but the schema of limits allows no others: it is that of a request.
+struct Flattened;
+
+impl Modify for Flattened {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let Some(components) = &mut document.components else { return };
+        let Some(RefOr::T(Schema::Object(mut limits))) = components.schemas.get("Limits").cloned() else {
+            return;
+        };
+        limits.additional_properties = None;
+        if let Some(RefOr::T(Schema::AllOf(AllOf { items, .. }))) =
+            components.schemas.get_mut("ContainerObject")
+        {
+            let is_limits = |item: &&mut RefOr<Schema>| matches!(item, RefOr::Ref(item) if item.ref_location.ends_with("/Limits"));
+            items
+                .iter_mut()
+                .filter(is_limits)
+                .for_each(|item| *item = RefOr::T(Schema::Object(limits.clone())));
+        }
+    }
+}
+
 /// This document.
-#[utoipa::path(get, path = "/openapi.json", responses((status = 200, body = Object)))]
+#[utoipa::path(get, path = "/openapi.json", operation_id = "get_openapi",
+    responses((status = 200, description = "An OpenAPI document.", body = Object)))]
 pub(super) async fn openapi() -> Json<utoipa::openapi::OpenApi> {
     Json(Document::openapi())
 }

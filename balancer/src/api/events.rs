@@ -29,10 +29,10 @@ pub(super) struct EventsQuery {
 }
 
 /// Events as they happen (server-sent events), beginning with those that are kept.
-#[utoipa::path(get, path = "/v1/events",
+#[utoipa::path(get, path = "/v1/events", operation_id = "get_events",
     params(EventsQuery, ("Last-Event-ID" = Option<u64>, Header, description = "Only events after this one")),
-    responses((status = 200, body = Vec<Event>, content_type = "application/json"),
-        (status = 200, body = String, content_type = "text/event-stream"), (status = 503, body = Problem)))]
+    responses((status = 200, description = "A stream of events, or with `follow=false` those that are kept.",
+        content((String = "text/event-stream"), (Vec<Event> = "application/json"))), (status = 503)))]
 pub(super) async fn events(
     State(engine): State<Arc<Engine>>,
     Params(query): Params<EventsQuery>,

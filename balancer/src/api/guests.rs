@@ -28,14 +28,15 @@ pub(super) struct FramesQuery {
 }
 
 /// All guests.
-#[utoipa::path(get, path = "/v1/guests", responses((status = 200, body = Vec<GuestObject>)))]
+#[utoipa::path(get, path = "/v1/guests", operation_id = "list_guests",
+    responses((status = 200, description = "All guests, in the order of their names.", body = Vec<GuestObject>)))]
 pub(super) async fn list(State(engine): State<Arc<Engine>>) -> Json<Vec<GuestObject>> {
     Json(engine.guests())
 }
 
 /// One guest.
-#[utoipa::path(get, path = "/v1/guests/{id}", params(("id" = String, Path, description = "The guest's name")),
-    responses((status = 200, body = GuestObject), (status = 404, body = Problem)))]
+#[utoipa::path(get, path = "/v1/guests/{id}", operation_id = "get_guest", params(("id" = String, Path, description = "The guest's name")),
+    responses((status = 200, description = "The guest.", body = GuestObject), (status = 404)))]
 pub(super) async fn get(
     State(engine): State<Arc<Engine>>,
     Name(id): Name,
@@ -76,9 +77,10 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<C
 
 /// Move a guest to another container, or charge somebody else for what it touches. Targets that follow are on their way
 /// when this is answered. 202 if its vmm did not confirm within 5 s; `charge_pending` tells when it does.
-#[utoipa::path(patch, path = "/v1/guests/{id}", params(("id" = String, Path, description = "The guest's name")), request_body = GuestPatch,
-    responses((status = 200, body = GuestObject), (status = 202, body = GuestObject), (status = 404, body = Problem),
-        (status = 409, body = Problem), (status = 422, body = Problem), (status = 504, body = Problem)))]
+#[utoipa::path(patch, path = "/v1/guests/{id}", operation_id = "patch_guest", params(("id" = String, Path, description = "The guest's name")), request_body = GuestPatch,
+    responses((status = 200, description = "The guest as it is now.", body = GuestObject),
+        (status = 202, description = "The guest; its vmm did not confirm yet.", body = GuestObject),
+        (status = 404), (status = 409), (status = 504), (status = 507)))]
 pub(super) async fn patch(
     State(engine): State<Arc<Engine>>,
     Name(id): Name,
@@ -113,8 +115,9 @@ pub(super) async fn patch(
 }
 
 /// A guest's frames by state.
-#[utoipa::path(get, path = "/v1/guests/{id}/frames", params(("id" = String, Path, description = "The guest's name"), FramesQuery),
-    responses((status = 200, body = FramesObject), (status = 404, body = Problem), (status = 504, body = Problem)))]
+#[utoipa::path(get, path = "/v1/guests/{id}/frames", operation_id = "get_frames",
+    params(("id" = String, Path, description = "The guest's name"), FramesQuery),
+    responses((status = 200, description = "Its frames by state.", body = FramesObject), (status = 404), (status = 500), (status = 504)))]
 pub(super) async fn frames(
     State(engine): State<Arc<Engine>>,
     Name(id): Name,

@@ -21,13 +21,15 @@ pub struct Version {
 }
 
 /// The host and the sums over its guests.
-#[utoipa::path(get, path = "/v1/host", responses((status = 200, body = HostObject)))]
+#[utoipa::path(get, path = "/v1/host", operation_id = "get_host",
+    responses((status = 200, description = "The host.", body = HostObject)))]
 pub(super) async fn host(State(engine): State<Arc<Engine>>) -> Json<HostObject> {
     Json(engine.host())
 }
 
 /// Versions of this balancer.
-#[utoipa::path(get, path = "/v1/version", responses((status = 200, body = Version)))]
+#[utoipa::path(get, path = "/v1/version", operation_id = "get_version",
+    responses((status = 200, description = "The versions.", body = Version)))]
 pub(super) async fn version() -> Json<Version> {
     Json(Version {
         version: env!("CARGO_PKG_VERSION").into(),

@@ -1,11 +1,17 @@
 //! Query strings, and names in paths.
 
+use super::body::{parse, shortened};
 use super::problem::Problem;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{FromRequestParts, Path, Query};
+use axum::extract::{FromRequestParts, Path, Query, Request};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
 use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+const TITLE: &str = "A parameter of the query is refused";
 
 /// A query string whose refusal is a problem object.
 #[derive(Debug)]
@@ -15,15 +21,37 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let refuse = |error: QueryRejection| {
-            Problem::new(
-                StatusCode::BAD_REQUEST,
-                "query",
-                "A parameter of the query is refused",
-                error.body_text(),
-            )
-        };
-        Query::from_request_parts(parts, state).await.map(|Query(value)| Self(value)).map_err(refuse)
+        let refuse =
+            |error: QueryRejection| Problem::new(StatusCode::BAD_REQUEST, "query", TITLE, error.body_text());
+        let Query(pairs): Query<Vec<(String, String)>> =
+            Query::from_request_parts(parts, state).await.map_err(refuse)?;
+        // As the text of an object, which keeps a name that is given twice, a query is refused in a body's words.
+        let fields: Vec<String> = pairs.iter().map(field).collect();
+        parse(format!("{{{}}}", fields.join(",")).as_bytes()).map(Self).map_err(|problem| Problem {
+            kind: "/problems/query".into(),
+            title: TITLE.into(),
+            status: StatusCode::BAD_REQUEST.as_u16(),
+            ..problem
+        })
+    }
+}
+
+/// A parameter as a field of an object: what reads as a number or a truth value is one, all else is text.
+fn field((name, text): &(String, String)) -> String {
+    let value = serde_json::from_str(text).unwrap_or_default();
+    let is_plain = matches!(value, Value::Number(_) | Value::Bool(_));
+    let value = if is_plain { value } else { Value::String(text.clone()) };
+    format!("{}:{value}", Value::String(name.clone()))
+}
+
+/// Refuses a query where none is known: `PATCH /v1/containers/a?max_bytes=1` would change nothing and look as if it had.
+pub(super) async fn none(request: Request, next: Next) -> Response {
+    match request.uri().query() {
+        None | Some("") => next.run(request).await,
+        Some(query) => {
+            let detail = format!("The query is {:?}, but there are no parameters here", shortened(query));
+            Problem::new(StatusCode::BAD_REQUEST, "query", TITLE, detail).into_response()
+        }
     }
 }
 

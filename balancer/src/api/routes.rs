@@ -1,11 +1,12 @@
 //! What there is.
 
+use super::body::shortened;
 use super::problem::Problem;
-use super::{bindings, containers, document, events, guests, host, pool};
+use super::{bindings, containers, document, events, guests, host, pool, query};
 use crate::engine::Engine;
-use axum::Router;
 use axum::http::{Method, StatusCode, Uri};
 use axum::routing::{self, MethodRouter};
+use axum::{Router, middleware};
 use std::sync::Arc;
 
 /// A route: method, path as axum and as OpenAPI write it but for the `*` of a path with slashes, handler.
@@ -17,7 +18,12 @@ pub(super) struct Route {
 
 /// Every route.
 pub(super) fn routes() -> Vec<Route> {
-    let route = |method, path, handler| Route { method, path, handler };
+    let route = |method, path, handler: MethodRouter<Arc<Engine>>| Route {
+        method,
+        path,
+        handler: handler.layer(middleware::from_fn(query::none)),
+    };
+    let with_query = |method, path, handler| Route { method, path, handler };
     let container = "/v1/containers/{*path}";
     vec![
         route(Method::GET, "/v1/host", routing::get(host::host)),
@@ -32,12 +38,12 @@ pub(super) fn routes() -> Vec<Route> {
         route(Method::GET, "/v1/guests", routing::get(guests::list)),
         route(Method::GET, "/v1/guests/{id}", routing::get(guests::get)),
         route(Method::PATCH, "/v1/guests/{id}", routing::patch(guests::patch)),
-        route(Method::GET, "/v1/guests/{id}/frames", routing::get(guests::frames)),
-        route(Method::GET, "/v1/pool", routing::get(pool::get)),
+        with_query(Method::GET, "/v1/guests/{id}/frames", routing::get(guests::frames)),
+        with_query(Method::GET, "/v1/pool", routing::get(pool::get)),
         route(Method::GET, "/v1/bindings", routing::get(bindings::list)),
         route(Method::PUT, "/v1/bindings", routing::put(bindings::put)),
-        route(Method::DELETE, "/v1/bindings", routing::delete(bindings::delete)),
-        route(Method::GET, "/v1/events", routing::get(events::events)),
+        with_query(Method::DELETE, "/v1/bindings", routing::delete(bindings::delete)),
+        with_query(Method::GET, "/v1/events", routing::get(events::events)),
         route(Method::GET, "/openapi.json", routing::get(document::openapi)),
     ]
 }
@@ -52,11 +58,13 @@ pub fn router(engine: Arc<Engine>) -> Router {
 }
 
 async fn unknown_path(uri: Uri) -> Problem {
-    let detail = format!("There is nothing at {}; /openapi.json lists what there is", uri.path());
+    let path = shortened(uri.path());
+    let detail = format!("There is nothing at {path}; /openapi.json lists what there is");
     Problem::new(StatusCode::NOT_FOUND, "not-found", "There is no such thing", detail)
 }
 
 async fn wrong_method(method: Method, uri: Uri) -> Problem {
-    let detail = format!("{} does not know {method}; /openapi.json lists what there is", uri.path());
+    let path = shortened(uri.path());
+    let detail = format!("{path} does not know {method}; /openapi.json lists what there is");
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method", "The method is not known here", detail)
 }

@@ -6,8 +6,11 @@ use protocol::bytes;
 use protocol::domain::{Domain, DomainError};
 use protocol::limits::{LimitsPatch, WEIGHT_RANGE};
 use protocol::path::ContainerPath;
+use std::fmt::Display;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -134,7 +137,7 @@ pub(super) struct Serve {
     #[arg(long, value_name = "DIR")]
     pub store: Option<PathBuf>,
     /// Time between two turns of sampling and deciding, milliseconds; a changed limit does not wait for a turn
-    #[arg(long, value_name = "MS", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(10..=60_000))]
+    #[arg(long, value_name = "MS", default_value_t = 1000, value_parser = interval, allow_negative_numbers = true)]
     pub interval_ms: u64,
 }
 
@@ -150,34 +153,34 @@ pub(super) struct Set {
     /// The container: /web/a
     pub path: ContainerPath,
     /// Never exceeded: 512M, 1.5G, or none
-    #[arg(long, value_name = "BYTES", value_parser = bound)]
+    #[arg(long, value_name = "BYTES", value_parser = bound, allow_negative_numbers = true)]
     pub max: Option<Bound>,
     /// Reclaimed at once above this: 512M, 1.5G, or none
-    #[arg(long, value_name = "BYTES", value_parser = bound)]
+    #[arg(long, value_name = "BYTES", value_parser = bound, allow_negative_numbers = true)]
     pub high: Option<Bound>,
     /// Reclaimed below this only when nothing else is left
-    #[arg(long, value_name = "BYTES", value_parser = bytes::parse)]
+    #[arg(long, value_name = "BYTES", value_parser = bytes::parse, allow_negative_numbers = true)]
     pub low: Option<u64>,
     /// Never reclaimed below this
-    #[arg(long, value_name = "BYTES", value_parser = bytes::parse)]
+    #[arg(long, value_name = "BYTES", value_parser = bytes::parse, allow_negative_numbers = true)]
     pub min: Option<u64>,
     /// Divides what is contended among siblings, 1 to 10000
-    #[arg(long, value_parser = clap::value_parser!(u32).range(i64::from(*WEIGHT_RANGE.start())..=i64::from(*WEIGHT_RANGE.end())))]
+    #[arg(long, value_name = "N", value_parser = weight, allow_negative_numbers = true)]
     pub weight: Option<u32>,
     /// Most virtual CPUs of the guests in it, or none
-    #[arg(long, value_name = "N", value_parser = count)]
+    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
     pub max_vcpus: Option<Count>,
     /// Most guests in it, or none
-    #[arg(long, value_name = "N", value_parser = count)]
+    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
     pub max_guests: Option<Count>,
     /// Most virtio devices of those guests, or none
-    #[arg(long, value_name = "N", value_parser = count)]
+    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
     pub max_devices: Option<Count>,
     /// Most file descriptors of their vmms, or none
-    #[arg(long, value_name = "N", value_parser = count)]
+    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
     pub max_fds: Option<Count>,
     /// Most threads of their vmms, or none
-    #[arg(long, value_name = "N", value_parser = count)]
+    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
     pub max_threads: Option<Count>,
     /// Trust domain of the guests in it: pages of images are shared inside one alone; none for that of the container above
     #[arg(long, value_name = "NAME", value_parser = domain)]
@@ -300,6 +303,19 @@ pub(super) struct Models {
     /// Replace the table between the markers of a Markdown file as well
     #[arg(long, value_name = "FILE")]
     pub into: Option<PathBuf>,
+}
+
+fn between<T: FromStr + PartialOrd + Display>(text: &str, range: RangeInclusive<T>) -> Result<T, String> {
+    let number = text.parse().ok().filter(|number| range.contains(number));
+    number.ok_or_else(|| format!("must be a number between {} and {}", range.start(), range.end()))
+}
+
+fn weight(text: &str) -> Result<u32, String> {
+    between(text, WEIGHT_RANGE)
+}
+
+fn interval(text: &str) -> Result<u64, String> {
+    between(text, 10..=60_000)
 }
 
 /// An amount, or `none` to take a limit away.

@@ -1,25 +1,27 @@
 //! `balancer events`.
 
 use super::args::Events;
+use super::print;
 use crate::client::Client;
 use crate::events::Event;
 use hyper::Method;
-use std::io::Write;
 
 pub(super) async fn run(client: &Client, command: &Events) -> anyhow::Result<()> {
     if command.follow {
-        client
-            .follow("/v1/events", |data| {
-                // Something that is no event is from a newer balancer; the next one may be known again.
-                serde_json::from_str(data).is_ok_and(|event| show(&event, command.json))
-                    || serde_json::from_str::<Event>(data).is_err()
-            })
-            .await?;
-        return Ok(());
+        let mut shown = Ok(true);
+        let each = |data: &str| {
+            // Something that is no event is from a newer balancer; the next one may be known again.
+            if let Ok(event) = serde_json::from_str(data) {
+                shown = show(&event, command.json);
+            }
+            matches!(shown, Ok(true))
+        };
+        client.follow("/v1/events", each).await?;
+        return shown.map(drop);
     }
     let events: Vec<Event> = client.call(Method::GET, "/v1/events?follow=false", vec![]).await?;
     for event in &events {
-        if !show(event, command.json) {
+        if !show(event, command.json)? {
             break;
         }
     }
@@ -27,7 +29,7 @@ pub(super) async fn run(client: &Client, command: &Events) -> anyhow::Result<()>
 }
 
 /// Shows an event. False once nobody reads any more.
-fn show(event: &Event, json: bool) -> bool {
+fn show(event: &Event, json: bool) -> anyhow::Result<bool> {
     let line = if json {
         serde_json::to_string(event).expect("an event has only plain fields")
     } else {
@@ -44,6 +46,5 @@ fn show(event: &Event, json: bool) -> bool {
             event.kind, event.detail
         )
     };
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "{line}").and_then(|()| out.flush()).is_ok()
+    print(&(line + "\n"))
 }

@@ -11,6 +11,7 @@ mod ps;
 mod serve;
 mod set;
 
+use anyhow::Context;
 use args::{Arguments, Command};
 use clap::Parser;
 use std::io::Write;
@@ -53,6 +54,16 @@ pub fn run() -> ExitCode {
             say(&format!("{error:#}"));
             exit::code(&error).into()
         }
+    }
+}
+
+/// Writes what was asked for. False once nobody reads any more, which is no error (`balancer ps | head`); a full disk is.
+fn print(text: &str) -> anyhow::Result<bool> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(error).context("Cannot write to standard output"),
     }
 }
 

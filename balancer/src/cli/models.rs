@@ -1,10 +1,10 @@
 //! `balancer models`.
 
 use super::args::Models;
+use super::print;
 use crate::models::{Report, Trace, figure, into_markers, markdown, mixed, text};
 use anyhow::Context;
 use std::fs;
-use std::io::Write;
 
 pub(super) fn run(command: &Models) -> anyhow::Result<()> {
     if let Some(path) = &command.record {
@@ -44,7 +44,6 @@ pub(super) fn run(command: &Models) -> anyhow::Result<()> {
         fs::write(path, document).with_context(|| format!("Cannot write {}", path.display()))?;
     }
     let out = if command.json { serde_json::to_string_pretty(&report)? + "\n" } else { text(&report) };
-    // A reader that has seen enough is no error.
-    std::io::stdout().write_all(out.as_bytes()).ok();
+    print(&out)?;
     Ok(())
 }

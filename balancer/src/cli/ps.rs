@@ -1,11 +1,11 @@
 //! `balancer ps`.
 
+use super::print;
 use super::set::{bound, limits_of};
 use crate::client::Client;
 use hyper::Method;
 use protocol::bytes::Human;
 use serde_json::{Value, json};
-use std::io::Write;
 
 const HEAD: [&str; 7] = ["CONTAINER / GUEST", "LIMIT", "USAGE", "TARGET", "ACTUAL", "RESIDENT", "AGE"];
 
@@ -13,21 +13,13 @@ pub(super) async fn run(client: &Client, as_json: bool) -> anyhow::Result<()> {
     let containers: Vec<Value> = client.call(Method::GET, "/v1/containers", vec![]).await?;
     let guests: Vec<Value> = client.call(Method::GET, "/v1/guests", vec![]).await?;
     let host: Value = client.call(Method::GET, "/v1/host", vec![]).await?;
-    let mut out = std::io::stdout().lock();
-    // A reader that has seen enough (`balancer ps | head`) is no error.
     if as_json {
-        writeln!(
-            out,
-            "{}",
-            serde_json::to_string_pretty(
-                &json!({ "accounting": host["accounting"], "containers": containers, "guests": guests })
-            )?
-        )
-        .ok();
-    } else {
-        let accounting = host["accounting"].as_str().unwrap_or("?");
-        write!(out, "{}\nUSAGE is counted by {accounting}.\n", table(&containers, &guests)).ok();
+        let all = json!({ "accounting": host["accounting"], "containers": containers, "guests": guests });
+        print(&(serde_json::to_string_pretty(&all)? + "\n"))?;
+        return Ok(());
     }
+    let accounting = host["accounting"].as_str().unwrap_or("?");
+    print(&format!("{}\nUSAGE is counted by {accounting}.\n", table(&containers, &guests)))?;
     Ok(())
 }
 

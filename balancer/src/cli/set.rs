@@ -51,6 +51,9 @@ pub(super) async fn set(client: &Client, command: &Set) -> anyhow::Result<()> {
 }
 
 pub(super) async fn remove(client: &Client, path: &ContainerPath) -> anyhow::Result<()> {
+    if *path == ContainerPath::root() {
+        return Err(Usage("/ is the host, which cannot be removed").into());
+    }
     client.call::<Value>(Method::DELETE, &route(path), vec![]).await?;
     Ok(())
 }

@@ -1,9 +1,11 @@
 //! Taking in a guest, and letting it go.
 
+use super::change::describe;
 use super::{Engine, State};
 use crate::guests::{
     Budget, CrossCheck, DiskCache, Figures, Guest, KernelSample, ProcessObjects, Sampled, objects,
 };
+use crate::tree::Tree;
 use protocol::bytes::{BYTES_MAX, Human};
 use protocol::frames::FrameReader;
 use protocol::message::{MAY_CHARGE_MAX, OWNERS_MAX, Register, ToVmm};
@@ -150,7 +152,13 @@ impl State {
                 self.check_objects(about, own, &above, limits)?;
             }
         }
+        let limits = |tree: &Tree| tree.get(&about.container).map(|node| node.limits.clone());
+        let (before, after) = (limits(&self.tree), limits(&next));
         self.adopt(next).map_err(|error| error.chain())?;
+        if let Some(after) = after.filter(|after| !made && before.as_ref() != Some(after)) {
+            let text = format!("{}, by the launch of guest {}", describe(&after), about.name);
+            self.events.push("limits_changed", None, Some(&about.container), &text);
+        }
         if made {
             self.events.push(
                 "container_created",

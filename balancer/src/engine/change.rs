@@ -87,7 +87,7 @@ impl State {
 }
 
 /// Limits as the command line takes them.
-fn describe(limits: &Limits) -> String {
+pub(super) fn describe(limits: &Limits) -> String {
     use protocol::bytes::Human;
     let bound = |bytes: Option<u64>| bytes.map_or("none".into(), |bytes| Human(bytes).to_string());
     let memory = format!(

@@ -149,6 +149,7 @@ pub struct FramesObject {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from_entries: Option<Totals>,
     /// Private frames by owner id, with `audit=true`.
+    #[schema(value_type = Option<BTreeMap<String, u64>>)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub private_by_owner: Option<BTreeMap<u16, u64>>,
 }

@@ -62,9 +62,29 @@ async fn refused_requests_say_why_and_change_nothing() {
         (&post, web, "{}", 405, None, &["POST"]),
         (&get, "/v2/everything", "", 404, None, &["/v2/everything"]),
         (&get, "/v1/guests/none", "", 404, None, &["none"]),
-        (&get, "/v1/guests/none/frames?max_age_ms=-1", "", 400, None, &["max_age_ms"]),
-        (&get, "/v1/guests/none/frames?fresh=1", "", 400, None, &["fresh"]),
-        (&get, "/v1/events?follow=maybe", "", 400, None, &["follow"]),
+        (
+            &get,
+            "/v1/guests/none/frames?max_age_ms=-1",
+            "",
+            400,
+            Some("max_age_ms"),
+            &["max_age_ms is -1", "0 or more"],
+        ),
+        (
+            &get,
+            "/v1/guests/none/frames?max_age_ms=lots",
+            "",
+            400,
+            Some("max_age_ms"),
+            &["\"lots\"", "a whole number"],
+        ),
+        (&get, "/v1/guests/none/frames?audit=1", "", 400, Some("audit"), &["audit is 1", "boolean"]),
+        (&get, "/v1/guests/none/frames?fresh=1", "", 400, Some("fresh"), &["fresh", "max_age_ms"]),
+        (&get, "/v1/events?follow=maybe", "", 400, Some("follow"), &["maybe"]),
+        (&get, "/v1/events?after=1&after=2", "", 400, Some("after"), &["twice"]),
+        (&get, "/v1/host?fresh=1", "", 400, None, &["fresh=1", "no parameters"]),
+        (&patch, "/v1/containers/web?max_bytes=5", "{}", 400, None, &["max_bytes=5"]),
+        (&patch, "/v1/guests/none", r#"{"container": "x"}"#, 422, Some("container"), &["start with /"]),
     ];
     for (method, path, body, status, field, words) in table {
         let answer = daemon.client.send((*method).clone(), path, body.as_bytes().to_vec()).await.unwrap();

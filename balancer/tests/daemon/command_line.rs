@@ -34,6 +34,23 @@ async fn set_ps_events_and_rm() {
 }
 
 #[tokio::test]
+async fn a_reader_that_has_seen_enough_is_no_error_and_a_full_disk_is_one() {
+    let (_dir, place) = place();
+    let _daemon = Daemon::start(&place).await;
+    for arguments in [&["ps"][..], &["ps", "--json"], &["events"], &["events", "--follow"]] {
+        let to = |out: std::process::Stdio| command(&place, arguments).stdout(out).output().unwrap();
+        let full = to(std::fs::File::options().write(true).open("/dev/full").unwrap().into());
+        let told = String::from_utf8_lossy(&full.stderr).into_owned();
+        assert_eq!(full.status.code(), Some(1), "{arguments:?}");
+        assert!(told.contains("Cannot write to standard output: No space"), "{arguments:?}: {told}");
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let closed = to(writer.into());
+        assert_eq!((closed.status.code(), closed.stderr.len()), (Some(0), 0), "{arguments:?}");
+    }
+}
+
+#[tokio::test]
 async fn exit_codes() {
     let (_dir, place) = place();
     assert_eq!(run(&place, &["ps"]).0, Some(3));
@@ -45,6 +62,13 @@ async fn exit_codes() {
         (&["set", "/a"], 2, "Nothing to set"),
         (&["set", "/a", "--max", "lots"], 2, "lots"),
         (&["set", "/a", "--max", "1e30"], 2, "1e30"),
+        (&["set", "/a", "--max", "-1"], 2, "'-1' for '--max <BYTES>': \"-1\" is not an amount of memory"),
+        (&["set", "/a", "--min", "-1"], 2, "'-1' for '--min"),
+        (&["set", "/a", "--max-fds", "-1"], 2, "'-1' for '--max-fds"),
+        (&["set", "/a", "--weight", "-1"], 2, "'-1' for '--weight"),
+        (&["set", "/a", "--weight", "lots"], 2, "between 1 and 10000"),
+        (&["serve", "--interval-ms", "lots"], 2, "between 10 and 60000"),
+        (&["rm", "/"], 2, "the host, which cannot be removed"),
         (&["set", "web", "--max", "1G"], 2, "/web/a"),
         (&["set", "/a", "--weight", "0"], 2, "weight"),
         (&["top-secret"], 2, "top-secret"),

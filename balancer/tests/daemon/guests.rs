@@ -27,6 +27,22 @@ async fn a_guest_is_told_its_limit_when_it_registers() {
 }
 
 #[tokio::test]
+async fn a_launch_that_changes_the_limits_of_a_container_that_was_there_is_told_of() {
+    let (_dir, place) = place();
+    let daemon = Daemon::start(&place).await;
+    daemon.put("/v1/containers/web", r#"{"max_bytes": 134217728}"#).await;
+    let (_same, _) = Vmm::register(&place, about("same", "/web", Some("128M"))).await;
+    let (_other, _) = Vmm::register(&place, about("other", "/web", Some("max=1G,max-vcpus=4"))).await;
+    let events = daemon.get("/v1/events?follow=false").await;
+    let changed: Vec<_> =
+        events.as_array().unwrap().iter().filter(|event| event["kind"] == "limits_changed").collect();
+    assert_eq!(changed.len(), 1, "{events}");
+    assert_eq!(changed[0]["container"], "/web");
+    let detail = changed[0]["detail"].as_str().unwrap();
+    assert!(detail.starts_with("max=1G") && detail.ends_with("by the launch of guest other"), "{detail}");
+}
+
+#[tokio::test]
 async fn a_changed_limit_is_a_target_at_once() {
     let (_dir, place) = place();
     // Turns are a minute apart: what arrives at once was sent because of the change.

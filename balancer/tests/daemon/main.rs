@@ -8,6 +8,7 @@ mod charges;
 mod command_line;
 mod crowds;
 mod disks;
+mod document;
 mod guests;
 mod images;
 mod liars;

@@ -22,7 +22,8 @@ impl Signals {
     /// # Errors
     /// When the system refuses it.
     pub fn new(end: Sender<End>) -> io::Result<Self> {
-        let set = vmm_sys_util::signal::create_sigset(&ENDING)?;
+        let ending: Vec<_> = ENDING.into_iter().filter(|number| !is_nohup(*number)).collect();
+        let set = vmm_sys_util::signal::create_sigset(&ending)?;
         // SAFETY: valid pointers to an initialized set; results are checked.
         let fd = unsafe {
             if libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) != 0 {
@@ -36,6 +37,15 @@ impl Signals {
         // SAFETY: a fresh descriptor that nobody else owns.
         Ok(Self { fd: unsafe { OwnedFd::from_raw_fd(fd) }, end })
     }
+}
+
+/// True for a hang-up that whoever started this process wants ignored (`nohup`): a readable signal would not be.
+fn is_nohup(number: libc::c_int) -> bool {
+    // SAFETY: zeroed is a valid sigaction.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    // SAFETY: only looks, with a valid pointer; the result is checked.
+    let looked = unsafe { libc::sigaction(number, std::ptr::null(), &raw mut action) } == 0;
+    number == libc::SIGHUP && looked && action.sa_sigaction == libc::SIG_IGN
 }
 
 impl MutEventSubscriber for Signals {
