@@ -1,6 +1,7 @@
 //! The images of the pool, who maps them, and what that costs whom.
 
 use super::backing::{PoolBacking, Stamp};
+use super::error::PoolError;
 use super::ledger::ImageLedger;
 use super::page_set::PageSet;
 use super::sample::{Answer, Plan, Question};
@@ -10,7 +11,6 @@ use protocol::domain::Domain;
 use protocol::frames::FrameReader;
 use protocol::image::Digest;
 use std::collections::BTreeMap;
-use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -72,34 +72,6 @@ pub struct PoolImage {
     is_removed: bool,
     idle_since: Instant,
     evict: Vec<Run>,
-}
-
-/// Why an image does not come into the pool.
-#[derive(Debug, thiserror::Error)]
-pub enum PoolError {
-    /// Too many.
-    #[error("There are {IMAGES_OPEN_MAX} images in use already, the most there can be")]
-    Full,
-    /// The file behind it is another one than guests have mapped.
-    #[error(
-        "Image {digest} of domain {domain} is another file now than the one that {guests} map: it can be mapped again once they have ended"
-    )]
-    OtherFile {
-        /// The image.
-        digest: Digest,
-        /// The domain.
-        domain: Domain,
-        /// Who maps it, by name.
-        guests: String,
-    },
-    /// The system refused.
-    #[error("Image {digest} cannot be looked at: {source}")]
-    Io {
-        /// The image.
-        digest: Digest,
-        /// Why.
-        source: io::Error,
-    },
 }
 
 /// The pool. Pure but for the clock that it is told: what looks at files and tables is a [`Plan`].

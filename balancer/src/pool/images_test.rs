@@ -3,6 +3,7 @@ use crate::pool::PageSet;
 use protocol::frames::{FrameTable, Region, State};
 use protocol::image::Backing;
 use std::fs::File;
+use std::io;
 use std::os::fd::AsFd;
 use std::sync::Mutex;
 

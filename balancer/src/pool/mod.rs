@@ -29,6 +29,7 @@
 
 mod backing;
 mod bindings;
+mod error;
 mod images;
 mod ledger;
 mod library;
@@ -39,7 +40,8 @@ mod sample;
 
 pub use backing::{PoolBacking, Stamp};
 pub use bindings::{BINDINGS_MAX, Bindings, Subject, SubjectError};
-pub use images::{IMAGES_OPEN_MAX, Key, Pool, PoolError, PoolImage, Sharer};
+pub use error::PoolError;
+pub use images::{IMAGES_OPEN_MAX, Key, Pool, PoolImage, Sharer};
 pub use ledger::{ImageLedger, Seen};
 pub use library::{Library, LibraryError, Opened};
 pub use page_set::PageSet;
