@@ -126,6 +126,7 @@ impl Reconciler {
             share_ppm: Arc::clone(&share_ppm),
             started: Instant::now(),
             compared: None,
+            lost_frames: 0,
             desk: Arc::clone(&desk),
             disks,
             waiting: Vec::new(),
@@ -190,6 +191,8 @@ struct Worker {
     started: Instant,
     /// The kernel's books where the last pass began, if they could be read, and when that was.
     compared: Option<(Option<Mark>, Instant)>,
+    /// Frames of images that were lost when it was looked at last.
+    lost_frames: u64,
     desk: Arc<Desk>,
     disks: DiskCache,
     /// Payers that are not in place yet.
@@ -284,7 +287,7 @@ impl Worker {
     }
 
     /// Looks at the kernel's total, and says which pass it asks for.
-    fn check(&self) -> Option<Pass> {
+    fn check(&mut self) -> Option<Pass> {
         let Some((mark, at)) = self.compared else { return Some(Pass::Full) };
         let (touched, mapped) = self.publish(mark);
         let (Some(touched), Some(mapped)) = (touched, mapped) else { return Some(Pass::Full) };
@@ -298,7 +301,7 @@ impl Worker {
 
     /// Publishes the table's errors. Frames that were touched since the mark, and pages of files that were mapped, which
     /// concern nobody without images.
-    fn publish(&self, mark: Option<Mark>) -> (Option<i64>, Option<i64>) {
+    fn publish(&mut self, mark: Option<Mark>) -> (Option<i64>, Option<i64>) {
         let touched = mark.and_then(|mark| self.drift.touched_since(&self.ram, mark).ok());
         self.drift.publish(&self.table, touched);
         if self.images.is_empty() {
@@ -306,7 +309,14 @@ impl Worker {
         }
         let mapped = mark.and_then(|mark| self.drift.mapped_since(mark).ok());
         self.drift.publish_images(&self.table, mapped);
-        self.table.set_lost_frames(lost_frames());
+        let lost_frames = lost_frames();
+        if lost_frames > std::mem::replace(&mut self.lost_frames, lost_frames) {
+            tracing::warn!(
+                lost_frames,
+                "The file of an image got shorter while it was mapped; the rest is zeros"
+            );
+        }
+        self.table.set_lost_frames(lost_frames);
         (touched, mapped)
     }
 

@@ -65,10 +65,7 @@ impl ImageExits {
     pub fn heal(&self, lost_before: u64) -> bool {
         let healed = !self.images.is_empty() && (heal() || lost_frames() != lost_before);
         if healed {
-            tracing::warn!(
-                lost_frames = lost_frames(),
-                "The file of an image got shorter; the rest is zeros"
-            );
+            tracing::debug!(lost_frames = lost_frames(), "KVM could not reach an image; the vCPU goes on");
         }
         healed
     }
