@@ -82,6 +82,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         tokio::spawn(api::serve(listener, service, TCP_PLACES));
     }
     tokio::spawn(look(Arc::clone(&engine), options.interval));
+    tokio::spawn(Arc::clone(&engine).look_at_tables());
     let turns = turn(Arc::clone(&engine), options.interval);
     let idle = idle::wait(Arc::clone(&engine));
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);

@@ -4,6 +4,7 @@ use super::change::describe;
 use super::{Engine, State};
 use crate::guests::{
     Budget, CrossCheck, DiskCache, Figures, Guest, KernelSample, ProcessObjects, Sampled, objects,
+    pool_totals,
 };
 use crate::tree::Tree;
 use protocol::bytes::{BYTES_MAX, Human};
@@ -66,7 +67,7 @@ impl Engine {
         let name = about.name.clone();
         let mut figures = Figures::default();
         if let Some(kernel) = KernelSample::take(pid) {
-            figures.update(kernel, &frames.totals());
+            figures.update(kernel, &pool_totals(&frames, &about.images));
         }
         let detail = format!(
             "{} of RAM, {} vCPUs, engine {}, process {pid}",
@@ -83,6 +84,9 @@ impl Engine {
             orders: 0,
             carried_out: watch::Sender::new(0),
             look: None,
+            look_wanted: false,
+            is_looked_at: false,
+            unseen: vec![],
             frames: Arc::new(frames),
             balloon: Sampled::now(about.balloon.clone()),
             about,

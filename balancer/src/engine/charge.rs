@@ -8,8 +8,7 @@
 //! it may be either.
 
 use super::{Engine, EngineError, State};
-use crate::guests::Guest;
-use protocol::bytes::{FRAME_BYTES, Human};
+use crate::guests::{CarriedOut, Guest};
 use protocol::message::{Charge, OWNERS_MAX, ToVmm};
 use protocol::path::ContainerPath;
 use std::time::{Duration, Instant};
@@ -93,22 +92,14 @@ impl Engine {
         }
     }
 
-    /// A guest carried orders out.
+    /// A guest carried an order out. The bytes that changed hands are seen before anybody is told that they did.
     pub(super) fn carried_out(state: &mut State, name: &str, order: u64, moved_frames: u64) {
         let Some(guest) = state.guests.get_mut(name) else { return };
-        if order <= *guest.carried_out.borrow() || order > guest.orders {
-            return;
+        let last = guest.unseen.last().map_or(0, |last| last.order).max(*guest.carried_out.borrow());
+        if order > last && order <= guest.orders {
+            guest.unseen.push(CarriedOut { order, moved_frames });
+            guest.look_wanted = true;
         }
-        // The bytes that changed hands are seen before anybody is told that they did.
-        guest.look_now();
-        guest.carried_out.send_replace(order);
-        if moved_frames > 0 {
-            let bytes = moved_frames.saturating_mul(FRAME_BYTES).min(guest.about.ram_bytes);
-            let detail = format!("{} were charged to others before", Human(bytes));
-            state.guest_event("charges_moved", name, &detail);
-        }
-        state.forget_owners(name);
-        state.adjust();
     }
 }
 
@@ -168,9 +159,6 @@ impl State {
         let guest = self.guests.get_mut(name).expect("a guest that is there is given an order");
         guest.owners.extend([guest.owner, owner]);
         guest.orders += 1;
-        if guest.look.is_none() {
-            guest.look_now();
-        }
         let charge = Charge {
             order: guest.orders,
             question,

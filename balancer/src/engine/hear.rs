@@ -40,7 +40,10 @@ impl Engine {
                 state.check_answer(name);
             }
             FromVmm::AskCharge { question, to } => Self::asked_to_charge(state, name, question, to.as_ref()),
-            FromVmm::Charged { order, moved_frames } => Self::carried_out(state, name, order, moved_frames),
+            FromVmm::Charged { order, moved_frames } => {
+                Self::carried_out(state, name, order, moved_frames);
+                self.look_wanted.notify_one();
+            }
             // The session ends on these itself.
             FromVmm::Register(_) | FromVmm::OpenImages(_) | FromVmm::Ended { .. } => {}
         }

@@ -16,6 +16,7 @@ mod charge;
 mod disk_cache;
 mod error;
 mod hear;
+mod look;
 mod objects;
 mod pool;
 mod reconcile;
@@ -54,6 +55,8 @@ pub struct Engine {
     library: Arc<Library>,
     /// Held by who looks at the pool because somebody asked.
     looking: tokio::sync::Mutex<()>,
+    /// A look at a guest's table may be due.
+    look_wanted: tokio::sync::Notify,
 }
 
 #[derive(Debug)]
@@ -115,7 +118,12 @@ impl Engine {
             sweep_due: true,
         };
         state.make_common();
-        Self { state: Mutex::new(state), library: Arc::new(library), looking: tokio::sync::Mutex::default() }
+        Self {
+            state: Mutex::new(state),
+            library: Arc::new(library),
+            looking: tokio::sync::Mutex::default(),
+            look_wanted: tokio::sync::Notify::new(),
+        }
     }
 
     /// Its images.

@@ -1,7 +1,7 @@
 //! What happens by the clock.
 
 use super::Engine;
-use crate::guests::{KernelSample, ProcessObjects};
+use crate::guests::{KernelSample, ProcessObjects, pool_totals};
 use crate::host::HostSample;
 use protocol::message::{RECONCILE_CPU_PPM, ToVmm};
 use protocol::path::ContainerPath;
@@ -20,15 +20,13 @@ impl Engine {
     pub fn tick(&self) {
         let state = &mut *self.state();
         state.host = HostSample::take();
-        let guests = state.guests.len();
         for guest in state.guests.values_mut() {
             if let Some(kernel) = KernelSample::take(guest.pid) {
-                guest.figures.update(kernel, &guest.frames.totals());
+                guest.figures.update(kernel, &pool_totals(&guest.frames, &guest.about.images));
             }
             if let Some(process) = ProcessObjects::count(guest.pid) {
                 guest.process = Some(process);
             }
-            guest.look(state.accounting, guests);
         }
         let abroad = state.guests.values().filter(|guest| guest.owners.len() > 1);
         for name in abroad.map(|guest| guest.about.name.clone()).collect::<Vec<_>>() {
@@ -55,6 +53,7 @@ impl Engine {
                 guest.sent_cpu_ppm = Some(cpu_ppm);
             }
         }
+        self.look_wanted.notify_one();
     }
 }
 

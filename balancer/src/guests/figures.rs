@@ -2,7 +2,8 @@
 
 use crate::policy::CHANGE_BYTES_MIN;
 use protocol::bytes::FRAME_BYTES;
-use protocol::frames::Totals;
+use protocol::frames::{FrameReader, Region, RegionKind, Totals};
+use protocol::image::MappedImage;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
@@ -111,6 +112,17 @@ impl Figures {
     }
 }
 
+/// Totals of a table in which `shared` are pages of the pool's images alone. A file of its own that a guest maps as an image
+/// is nobody else's: the guest pays for it.
+pub fn pool_totals(frames: &FrameReader, images: &[MappedImage]) -> Totals {
+    let regions = frames.totals_by_region();
+    let of_pool = |region: &Region| images.iter().any(|image| image.first == region.first);
+    let own = regions.iter().filter(|(region, _)| region.kind == RegionKind::Image && !of_pool(region));
+    let own_frames = own.fold(0u64, |sum, (_, totals)| sum.saturating_add(totals.shared));
+    let totals = frames.totals();
+    Totals { shared: totals.shared.saturating_sub(own_frames), ..totals }
+}
+
 /// Host memory that the guest has for itself by the table's own word, bytes: private frames. Those of images are the
 /// pool's. A hostile table may claim anything.
 pub(super) fn table_bytes(totals: &Totals) -> u64 {
@@ -163,6 +175,21 @@ mod tests {
         // A table that claims more of them than the process has of files hides nothing else with it.
         let lie = Totals { shared: 99 << 8, ..with_images };
         assert_eq!(kernel.image_bytes(&lie), 40 << 20);
+    }
+
+    #[test]
+    fn a_file_that_the_pool_does_not_know_is_the_guests_own() {
+        use protocol::frames::{FrameTable, Transition};
+        use protocol::image::Digest;
+        let (ram, of_pool, own) =
+            (Region::ram(0, 512), Region::image(1 << 20, 512), Region::image(1 << 21, 512));
+        let table = FrameTable::new(&[ram, of_pool, own]).unwrap();
+        table.apply(of_pool.first, 30, Transition::Map);
+        table.apply(own.first, 7, Transition::Map);
+        let reader = FrameReader::open(table.fd()).unwrap();
+        let images =
+            [MappedImage { digest: Digest::new([1; 32]), first: of_pool.first, count: of_pool.count }];
+        assert_eq!((pool_totals(&reader, &images).shared, pool_totals(&reader, &[]).shared), (30, 0));
     }
 
     #[test]

@@ -3,8 +3,8 @@
 use super::budget::Budget;
 use super::cross_check::CrossCheck;
 use super::disk_cache::DiskCache;
-use super::figures::{Figures, table_bytes};
-use super::look::Look;
+use super::figures::{Figures, pool_totals, table_bytes};
+use super::look::{CarriedOut, Look, Looking};
 use super::process::ProcessObjects;
 use crate::accounting::{GuestReading, System};
 use crate::policy::{GuestView, OutOfMemory};
@@ -65,6 +65,12 @@ pub struct Guest {
     pub carried_out: watch::Sender<u64>,
     /// The last look at all of its frames, where totals do not tell enough.
     pub look: Option<Look>,
+    /// True if the next look is wanted before the last one is old.
+    pub look_wanted: bool,
+    /// True while somebody looks.
+    pub is_looked_at: bool,
+    /// Orders that were carried out since the last look began.
+    pub unseen: Vec<CarriedOut>,
     /// Its frame table.
     pub frames: Arc<FrameReader>,
     /// Its balloon as told last.
@@ -167,18 +173,22 @@ impl Guest {
         *self.carried_out.borrow() < self.orders
     }
 
-    /// Looks at all of its frames where totals do not tell enough: whose they are if it ever charged more than one
-    /// container, in how many blocks they lie under zones.
-    pub fn look(&mut self, accounting: System, guests: usize) {
+    /// A look at all of its frames that is due, where totals do not tell enough: whose they are if it ever charged more than
+    /// one container, in how many blocks they lie under zones. One at a time.
+    pub fn look_due(&mut self, accounting: System, guests: usize) -> Option<Looking> {
         let wanted = accounting == System::Zones || self.owners.len() > 1;
-        if wanted && self.look.as_ref().is_none_or(|look| look.is_old(guests)) {
-            self.look_now();
+        let is_old = || self.look.as_ref().is_none_or(|look| look.is_old(guests));
+        if self.is_looked_at || !(self.look_wanted || wanted && is_old()) {
+            return None;
         }
-    }
-
-    /// Looks at all of its frames.
-    pub fn look_now(&mut self) {
-        self.look = Some(Look::take(&self.frames));
+        self.is_looked_at = true;
+        self.look_wanted = false;
+        Some(Looking {
+            guest: self.about.name.clone(),
+            session: self.session,
+            frames: Arc::clone(&self.frames),
+            carried_out: std::mem::take(&mut self.unseen),
+        })
     }
 
     /// Forgets owners that none of its frames has any more, and returns them. What it charges now stays, and so does
@@ -198,7 +208,7 @@ impl Guest {
     /// What is known of its memory, for the accounting.
     #[must_use]
     pub fn reading(&self) -> GuestReading {
-        let (totals, look) = (self.frames.totals(), self.look.as_ref());
+        let (totals, look) = (pool_totals(&self.frames, &self.about.images), self.look.as_ref());
         let elsewhere = |look: &Look| {
             let told = |owner: &u16| *owner != self.owner && self.owners.contains(owner);
             look.private_bytes

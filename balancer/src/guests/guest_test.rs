@@ -36,6 +36,9 @@ fn guest(table: &FrameTable, owner: u16) -> Guest {
         orders: 0,
         carried_out: watch::Sender::new(0),
         look: None,
+        look_wanted: false,
+        is_looked_at: false,
+        unseen: vec![],
         frames: Arc::new(FrameReader::open(table.fd().as_fd()).unwrap()),
         statistics: None,
         disk_cache: DiskCache::default(),
@@ -63,11 +66,12 @@ fn frames_are_charged_to_whom_the_guest_was_told_to_charge_and_to_nobody_else() 
         table.set(first, count, State::Private);
     }
     let mut guest = guest(&table, 6);
-    guest.look(System::Static, 1);
-    assert!(guest.look.is_none(), "never told to charge anybody else");
+    assert!(guest.look_due(System::Static, 1).is_none(), "never told to charge anybody else");
     assert_eq!(guest.reading().table_elsewhere_bytes, [].into());
     guest.owners.insert(5);
-    guest.look(System::Static, 1);
+    let due = guest.look_due(System::Static, 1).unwrap();
+    assert!(guest.look_due(System::Static, 1).is_none(), "one at a time");
+    guest.look = Some(Look::take(&due.frames));
     let reading = guest.reading();
     assert_eq!(reading.table_elsewhere_bytes, [(5, 100 * 4096)].into());
     assert_eq!((reading.owner, reading.table_bytes, reading.ram_bytes), (6, 123 * 4096, 4 << 20));
@@ -81,14 +85,14 @@ fn an_owner_is_forgotten_when_nothing_is_charged_to_it_any_more() {
     table.set(0, 100, State::Private);
     let mut guest = guest(&table, 6);
     guest.owners.extend([5, 7, 8]);
-    guest.look_now();
+    guest.look = Some(Look::take(&guest.frames));
     guest.orders = 1;
     assert!(guest.forget_owners(8).is_empty(), "frames may still come to be charged to any of them");
     guest.carried_out.send_replace(1);
     assert_eq!(guest.forget_owners(8), [7]);
     table.set(0, 100, State::Ballooned);
     assert!(guest.forget_owners(8).is_empty(), "by a look that is old");
-    guest.look_now();
+    guest.look = Some(Look::take(&guest.frames));
     assert_eq!(guest.forget_owners(8), [5]);
     assert_eq!(guest.owners, [6, 8].into());
 }

@@ -1,8 +1,12 @@
 //! A look at all frames of a guest: what totals do not tell.
+//!
+//! It takes as long as the guest's `vmm` makes it: a table of a terabyte in which no two neighbours are alike takes minutes.
+//! So it is taken on a thread of its own, without the engine's lock, and what it saw is taken in when it is done.
 
 use protocol::bytes::{BLOCK_BYTES, FRAME_BYTES};
 use protocol::frames::{FrameReader, State};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Looks at all guests together may take one part in this many of a CPU.
@@ -21,6 +25,28 @@ pub struct Look {
     pub at: Instant,
     /// How long it took.
     took: Duration,
+}
+
+/// An order to charge somebody that a `vmm` carried out.
+#[derive(Debug, Clone, Copy)]
+pub struct CarriedOut {
+    /// The order.
+    pub order: u64,
+    /// Frames that were charged to somebody else before.
+    pub moved_frames: u64,
+}
+
+/// A look to be taken.
+#[derive(Debug)]
+pub struct Looking {
+    /// The guest.
+    pub guest: String,
+    /// Its session: another guest of this name is not meant.
+    pub session: u64,
+    /// Its table.
+    pub frames: Arc<FrameReader>,
+    /// What it will have seen.
+    pub carried_out: Vec<CarriedOut>,
 }
 
 impl Look {

@@ -407,7 +407,6 @@ async fn what_a_guest_says_of_its_images_must_fit_its_table_and_the_store() {
     let at = |digest, first, count| MappedImage { digest, first, count };
     let all = vec![at(image, FIRST, count); IMAGES_MAX + 1];
     for (images, words) in [
-        (vec![], vec!["not among images"]),
         (vec![at(image, FIRST + 512, count)], vec!["no such region"]),
         (vec![at(image, FIRST, count - 512)], vec!["no such region"]),
         (vec![at(image, FIRST, count), at(image, FIRST, count)], vec!["twice"]),

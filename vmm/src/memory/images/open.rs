@@ -108,7 +108,7 @@ impl OpenImage {
     }
 }
 
-/// Opens an image by its path. A file that is called after its digest, as in a store, is taken to be that image.
+/// Opens an image by its path. It is a file of the guest's own: what the pool has is opened by the balancer.
 ///
 /// # Errors
 /// When it is no regular file that can be read, or has a length that cannot be mapped.
@@ -116,6 +116,5 @@ pub fn open_path(path: &Path) -> Result<OpenImage, ImageError> {
     let name = path.display().to_string();
     let file = files::open(path, false, Kind::Regular)
         .map_err(|source| ImageError::Open { name: name.clone(), source })?;
-    let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
-    OpenImage::new(name, format!("sha256:{stem}").parse().ok(), file)
+    OpenImage::new(name, None, file)
 }
