@@ -3,7 +3,7 @@
 //! ```text
 //!   host                         outer machine (QEMU, TCG, a CPU with SVM)      guests
 //!   payload files --ext4-------> disk d0, on /payload
-//!   library files --ext4-------> disk d3, on /library, where there are any
+//!   library files --ext4-------> disk d3, on /library, where there are any; what is written there ends with the machine
 //!   command ----raw disk-------> disk d2, run by sh ---------------------> vmm --kernel ...
 //!   callback, line by line <---- ttyS1: what the command prints
 //!   artifacts_dir/ <--tar------- disk d1: what it left in $BALLAST_ARTIFACTS, and its exit status
@@ -27,7 +27,10 @@ use crate::image_set::ImageSet;
 use crate::kernel::KernelSeries;
 use crate::scratch::Scratch;
 
-use qemu::{Ended, Qemu};
+use qemu::{Access, Ended, Qemu};
+
+/// Free space of the library's disk, as a multiple of what is on it.
+const LIBRARY_FREE_PART: u64 = 1;
 
 /// An outer machine that runs one command.
 #[derive(Debug, Clone)]
@@ -40,7 +43,8 @@ pub struct OuterMachine {
     pub cpus: u32,
     /// Files for `/payload`: where they are here, and their path below `/payload`. `bin/` is in the `PATH`.
     pub payload: Vec<(PathBuf, String)>,
-    /// Files for `/library`, on a disk of their own: large ones, which stay the same while the payload changes.
+    /// Files for `/library`, on a disk of their own with room for as much again: large ones, which stay the same while the
+    /// payload changes.
     pub library: Vec<(PathBuf, String)>,
     /// What to run: a shell script, started in `/tmp`.
     pub command: String,
@@ -67,20 +71,21 @@ impl OuterMachine {
     /// QEMU ends with this call, on every path; when this process dies, the kernel ends it.
     pub fn run(&self, images: &ImageSet, on_line: &mut dyn FnMut(&str)) -> Result<OuterResult> {
         let outer = images.ensure_outer(self.kernel)?;
-        let payload = payload::ensure(images.cache(), &self.payload)?;
+        let payload = payload::ensure(images.cache(), &self.payload, 0)?;
         remove(&self.artifacts_dir)?;
         fs::create_dir_all(&self.artifacts_dir).file("create", &self.artifacts_dir)?;
         let library = match self.library.is_empty() {
             true => None,
-            false => Some(payload::ensure(images.cache(), &self.library)?),
+            false => Some(payload::ensure(images.cache(), &self.library, LIBRARY_FREE_PART)?),
         };
         let scratch = Scratch::new("outer");
         let command = payload::command_disk(scratch.path(), &self.command)?;
         let tar = artifacts::disk(scratch.path())?;
         let console = self.artifacts_dir.join("console.log");
 
-        let mut disks: Vec<(&Path, bool)> = vec![(&payload, true), (&tar, false), (&command, true)];
-        disks.extend(library.iter().map(|path| (path.as_path(), true)));
+        let mut disks: Vec<(&Path, Access)> =
+            vec![(&payload, Access::Read), (&tar, Access::Write), (&command, Access::Read)];
+        disks.extend(library.iter().map(|path| (path.as_path(), Access::Scratch)));
         let began = Instant::now();
         let mut qemu = Qemu::start(&qemu::Machine {
             kernel: &outer.vmlinux,

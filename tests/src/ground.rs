@@ -83,7 +83,9 @@ fn native(words: &[&str], on_line: &mut dyn FnMut(&str)) -> Result<i32> {
     let library = dir.path().join("library");
     std::fs::create_dir_all(&library)?;
     for (path, name) in library::ensure(&set, words)? {
-        std::os::unix::fs::symlink(path, library.join(name))?;
+        let inside = library.join(name);
+        std::fs::create_dir_all(inside.parent().context("a file of the library")?)?;
+        std::os::unix::fs::symlink(path, inside)?;
     }
     let mut child = Command::new(program("inside"))
         .arg("--images")

@@ -17,6 +17,7 @@ use tempfile::TempDir;
 pub struct Host {
     dir: TempDir,
     balancer: Option<Child>,
+    store: PathBuf,
 }
 
 /// Where this build's programs are: beside the test, or one folder up.
@@ -42,12 +43,25 @@ impl Host {
         Ok(host)
     }
 
+    /// A host whose balancer has this store of images.
+    ///
+    /// # Errors
+    /// When the balancer does not start.
+    pub fn with_store(store: &Path) -> Result<Self> {
+        let mut host = Self::without_balancer()?;
+        host.store = store.into();
+        host.start_balancer()?;
+        Ok(host)
+    }
+
     /// A host where a guest finds no balancer.
     ///
     /// # Errors
     /// When no folder can be made.
     pub fn without_balancer() -> Result<Self> {
-        Ok(Self { dir: tempfile::Builder::new().prefix("ballast-").tempdir()?, balancer: None })
+        let dir = tempfile::Builder::new().prefix("ballast-").tempdir()?;
+        let store = dir.path().join("store");
+        Ok(Self { dir, balancer: None, store })
     }
 
     /// The balancer's folder.
@@ -72,6 +86,8 @@ impl Host {
             .arg("serve")
             .arg("--run-dir")
             .arg(self.place().dir())
+            .arg("--store")
+            .arg(&self.store)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)

@@ -1,4 +1,6 @@
-//! The layers of a Debian root as images, for scenarios that share them: built by `balancer image build`, as users do.
+//! The layers of a Debian root as images in a store, for scenarios that share them: built by `balancer image build`, as users do.
+//!
+//! The library is a store of the balancer with one folder more, `names`: a file for each layer that holds its digest.
 
 use crate::host::program;
 use crate::scenarios;
@@ -7,7 +9,7 @@ use guest_images::ImageSet;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-/// What the scenarios of this run need: where each image is here, and its name in the library. Nothing where none is.
+/// What the scenarios of this run need: where each file is here, and its path in the library. Nothing where none is.
 ///
 /// # Errors
 /// When the root or an image of it cannot be made.
@@ -17,7 +19,8 @@ pub fn ensure(set: &ImageSet, words: &[&str]) -> Result<Vec<(PathBuf, String)>> 
     }
     let root = set.root().context("The Debian root that guests share")?;
     let store = set.cache().path("store");
-    let built = root.layers.iter().map(|layer| {
+    let mut files = Vec::new();
+    for layer in &root.layers {
         let output = Command::new(program("balancer"))
             .args(["image", "build", "--store"])
             .arg(&store)
@@ -29,7 +32,14 @@ pub fn ensure(set: &ImageSet, words: &[&str]) -> Result<Vec<(PathBuf, String)>> 
         ensure!(output.status.success(), "balancer image build {}: {}", layer.tar.display(), output.status);
         let digest = String::from_utf8(output.stdout)?;
         let hex = digest.trim().strip_prefix("sha256:").context("the digest of an image")?;
-        Ok((store.join(format!("images/{hex}.erofs")), format!("{}.erofs", layer.name)))
-    });
-    built.collect()
+        for inside in [format!("images/{hex}.erofs"), format!("images/{hex}.json")] {
+            files.push((store.join(&inside), inside));
+        }
+        let name = format!("names/{}", layer.name);
+        let named = store.join(&name);
+        std::fs::create_dir_all(store.join("names"))?;
+        std::fs::write(&named, digest.trim())?;
+        files.push((named, name));
+    }
+    Ok(files)
 }

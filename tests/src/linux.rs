@@ -17,7 +17,7 @@ pub const SOON: Duration = Duration::from_secs(60);
 pub struct Images {
     /// A folder that holds `6.1/vmlinux`, `6.1/bzimage`, `6.1/initramfs` and the same of other series.
     pub dir: PathBuf,
-    /// A folder that holds `base.erofs`, `services.erofs`, `database.erofs`, where a test needs them.
+    /// A store of images, with a folder `names` that tells their digests, where a test needs it.
     pub library: PathBuf,
     /// The series that guests run unless a test names one.
     pub default: String,
@@ -32,11 +32,21 @@ impl Images {
         Self { seed, ..self.clone() }
     }
 
+    /// The digest of a layer.
+    ///
+    /// # Errors
+    /// When the library has none of this name.
+    pub fn digest(&self, layer: &str) -> Result<String> {
+        let path = self.library.join("names").join(layer);
+        std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))
+    }
+
     /// The images of a root with these layers, lowest first, as `--root` wants them.
-    #[must_use]
-    pub fn root(&self, layers: &[&str]) -> String {
-        let path = |layer: &&str| self.library.join(format!("{layer}.erofs")).display().to_string();
-        layers.iter().map(path).collect::<Vec<_>>().join(",")
+    ///
+    /// # Errors
+    /// When the library lacks one.
+    pub fn root(&self, layers: &[&str]) -> Result<String> {
+        Ok(layers.iter().map(|layer| self.digest(layer)).collect::<Result<Vec<_>>>()?.join(","))
     }
 
     fn path(&self, series: &str, file: &str) -> String {

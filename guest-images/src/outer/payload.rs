@@ -17,11 +17,11 @@ const OVERHEAD_BYTES: u64 = 8 << 20;
 /// Images kept; each build of the product makes a new one, a library stays.
 const KEPT: usize = 4;
 
-/// The image of these files, made unless the cache has one of the same content.
-pub(super) fn ensure(cache: &Cache, files: &[(PathBuf, String)]) -> Result<PathBuf> {
+/// The image of these files, made unless the cache has one of the same content; with free space of `free` times what is on it.
+pub(super) fn ensure(cache: &Cache, files: &[(PathBuf, String)], free: u64) -> Result<PathBuf> {
     check(files)?;
     let _lock = cache.lock()?;
-    let mut inputs = Vec::new();
+    let mut inputs = vec![free.to_string()];
     for (path, inside) in files {
         inputs.extend([inside.clone(), cache::sha256_file(path)?, format!("{:o}", mode(path)?)]);
     }
@@ -43,7 +43,7 @@ pub(super) fn ensure(cache: &Cache, files: &[(PathBuf, String)]) -> Result<PathB
         fs::copy(path, &to).file("copy", path)?;
     }
     let staged = Staged::beside(&wanted)?;
-    make_ext4(staged.path(), tree.path())?;
+    make_ext4(staged.path(), tree.path(), free)?;
     staged.commit()?;
     forget_old(&folder)?;
     Ok(wanted)
@@ -76,12 +76,12 @@ fn mode(path: &Path) -> Result<u32> {
     Ok(path.metadata().file("read", path)?.mode())
 }
 
-fn make_ext4(image: &Path, tree: &Path) -> Result<()> {
-    let bytes = tree_bytes(tree)?;
+fn make_ext4(image: &Path, tree: &Path, free: u64) -> Result<()> {
+    let bytes = tree_bytes(tree)? * (1 + free);
     let image_bytes = bytes + bytes / 16 + OVERHEAD_BYTES;
     File::create(image).and_then(|file| file.set_len(image_bytes)).file("create", image)?;
     let program = MKE2FS.into_iter().find(|path| Path::new(path).exists()).unwrap_or("mke2fs");
-    // No journal: the file system is only ever read.
+    // No journal: the file system is read, or lives as long as its machine.
     let mut command = Command::new(program);
     command.args(["-q", "-F", "-t", "ext4", "-b", "4096", "-m", "0", "-O", "^has_journal", "-d"]);
     tool::output(command.arg(tree).arg(image)).map(|_| ())

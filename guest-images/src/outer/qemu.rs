@@ -40,12 +40,23 @@ pub(super) struct Machine<'a> {
     pub initramfs: &'a Path,
     pub memory_mib: u32,
     pub cpus: u32,
-    /// Raw images, and whether each is read-only.
-    pub disks: &'a [(&'a Path, bool)],
+    /// Raw images, and what the machine may do with each.
+    pub disks: &'a [(&'a Path, Access)],
     /// Gets what the kernel prints.
     pub console: &'a Path,
     /// Socket of QEMU's monitor.
     pub monitor: &'a Path,
+}
+
+/// What a machine may do with a disk.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Access {
+    /// Read it.
+    Read,
+    /// Write to its file.
+    Write,
+    /// Write to it, and the file stays as it is: what was written ends with the machine.
+    Scratch,
 }
 
 /// How a machine came to its end.
@@ -90,12 +101,16 @@ impl Qemu {
             .args(["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"])
             .args(["-monitor", &format!("unix:{},server=on,wait=off", option(machine.monitor))])
             .args(["-serial", &format!("file:{}", option(machine.console)), "-serial", "stdio"]);
-        for (number, (path, read_only)) in machine.disks.iter().enumerate() {
-            let read_only = if *read_only { "on" } else { "off" };
+        for (number, (path, access)) in machine.disks.iter().enumerate() {
+            let mode = match access {
+                Access::Read => "readonly=on",
+                Access::Write => "readonly=off",
+                Access::Scratch => "snapshot=on",
+            };
             let path = option(path);
             command
                 .arg("-drive")
-                .arg(format!("file={path},if=none,id=d{number},format=raw,cache=unsafe,readonly={read_only}"))
+                .arg(format!("file={path},if=none,id=d{number},format=raw,cache=unsafe,{mode}"))
                 .args(["-device", &format!("nvme,serial=d{number},drive=d{number}")]);
         }
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());

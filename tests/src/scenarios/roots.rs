@@ -5,6 +5,7 @@ use crate::linux::{Images, Linux, LinuxGuest, SOON};
 use crate::wait;
 use anyhow::{Context, Result, ensure};
 use guest_images::Agent;
+use serde_json::Value;
 use std::time::Duration;
 
 const MIB: u64 = 1 << 20;
@@ -74,8 +75,8 @@ fn balances(agent: &mut Agent) -> Result<String> {
 }
 
 pub fn services_under_limits(images: &Images) -> Result<()> {
-    let host = Host::new()?;
-    let root = images.root(&SERVICES);
+    let host = Host::with_store(&images.library)?;
+    let root = images.root(&SERVICES)?;
     let start = |name: &str, container: &str| -> Result<(LinuxGuest, Agent)> {
         let flags = ["--container", container, "--container-limit", "480M", "--root", &root];
         let linux = Linux { flags: &flags, ..Linux::default() }.start(&host, images, name)?;
@@ -146,17 +147,23 @@ fn image_part(linux: &LinuxGuest) -> Result<u64> {
 }
 
 pub fn one_image_for_all(images: &Images) -> Result<()> {
-    let host = Host::new()?;
-    let root = images.root(&SERVICES);
-    let image_bytes = images.library.join("services.erofs").metadata()?.len();
+    let host = Host::with_store(&images.library)?;
+    let root = images.root(&SERVICES)?;
+    let services = images.digest("services")?;
+    let hex = services.strip_prefix("sha256:").context("a digest")?;
+    let image = images.library.join(format!("images/{hex}.erofs"));
+    let image_bytes = image.metadata()?.len();
     ensure!(image_bytes >= 200 * MIB, "an image of {image_bytes} bytes");
     let mut guests = Vec::new();
     let mut checksum = None;
     let mut first_part = 0;
     for number in 0..READERS {
         let name = format!("r{number}");
-        let linux = Linux { memory: "256M", flags: &["--root", &root], ..Linux::default() }
-            .start(&host, images, &name)?;
+        // One trust domain: that of /web.
+        let container = format!("/web/{name}");
+        let flags = ["--container", &container, "--root", &root];
+        let linux =
+            Linux { memory: "256M", flags: &flags, ..Linux::default() }.start(&host, images, &name)?;
         let mut agent = linux.agent()?;
         let read = agent.read_tree(SERVICES_LAYER, LONG)?;
         ensure!(read.dax_bytes == read.bytes && read.dax_files == read.files, "not all by DAX: {read:?}");
@@ -176,6 +183,7 @@ pub fn one_image_for_all(images: &Images) -> Result<()> {
         }
         let bound = first_part + image_bytes / 50 * number as u64;
         ensure!(parts <= bound, "{} guests share {image_bytes} bytes, and take {parts}", number + 1);
+        assert_charged(&host, &services, read.bytes, number + 1)?;
     }
 
     // What one guest writes is its own.
@@ -193,5 +201,31 @@ pub fn one_image_for_all(images: &Images) -> Result<()> {
     let (_, reader) = &mut guests[1];
     let again = reader.read_tree(SERVICES_LAYER, LONG)?;
     ensure!(Some(again.checksum) == checksum, "another guest reads what was written");
+    let checked =
+        host.balancer(&["image", "check", &services, "--store", &images.library.display().to_string()])?;
+    ensure!(checked.status.success(), "{checked:?}");
+    Ok(())
+}
+
+/// Each page of the image is charged once, and each guest is seen to map what it read.
+fn assert_charged(host: &Host, digest: &str, read_bytes: u64, guests: usize) -> Result<()> {
+    let pool = host.get("/v1/pool?max_age_ms=0")?;
+    let number = |of: &Value, key: &str| of[key].as_u64().with_context(|| format!("{key} in {of}"));
+    let (resident, charged) = (number(&pool, "resident_bytes")?, number(&pool, "charged_bytes")?);
+    ensure!(charged == resident, "{charged} bytes are charged of {resident} that are there");
+    ensure!(number(&pool, "uncharged_frames")? == 0, "{pool}");
+    let image = pool["images"].as_array().context("images")?.iter().find(|image| image["digest"] == digest);
+    let image = image.context("the image that guests map")?;
+    let sharers = image["sharers"].as_array().context("sharers")?;
+    ensure!(sharers.len() == guests, "{guests} guests map it: {sharers:?}");
+    for sharer in sharers {
+        let (mapped, error) = (number(sharer, "mapped_bytes")?, number(image, "error_bytes")?);
+        ensure!(mapped + error >= read_bytes, "{sharer} read {read_bytes} bytes, error {error}");
+    }
+    let (alone, mapped) = (number(image, "alone_bytes")?, number(image, "mapped_bytes")?);
+    println!(
+        "{guests} guests: {alone} bytes alone, {mapped} together; the pool holds {resident}, all charged"
+    );
+    ensure!(mapped <= number(image, "resident_bytes")? && alone >= read_bytes * guests as u64 * 99 / 100);
     Ok(())
 }
