@@ -16,6 +16,7 @@ mod charge;
 mod disk_cache;
 mod error;
 mod hear;
+mod merge;
 mod objects;
 mod pool;
 mod reconcile;
@@ -29,7 +30,7 @@ pub use admit::Admission;
 pub use charge::Ordered;
 pub use error::EngineError;
 pub use objects::{ObjectUsage, ObjectsObject};
-pub use views::{ContainerObject, FramesObject, GuestObject, HostObject};
+pub use views::{ContainerObject, FramesObject, GuestObject, HostObject, MergeObject};
 
 use crate::accounting::{ContainerId, System};
 use crate::events::{Event, Events};
@@ -70,6 +71,8 @@ struct State {
     pool_shortfalls: Vec<PoolShortfall>,
     /// Events that images may cause.
     pool_budget: Budget,
+    /// Why guests that are merged may be so with others, as told last.
+    merge_exposed: Option<String>,
     /// Limits on objects that are exceeded, or were until lately, and when they last were.
     exceeded: BTreeMap<(ContainerPath, ObjectKind), Instant>,
     sessions: u64,
@@ -108,6 +111,7 @@ impl Engine {
             pool: Pool::new(accounting, Instant::now()),
             pool_shortfalls: vec![],
             pool_budget: Budget::new(Instant::now()),
+            merge_exposed: None,
             exceeded: BTreeMap::new(),
             sessions: 0,
             started_at: Instant::now(),
