@@ -16,14 +16,15 @@ impl Engine {
         self.state().merging().map(|guest| (guest.session, guest.pid)).collect()
     }
 
-    /// Whether a guest that registers may have its RAM merged, with these mergeable processes on the host.
+    /// Whether a guest that registers may have its RAM merged, with these mergeable processes on the host. `known` are its own and
+    /// those of guests that were merged when the look at them began: one of these may have ended since.
     ///
     /// # Errors
     /// The reason, for the `vmm` to show.
-    pub fn check_merge(&self, about: &Register, pid: i32, found: &[Mergeable]) -> Result<(), String> {
+    pub fn check_merge(&self, about: &Register, known: &[i32], found: &[Mergeable]) -> Result<(), String> {
         let state = self.state();
         state.check_merge_domain(about)?;
-        match state.strangers(found, Some(pid)) {
+        match state.strangers(found, known) {
             None => Ok(()),
             Some(named) => Err(format!(
                 "merge is refused: KSM merges across all of the host, and processes that are no guests of this balancer use it: {named}"
@@ -32,10 +33,10 @@ impl Engine {
     }
 
     /// Who else is merged on this host now, or why that cannot be told. Whoever runs it hears of what is new.
-    pub fn watch_merge(&self, found: Result<Vec<Mergeable>, String>) {
+    pub fn watch_merge(&self, known: &[i32], found: Result<Vec<Mergeable>, String>) {
         let state = &mut *self.state();
         let reason = match found {
-            Ok(found) => state.strangers(&found, None).map(|named| {
+            Ok(found) => state.strangers(&found, known).map(|named| {
                 format!("Guests are merged with processes that are no guests of this balancer: {named}")
             }),
             Err(reason) => Some(reason),
@@ -86,9 +87,9 @@ impl State {
         }
     }
 
-    /// Mergeable processes that are not guests of this balancer, nor the one that registers.
-    fn strangers(&self, found: &[Mergeable], pid: Option<i32>) -> Option<String> {
-        let own: BTreeSet<i32> = self.merging().map(|guest| guest.pid).chain(pid).collect();
+    /// Mergeable processes that are neither guests of this balancer nor known otherwise.
+    fn strangers(&self, found: &[Mergeable], known: &[i32]) -> Option<String> {
+        let own: BTreeSet<i32> = self.merging().map(|guest| guest.pid).chain(known.iter().copied()).collect();
         let strangers: Vec<String> =
             found.iter().filter(|process| !own.contains(&process.pid)).map(ToString::to_string).collect();
         let more = match strangers.len().saturating_sub(NAMED_MAX) {

@@ -29,8 +29,14 @@ pub(super) async fn check(engine: &Engine, about: &Register, pid: i32) -> Result
         return Ok(());
     }
     let refused = |reason: String| format!("merge is refused: {reason}");
+    let known: Vec<i32> = processes(engine).chain([pid]).collect();
     let found = look().await.map_err(refused)?;
-    engine.check_merge(about, pid, &found)
+    engine.check_merge(about, &known, &found)
+}
+
+/// Processes of guests that are merged now.
+fn processes(engine: &Engine) -> impl Iterator<Item = i32> {
+    engine.merging().into_iter().map(|(_, pid)| pid)
 }
 
 /// All mergeable processes of the host, if KSM is as it must be.
@@ -79,8 +85,9 @@ pub async fn watch(engine: Arc<Engine>, interval: Duration) {
         }
         if Instant::now() >= watch_at {
             let started = Instant::now();
-            let found = if engine.merging().is_empty() { Ok(vec![]) } else { look().await };
-            engine.watch_merge(found);
+            let known: Vec<i32> = processes(&engine).collect();
+            let found = if known.is_empty() { Ok(vec![]) } else { look().await };
+            engine.watch_merge(&known, found);
             watch_at = Instant::now() + WATCH_EVERY.max(started.elapsed().saturating_mul(WATCH_CPU_PART));
         }
         tokio::time::sleep(pause).await;
