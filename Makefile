@@ -1,6 +1,6 @@
 # make demo        three Linux guests share memory under limits; a limit changes; a summary
 # make test        everything: unit and property tests, guests on bare metal, Linux guests natively or in the lab
-# make bench       what the frame table costs, beside the kernel's memory cgroup
+# make bench       what the frame table costs beside the kernel's memory cgroup, and images beside copies and KSM
 # make models      measures the accounting systems against each other: table and figure in docs
 # make check       format and lints
 # make lab-boots   counts boots in the lab: OUTER=6.12 GUEST=6.1 COUNT=50
@@ -37,7 +37,7 @@ lab-boots: images
 	@$(TARGET)/lab boots --outer $(OUTER) --guest $(GUEST) --count $(COUNT)
 
 bench: setup
-	$(CARGO) bench -p vmm --bench frames
+	$(CARGO) bench -p vmm --bench frames --bench images
 
 models: setup
 	$(CARGO) build --release -p balancer

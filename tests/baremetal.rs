@@ -4,6 +4,8 @@
 mod disk_cache;
 #[path = "baremetal/images.rs"]
 mod images;
+#[path = "baremetal/merge.rs"]
+mod merge;
 #[path = "baremetal/tenants.rs"]
 mod tenants;
 
@@ -65,6 +67,10 @@ const TESTS: &[Test] = &[
     ("i1 an image that is cut short while it is used takes nobody down", images::cut),
     ("i6 what is no image is refused by name and bound", images::refused),
     ("a guest boots with as many images as there can be", images::sixteen),
+    (
+        "guests of one domain are merged on demand, nobody else with them, and their tables stay true",
+        merge::merges,
+    ),
     ("a hostile balloon driver is counted, answered and harmless", hostile_balloon),
     ("a hostile transport driver harms nobody", hostile_transport),
     ("a hostile block driver harms nobody", hostile_block),

@@ -8,6 +8,7 @@
 //! | [`policy`] | who may hold how much? (pure) |
 //! | [`accounting`] | who pays for a frame? (pure) |
 //! | [`journal`] | what survives a killed balancer? |
+//! | [`ksm`] | what does the kernel merge, and whose? |
 //! | [`guests`] | what is known of a guest, and how does it register? |
 //! | [`host`] | what does the kernel say about the host? |
 //! | [`events`] | what happened? |
@@ -30,6 +31,7 @@ pub mod guests;
 pub mod host;
 pub mod image;
 pub mod journal;
+pub mod ksm;
 pub mod models;
 pub mod policy;
 pub mod pool;

@@ -49,6 +49,7 @@ Spec file:
   kernel = \"vmlinux\"
   disk = [\"root.img,ro\", \"data.img\"]
   root = [\"sha256:3f1c09aa...\", \"./app.erofs\"]
+  merge = true
 
 Ctrl-C and SIGTERM end the guest at once, as pulling the plug would.
 

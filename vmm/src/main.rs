@@ -38,6 +38,14 @@ fn run(cli: Cli) -> u8 {
             exit_code::USAGE,
         );
     }
+    if spec.merge && spec.balancer == Some(Balancer::None) {
+        return complain(
+            &Error::msg(
+                "merge is asked for without a balancer (balancer is none): nobody could say with whom pages would be shared",
+            ),
+            exit_code::USAGE,
+        );
+    }
     let place = (spec.balancer != Some(Balancer::None)).then(|| Place::new(run_dir));
     let mut machine = match machine::build(spec, place.as_ref()) {
         Ok(machine) => machine,

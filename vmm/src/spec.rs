@@ -252,6 +252,12 @@ pub struct GuestSpec {
     #[serde(deserialize_with = "parsed_list")]
     pub root: Vec<ImageName>,
 
+    /// Let the kernel merge pages of RAM that are equal to those of other such guests (KSM, which whoever runs the host
+    /// switches on). The balancer admits it inside one trust domain per host alone, and if nothing else on the host is
+    /// merged: whoever shares a page can learn from the time of a write that another one has the same content
+    #[arg(long)]
+    pub merge: bool,
+
     /// Serial console of the guest: stdio, none or file=PATH [default: stdio]
     #[arg(long, value_name = "WHERE")]
     #[serde(deserialize_with = "parsed")]
@@ -288,6 +294,7 @@ impl GuestSpec {
             cmdline: self.cmdline.or(other.cmdline),
             disks: if self.disks.is_empty() { other.disks } else { self.disks },
             root: if self.root.is_empty() { other.root } else { self.root },
+            merge: self.merge || other.merge,
             console: self.console.or(other.console),
             channel: self.channel.or(other.channel),
             balancer: self.balancer.or(other.balancer),

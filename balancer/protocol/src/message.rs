@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 /// Version of this protocol. Sides of different versions refuse each other.
-pub const PROTOCOL_VERSION: u32 = 6;
+pub const PROTOCOL_VERSION: u32 = 7;
 
 /// CPU time that comparing frame tables with the kernel may cost a host, all its guests together: 1 % of one CPU, in
 /// parts per million.
@@ -124,6 +124,8 @@ pub struct Register {
     pub limits: Option<LimitsPatch>,
     /// Images of the pool that it has mapped, at most [`IMAGES_MAX`](crate::image::IMAGES_MAX).
     pub images: Vec<MappedImage>,
+    /// True if the kernel is to merge pages of its RAM that are equal to those of others (KSM). It begins once the guest is in.
+    pub merge: bool,
     /// Guest RAM, bytes.
     pub ram_bytes: u64,
     /// What the guest needs to boot and live: no target goes below it. Bytes.

@@ -64,7 +64,7 @@ pub(super) async fn put(
 
 /// Take a binding away: its images are charged by the accounting system again.
 #[utoipa::path(delete, path = "/v1/bindings", params(BindingQuery),
-    responses((status = 204), (status = 404, body = Problem), (status = 422, body = Problem)))]
+    responses((status = 204, description = "It is gone."), (status = 404, body = Problem), (status = 422, body = Problem)))]
 pub(super) async fn delete(
     State(engine): State<Arc<Engine>>,
     Params(query): Params<BindingQuery>,

@@ -122,7 +122,7 @@ impl From<EngineError> for Problem {
             }
             EngineError::OtherDomain { path, from, .. } => {
                 let title = "A guest cannot change its trust domain";
-                let bound = format!("must be a container of domain {from} while the guest maps images");
+                let bound = format!("must be a container of domain {from} while the guest shares pages");
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, "field", title, detail).of_field(
                     "container",
                     path.as_str(),

@@ -81,6 +81,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         tracing::info!(%address, "serving over TCP as well");
         tokio::spawn(api::serve(listener, service, TCP_PLACES));
     }
+    tokio::spawn(guests::watch_merge(Arc::clone(&engine), options.interval));
     tokio::spawn(look(Arc::clone(&engine), options.interval));
     tokio::spawn(Arc::clone(&engine).look_at_tables());
     let turns = turn(Arc::clone(&engine), options.interval);

@@ -53,6 +53,7 @@ impl Engine {
         }
         let process = ProcessObjects::count(pid);
         state.check_images(&about, &frames)?;
+        state.check_merge_domain(&about)?;
         state.admit_container(&about, objects(&about, process))?;
         let owner = state.tree.get(&about.container).expect("made above").owner;
         let charged = about.charge_to.take();
@@ -95,6 +96,7 @@ impl Engine {
             figures,
             cross_check: CrossCheck::default(),
             process,
+            merge: None,
             outbox,
             sent_target_bytes: None,
             target_reason: String::new(),

@@ -68,9 +68,9 @@ pub enum EngineError {
     /// No such binding.
     #[error("{0} is not bound to any container")]
     NoBinding(Subject),
-    /// A guest that maps images would come into another trust domain.
+    /// A guest that shares pages would come into another trust domain.
     #[error(
-        "container is {path}, of domain {to}, but guest {name:?} maps images of domain {from}: it must stay in that domain"
+        "container is {path}, of domain {to}, but guest {name:?} shares pages of domain {from}: it must stay in that domain"
     )]
     OtherDomain {
         /// The guest.

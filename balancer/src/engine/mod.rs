@@ -17,6 +17,7 @@ mod disk_cache;
 mod error;
 mod hear;
 mod look;
+mod merge;
 mod objects;
 mod pool;
 mod reconcile;
@@ -30,7 +31,7 @@ pub use admit::Admission;
 pub use charge::Ordered;
 pub use error::EngineError;
 pub use objects::{ObjectUsage, ObjectsObject};
-pub use views::{ContainerObject, FramesObject, GuestObject, HostObject};
+pub use views::{ContainerObject, FramesObject, GuestObject, HostObject, MergeObject};
 
 use crate::accounting::{ContainerId, System};
 use crate::events::{Event, Events};
@@ -73,6 +74,8 @@ struct State {
     pool_shortfalls: Vec<PoolShortfall>,
     /// Events that images may cause.
     pool_budget: Budget,
+    /// Why guests that are merged may be so with others, as told last.
+    merge_exposed: Option<String>,
     /// Limits on objects that are exceeded, or were until lately, and when they last were.
     exceeded: BTreeMap<(ContainerPath, ObjectKind), Instant>,
     sessions: u64,
@@ -111,6 +114,7 @@ impl Engine {
             pool: Pool::new(accounting, Instant::now()),
             pool_shortfalls: vec![],
             pool_budget: Budget::new(Instant::now()),
+            merge_exposed: None,
             exceeded: BTreeMap::new(),
             sessions: 0,
             started_at: Instant::now(),

@@ -220,10 +220,10 @@ impl State {
         self.pool.charge(session, container, all);
     }
 
-    /// Guests that map images inside a container, with another trust domain in the tree that is to be.
+    /// Guests that share pages inside a container, with another trust domain in the tree that is to be.
     pub(super) fn check_domains(&self, path: &ContainerPath, next: &Tree) -> Result<(), super::EngineError> {
         let torn = |guest: &&Guest| {
-            self.pool.has_guest(guest.session)
+            self.shares_pages(guest)
                 && self.tree.domain(&guest.about.container) != next.domain(&guest.about.container)
         };
         let names: Vec<&str> =
@@ -233,24 +233,31 @@ impl State {
         }
         let value = next.get(path).and_then(|node| node.limits.domain.clone());
         let value = value.map_or_else(|| "null".to_owned(), String::from);
-        let bound =
-            format!("must stay as it is while guests in it map images of their domain: {}", names.join(", "));
+        let bound = format!(
+            "must stay as it is while guests in it share pages of their domain: {}",
+            names.join(", ")
+        );
         Err(TreeError::Limits { path: path.clone(), source: LimitsError { field: "domain", value, bound } }
             .into())
     }
 
-    /// A guest keeps its trust domain while it maps images of it.
+    /// A guest keeps its trust domain while it shares pages of it.
     pub(super) fn check_domain_of_move(
         &self,
         guest: &Guest,
         path: &ContainerPath,
     ) -> Result<(), super::EngineError> {
         let (from, to) = (self.tree.domain(&guest.about.container), self.tree.domain(path));
-        if from == to || !self.pool.has_guest(guest.session) {
+        if from == to || !self.shares_pages(guest) {
             return Ok(());
         }
         let name = guest.about.name.clone();
         Err(super::EngineError::OtherDomain { name, path: path.clone(), from, to })
+    }
+
+    /// True for a guest that maps images, or whose RAM is merged.
+    fn shares_pages(&self, guest: &Guest) -> bool {
+        guest.about.merge || self.pool.has_guest(guest.session)
     }
 
     /// The pool's own container stays, and so does one that something is bound to.

@@ -123,6 +123,8 @@ pub struct GuestObject {
     pub statistics: Option<Statistics>,
     /// Age of those, milliseconds.
     pub statistics_age_ms: Option<u64>,
+    /// What the kernel merges of its RAM; `null` for a guest without `--merge`, and before the first reading.
+    pub merge: Option<MergeObject>,
     /// What it maps of the shared pool; `null` for a guest without images.
     pub pool: Option<PoolGuestObject>,
     /// Frames by state, now.
@@ -131,6 +133,20 @@ pub struct GuestObject {
     pub trusted: bool,
     /// Time since it registered, milliseconds.
     pub registered_age_ms: u64,
+}
+
+/// What the kernel merges of a guest's RAM with pages of others, or with each other (KSM), by `/proc/PID/ksm_stat`.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct MergeObject {
+    /// Pages of the guest that are one with an equal page.
+    pub merging_pages: u64,
+    /// What that saves by the kernel's count, less the cost, bytes: negative if little is equal. The one copy that stays is
+    /// counted for each who has it.
+    pub profit_bytes: i64,
+    /// Kernel memory that looking for equal pages takes for this guest, bytes: 64 for each page that is looked at.
+    pub cost_bytes: u64,
+    /// Age of the reading, milliseconds.
+    pub age_ms: u64,
 }
 
 /// The frame table of a guest in figures.
@@ -337,6 +353,12 @@ impl State {
                 .statistics
                 .as_ref()
                 .map(|sample| sample.age_ms().saturating_add(sample.value.age_ms)),
+            merge: guest.merge.as_ref().map(|read| MergeObject {
+                merging_pages: read.value.merging_pages,
+                profit_bytes: read.value.profit_bytes,
+                cost_bytes: read.value.cost_bytes,
+                age_ms: read.age_ms(),
+            }),
             pool: self.pool_guest_object(guest),
             frames,
             trusted: guest.cross_check.is_trusted(),

@@ -7,6 +7,7 @@ use super::figures::{Figures, pool_totals, table_bytes};
 use super::look::{CarriedOut, Look, Looking};
 use super::process::ProcessObjects;
 use crate::accounting::{GuestReading, System};
+use crate::ksm::Merged;
 use crate::policy::{GuestView, OutOfMemory};
 use protocol::frames::FrameReader;
 use protocol::message::{Balloon, Register, Statistics, ToVmm};
@@ -85,6 +86,8 @@ pub struct Guest {
     pub cross_check: CrossCheck,
     /// Descriptors and threads of its `vmm` as counted last.
     pub process: Option<ProcessObjects>,
+    /// What the kernel merges of it as read last.
+    pub merge: Option<Sampled<Merged>>,
     /// Messages to its `vmm`.
     pub outbox: mpsc::Sender<ToVmm>,
     /// What it was asked last, bytes.

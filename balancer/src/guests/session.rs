@@ -1,6 +1,6 @@
 //! One connection of a `vmm`, from its registration to its hang-up.
 
-use super::images;
+use super::{images, merge};
 use crate::engine::Engine;
 use protocol::frames::FrameReader;
 use protocol::message::{self, FromVmm, MESSAGE_BYTES_MAX, OpenImages, PROTOCOL_VERSION, Register, ToVmm};
@@ -54,6 +54,9 @@ pub(super) async fn run(engine: Arc<Engine>, socket: UnixSeqpacket, (about, pid,
     let (outbox, mut inbox) = mpsc::channel(OUTBOX);
     let name = about.name.clone();
     if let Err(reason) = images::find_again(&engine, &about).await {
+        return refuse(&socket, reason).await;
+    }
+    if let Err(reason) = merge::check(&engine, &about, pid).await {
         return refuse(&socket, reason).await;
     }
     let admission = match engine.register(about, pid, frames, outbox) {

@@ -57,6 +57,7 @@ fn a_guest_that_is_refused_asks_again_until_it_is_taken_back() {
         container: "/a".parse().unwrap(),
         limits: None,
         images: vec![],
+        merge: false,
         ram_bytes: 2 << 20,
         floor_bytes: 0,
         cpus: 1,

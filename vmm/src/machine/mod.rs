@@ -18,7 +18,7 @@ use crate::events::control::{Control, Registration};
 use crate::events::queues::Queues;
 use crate::events::signals::Signals;
 use crate::link::{self, Link};
-use crate::memory::{Images, Ram};
+use crate::memory::{Images, MemoryError, Ram};
 use crate::own_objects::{fds_expected, threads_expected};
 use crate::spec::GuestSpec;
 use crate::vcpu::{self, End, Shared, kick};
@@ -53,6 +53,9 @@ pub enum StartError {
     /// It does not answer.
     #[error("Cannot register with the balancer")]
     Link(#[source] std::io::Error),
+    /// The kernel does not merge guest RAM.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
     /// The system refused a thread or a descriptor.
     #[error("The system refused a thread or a descriptor")]
     System(#[from] std::io::Error),
@@ -138,6 +141,7 @@ impl Machine {
             owners: vec![],
             limits: self.spec.container_limit.clone(),
             images: self.images.told(),
+            merge: self.spec.merge,
             ram_bytes: self.ram.bytes(),
             floor_bytes: self.floor_bytes,
             cpus: cpus.into(),
@@ -156,6 +160,10 @@ impl Machine {
             Link::register(&place.guest_socket(), &register, self.table.fd()).map_err(StartError::Link)?;
         if let ToVmm::Refused { reason } = answer {
             return Err(StartError::Refused(reason));
+        }
+        // Not before: it is the balancer that knows with whom pages would be shared.
+        if self.spec.merge {
+            self.ram.merge()?;
         }
         self.control.linked(Registration { place, register }, link, &answer);
         Ok(())

@@ -12,6 +12,7 @@ mod drift;
 mod huge;
 pub mod images;
 mod kernel_total;
+mod merge;
 mod pagemap;
 mod reconcile;
 mod release;
@@ -47,6 +48,18 @@ pub enum MemoryError {
     Reserve {
         /// Bytes asked for.
         bytes: u64,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// The kernel does not merge it.
+    #[error("{}", match (source.raw_os_error(), source.kind()) {
+        (Some(libc::EINVAL), _) => "merge is asked for, but this kernel has no KSM (CONFIG_KSM)",
+        (None, io::ErrorKind::Unsupported) => {
+            "merge is asked for, but this kernel has no PAGEMAP_SCAN (Linux 6.7), without which a merged page looks untouched"
+        }
+        _ => "Cannot let the kernel merge guest RAM",
+    })]
+    Merge {
         /// The system's answer.
         source: io::Error,
     },

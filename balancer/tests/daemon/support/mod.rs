@@ -163,6 +163,7 @@ pub fn about(name: &str, container: &str, limits: Option<&str>) -> Register {
         owners: vec![],
         limits: limits.map(|text| text.parse().unwrap()),
         images: vec![],
+        merge: false,
         ram_bytes: 512 * MIB,
         floor_bytes: 64 * MIB,
         cpus: 1,

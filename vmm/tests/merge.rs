@@ -1,0 +1,89 @@
+//! Guest RAM that the kernel merges (KSM): what the frame table says stays true, and what is released leaves. KSM is the
+//! host's and the total is the process's, so this test has one to itself.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+#[path = "support/ksm.rs"]
+mod ksm;
+
+use protocol::frames::{FrameReader, FrameTable, RegionKind, State};
+use std::sync::Arc;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+use vm_memory::{Bytes, GuestAddress};
+use vmm::memory::{Comparison, KernelTotal, Pagemap, Pass, Ram};
+
+const FRAMES: u64 = 16384;
+const WRITTEN: u64 = 8192;
+
+/// Each content is in two frames, so that every written page has an equal one; those of zeros have too.
+fn content(frame: u64) -> u64 {
+    frame % (WRITTEN / 2)
+}
+
+fn wait(what: &str, until: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(120);
+    while !until() {
+        assert!(Instant::now() < deadline, "{what}: {:?}", std::fs::read_to_string("/proc/self/ksm_stat"));
+        sleep(Duration::from_millis(20));
+    }
+}
+
+fn merging() -> u64 {
+    ksm::own("ksm_merging_pages").unwrap()
+}
+
+#[test]
+fn merged_frames_are_held_in_the_table_and_released_as_any() {
+    let _ksm = match ksm::Ksm::start() {
+        Ok(ksm) => ksm,
+        Err(why) => {
+            eprintln!("SKIPPED merged_frames_are_held_in_the_table_and_released_as_any: {why}");
+            return;
+        }
+    };
+    let ram = Arc::new(Ram::new(FRAMES * 4096).unwrap());
+    let table = Arc::new(FrameTable::new(ram.regions()).unwrap());
+    let reader = FrameReader::open(table.fd()).unwrap();
+    let (pagemap, total) = (Pagemap::open().unwrap(), KernelTotal::open().unwrap());
+    let slack = total.inexact_frames();
+    let mut comparison = Comparison::new(Arc::clone(&ram), Arc::clone(&table), Pagemap::open().unwrap());
+    let held = |ram: &Ram| -> u64 {
+        ram.slots().map(|(region, host)| pagemap.count_held(host, region.count).unwrap()).sum()
+    };
+    if let Err(error) = ram.merge() {
+        eprintln!("SKIPPED merged_frames_are_held_in_the_table_and_released_as_any: {error}");
+        return;
+    }
+    for frame in 0..WRITTEN {
+        ram.guest().write_obj(content(frame) + 1, GuestAddress(frame * 4096)).unwrap();
+    }
+    comparison.run(Pass::Full).unwrap();
+    let (before, anonymous) = (held(&ram), total.frames().unwrap());
+    assert_eq!((table.total(RegionKind::Ram, State::Private), before), (WRITTEN, WRITTEN));
+
+    wait("pages are merged", || merging() >= WRITTEN * 95 / 100);
+    // Merged or not: present, anonymous, counted. So a table that was true stays true.
+    assert_eq!(held(&ram), before);
+    assert!(total.frames().unwrap().abs_diff(anonymous) <= slack, "{anonymous} {}", total.frames().unwrap());
+    assert_eq!(comparison.run(Pass::Full).unwrap().mended_frames, 0, "nothing to mend");
+    // A write breaks one out, and nothing else changes.
+    ram.guest().write_obj(u64::MAX, GuestAddress(8)).unwrap();
+    assert_eq!(held(&ram), before);
+
+    // What is released leaves KSM with it; the equal page of another frame stays what it was.
+    let released = ram.release(&pagemap, 0, WRITTEN / 2).unwrap();
+    assert_eq!(released.bytes, WRITTEN / 2 * 4096);
+    table.set(0, WRITTEN / 2, State::Ballooned);
+    wait("released frames leave KSM with its next scan", || merging() <= WRITTEN / 2);
+    assert_eq!(held(&ram), before - WRITTEN / 2);
+    let left = total.frames().unwrap();
+    assert!(left.abs_diff(anonymous - WRITTEN / 2) <= slack, "{anonymous} {left}");
+    for frame in WRITTEN / 2..WRITTEN {
+        let found: u64 = ram.guest().read_obj(GuestAddress(frame * 4096)).unwrap();
+        assert_eq!(found, content(frame) + 1, "frame {frame}");
+    }
+    comparison.run(Pass::Full).unwrap();
+    let totals = reader.totals_from_entries();
+    assert_eq!((totals.private, totals.untiled, totals.torn), (WRITTEN / 2, 0, false), "{totals:?}");
+}
