@@ -23,7 +23,7 @@ pub struct Look {
     pub blocks_used: u64,
     /// When.
     pub at: Instant,
-    /// How long it took.
+    /// CPU time that it took.
     took: Duration,
 }
 
@@ -54,7 +54,7 @@ impl Look {
     #[must_use]
     pub fn take(frames: &FrameReader) -> Self {
         const BLOCK: u64 = BLOCK_BYTES / FRAME_BYTES;
-        let at = Instant::now();
+        let (at, cpu) = (Instant::now(), thread_cpu());
         let mut private_bytes = BTreeMap::new();
         let (mut blocks_used, mut block_next) = (0, 0);
         frames.for_each_run(|run| {
@@ -65,7 +65,7 @@ impl Look {
             blocks_used += end.saturating_sub(first);
             block_next = block_next.max(end);
         });
-        Self { private_bytes, blocks_used, at, took: at.elapsed() }
+        Self { private_bytes, blocks_used, at, took: thread_cpu().saturating_sub(cpu) }
     }
 
     /// True if it is time for the next one, with so many guests on the host.
@@ -75,6 +75,13 @@ impl Look {
         let interval = self.took.saturating_mul(CPU_PART).saturating_mul(guests).max(INTERVAL_MIN);
         self.at.elapsed() >= interval
     }
+}
+
+/// CPU time of this thread.
+fn thread_cpu() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    let (seconds, nanoseconds) = (u64::try_from(time.tv_sec), u32::try_from(time.tv_nsec));
+    Duration::new(seconds.unwrap_or(0), nanoseconds.unwrap_or(0))
 }
 
 #[cfg(test)]

@@ -66,11 +66,12 @@ impl Program {
 
     /// Ends it with all that it started.
     pub fn kill(&mut self) -> io::Result<Option<ExitStatus>> {
-        // SAFETY: no memory is involved. A child that was not waited for yet keeps its id, which names its session.
-        if self.child.try_wait()?.is_none()
-            && unsafe { libc::kill(-(self.child.id() as i32), libc::SIGKILL) } < 0
-        {
-            return Err(io::Error::last_os_error());
+        if self.child.try_wait()?.is_none() {
+            // SAFETY: no memory is involved. A child that was not waited for yet keeps its id, which names its session.
+            let killed = unsafe { libc::kill(-(self.child.id() as i32), libc::SIGKILL) };
+            if killed < 0 {
+                return Err(io::Error::last_os_error());
+            }
         }
         self.wait(ENDS_WITHIN)
     }
