@@ -39,7 +39,7 @@ pub(super) struct BindingQuery {
 }
 
 /// All bindings.
-#[utoipa::path(get, path = "/v1/bindings", responses((status = 200, body = Vec<BindingObject>)))]
+#[utoipa::path(get, path = "/v1/bindings", responses((status = 200, description = "All bindings.", body = Vec<BindingObject>)))]
 pub(super) async fn list(State(engine): State<Arc<Engine>>) -> Json<Vec<BindingObject>> {
     Json(engine.bindings())
 }
@@ -47,8 +47,8 @@ pub(super) async fn list(State(engine): State<Arc<Engine>>) -> Json<Vec<BindingO
 /// Bind a host path or an image to a container: it pays for all that the host holds of the images that were built from there. The
 /// longest path decides, and a binding of the image itself over all.
 #[utoipa::path(put, path = "/v1/bindings", request_body = BindingPut,
-    responses((status = 200, body = BindingObject), (status = 201, body = BindingObject), (status = 409, body = Problem),
-        (status = 422, body = Problem)))]
+    responses((status = 200, description = "The binding as it is now.", body = BindingObject), (status = 201, description = "The binding, just made.", body = BindingObject), (status = 409),
+        (status = 422)))]
 pub(super) async fn put(
     State(engine): State<Arc<Engine>>,
     Body(binding): Body<BindingPut>,
@@ -64,7 +64,7 @@ pub(super) async fn put(
 
 /// Take a binding away: its images are charged by the accounting system again.
 #[utoipa::path(delete, path = "/v1/bindings", params(BindingQuery),
-    responses((status = 204, description = "It is gone."), (status = 404, body = Problem), (status = 422, body = Problem)))]
+    responses((status = 204, description = "It is gone."), (status = 404), (status = 422)))]
 pub(super) async fn delete(
     State(engine): State<Arc<Engine>>,
     Params(query): Params<BindingQuery>,

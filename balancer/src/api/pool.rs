@@ -1,6 +1,5 @@
 //! `/v1/pool`.
 
-use super::problem::Problem;
 use super::query::Params;
 use crate::engine::Engine;
 use crate::pool::PoolObject;
@@ -22,7 +21,7 @@ pub(super) struct PoolQuery {
 
 /// The shared pool: what it holds, what that costs whom, and what is saved.
 #[utoipa::path(get, path = "/v1/pool", params(PoolQuery),
-    responses((status = 200, body = PoolObject), (status = 400, body = Problem)))]
+    responses((status = 200, description = "What guests share now.", body = PoolObject), (status = 400)))]
 pub(super) async fn get(
     State(engine): State<Arc<Engine>>,
     Params(query): Params<PoolQuery>,
