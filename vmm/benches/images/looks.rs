@@ -14,6 +14,9 @@ const ROUNDS: usize = 21;
 /// Number of the system call, the same on every architecture.
 const SYS_CACHESTAT: libc::c_long = 451;
 
+/// Asks how many pages of a file are resident; `None` where the kernel cannot be asked so.
+type Look = fn(&File) -> Option<u64>;
+
 pub fn run() {
     println!("Looking at images, us of CPU per GiB        all mapped   one page of 64 read");
     let file = file(IMAGE_BYTES);
@@ -21,8 +24,7 @@ pub fn run() {
     for ((name, all), (_, some)) in columns[0].iter().zip(&columns[1]) {
         println!("  {name:<40} {all:>11.1} {some:>22.1}");
     }
-    let rows: [(&str, fn(&File) -> Option<u64>); 2] =
-        [("residency, cachestat", cachestat), ("residency, mincore", mincore)];
+    let rows: [(&str, Look); 2] = [("residency, cachestat", cachestat), ("residency, mincore", mincore)];
     for (name, look) in rows {
         match look(&file) {
             Some(pages) => assert_eq!(pages, IMAGE_BYTES / FRAME_BYTES, "{name}"),
