@@ -43,6 +43,8 @@ impl Engine {
             FromVmm::Charged { order, moved_frames } => Self::carried_out(state, name, order, moved_frames),
             // The session ends on these itself.
             FromVmm::Register(_) | FromVmm::OpenImages(_) | FromVmm::Ended { .. } => {}
+            // These belong to the second connection.
+            FromVmm::ServePool(_) | FromVmm::AskGranules { .. } | FromVmm::Unmapped { .. } => {}
         }
     }
 }

@@ -15,6 +15,7 @@ mod change;
 mod charge;
 mod disk_cache;
 mod error;
+mod granules;
 mod hear;
 mod objects;
 mod pool;
@@ -28,6 +29,7 @@ mod views;
 pub use admit::Admission;
 pub use charge::Ordered;
 pub use error::EngineError;
+pub use granules::Served;
 pub use objects::{ObjectUsage, ObjectsObject};
 pub use views::{ContainerObject, FramesObject, GuestObject, HostObject};
 
@@ -54,6 +56,8 @@ pub struct Engine {
     library: Arc<Library>,
     /// Held by who looks at the pool because somebody asked.
     looking: tokio::sync::Mutex<()>,
+    /// Granules came or went.
+    granules_changed: tokio::sync::Notify,
 }
 
 #[derive(Debug)]
@@ -70,6 +74,8 @@ struct State {
     pool_shortfalls: Vec<PoolShortfall>,
     /// Events that images may cause.
     pool_budget: Budget,
+    /// When it was last told that a guest waits for room in the pool.
+    granules_full_at: Option<Instant>,
     /// Limits on objects that are exceeded, or were until lately, and when they last were.
     exceeded: BTreeMap<(ContainerPath, ObjectKind), Instant>,
     sessions: u64,
@@ -108,6 +114,7 @@ impl Engine {
             pool: Pool::new(accounting, Instant::now()),
             pool_shortfalls: vec![],
             pool_budget: Budget::new(Instant::now()),
+            granules_full_at: None,
             exceeded: BTreeMap::new(),
             sessions: 0,
             started_at: Instant::now(),
@@ -115,13 +122,23 @@ impl Engine {
             sweep_due: true,
         };
         state.make_common();
-        Self { state: Mutex::new(state), library: Arc::new(library), looking: tokio::sync::Mutex::default() }
+        Self {
+            state: Mutex::new(state),
+            library: Arc::new(library),
+            looking: tokio::sync::Mutex::default(),
+            granules_changed: tokio::sync::Notify::new(),
+        }
     }
 
     /// Its images.
     #[must_use]
     pub fn library(&self) -> Arc<Library> {
         Arc::clone(&self.library)
+    }
+
+    /// Ends when granules came or went after this call.
+    pub fn granules_changed(&self) -> tokio::sync::futures::Notified<'_> {
+        self.granules_changed.notified()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -13,6 +13,7 @@ mod guests;
 mod images;
 mod liars;
 mod life;
+mod managed;
 mod models;
 mod moves;
 mod objects;
