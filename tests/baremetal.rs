@@ -4,6 +4,8 @@
 mod disk_cache;
 #[path = "baremetal/images.rs"]
 mod images;
+#[path = "baremetal/managed.rs"]
+mod managed;
 #[path = "baremetal/tenants.rs"]
 mod tenants;
 
@@ -65,6 +67,15 @@ const TESTS: &[Test] = &[
     ("i1 an image that is cut short while it is used takes nobody down", images::cut),
     ("i6 what is no image is refused by name and bound", images::refused),
     ("a guest boots with as many images as there can be", images::sixteen),
+    ("a managed image is filled where it is touched, exactly, and two guests hold it once", managed::exact),
+    ("a managed image that does not fit is evicted and read again with the same bytes", managed::evicts),
+    ("a guest that thrashes a managed pool takes nothing from another domain", managed::thrashes),
+    ("many guests that fill a managed pool take nothing from another domain", managed::fills_through_many),
+    (
+        "a guest on a managed image runs on without its balancer, and waits for what it lacks",
+        managed::survives,
+    ),
+    ("figures that are sampled are within their published bound of exact ones", managed::sampled_and_exact),
     ("a hostile balloon driver is counted, answered and harmless", hostile_balloon),
     ("a hostile transport driver harms nobody", hostile_transport),
     ("a hostile block driver harms nobody", hostile_block),
