@@ -3,7 +3,7 @@
 use super::{Engine, State};
 use crate::accounting::{ContainerId, POOL};
 use crate::guests::Guest;
-use crate::pool::{Asked, Key, LetGo, PoolBacking, UNMAP_DEADLINE};
+use crate::pool::{Asked, Backed, Key, LetGo, PoolBacking, UNMAP_DEADLINE};
 use protocol::bytes::Human;
 use protocol::image::GRANULE_BYTES;
 use protocol::message::{FromVmm, GranuleOutcome, PROTOCOL_VERSION, ServePool, ToVmm};
@@ -35,7 +35,7 @@ impl Engine {
         asked: &ServePool,
         pid: i32,
         outbox: mpsc::Sender<ToVmm>,
-    ) -> Result<(Served, Vec<(Key, Arc<dyn PoolBacking>)>), String> {
+    ) -> Result<(Served, Vec<Backed>), String> {
         let state = &mut *self.state();
         let name: String = asked.guest.chars().take(64).collect();
         if asked.protocol_version != PROTOCOL_VERSION {
@@ -49,16 +49,17 @@ impl Engine {
             return Err(format!("Process {pid} has registered no guest {name:?}"));
         };
         let session = guest.session;
-        let images = guest.about.images.len();
-        let key = |index| state.image_of(guest, index).ok_or_else(|| format!("An image of {name:?} is gone"));
-        let images = (0..images)
-            .map(|index| {
-                key(index)
-                    .map(|key| (key.clone(), Arc::clone(&state.pool.get(&key).expect("found above").backing)))
-            })
-            .collect::<Result<Vec<_>, _>>()?;
+        let backed = |index| {
+            let key = state.image_of(guest, index)?;
+            let backing = Arc::clone(&state.pool.get(&key)?.backing);
+            Some((key, backing))
+        };
+        let images: Option<Vec<Backed>> = (0..guest.about.images.len()).map(backed).collect();
+        let images = images.ok_or_else(|| format!("An image of {name:?} is gone"))?;
         state.pool.release(session);
-        state.guests.get_mut(&name).expect("found above").pool_outbox = Some(outbox);
+        if let Some(guest) = state.guests.get_mut(&name) {
+            guest.pool_outbox = Some(outbox);
+        }
         self.granules_changed.notify_waiters();
         Ok((Served { name, session }, images))
     }

@@ -4,7 +4,7 @@ use super::{Engine, State};
 use crate::accounting::{ContainerId, POOL, System};
 use crate::guests::Guest;
 use crate::pool::{
-    Key, Opened, Plan, PoolBacking, PoolGuestObject, PoolImage, PoolImageObject, PoolObject, PoolPayerObject,
+    Backed, Key, Opened, Plan, PoolGuestObject, PoolImage, PoolImageObject, PoolObject, PoolPayerObject,
     PoolShortfall, SharerObject,
 };
 use crate::tree::{Tree, TreeError};
@@ -34,7 +34,7 @@ impl Engine {
     ///
     /// # Errors
     /// In one sentence, for the `vmm` to show.
-    pub fn open_images(&self, images: &[Opened]) -> Result<Vec<(Key, Arc<dyn PoolBacking>)>, String> {
+    pub fn open_images(&self, images: &[Opened]) -> Result<Vec<Backed>, String> {
         let state = &mut *self.state();
         for image in images {
             let backing = Arc::clone(&image.backing);

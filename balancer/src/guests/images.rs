@@ -2,7 +2,7 @@
 
 use super::session::{SEND_DEADLINE, chain, refuse};
 use crate::engine::Engine;
-use crate::pool::{Key, LibraryError, PoolBacking};
+use crate::pool::{Backed, Key, LibraryError};
 use protocol::image::ImageHandle;
 use protocol::message::{self, OpenImages, Register, ToVmm};
 use std::fs::File;
@@ -16,9 +16,6 @@ use tokio_seqpacket::ancillary::AncillaryMessageWriter;
 /// Room for two descriptors for each image, and the header before them (cmsg(3)).
 const ANCILLARY_BYTES: usize = 256;
 
-/// An image and what holds it.
-type Image = (Key, Arc<dyn PoolBacking>);
-
 /// Answers who asks for images: with their descriptors, or with the reason why not.
 pub(super) async fn open(engine: &Arc<Engine>, socket: &UnixSeqpacket, asked: &OpenImages) {
     match hand_out(engine, asked).await {
@@ -31,7 +28,7 @@ pub(super) async fn open(engine: &Arc<Engine>, socket: &UnixSeqpacket, asked: &O
     }
 }
 
-async fn hand_out(engine: &Arc<Engine>, asked: &OpenImages) -> Result<Vec<Image>, String> {
+async fn hand_out(engine: &Arc<Engine>, asked: &OpenImages) -> Result<Vec<Backed>, String> {
     if asked.images.is_empty() {
         return Err("No image is asked for".into());
     }
@@ -43,8 +40,8 @@ async fn hand_out(engine: &Arc<Engine>, asked: &OpenImages) -> Result<Vec<Image>
 }
 
 /// Hands images to a guest.
-pub(super) async fn send_all(socket: &UnixSeqpacket, images: Vec<Image>) -> Result<(), String> {
-    let handle = |(key, backing): &Image| ImageHandle {
+pub(super) async fn send_all(socket: &UnixSeqpacket, images: Vec<Backed>) -> Result<(), String> {
+    let handle = |(key, backing): &Backed| ImageHandle {
         digest: key.digest,
         bytes: backing.bytes(),
         backing: backing.kind(),

@@ -36,6 +36,9 @@ pub struct Key {
     pub domain: Domain,
 }
 
+/// An image and what holds its pages.
+pub type Backed = (Key, Arc<dyn PoolBacking>);
+
 /// A guest that maps an image.
 #[derive(Debug)]
 pub struct Sharer {

@@ -50,7 +50,7 @@ pub use backing::{PoolBacking, Stamp};
 pub use bindings::{BINDINGS_MAX, Bindings, Subject, SubjectError};
 pub use error::PoolError;
 pub use granules::{Granules, Place};
-pub use images::{IMAGES_OPEN_MAX, Key, Pool, PoolImage, Sharer};
+pub use images::{Backed, IMAGES_OPEN_MAX, Key, Pool, PoolImage, Sharer};
 pub use ledger::{ImageLedger, Seen};
 pub use library::{Library, LibraryError, Opened};
 pub use managed::{GRANULE_PAGES, Managed};
