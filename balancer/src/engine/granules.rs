@@ -144,7 +144,10 @@ impl Engine {
         if let Some(known) = state.guests.get_mut(&guest.name).filter(|known| known.session == guest.session)
         {
             tracing::debug!(guest = guest.name, reason, "a guest is served granules no more");
-            known.pool_outbox = None;
+            // Another connection may have come in its place already.
+            if known.pool_outbox.as_ref().is_some_and(mpsc::Sender::is_closed) {
+                known.pool_outbox = None;
+            }
         }
     }
 

@@ -52,6 +52,8 @@ pub(super) async fn run(engine: Arc<Engine>, socket: UnixSeqpacket, (asked, pid)
             "the guest is gone, or has another connection".to_owned()
         } => reason,
     };
+    // By this the engine tells it from one that came after it.
+    drop(inbox);
     engine.serve_pool_ended(&guest, &reason);
 }
 
