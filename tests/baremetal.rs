@@ -4,6 +4,8 @@
 mod disk_cache;
 #[path = "baremetal/images.rs"]
 mod images;
+#[path = "baremetal/managed.rs"]
+mod managed;
 #[path = "baremetal/merge.rs"]
 mod merge;
 #[path = "baremetal/tenants.rs"]
@@ -71,6 +73,15 @@ const TESTS: &[Test] = &[
         "guests of one domain are merged on demand, nobody else with them, and their tables stay true",
         merge::merges,
     ),
+    ("a managed image is filled where it is touched, exactly, and two guests hold it once", managed::exact),
+    ("a managed image that does not fit is evicted and read again with the same bytes", managed::evicts),
+    ("a guest that thrashes a managed pool takes nothing from another domain", managed::thrashes),
+    ("many guests that fill a managed pool take nothing from another domain", managed::fills_through_many),
+    (
+        "a guest on a managed image runs on without its balancer, and waits for what it lacks",
+        managed::survives,
+    ),
+    ("figures that are sampled are within their published bound of exact ones", managed::sampled_and_exact),
     ("a hostile balloon driver is counted, answered and harmless", hostile_balloon),
     ("a hostile transport driver harms nobody", hostile_transport),
     ("a hostile block driver harms nobody", hostile_block),

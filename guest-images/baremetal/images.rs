@@ -296,3 +296,50 @@ pub fn cut() -> Result<(), &'static str> {
     say!("gone");
     Ok(())
 }
+
+/// Bytes that the host gives at once, of an image that it fills itself.
+const GRANULE: u64 = 64 << 10;
+
+impl Image {
+    /// What all its pages begin and end with, in one number.
+    fn sum(&self) -> u64 {
+        (0..self.pages).fold(0, |sum, page| {
+            let mix = |sum: u64, word: u64| (sum ^ word).wrapping_mul(MARK).rotate_left(7);
+            mix(mix(sum, self.peek(page * PAGE)), self.peek(page * PAGE + PAGE - 8))
+        })
+    }
+}
+
+/// Touches an image as keys say: `t` a page of every fourth granule, `a` all of it.
+pub fn granules() -> Result<(), &'static str> {
+    let image = Image::open()?;
+    let granules = image.pages * PAGE / GRANULE;
+    say!("granules={}", Decimal(granules));
+    loop {
+        match crate::machine::serial_byte() {
+            Some(b't') => {
+                for granule in (0..granules).step_by(4) {
+                    image.peek(granule * GRANULE + 5 * PAGE);
+                }
+                say!("touched={}", Decimal(granules.div_ceil(4)));
+            }
+            Some(b'a') => say!("sum={}", Decimal(image.sum())),
+            Some(b'q') => return Ok(()),
+            _ => core::hint::spin_loop(),
+        }
+    }
+}
+
+/// Touches all of an image, again and again.
+pub fn thrash() -> Result<(), &'static str> {
+    let image = Image::open()?;
+    for round in 0u64.. {
+        for granule in 0..image.pages * PAGE / GRANULE {
+            image.peek(granule * GRANULE);
+        }
+        if round == 2 {
+            say!("thrashing");
+        }
+    }
+    Ok(())
+}

@@ -63,6 +63,8 @@ extern "C" fn guest_main(zero_page: u64) -> ! {
         "image-devices" => images::devices(),
         "image-balloon" => images::balloon(),
         "image-cut" => images::cut(),
+        "image-granules" => images::granules(),
+        "image-thrash" => images::thrash(),
         "tenants" => tenants::serve(),
         "touch-twice" => tenants::touch_twice(),
         "reset" => machine::reset(),

@@ -81,6 +81,14 @@ impl Host {
     /// # Errors
     /// When it does not answer in time.
     pub fn start_balancer(&mut self) -> Result<()> {
+        self.start_balancer_with(&[])
+    }
+
+    /// The same, with more arguments.
+    ///
+    /// # Errors
+    /// When it does not answer in time.
+    pub fn start_balancer_with(&mut self, arguments: &[&str]) -> Result<()> {
         let log = std::fs::File::create(self.path("balancer.log"))?;
         let child = Command::new(program("balancer"))
             .arg("serve")
@@ -88,6 +96,7 @@ impl Host {
             .arg(self.place().dir())
             .arg("--store")
             .arg(&self.store)
+            .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)

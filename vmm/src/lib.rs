@@ -9,12 +9,13 @@
 //! | [`memory`] | guest RAM, giving it back, seeing what the kernel did |
 //! | [`disk_cache`] | the host's page cache of the guest's disks |
 //! | [`reconciler`], [`budget`] | keeping the frame table true, and what that may cost |
+//! | [`pool_faults`] | having granules of managed images filled when they are touched |
 //! | [`vcpu`] | threads that run guest code |
 //! | [`events`] | what the event loop waits for; `events::control` turns targets into balloon requests |
 //! | [`own_objects`] | descriptors and threads of this process |
 //! | [`link`] | the connection to the balancer |
 //!
-//! Threads: the event loop (main), one per vCPU, one reconciler, and one that registers again while a balancer is
+//! Threads: the event loop (main), one per vCPU, one reconciler, one that waits for faults of managed images, and one that registers again while a balancer is
 //! missing. A device is locked by the vCPU that touches its registers or by the event loop that serves its queues; no
 //! two device locks are ever held at once.
 
@@ -30,6 +31,7 @@ pub mod link;
 pub mod machine;
 pub mod memory;
 pub mod own_objects;
+pub mod pool_faults;
 pub mod reconciler;
 pub mod spec;
 pub mod vcpu;

@@ -16,10 +16,10 @@ pub fn fds_expected() -> u32 {
     u32::try_from(fds()).unwrap_or(u32::MAX).saturating_add(FDS_MORE)
 }
 
-/// Threads that this process will have, for a guest of so many vCPUs, and disks or none.
+/// Threads that this process will have, for a guest of so many vCPUs, with disks, managed images, or none.
 #[must_use]
-pub fn threads_expected(cpus: u8, has_disks: bool) -> u32 {
-    THREADS + u32::from(cpus) + u32::from(has_disks)
+pub fn threads_expected(cpus: u8, has_disks: bool, has_managed: bool) -> u32 {
+    THREADS + u32::from(cpus) + u32::from(has_disks) + u32::from(has_managed)
 }
 
 /// Open descriptors; one less would be exact, for that which reads the folder.

@@ -17,7 +17,14 @@
 //!   |<-- RefuseCharge {..}, or Charge {..} |   the latter also when an operator moves the guest
 //!   | Charged {..} -->                     |   done: what is touched from now on is charged as ordered
 //!   |<-- FdsMax {..}                       |   when what its containers leave changes
+//!   | ServePool {..} -->                   |   on a second connection, for images with a managed backing
+//!   |<-- Images {..} + descriptors         |   here they are, and the guest holds nothing of them yet; or Refused {..}
+//!   | AskGranules {..} -->                 |   a vCPU or a device waits for a part that is not there
+//!   |<-- Granules {..}                     |   it is there now, or why not
+//!   |<-- Unmap {..}, Unmapped {..} -->     |   the balancer needs the room
 //! ```
+//!
+//! The second connection is served by a thread that never touches guest memory: the event loop may wait for a granule itself.
 //!
 //! A hang-up of either side ends the session: the guest runs on inside its last target and registers again.
 
@@ -84,6 +91,27 @@ pub enum FromVmm {
         /// Frames that were charged to somebody else before.
         moved_frames: u64,
     },
+    /// A registered guest asks for its images with a managed backing: the first message of its second connection. From the
+    /// answer on it maps nothing of them.
+    ServePool(ServePool),
+    /// Somebody waits for granules of an image. They may be answered one by one.
+    AskGranules {
+        /// Index into [`Register::images`].
+        image: u16,
+        /// The first of them.
+        first: u64,
+        /// How many, at most [`GRANULES_ASKED_MAX`](crate::image::GRANULES_ASKED_MAX).
+        count: u64,
+    },
+    /// What was to be unmapped is.
+    Unmapped {
+        /// Index into [`Register::images`].
+        image: u16,
+        /// The first granule.
+        first: u64,
+        /// How many.
+        count: u64,
+    },
     /// The guest ended by itself or by a signal; the socket closes next.
     Ended {
         /// Why, one sentence.
@@ -101,6 +129,29 @@ pub struct OpenImages {
     pub container: ContainerPath,
     /// Images as the user named them, at most [`IMAGES_MAX`](crate::image::IMAGES_MAX).
     pub images: Vec<String>,
+}
+
+/// Who wants to be served granules.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServePool {
+    /// [`PROTOCOL_VERSION`] of the sender.
+    pub protocol_version: u32,
+    /// The guest by its name; the same process registered it.
+    pub guest: String,
+}
+
+/// What is told of granules.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "result", rename_all = "snake_case", deny_unknown_fields)]
+pub enum GranuleOutcome {
+    /// They are there, and stay until the balancer asks for them.
+    There,
+    /// They cannot be had now. To be asked again.
+    Failed {
+        /// Why, one sentence.
+        reason: String,
+    },
 }
 
 /// What a guest is, told when it registers.
@@ -203,7 +254,7 @@ pub enum ToVmm {
         /// First target: what the guest may hold of its RAM, bytes.
         target_bytes: u64,
     },
-    /// The images that were asked for, in that order; a descriptor of each travels with it.
+    /// The images that were asked for, or all of the guest's, in that order; a descriptor of each travels with it.
     Images {
         /// What they are.
         images: Vec<ImageHandle>,
@@ -244,6 +295,26 @@ pub enum ToVmm {
         question: u64,
         /// Why, one sentence.
         reason: String,
+    },
+    /// The answer about granules of an image.
+    Granules {
+        /// Index into [`Register::images`].
+        image: u16,
+        /// The first of them.
+        first: u64,
+        /// How many.
+        count: u64,
+        /// What became of them.
+        outcome: GranuleOutcome,
+    },
+    /// The room that granules take is needed: the guest is to map them no more, and to say so.
+    Unmap {
+        /// Index into [`Register::images`].
+        image: u16,
+        /// The first of them.
+        first: u64,
+        /// How many.
+        count: u64,
     },
     /// What the limits of its containers leave of file descriptors, from now on.
     FdsMax {

@@ -4,6 +4,7 @@ use crate::accounting::System;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use protocol::bytes;
 use protocol::domain::{Domain, DomainError};
+use protocol::image::Backing;
 use protocol::limits::{LimitsPatch, WEIGHT_RANGE};
 use protocol::path::ContainerPath;
 use std::fmt::Display;
@@ -136,9 +137,31 @@ pub(super) struct Serve {
     /// Folder with images: else $BALLAST_STORE; else /var/lib/ballast for root, $XDG_DATA_HOME/ballast or ~/.local/share/ballast
     #[arg(long, value_name = "DIR")]
     pub store: Option<PathBuf>,
+    /// What holds the pages of images that guests share
+    #[arg(long, value_name = "BACKING", value_enum, default_value_t)]
+    pub pool: PoolBacking,
     /// Time between two turns of sampling and deciding, milliseconds; a changed limit does not wait for a turn
     #[arg(long, value_name = "MS", default_value_t = 1000, value_parser = interval, allow_negative_numbers = true)]
     pub interval_ms: u64,
+}
+
+/// As `--pool` names it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum PoolBacking {
+    /// The page cache of their files: who uses a page is sampled, and the kernel reclaims what nobody uses
+    #[default]
+    Pagecache,
+    /// Memory of the balancer, filled when a guest touches it: who uses a page is known, and the max of /common is never exceeded
+    Managed,
+}
+
+impl From<PoolBacking> for Backing {
+    fn from(pool: PoolBacking) -> Self {
+        match pool {
+            PoolBacking::Pagecache => Self::Pagecache,
+            PoolBacking::Managed => Self::Managed,
+        }
+    }
 }
 
 #[derive(Debug, Args)]

@@ -30,6 +30,7 @@ pub(super) async fn run(place: Place, command: Serve) -> anyhow::Result<()> {
         tcp,
         accounting: command.accounting,
         interval,
+        pool: command.pool.into(),
         store: command.store.unwrap_or_else(Store::default_folder),
     })
     .await

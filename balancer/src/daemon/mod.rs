@@ -20,6 +20,7 @@ use crate::journal::Journal;
 use crate::pool::{IMAGES_OPEN_MAX, Library};
 use anyhow::Context;
 use axum::middleware;
+use protocol::image::Backing;
 use protocol::place::Place;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -49,6 +50,8 @@ pub struct Options {
     pub interval: Duration,
     /// Folder of the images.
     pub store: PathBuf,
+    /// What holds the pages of images that guests share.
+    pub pool: Backing,
 }
 
 /// Runs a balancer to its end.
@@ -59,7 +62,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let owned = Owned::take(&options.place)?;
     let guest_places = descriptors::left_for_guests(API_PLACES + TCP_PLACES + IMAGES_OPEN_MAX);
     let (journal, tree, bindings) = Journal::open(&options.place.journal())?;
-    let library = Library::new(&options.store);
+    let library = Library::new(&options.store, options.pool);
     let engine = Arc::new(Engine::new(journal, (tree, bindings), options.accounting, library));
     let tcp = match &options.tcp {
         Some((address, _)) => {
@@ -111,6 +114,7 @@ async fn turn(engine: Arc<Engine>, interval: Duration) {
 /// Looks at the pool again and again, as often as its part of a CPU allows.
 async fn look(engine: Arc<Engine>, interval: Duration) {
     loop {
+        engine.keep_granules();
         let took = engine.look_at_pool(false).await;
         tokio::time::sleep(interval.max(took.saturating_mul(LOOK_CPU_PART))).await;
     }

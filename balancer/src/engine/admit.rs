@@ -107,6 +107,7 @@ impl Engine {
             registered_at: Instant::now(),
             budget: Budget::new(Instant::now()),
             answered_need_at: None,
+            pool_outbox: None,
         };
         state.guests.insert(name.clone(), guest);
         state.empty_since = None;
@@ -131,6 +132,7 @@ impl Engine {
         }
         let guest = state.guests.remove(name).expect("looked up above");
         state.pool.leave(session, Instant::now());
+        self.granules_changed.notify_waiters();
         state.events.push("guest_gone", Some(name), Some(&guest.about.container), reason);
         if state.guests.is_empty() {
             state.empty_since = Some(Instant::now());

@@ -46,6 +46,8 @@ impl Engine {
             }
             // The session ends on these itself.
             FromVmm::Register(_) | FromVmm::OpenImages(_) | FromVmm::Ended { .. } => {}
+            // These belong to the second connection.
+            FromVmm::ServePool(_) | FromVmm::AskGranules { .. } | FromVmm::Unmapped { .. } => {}
         }
     }
 }

@@ -15,6 +15,7 @@ mod change;
 mod charge;
 mod disk_cache;
 mod error;
+mod granules;
 mod hear;
 mod look;
 mod merge;
@@ -30,6 +31,7 @@ mod views;
 pub use admit::Admission;
 pub use charge::Ordered;
 pub use error::EngineError;
+pub use granules::Served;
 pub use objects::{ObjectUsage, ObjectsObject};
 pub use views::{ContainerObject, FramesObject, GuestObject, HostObject, MergeObject};
 
@@ -58,6 +60,8 @@ pub struct Engine {
     looking: tokio::sync::Mutex<()>,
     /// A look at a guest's table may be due.
     look_wanted: tokio::sync::Notify,
+    /// Granules came or went.
+    granules_changed: tokio::sync::Notify,
 }
 
 #[derive(Debug)]
@@ -76,6 +80,8 @@ struct State {
     pool_budget: Budget,
     /// Why guests that are merged may be so with others, as told last.
     merge_exposed: Option<String>,
+    /// When it was last told that a guest waits for room in the pool.
+    granules_full_at: Option<Instant>,
     /// Limits on objects that are exceeded, or were until lately, and when they last were.
     exceeded: BTreeMap<(ContainerPath, ObjectKind), Instant>,
     sessions: u64,
@@ -115,6 +121,7 @@ impl Engine {
             pool_shortfalls: vec![],
             pool_budget: Budget::new(Instant::now()),
             merge_exposed: None,
+            granules_full_at: None,
             exceeded: BTreeMap::new(),
             sessions: 0,
             started_at: Instant::now(),
@@ -127,6 +134,7 @@ impl Engine {
             library: Arc::new(library),
             looking: tokio::sync::Mutex::default(),
             look_wanted: tokio::sync::Notify::new(),
+            granules_changed: tokio::sync::Notify::new(),
         }
     }
 
@@ -134,6 +142,11 @@ impl Engine {
     #[must_use]
     pub fn library(&self) -> Arc<Library> {
         Arc::clone(&self.library)
+    }
+
+    /// Ends when granules came or went after this call.
+    pub fn granules_changed(&self) -> tokio::sync::futures::Notified<'_> {
+        self.granules_changed.notified()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -4,7 +4,7 @@ use super::{Engine, State};
 use crate::accounting::{ContainerId, POOL, System};
 use crate::guests::Guest;
 use crate::pool::{
-    Key, Opened, Plan, PoolGuestObject, PoolImage, PoolImageObject, PoolObject, PoolPayerObject,
+    Backed, Key, Opened, Plan, PoolGuestObject, PoolImage, PoolImageObject, PoolObject, PoolPayerObject,
     PoolShortfall, SharerObject,
 };
 use crate::tree::{Tree, TreeError};
@@ -29,11 +29,12 @@ impl Engine {
         self.state().tree.domain(container)
     }
 
-    /// Images that guests are about to map come into the pool.
+    /// Images that guests are about to map come into the pool. Returns what holds them there: of one that is known already, what did
+    /// before.
     ///
     /// # Errors
     /// In one sentence, for the `vmm` to show.
-    pub fn open_images(&self, images: &[Opened]) -> Result<(), String> {
+    pub fn open_images(&self, images: &[Opened]) -> Result<Vec<Backed>, String> {
         let state = &mut *self.state();
         for image in images {
             let backing = Arc::clone(&image.backing);
@@ -41,7 +42,11 @@ impl Engine {
             opened.map_err(|error| error.to_string())?;
         }
         state.rebind();
-        Ok(())
+        let known = |image: &Opened| {
+            let known = state.pool.get(&image.key).map_or(&image.backing, |known| &known.backing);
+            (image.key.clone(), Arc::clone(known))
+        };
+        Ok(images.iter().map(known).collect())
     }
 
     /// Images of a guest that registers which the pool does not know: those that were mapped under an earlier balancer.
@@ -363,7 +368,7 @@ impl State {
     }
 
     /// An event about the pool, within its budget.
-    fn pool_event(&mut self, kind: &str, container: Option<&ContainerPath>, detail: &str) {
+    pub(super) fn pool_event(&mut self, kind: &str, container: Option<&ContainerPath>, detail: &str) {
         if self.pool_budget.take(Instant::now()).is_some() {
             self.events.push(kind, None, container, detail);
         }

@@ -108,6 +108,8 @@ pub struct Guest {
     pub budget: Budget,
     /// When its need was last answered at once.
     pub answered_need_at: Option<Instant>,
+    /// Messages to its `vmm` about granules of managed images; `None` while it does not ask for any.
+    pub pool_outbox: Option<mpsc::Sender<ToVmm>>,
 }
 
 impl Guest {

@@ -57,6 +57,7 @@ fn guest(table: &FrameTable, owner: u16) -> Guest {
         registered_at: Instant::now(),
         budget: Budget::new(Instant::now()),
         answered_need_at: None,
+        pool_outbox: None,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::session::{SEND_DEADLINE, chain, refuse};
 use crate::engine::Engine;
-use crate::pool::{Key, LibraryError, Opened};
+use crate::pool::{Backed, Key, LibraryError};
 use protocol::image::ImageHandle;
 use protocol::message::{self, OpenImages, Register, ToVmm};
 use std::fs::File;
@@ -13,14 +13,14 @@ use tokio::time::timeout;
 use tokio_seqpacket::UnixSeqpacket;
 use tokio_seqpacket::ancillary::AncillaryMessageWriter;
 
-/// Room for one descriptor for each image, and the header before them (cmsg(3)).
-const ANCILLARY_BYTES: usize = 128;
+/// Room for two descriptors for each image, and the header before them (cmsg(3)).
+const ANCILLARY_BYTES: usize = 256;
 
 /// Answers who asks for images: with their descriptors, or with the reason why not.
 pub(super) async fn open(engine: &Arc<Engine>, socket: &UnixSeqpacket, asked: &OpenImages) {
     match hand_out(engine, asked).await {
-        Ok((opened, files)) => {
-            if let Err(error) = send(socket, &opened, &files).await {
+        Ok(images) => {
+            if let Err(error) = send_all(socket, images).await {
                 tracing::debug!(error, "the images were not taken");
             }
         }
@@ -28,31 +28,32 @@ pub(super) async fn open(engine: &Arc<Engine>, socket: &UnixSeqpacket, asked: &O
     }
 }
 
-async fn hand_out(engine: &Arc<Engine>, asked: &OpenImages) -> Result<(Vec<Opened>, Vec<File>), String> {
+async fn hand_out(engine: &Arc<Engine>, asked: &OpenImages) -> Result<Vec<Backed>, String> {
     if asked.images.is_empty() {
         return Err("No image is asked for".into());
     }
     let domain = engine.domain(&asked.container);
     let (library, names) = (engine.library(), asked.images.clone());
-    let opened = blocking(move || {
-        let opened = library.open_all(&names, &domain)?;
-        let files: io::Result<Vec<File>> =
-            opened.iter().map(|image| image.backing.open_for_guest()).collect();
-        Ok((opened, files))
-    });
-    let (opened, files) = opened.await.map_err(|error| told(engine, None, &error))?;
-    let files = files.map_err(|error| format!("The images cannot be opened for a guest: {error}"))?;
-    engine.open_images(&opened)?;
-    Ok((opened, files))
+    let opened = blocking(move || library.open_all(&names, &domain));
+    let opened = opened.await.map_err(|error| told(engine, None, &error))?;
+    engine.open_images(&opened)
 }
 
-async fn send(socket: &UnixSeqpacket, opened: &[Opened], files: &[File]) -> Result<(), String> {
-    let handle = |image: &Opened| ImageHandle {
-        digest: image.key.digest,
-        bytes: image.backing.bytes(),
-        backing: image.backing.kind(),
+/// Hands images to a guest.
+pub(super) async fn send_all(socket: &UnixSeqpacket, images: Vec<Backed>) -> Result<(), String> {
+    let handle = |(key, backing): &Backed| ImageHandle {
+        digest: key.digest,
+        bytes: backing.bytes(),
+        backing: backing.kind(),
     };
-    let answer = ToVmm::Images { images: opened.iter().map(handle).collect() };
+    let answer = ToVmm::Images { images: images.iter().map(handle).collect() };
+    let files = tokio::task::spawn_blocking(move || -> io::Result<Vec<File>> {
+        let backings = || images.iter().map(|(_, backing)| backing);
+        let files = backings().map(|backing| backing.open_for_guest());
+        files.chain(backings().filter_map(|backing| backing.mark().transpose())).collect()
+    });
+    let files = files.await.map_err(|error| error.to_string())?;
+    let files = files.map_err(|error| format!("the images cannot be opened for a guest: {error}"))?;
     let packet = message::encode(&answer).map_err(|error| chain(&error))?;
     let mut buffer = [0; ANCILLARY_BYTES];
     let mut ancillary = AncillaryMessageWriter::new(&mut buffer);

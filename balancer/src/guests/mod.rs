@@ -4,6 +4,7 @@ mod budget;
 mod cross_check;
 mod disk_cache;
 mod figures;
+mod granules;
 mod guest;
 mod images;
 mod look;

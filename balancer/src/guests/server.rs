@@ -1,5 +1,6 @@
 //! The guest socket.
 
+use super::granules;
 use super::images;
 use super::session::{self, First};
 use crate::engine::Engine;
@@ -31,6 +32,7 @@ const OPENING_MAX: usize = 256;
 
 /// Accepts guests for ever, at most `places` of them.
 pub async fn serve(mut server: GuestServer, engine: Arc<Engine>, places: usize) {
+    let serving = Arc::new(Semaphore::new(places));
     let (pending, places) = (Arc::new(Semaphore::new(PENDING_MAX)), Arc::new(Semaphore::new(places)));
     let opening = Arc::new(Semaphore::new(OPENING_MAX));
     loop {
@@ -38,12 +40,21 @@ pub async fn serve(mut server: GuestServer, engine: Arc<Engine>, places: usize) 
         match server.0.accept().await {
             Ok(socket) => {
                 let (engine, places) = (Arc::clone(&engine), Arc::clone(&places));
-                let opening = Arc::clone(&opening);
+                let (opening, serving) = (Arc::clone(&opening), Arc::clone(&serving));
                 tokio::spawn(async move {
                     let Some((first, socket)) = session::admit(socket).await else { return };
                     drop(waiting);
                     let admitted = match first {
                         First::Register(admitted) => *admitted,
+                        First::ServePool(asked, pid) => {
+                            return match serving.try_acquire_owned() {
+                                Ok(_place) => granules::run(engine, socket, (asked, pid)).await,
+                                Err(_) => {
+                                    let reason = "There is no room for another guest with managed images";
+                                    session::refuse(&socket, reason.into()).await;
+                                }
+                            };
+                        }
                         First::OpenImages(asked) => {
                             return match opening.try_acquire_owned() {
                                 Ok(_place) => images::open(&engine, &socket, &asked).await,

@@ -3,7 +3,9 @@
 use super::{images, merge};
 use crate::engine::Engine;
 use protocol::frames::FrameReader;
-use protocol::message::{self, FromVmm, MESSAGE_BYTES_MAX, OpenImages, PROTOCOL_VERSION, Register, ToVmm};
+use protocol::message::{
+    self, FromVmm, MESSAGE_BYTES_MAX, OpenImages, PROTOCOL_VERSION, Register, ServePool, ToVmm,
+};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,8 +24,8 @@ const OUTBOX: usize = 64;
 const ANCILLARY_BYTES: usize = 64;
 
 /// A packet and the descriptor that came with it.
-struct Packet {
-    bytes: Vec<u8>,
+pub(super) struct Packet {
+    pub(super) bytes: Vec<u8>,
     fd: Option<OwnedFd>,
 }
 
@@ -36,6 +38,8 @@ pub(super) enum First {
     Register(Box<Admitted>),
     /// A guest is to be built.
     OpenImages(OpenImages),
+    /// A guest that is there wants to be served granules, from this process.
+    ServePool(ServePool, i32),
 }
 
 /// Waits for the first message. `None` for a connection that hung up or was refused.
@@ -99,7 +103,8 @@ async fn first_message(socket: &UnixSeqpacket) -> Result<Option<First>, String> 
     let about = match message::decode(&packet.bytes).map_err(|error| chain(&error))? {
         FromVmm::Register(about) => about,
         FromVmm::OpenImages(asked) => return Ok(Some(First::OpenImages(asked))),
-        _ => return Err("The first message must be a registration, or ask for images".into()),
+        FromVmm::ServePool(asked) => return Ok(Some(First::ServePool(asked, pid))),
+        _ => return Err("The first message must be a registration, or ask for images or granules".into()),
     };
     let fd = packet.fd.ok_or("The registration came without a frame table")?;
     let frames = FrameReader::open(fd.as_fd()).map_err(|error| chain(&error))?;
@@ -137,7 +142,7 @@ async fn listen(engine: &Engine, socket: &UnixSeqpacket, name: &str, session: u6
 }
 
 /// The next packet; `None` at the hang-up.
-async fn receive(socket: &UnixSeqpacket) -> Result<Option<Packet>, String> {
+pub(super) async fn receive(socket: &UnixSeqpacket) -> Result<Option<Packet>, String> {
     // One byte more than is allowed, so that a packet that is too long is told from one that just fits.
     let mut bytes = vec![0; MESSAGE_BYTES_MAX + 1];
     let mut ancillary = [0; ANCILLARY_BYTES];
@@ -157,7 +162,7 @@ async fn receive(socket: &UnixSeqpacket) -> Result<Option<Packet>, String> {
     Ok(Some(Packet { bytes, fd }))
 }
 
-async fn send(socket: &UnixSeqpacket, message: &ToVmm) -> Result<(), String> {
+pub(super) async fn send(socket: &UnixSeqpacket, message: &ToVmm) -> Result<(), String> {
     let bytes = message::encode(message).map_err(|error| chain(&error))?;
     match timeout(SEND_DEADLINE, socket.send(&bytes)).await {
         Ok(Ok(_)) => Ok(()),

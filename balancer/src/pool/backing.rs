@@ -1,5 +1,6 @@
 //! What holds the pages of an image.
 
+use super::managed::Managed;
 use super::page_set::PageSet;
 use crate::accounting::Run;
 use protocol::image::Backing;
@@ -23,6 +24,14 @@ pub trait PoolBacking: Debug + Send + Sync {
     /// When the system gives none.
     fn open_for_guest(&self) -> io::Result<File>;
 
+    /// A descriptor whose lock says in the store that the image is in use, where the one for the guest does not. The guest keeps it.
+    ///
+    /// # Errors
+    /// When the system gives none.
+    fn mark(&self) -> io::Result<Option<File>> {
+        Ok(None)
+    }
+
     /// Pages that the host holds now.
     ///
     /// # Errors
@@ -34,6 +43,11 @@ pub trait PoolBacking: Debug + Send + Sync {
     /// # Errors
     /// When the kernel refuses.
     fn evict(&self, run: Run) -> io::Result<()>;
+
+    /// The backing as one that the balancer fills itself; `None` for one that the kernel fills.
+    fn as_managed(&self) -> Option<&Managed> {
+        None
+    }
 
     /// What the file is now: another stamp means that somebody had his hands in it.
     ///

@@ -1,7 +1,9 @@
 //! The images of the pool, who maps them, and what that costs whom.
 
+use super::admission::Fills;
 use super::backing::{PoolBacking, Stamp};
 use super::error::PoolError;
+use super::granules::Granules;
 use super::ledger::ImageLedger;
 use super::page_set::PageSet;
 use super::sample::{Answer, Plan, Question};
@@ -33,6 +35,9 @@ pub struct Key {
     /// The domain.
     pub domain: Domain,
 }
+
+/// An image and what holds its pages.
+pub type Backed = (Key, Arc<dyn PoolBacking>);
 
 /// A guest that maps an image.
 #[derive(Debug)]
@@ -68,6 +73,8 @@ pub struct PoolImage {
     pub seen_at: Option<Instant>,
     /// What was found to be wrong with its file since it was verified.
     pub changed: Option<String>,
+    /// Of a managed image: what is in memory, and who holds it.
+    pub granules: Granules,
     stamp: Stamp,
     is_removed: bool,
     idle_since: Instant,
@@ -77,12 +84,18 @@ pub struct PoolImage {
 /// The pool. Pure but for the clock that it is told: what looks at files and tables is a [`Plan`].
 #[derive(Debug)]
 pub struct Pool {
-    system: System,
-    images: BTreeMap<Key, PoolImage>,
+    pub(super) system: System,
+    pub(super) images: BTreeMap<Key, PoolImage>,
     guests: BTreeMap<u64, GuestId>,
+    /// What guests may still fill of managed images.
+    pub(super) fills: BTreeMap<u64, Fills>,
+    /// Guests that wait for others to let go, and since when: they have less than their part.
+    pub(super) waiting: BTreeMap<u64, Instant>,
+    /// Counts what was filled and held, to tell what is older.
+    pub(super) turns: u64,
     /// Bytes by payer; what is the pool's own under [`POOL`].
     charges: BTreeMap<ContainerId, u64>,
-    uncharged_frames: u64,
+    pub(super) uncharged_frames: u64,
     started_at: Instant,
 }
 
@@ -94,6 +107,9 @@ impl Pool {
             system,
             images: BTreeMap::new(),
             guests: BTreeMap::new(),
+            fills: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            turns: 0,
             charges: BTreeMap::new(),
             uncharged_frames: 0,
             started_at: now,
@@ -134,6 +150,7 @@ impl Pool {
             bound: None,
             seen_at: None,
             changed: None,
+            granules: Granules::default(),
             stamp,
             is_removed: false,
             idle_since: now,
@@ -172,6 +189,9 @@ impl Pool {
         if self.guests.remove(&order).is_none() {
             return;
         }
+        self.release(order);
+        self.fills.remove(&order);
+        self.waiting.remove(&order);
         for image in self.images.values_mut() {
             if image.sharers.remove(&order).is_some() {
                 image.ledger.leave(order);
@@ -220,7 +240,13 @@ impl Pool {
         self.images.retain(|_, image| !idle(image));
         let question = |(key, image): (&Key, &mut PoolImage)| {
             image.ledger.advance(now_ms);
-            let due = image.sharers.iter().filter(|(_, sharer)| all || sharer.due_at <= now);
+            let is_managed = image.is_managed();
+            if is_managed {
+                // Its books are kept as it happens, and need no look.
+                image.seen_at = Some(now);
+                image.sharers.values_mut().for_each(|sharer| sharer.seen_at = Some(now));
+            }
+            let due = image.sharers.iter().filter(|(_, sharer)| !is_managed && (all || sharer.due_at <= now));
             Question {
                 key: key.clone(),
                 backing: Arc::clone(&image.backing),
@@ -246,14 +272,28 @@ impl Pool {
             if image.is_removed && image.sharers.is_empty() {
                 continue;
             }
+            let is_managed = image.is_managed();
             let found = match (&answer.stamp, &answer.seen.resident) {
                 (Err(error), _) => Some(format!("The system does not say what became of its file: {error}")),
-                (_, None) => Some("The kernel does not say what it holds of it".to_owned()),
+                (_, None) if !is_managed => Some("The kernel does not say what it holds of it".to_owned()),
                 (Ok(stamp), _) => difference(&image.stamp, stamp),
             };
             if let Some(found) = found.filter(|found| image.changed.as_ref() != Some(found)) {
                 image.changed = Some(found.clone());
                 wrong.push((answer.key.clone(), found));
+            }
+            if is_managed {
+                match image.throw_out() {
+                    Ok(0) => {}
+                    Ok(bytes) => wrong.push((answer.key.clone(), foreign(bytes))),
+                    Err(error) => {
+                        tracing::warn!(image = %answer.key.digest, %error, "what it holds is not known")
+                    }
+                }
+                if !image.ledger.resident().is_empty() {
+                    image.idle_since = now;
+                }
+                continue;
             }
             let known = |order: &u64| image.sharers.contains_key(order);
             answer.seen.mapped.retain(|order, _| known(order));
@@ -281,7 +321,7 @@ impl Pool {
     }
 
     /// Adds up who pays what. Fractions of a byte are the pool's, so that the sum is what is resident.
-    fn recount(&mut self) {
+    pub(super) fn recount(&mut self) {
         let mut units: BTreeMap<ContainerId, u64> = BTreeMap::new();
         for image in self.images.values() {
             match image.bound {
@@ -400,9 +440,12 @@ impl Pool {
     /// Marks so much of that to be let go with the next look, of images that nobody maps first. What cannot be marked is
     /// mapped.
     pub fn evict(&mut self, payer: ContainerId, bytes: u64) {
-        let mut left = bytes.div_ceil(FRAME_BYTES);
-        let mut images: Vec<&mut PoolImage> =
-            self.images.values_mut().filter(|image| image.bound.unwrap_or(POOL) == payer).collect();
+        let mut left = self.evict_managed(payer, bytes).div_ceil(FRAME_BYTES);
+        let mut images: Vec<&mut PoolImage> = self
+            .images
+            .values_mut()
+            .filter(|image| !image.is_managed() && image.bound.unwrap_or(POOL) == payer)
+            .collect();
         images.sort_by_key(|image| image.sharers.len());
         for image in images {
             image.evict.clear();
@@ -443,7 +486,9 @@ impl PoolImage {
             let frames = sharer.frames.totals().shared_error_frames_max;
             frames.saturating_mul(FRAME_BYTES).min(self.resident_bytes())
         };
-        self.sharers.values().map(of).fold(0, u64::saturating_add)
+        // Who holds what of a managed image is known.
+        let told = self.sharers.values().filter(|_| !self.is_managed());
+        told.map(of).fold(0, u64::saturating_add)
     }
 
     /// Names of the guests that map it.
@@ -452,6 +497,11 @@ impl PoolImage {
         let names: Vec<&str> = self.sharers.values().map(|sharer| sharer.name.as_str()).collect();
         names.join(", ")
     }
+}
+
+/// Somebody read what he was not given.
+fn foreign(bytes: u64) -> String {
+    format!("{} of its memory came from reading it without asking, and were thrown out", Human(bytes))
 }
 
 /// What became of a file, if it is not what it was.

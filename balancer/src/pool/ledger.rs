@@ -180,6 +180,12 @@ impl ImageLedger {
         &self.mapped
     }
 
+    /// Pages that a guest maps.
+    #[must_use]
+    pub fn mapped_by(&self, order: u64) -> Option<&PageSet> {
+        self.sharers.get(&order).map(|sharer| &sharer.pages)
+    }
+
     /// How many pages each guest maps, by the order in which they registered.
     pub fn sharers(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         self.sharers.iter().map(|(order, sharer)| (*order, sharer.pages.count()))

@@ -3,11 +3,12 @@
 
 use super::backing::{PoolBacking, Stamp};
 use super::images::Key;
+use super::managed::Managed;
 use super::pagecache::Pagecache;
 use crate::image::check::{self, CheckError};
 use crate::image::store::{Store, StoreError};
 use protocol::domain::Domain;
-use protocol::image::{Digest, IMAGES_MAX};
+use protocol::image::{Backing, Digest, IMAGES_MAX};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -20,6 +21,8 @@ const VERIFIED_MAX: usize = 4096;
 #[derive(Debug)]
 pub struct Library {
     folder: PathBuf,
+    /// What holds the pages of images that are opened.
+    backing: Backing,
     verified: Mutex<BTreeMap<Stamp, Digest>>,
     /// Verifying is reading and hashing: one at a time, so that many who ask for one image wait for one reading.
     turn: Mutex<()>,
@@ -34,6 +37,8 @@ pub struct Opened {
     pub origin: String,
     /// What holds its pages.
     pub backing: Arc<dyn PoolBacking>,
+    /// Its file, to be verified.
+    file: Arc<Pagecache>,
 }
 
 /// Why a guest does not get an image.
@@ -86,8 +91,8 @@ impl LibraryError {
 impl Library {
     /// The store in this folder, which is made when it is first needed.
     #[must_use]
-    pub fn new(folder: &Path) -> Self {
-        Self { folder: folder.into(), verified: Mutex::default(), turn: Mutex::default() }
+    pub fn new(folder: &Path, backing: Backing) -> Self {
+        Self { folder: folder.into(), backing, verified: Mutex::default(), turn: Mutex::default() }
     }
 
     /// The store.
@@ -133,7 +138,13 @@ impl Library {
         // as long as pages of it are left.
         let pagecache =
             Pagecache::new(file).and_then(|locked| Pagecache::new(locked.open_unlocked()?)).map_err(io)?;
-        Ok(Opened { key: key.clone(), origin, backing: Arc::new(pagecache) })
+        let file = Arc::new(pagecache);
+        let backing: Arc<dyn PoolBacking> = match self.backing {
+            Backing::Pagecache => Arc::clone(&file) as _,
+            // The balancer reads the file for as long as the memory lives, and its mark that it is in use goes with it.
+            Backing::Managed => Arc::new(Managed::new(Arc::clone(&file)).map_err(io)?),
+        };
+        Ok(Opened { key: key.clone(), origin, backing, file })
     }
 
     /// Holds an image against its digest, unless that was done and nothing changed since.
@@ -149,17 +160,17 @@ impl Library {
             source: Box::new(error),
         };
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let stamp = image.backing.stamp().map_err(io)?;
+        let stamp = image.file.stamp().map_err(io)?;
         if self.verified().get(&stamp) == Some(&digest) {
             return Ok(());
         }
-        let before = image.backing.resident().map_err(io)?;
-        let file = image.backing.open_for_guest().map_err(io)?;
+        let before = image.file.resident().map_err(io)?;
+        let file = image.file.open_for_guest().map_err(io)?;
         check::check(&file).map_err(wrong)?;
         let found = check::digest(&file).map_err(io)?;
         // What only this reading brought in is nobody's.
-        for run in image.backing.resident().map_err(io)?.minus(&before).runs() {
-            image.backing.evict(run).map_err(io)?;
+        for run in image.file.resident().map_err(io)?.minus(&before).runs() {
+            image.file.evict(run).map_err(io)?;
         }
         if found != digest {
             return Err(wrong(CheckError::Digest { expected: digest, found }));

@@ -44,6 +44,19 @@ impl PageSet {
         }
     }
 
+    /// The same set with a run in it.
+    #[must_use]
+    pub fn with(mut self, run: Run) -> Self {
+        self.insert(run);
+        self
+    }
+
+    /// The same set without a run.
+    #[must_use]
+    pub fn without(&self, run: Run) -> Self {
+        self.minus(&Self::new(self.pages).with(run))
+    }
+
     /// Number of pages in the set.
     #[must_use]
     pub fn count(&self) -> u64 {
@@ -64,16 +77,16 @@ impl PageSet {
     /// What is in both.
     #[must_use]
     pub fn and(&self, other: &Self) -> Self {
-        self.with(other, |word, other| word & other)
+        self.combined(other, |word, other| word & other)
     }
 
     /// What is in this one and not in the other.
     #[must_use]
     pub fn minus(&self, other: &Self) -> Self {
-        self.with(other, |word, other| word & !other)
+        self.combined(other, |word, other| word & !other)
     }
 
-    fn with(&self, other: &Self, op: fn(u64, u64) -> u64) -> Self {
+    fn combined(&self, other: &Self, op: fn(u64, u64) -> u64) -> Self {
         let words = self.words.iter().zip(&other.words).map(|(word, other)| op(*word, *other));
         Self { words: words.collect(), pages: self.pages }
     }

@@ -68,6 +68,11 @@ impl Pagecache {
         OpenOptions::new().read(true).custom_flags(libc::O_CLOEXEC).open(path)
     }
 
+    /// The file.
+    pub(super) fn file(&self) -> &File {
+        &self.file
+    }
+
     fn is_stacked(&self) -> bool {
         // SAFETY: zeroed is a valid statfs, which the call fills.
         let mut stat: libc::statfs = unsafe { std::mem::zeroed() };

@@ -67,11 +67,15 @@ impl Question {
                 tracing::warn!(image = %self.key.digest, %error, "pages cannot be let go");
             }
         }
-        seen.resident = self
-            .backing
-            .resident()
-            .inspect_err(|error| tracing::warn!(image = %self.key.digest, %error, "residency is not known"))
-            .ok();
+        // A managed image is in the books already: here it is only its file that is looked at.
+        let sampled = self.backing.as_managed().is_none();
+        seen.resident = sampled.then(|| self.backing.resident()).and_then(|resident| {
+            resident
+                .inspect_err(
+                    |error| tracing::warn!(image = %self.key.digest, %error, "residency is not known"),
+                )
+                .ok()
+        });
         Answer { stamp: self.backing.stamp(), key: self.key, backing: self.backing, seen, took, at }
     }
 }

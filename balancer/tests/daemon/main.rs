@@ -13,6 +13,7 @@ mod guests;
 mod images;
 mod liars;
 mod life;
+mod managed;
 mod merge;
 mod models;
 mod moves;

@@ -180,6 +180,8 @@ impl Control {
                 None => {}
             },
             // Only ever the answer to a registration.
+            // Of the second connection.
+            ToVmm::Granules { .. } | ToVmm::Unmap { .. } => tracing::warn!("The balancer spoke of granules"),
             ToVmm::Images { .. } => tracing::warn!("The balancer handed images over that nobody asked for"),
             ToVmm::Refused { reason } => tracing::warn!(reason, "The balancer refused what nobody asked"),
         }

@@ -1,7 +1,7 @@
 //! Asking the balancer for images of its store, before the guest is built: on a connection of its own.
 
-use super::{ANSWER_DEADLINE, Link, QUEUE_PAUSE, silent};
-use protocol::image::{IMAGES_MAX, ImageHandle};
+use super::{ANSWER_DEADLINE, Link, QUEUE_PAUSE, silent, wrong};
+use protocol::image::{Backing, IMAGES_MAX, ImageHandle};
 use protocol::message::{self, FromVmm, MESSAGE_BYTES_MAX, OpenImages, PROTOCOL_VERSION, ToVmm};
 use protocol::path::ContainerPath;
 use std::fs::File;
@@ -14,8 +14,8 @@ use vmm_sys_util::sock_ctrl_msg::ScmSocket;
 /// What the balancer says to a guest that wants images.
 #[derive(Debug)]
 pub enum Granted {
-    /// An image and its descriptor for each name, in that order.
-    Images(Vec<(ImageHandle, File)>),
+    /// For each name, in that order, an image, its descriptor, and of a managed one that which marks it as used in the store.
+    Images(Vec<(ImageHandle, File, Option<File>)>),
     /// None, and why.
     Refused(String),
 }
@@ -45,8 +45,14 @@ pub fn open_images(socket: &Path, container: &ContainerPath, names: &[String]) -
     link.send(&question)?;
     let (answer, files) = receive(&link).map_err(silent)?;
     match answer {
-        ToVmm::Images { images } if images.len() == names.len() && files.len() == names.len() => {
-            Ok(Granted::Images(images.into_iter().zip(files).collect()))
+        ToVmm::Images { images } if images.len() == names.len() && files.len() == expected(&images) => {
+            let mut files = files.into_iter();
+            let own: Vec<File> = files.by_ref().take(images.len()).collect();
+            let with_mark = |(handle, file): (ImageHandle, File)| {
+                let mark = if handle.backing == Backing::Managed { files.next() } else { None };
+                (handle, file, mark)
+            };
+            Ok(Granted::Images(images.into_iter().zip(own).map(with_mark).collect()))
         }
         ToVmm::Refused { reason } => Ok(Granted::Refused(reason)),
         ToVmm::Images { images } => Err(wrong(format!(
@@ -59,14 +65,15 @@ pub fn open_images(socket: &Path, container: &ContainerPath, names: &[String]) -
     }
 }
 
-fn wrong(text: String) -> io::Error {
-    io::Error::new(ErrorKind::InvalidData, text)
+/// Descriptors that come with images.
+fn expected(images: &[ImageHandle]) -> usize {
+    images.len() + images.iter().filter(|image| image.backing == Backing::Managed).count()
 }
 
 /// One message with the descriptors that travel with it.
-fn receive(link: &Link) -> io::Result<(ToVmm, Vec<File>)> {
+pub(super) fn receive(link: &Link) -> io::Result<(ToVmm, Vec<File>)> {
     let mut packet = vec![0; MESSAGE_BYTES_MAX + 1];
-    let mut descriptors: [RawFd; IMAGES_MAX] = [-1; IMAGES_MAX];
+    let mut descriptors: [RawFd; 2 * IMAGES_MAX] = [-1; 2 * IMAGES_MAX];
     let mut vectors = [libc::iovec { iov_base: packet.as_mut_ptr().cast(), iov_len: packet.len() }];
     // SAFETY: one vector that describes a buffer of ours, which the kernel fills.
     let (count, received) =

@@ -65,8 +65,11 @@ fn images_come_with_a_descriptor_each_in_the_order_of_their_names() {
         ("/web/a".into(), PROTOCOL_VERSION)
     );
     let Granted::Images(images) = granted.unwrap() else { panic!("refused") };
-    assert_eq!(images.iter().map(|(handle, _)| handle.clone()).collect::<Vec<_>>(), [handle(1), handle(2)]);
-    for (_, file) in &images {
+    assert_eq!(
+        images.iter().map(|(handle, _, _)| handle.clone()).collect::<Vec<_>>(),
+        [handle(1), handle(2)]
+    );
+    for (_, file, _) in &images {
         assert!(file.metadata().unwrap().len() > 0);
         // SAFETY: asks for the flags of a descriptor that we own.
         assert_eq!(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETFD) }, libc::FD_CLOEXEC);

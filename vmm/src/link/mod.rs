@@ -1,10 +1,12 @@
 //! The connection to the balancer: a seqpacket socket, messages of `protocol::message`.
 
 mod again;
+mod granules;
 mod images;
 mod start;
 
 pub use again::Again;
+pub use granules::serve_pool;
 pub use images::{Granted, open_images};
 pub use start::{BALANCER_VARIABLE, StartError, ensure_running};
 
@@ -156,6 +158,11 @@ impl Link {
             other => other.map(|_| true),
         }
     }
+}
+
+/// What the balancer said is no answer.
+fn wrong(text: String) -> io::Error {
+    io::Error::new(ErrorKind::InvalidData, text)
 }
 
 /// A time-out, told as what it means.

@@ -100,12 +100,6 @@ pub enum BuildError {
     /// It does not give them.
     #[error("{0}")]
     ImagesRefused(String),
-    /// The balancer fills the image itself.
-    #[error("The image {name} has a managed backing, which this vmm cannot map")]
-    Managed {
-        /// The image.
-        name: String,
-    },
     /// This KVM would let the guest write into images.
     #[error(
         "This KVM has no read-only memory slots (KVM_CAP_READONLY_MEM), without which images cannot be mapped"
@@ -283,6 +277,7 @@ pub fn build(spec: GuestSpec, place: Option<&Place>) -> Result<Machine, BuildErr
         _vm: vm,
         ram,
         images,
+        place: None,
     })
 }
 

@@ -20,6 +20,7 @@ use crate::events::signals::Signals;
 use crate::link::{self, Link};
 use crate::memory::{Images, MemoryError, Ram};
 use crate::own_objects::{fds_expected, threads_expected};
+use crate::pool_faults;
 use crate::spec::GuestSpec;
 use crate::vcpu::{self, End, Shared, kick};
 use devices::virtio::block::Block;
@@ -84,6 +85,8 @@ pub struct Machine {
     // Dropped last: KVM's memory slots point into them.
     ram: Arc<Ram>,
     images: Arc<Images>,
+    /// Where the balancer is, once it took the guest.
+    place: Option<Place>,
 }
 
 impl Machine {
@@ -108,7 +111,7 @@ impl Machine {
             )));
         }
         let (cpus, has_disks) = (self.spec.cpu_count(), !self.disks.is_empty());
-        let (fds, threads) = (fds_expected(), threads_expected(cpus, has_disks));
+        let (fds, threads) = (fds_expected(), threads_expected(cpus, has_disks, self.images.has_managed()));
         let Some(place) = place else {
             let objects = ObjectCounts {
                 vcpus: cpus.into(),
@@ -165,6 +168,7 @@ impl Machine {
         if self.spec.merge {
             self.ram.merge()?;
         }
+        self.place = Some(place.clone());
         self.control.linked(Registration { place, register }, link, &answer);
         Ok(())
     }
@@ -185,6 +189,9 @@ impl Machine {
         manager.add_subscriber(Box::new(Wake(self.wake)));
         let mapped = (Arc::clone(&self.ram), Arc::clone(&self.images));
         serve_disks(std::mem::take(&mut self.disks), mapped)?;
+        if let Some(place) = self.place.take().filter(|_| self.images.has_managed()) {
+            pool_faults::start(Arc::clone(&self.images), Arc::clone(&self.table), place, self.name.clone())?;
+        }
         let mut threads = Vec::new();
         for (index, vcpu) in self.vcpus.drain(..).enumerate() {
             let index = u8::try_from(index).expect("at most 16");

@@ -40,11 +40,9 @@ pub(super) fn open(
     let open_one = |name: &ImageName| match name {
         ImageName::Path(path) => Ok(open_path(path)?),
         ImageName::InStore(name) => {
-            let (handle, file) = granted.next().expect("as many as were asked for");
-            if handle.backing == Backing::Managed {
-                return Err(BuildError::Managed { name: name.clone() });
-            }
+            let (handle, file, mark) = granted.next().expect("as many as were asked for");
             let image = OpenImage::new(name.clone(), Some(handle.digest), file)?;
+            let image = if handle.backing == Backing::Managed { image.managed(mark) } else { image };
             if image.bytes != handle.bytes || !handle.bytes.is_multiple_of(BLOCK_BYTES) {
                 let (bytes, expected) = (image.bytes, handle.bytes);
                 return Err(ImageError::Differs { name: name.clone(), bytes, expected }.into());

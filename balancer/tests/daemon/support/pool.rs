@@ -6,7 +6,7 @@ use protocol::image::{Digest, ImageHandle, MappedImage};
 use protocol::message::{self, FromVmm, OpenImages, PROTOCOL_VERSION, Register, ToVmm};
 use protocol::place::Place;
 use std::fs::{self, File};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, IntoRawFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -115,7 +115,10 @@ pub async fn open(
     }
     match message::decode(&packet[..info.bytes_read()]).unwrap() {
         ToVmm::Images { images } => {
-            assert_eq!(images.len(), files.len());
+            // Behind them are those whose locks say that managed images are in use: for as long as this process lives.
+            for mark in files.split_off(images.len()) {
+                let _ = mark.into_raw_fd();
+            }
             Ok(images.into_iter().zip(files).collect())
         }
         ToVmm::Refused { reason } => Err(reason),

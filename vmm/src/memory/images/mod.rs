@@ -7,23 +7,29 @@
 //!
 //! Neither the guest nor a device can write there: KVM's slot is read-only, so that a guest's store comes here as an exit,
 //! is dropped and counted (`vcpu/stores.rs`); devices are handed [`devices::DeviceMemory`]. A file that gets shorter while it
-//! is mapped takes nobody down ([`vanish`]).
+//! is mapped takes nobody down ([`vanish`]). An image that the balancer fills itself is mapped in another way ([`managed`]).
 
+mod managed;
 mod open;
+mod uffd;
 mod vanish;
 
+pub use managed::Granule;
 pub use open::{ImageError, OpenImage, open_path};
+pub use uffd::UffdError;
 pub use vanish::{heal, install, lost_frames};
 
 use super::align_mapping;
 use devices::DeviceMemory;
 use protocol::bytes::{BLOCK_BYTES, FRAME_BYTES};
 use protocol::frames::Region;
-use protocol::image::{IMAGES_MAX, MappedImage};
+use protocol::image::{Backing, IMAGES_MAX, MappedImage};
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::ptr::NonNull;
+use std::sync::Mutex;
+use uffd::Uffd;
 use vm_memory::mmap::MmapRegionBuilder;
 use vm_memory::{GuestAddress, GuestRegionMmap};
 
@@ -40,7 +46,13 @@ pub struct Image {
 
 /// All images of a guest, in the order in which they were named.
 #[derive(Debug, Default)]
-pub struct Images(Vec<Image>);
+pub struct Images {
+    all: Vec<Image>,
+    /// Watches those that the balancer fills, if there are any.
+    uffd: Option<Uffd>,
+    /// What those are mapped from, device and inode, by their places among those that the balancer was told of.
+    memory: Mutex<[Option<(u64, u64)>; IMAGES_MAX]>,
+}
 
 impl Images {
     /// Maps images above `end`, the first guest-physical address behind RAM.
@@ -51,6 +63,7 @@ impl Images {
         if opened.len() > IMAGES_MAX {
             return Err(ImageError::TooMany { found: opened.len() });
         }
+        let uffd = managed::watcher(opened.iter().any(|what| what.backing == Backing::Managed))?;
         let mut images: Vec<Image> = Vec::with_capacity(opened.len());
         let mut at = end.next_multiple_of(ALIGN_BYTES);
         for what in opened {
@@ -58,35 +71,44 @@ impl Images {
                 return Err(ImageError::Twice { name: what.name, other: other.what.name.clone() });
             }
             let refused = |source| ImageError::Map { name: what.name.clone(), source };
-            let mapping = Mapping::new(&what.file, what.bytes).map_err(refused)?;
+            let mapping = match &uffd {
+                Some(uffd) if what.backing == Backing::Managed => {
+                    Mapping::managed(&what.file, what.bytes, uffd)
+                }
+                _ => Mapping::new(&what.file, what.bytes),
+            };
+            let mapping = mapping.map_err(refused)?;
             let region = Region::image(at / FRAME_BYTES, what.bytes / FRAME_BYTES);
             at = (at + what.bytes).next_multiple_of(ALIGN_BYTES);
             images.push(Image { what, region, mapping });
         }
-        Ok(Self(images))
+        let mut memory = [None; IMAGES_MAX];
+        let told = images.iter().filter(|image| image.what.digest.is_some());
+        memory.iter_mut().zip(told).for_each(|(memory, image)| *memory = Some(image.what.inode()));
+        Ok(Self { all: images, uffd, memory: Mutex::new(memory) })
     }
 
     /// True if there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.all.is_empty()
     }
 
     /// Number of images.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.0.len()
+        self.all.len()
     }
 
     /// Bytes of all of them.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.0.iter().map(|image| image.what.bytes).sum()
+        self.all.iter().map(|image| image.what.bytes).sum()
     }
 
     /// Guest-physical regions in frames, ascending, and where each is in the host: for KVM's slots, and to ask the kernel.
     pub fn slots(&self) -> impl Iterator<Item = (Region, u64)> {
-        self.0.iter().map(|image| (image.region, image.mapping.base.as_ptr() as u64))
+        self.all.iter().map(|image| (image.region, image.mapping.base.as_ptr() as u64))
     }
 
     /// What the balancer is told of them. An image that was named by a path of no store has no digest, and is not the pool's.
@@ -96,7 +118,7 @@ impl Images {
             let Region { first, count, .. } = image.region;
             Some(MappedImage { digest: image.what.digest?, first, count })
         };
-        self.0.iter().filter_map(told).collect()
+        self.all.iter().filter_map(told).collect()
     }
 
     /// The memory of a guest with these images in it, as devices see it.
@@ -104,7 +126,7 @@ impl Images {
     /// # Errors
     /// Never, in truth: regions of images lie behind RAM and do not overlap.
     pub fn beside(&self, ram: &devices::GuestRam) -> Result<DeviceMemory, ImageError> {
-        self.0.iter().try_fold(DeviceMemory::new(ram.clone()), |memory, image| {
+        self.all.iter().try_fold(DeviceMemory::new(ram.clone()), |memory, image| {
             let describe = || ImageError::Describe { name: image.what.name.clone() };
             // SAFETY: the mapping is this image's, and outlives the devices as RAM does.
             let map = unsafe {
@@ -124,7 +146,7 @@ impl Images {
     /// True if this guest-physical address lies in an image.
     #[must_use]
     pub fn covers(&self, gpa: u64) -> bool {
-        self.0.iter().any(|image| image.region.contains(gpa / FRAME_BYTES, 1))
+        self.all.iter().any(|image| image.region.contains(gpa / FRAME_BYTES, 1))
     }
 }
 
@@ -133,7 +155,8 @@ impl Images {
 struct Mapping {
     base: NonNull<u8>,
     bytes: usize,
-    _guard: vanish::Guard,
+    /// Of a file that could get shorter.
+    _guard: Option<vanish::Guard>,
 }
 
 // SAFETY: the bytes are read through volatile accessors and by the kernel; nobody writes them here.
@@ -143,6 +166,13 @@ unsafe impl Sync for Mapping {}
 
 impl Mapping {
     fn new(file: &File, bytes: u64) -> io::Result<Self> {
+        let mut mapping = Self::place(file, bytes, libc::MAP_SHARED)?;
+        let base = mapping.base.as_ptr() as usize;
+        mapping._guard = Some(vanish::Guard::new(base, mapping.bytes, file.as_raw_fd())?);
+        Ok(mapping)
+    }
+
+    fn place(file: &File, bytes: u64, kind: i32) -> io::Result<Self> {
         let bytes = usize::try_from(bytes).map_err(|_| io::ErrorKind::OutOfMemory)?;
         let (align, map) =
             (usize::try_from(BLOCK_BYTES).expect("2 MiB"), libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
@@ -150,7 +180,7 @@ impl Mapping {
         let base = align_mapping(bytes, align, libc::PROT_NONE, map | libc::MAP_NORESERVE)?;
         // SAFETY: replaces exactly the reservation just made, which nobody else knows.
         let mapped = unsafe {
-            let flags = libc::MAP_SHARED | libc::MAP_FIXED;
+            let flags = kind | libc::MAP_FIXED;
             let mapped = libc::mmap(base.as_ptr().cast(), bytes, libc::PROT_READ, flags, file.as_raw_fd(), 0);
             if mapped != libc::MAP_FAILED {
                 // A core dump of a VMM is about the VMM.
@@ -158,18 +188,10 @@ impl Mapping {
             }
             mapped
         };
-        let guarded = match mapped {
-            libc::MAP_FAILED => Err(io::Error::last_os_error()),
-            _ => vanish::Guard::new(base.as_ptr() as usize, bytes, file.as_raw_fd()),
-        };
-        match guarded {
-            Ok(guard) => Ok(Self { base, bytes, _guard: guard }),
-            Err(error) => {
-                // SAFETY: exactly the reservation or mapping made above.
-                unsafe { libc::munmap(base.as_ptr().cast(), bytes) };
-                Err(error)
-            }
-        }
+        // Unmapped from here on when this is dropped, whichever of the two is there.
+        let refused = io::Error::last_os_error();
+        let mapping = Self { base, bytes, _guard: None };
+        if mapped == libc::MAP_FAILED { Err(refused) } else { Ok(mapping) }
     }
 }
 

@@ -1,8 +1,9 @@
 //! Opening an image: what it must be before a guest may have it.
 
+use super::uffd::UffdError;
 use crate::files::{self, Kind};
 use protocol::bytes::BLOCK_BYTES;
-use protocol::image::{Digest, IMAGES_MAX};
+use protocol::image::{Backing, Digest, IMAGES_MAX};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -61,6 +62,11 @@ pub enum ImageError {
         /// The system's answer.
         source: io::Error,
     },
+    /// Faults of an image that the balancer fills cannot be watched.
+    #[error(
+        "Images with a managed backing cannot be mapped (balancer serve --pool pagecache needs no rights)"
+    )]
+    Watch(#[from] UffdError),
     /// It does not fit beside the rest of guest memory.
     #[error("Cannot place the image {name} in guest memory")]
     Describe {
@@ -80,8 +86,12 @@ pub struct OpenImage {
     pub bytes: u64,
     /// The one descriptor of it.
     pub file: File,
+    /// How the host holds its pages.
+    pub backing: Backing,
     /// Device and inode.
     inode: (u64, u64),
+    /// Says in the balancer's store that the image is in use, where `file` does not.
+    _mark: Option<File>,
 }
 
 impl OpenImage {
@@ -98,7 +108,19 @@ impl OpenImage {
         if bytes == 0 || !bytes.is_multiple_of(BLOCK_BYTES) {
             return Err(ImageError::Length { name, bytes });
         }
-        Ok(Self { name, digest, bytes, file, inode })
+        Ok(Self { name, digest, bytes, file, backing: Backing::Pagecache, inode, _mark: None })
+    }
+
+    /// The same, of an image that the balancer fills; `mark` is kept open.
+    #[must_use]
+    pub fn managed(self, mark: Option<File>) -> Self {
+        Self { backing: Backing::Managed, _mark: mark, ..self }
+    }
+
+    /// Device and inode.
+    #[must_use]
+    pub fn inode(&self) -> (u64, u64) {
+        self.inode
     }
 
     /// True if two images are one file.

@@ -1,0 +1,245 @@
+//! Images that the balancer fills: what is touched is there, exactly that, and never more than the budget.
+
+use super::{MIB, SOON, finish, number, start, totals};
+use anyhow::{Result, ensure};
+use e2e::{Guest, Host, wait};
+use serde_json::Value;
+use std::fs;
+use std::path::Path;
+
+const PAGE: usize = 4096;
+const GRANULE_PAGES: u64 = 16;
+const MARK: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// Why faults cannot be watched here, if they cannot.
+fn missing() -> Option<String> {
+    // SAFETY: plain system calls; a descriptor that comes is closed.
+    let (fd, device) = unsafe {
+        let fd = libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC);
+        libc::close(fd as i32);
+        (fd, libc::access(c"/dev/userfaultfd".as_ptr(), libc::R_OK | libc::W_OK))
+    };
+    (fd < 0 && device != 0)
+        .then(|| "userfaultfd is not permitted, and /dev/userfaultfd is not for this user".into())
+}
+
+/// A host whose balancer fills images, and an image of so many MiB; `None` where that cannot be.
+fn host(mib: u64, backing: &str) -> Result<Option<(Host, String)>> {
+    if let Some(why) = missing() {
+        println!("SKIPPED: {why}");
+        return Ok(None);
+    }
+    let mut host = Host::without_balancer()?;
+    let (tree, store) = (host.path("tree"), host.path("store").display().to_string());
+    fs::create_dir(&tree)?;
+    let content: Vec<u8> =
+        (0..(mib - 1) * MIB / 8).flat_map(|at| at.wrapping_mul(MARK).to_le_bytes()).collect();
+    fs::write(tree.join("file"), content)?;
+    let built = host.balancer(&["image", "build", &tree.display().to_string(), "--store", &store])?;
+    ensure!(built.status.success(), "{built:?}");
+    let image = String::from_utf8(built.stdout)?.trim().to_owned();
+    host.start_balancer_with(&serve(backing))?;
+    Ok(Some((host, image)))
+}
+
+fn serve(backing: &str) -> [&str; 4] {
+    ["--pool", backing, "--interval-ms", "100"]
+}
+
+/// What a guest finds that reads all of an image.
+fn sum(host: &Host, image: &str) -> Result<(u64, u64)> {
+    let path = host.path("store").join("images").join(format!("{}.erofs", &image[7..]));
+    let bytes = fs::read(path)?;
+    let word = |at: &[u8]| u64::from_le_bytes(at.try_into().expect("8 bytes"));
+    let mix = |sum: u64, word: u64| (sum ^ word).wrapping_mul(MARK).rotate_left(7);
+    let sum =
+        bytes.chunks(PAGE).fold(0, |sum, page| mix(mix(sum, word(&page[..8])), word(&page[PAGE - 8..])));
+    Ok((sum, bytes.len() as u64))
+}
+
+fn guest(host: &Host, name: &str, container: &str, scenario: &str, image: &str) -> Result<Guest> {
+    start(host, name, scenario, &["--container", container, "--root", image])
+}
+
+fn pool(host: &Host) -> Result<Value> {
+    let pool = host.get("/v1/pool?max_age_ms=0")?;
+    ensure!(pool["uncharged_frames"] == 0 && pool["charged_bytes"] == pool["resident_bytes"], "{pool}");
+    Ok(pool)
+}
+
+/// A key, and what the guest says for the so manyth time.
+fn press(guest: &mut Guest, key: &str, told: &str, times: usize) -> Result<()> {
+    guest.type_keys(key)?;
+    wait::until(told, SOON, || Ok(guest.console().matches(told).count()), |count| *count >= times)?;
+    Ok(())
+}
+
+/// Mappings of the balancer's memory by a guest: how many, Rss and Pss, bytes.
+fn mappings(guest: &Guest) -> Result<(usize, u64, u64)> {
+    let text = fs::read_to_string(Path::new("/proc").join(guest.pid().to_string()).join("smaps"))?;
+    let (mut inside, mut found) = (false, (0, 0, 0));
+    for line in text.lines() {
+        let mut words = line.split_ascii_whitespace();
+        let first = words.next().unwrap_or_default();
+        let bytes = words.next().and_then(|word| word.parse::<u64>().ok()).unwrap_or(0) * 1024;
+        match first {
+            "Rss:" if inside => found.1 += bytes,
+            "Pss:" if inside => found.2 += bytes,
+            _ if first.contains('-') && !first.ends_with(':') => {
+                inside = line.contains("memfd:ballast-pool");
+                found.0 += usize::from(inside);
+            }
+            _ => {}
+        }
+    }
+    Ok(found)
+}
+
+pub fn exact() -> Result<()> {
+    let Some((host, image)) = host(8, "managed")? else { return Ok(()) };
+    let (sum, bytes) = sum(&host, &image)?;
+    let granules = bytes / (GRANULE_PAGES * PAGE as u64);
+    let mut one = guest(&host, "one", "/web/one", "image-granules", &image)?;
+    one.wait_for(&format!("granules={granules}"), SOON)?;
+    ensure!(pool(&host)?["resident_bytes"] == 0 && totals(&host, "one")?["shared"] == 0);
+    let touched = granules.div_ceil(4);
+    press(&mut one, "t", &format!("touched={touched}"), 1)?;
+    ensure!(totals(&host, "one")?["shared"] == touched * GRANULE_PAGES, "{}", totals(&host, "one")?);
+    let held = pool(&host)?;
+    ensure!(held["resident_bytes"] == touched << 16 && held["mapped_bytes"] == touched << 16, "{held}");
+    press(&mut one, "a", &format!("sum={sum}"), 1)?;
+    let mut two = guest(&host, "two", "/web/two", "image-granules", &image)?;
+    two.wait_for("granules=", SOON)?;
+    press(&mut two, "a", &format!("sum={sum}"), 1)?;
+    for guest in [&one, &two] {
+        let (count, rss, pss) = mappings(guest)?;
+        println!("{}: {count} mapping, Rss {rss}, Pss {pss}", guest.name);
+        ensure!(
+            count == 1 && rss == bytes && pss * 2 == rss,
+            "{count} mappings, Rss {rss}, Pss {pss} of {bytes}"
+        );
+        ensure!(totals(&host, &guest.name)?["shared"] == bytes / PAGE as u64);
+    }
+    let held = pool(&host)?;
+    ensure!(
+        held["resident_bytes"] == bytes && held["saved_bytes"] == bytes && held["error_bytes"] == 0,
+        "{held}"
+    );
+    // The first toucher pays, and hands over to who is left.
+    let charged = |name: &str| -> Result<u64> {
+        let pool = pool(&host)?;
+        let rows = pool["containers"].as_array().cloned().unwrap_or_default();
+        rows.iter().find(|row| row["container"] == name).map_or(Ok(0), |row| number(&row["charged_bytes"]))
+    };
+    ensure!(charged("/web/one")? == bytes && charged("/web/two")? == 0);
+    one.type_keys("q")?;
+    finish(&mut one)?;
+    wait::until("the other one pays", SOON, || charged("/web/two"), |charged| *charged == bytes)?;
+    two.type_keys("q")?;
+    finish(&mut two)?;
+    wait::until("the pool pays", SOON, || charged("/common"), |charged| *charged == bytes)?;
+    Ok(())
+}
+
+pub fn evicts() -> Result<()> {
+    let Some((host, image)) = host(4, "managed")? else { return Ok(()) };
+    host.set_max("/common", MIB)?;
+    let sum = sum(&host, &image)?.0;
+    let mut guest = guest(&host, "a", "/web/a", "image-granules", &image)?;
+    guest.wait_for("granules=", SOON)?;
+    for round in 1..=3 {
+        press(&mut guest, "a", &format!("sum={sum}"), round)?;
+        let held = pool(&host)?;
+        ensure!(number(&held["resident_bytes"])? <= MIB, "{held}");
+        let totals = totals(&host, "a")?;
+        ensure!(
+            number(&totals["shared"])? * PAGE as u64 == number(&held["mapped_bytes"])?,
+            "{totals} {held}"
+        );
+    }
+    guest.type_keys("q")?;
+    finish(&mut guest)
+}
+
+/// Guests of one domain touch all there is while a guest of another one has its part: it keeps it.
+fn keeps_its_part(attackers: usize) -> Result<()> {
+    let Some((host, image)) = host(8, "managed")? else { return Ok(()) };
+    host.set_max("/common", 4 * MIB)?;
+    let mut evil = Vec::new();
+    for index in 0..attackers {
+        let mut guest = guest(&host, &format!("evil{index}"), "/evil", "image-thrash", &image)?;
+        guest.wait_for("thrashing", SOON)?;
+        evil.push(guest);
+    }
+    // The pool is full by now. A half of it is the other domain's.
+    let mut victim = guest(&host, "victim", "/web", "image-granules", &image)?;
+    victim.wait_for("granules=", SOON)?;
+    press(&mut victim, "t", "touched=", 1)?;
+    let touched = totals(&host, "victim")?["shared"].clone();
+    ensure!(number(&touched)? == 32 * GRANULE_PAGES, "{touched}");
+    for _ in 0..20 {
+        let held = pool(&host)?;
+        ensure!(number(&held["resident_bytes"])? <= 4 * MIB, "{held}");
+        ensure!(totals(&host, "victim")?["shared"] == touched, "the other guest lost pages");
+        let guests = held["guests"].as_array().cloned().unwrap_or_default();
+        for row in guests.iter().filter(|row| row["guest"] == "victim") {
+            ensure!(row["charged_bytes"] == 32 << 16, "it pays for its own alone: {row}");
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    for guest in evil {
+        drop(guest);
+    }
+    victim.type_keys("q")?;
+    finish(&mut victim)
+}
+
+pub fn thrashes() -> Result<()> {
+    keeps_its_part(1)
+}
+
+pub fn fills_through_many() -> Result<()> {
+    keeps_its_part(4)
+}
+
+pub fn survives() -> Result<()> {
+    let Some((mut host, image)) = host(4, "managed")? else { return Ok(()) };
+    let sum = sum(&host, &image)?.0;
+    let mut guest = guest(&host, "a", "/web/a", "image-granules", &image)?;
+    guest.wait_for("granules=", SOON)?;
+    press(&mut guest, "t", "touched=", 1)?;
+    host.kill_balancer();
+    // What it has it keeps.
+    press(&mut guest, "t", "touched=", 2)?;
+    guest.type_keys("a")?;
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    ensure!(!guest.console().contains("sum="), "nobody could give it the rest");
+    host.start_balancer_with(&serve("managed"))?;
+    guest.wait_for(&format!("sum={sum}"), SOON)?;
+    let held = pool(&host)?;
+    ensure!(held["resident_bytes"] == held["mapped_bytes"], "{held}");
+    let shared = number(&totals(&host, "a")?["shared"])?;
+    ensure!(number(&held["mapped_bytes"])? == shared * PAGE as u64, "{held}, {shared} frames");
+    guest.type_keys("q")?;
+    finish(&mut guest)
+}
+
+pub fn sampled_and_exact() -> Result<()> {
+    let mut mapped = Vec::new();
+    for backing in ["managed", "pagecache"] {
+        let Some((host, image)) = host(8, backing)? else { return Ok(()) };
+        let mut guest = guest(&host, "a", "/web/a", "image-granules", &image)?;
+        guest.wait_for("granules=", SOON)?;
+        press(&mut guest, "t", "touched=", 1)?;
+        press(&mut guest, "a", "sum=", 1)?;
+        totals(&host, "a")?;
+        let pool = pool(&host)?;
+        println!("{backing}: mapped {}, error {}", pool["mapped_bytes"], pool["error_bytes"]);
+        mapped.push((number(&pool["mapped_bytes"])?, number(&pool["error_bytes"])?));
+        guest.type_keys("q")?;
+        finish(&mut guest)?;
+    }
+    let [(exact, none), (sampled, error)] = mapped[..] else { return Ok(()) };
+    ensure!(none == 0 && exact.abs_diff(sampled) <= error, "{exact} and {sampled}, error {error}");
+    Ok(())
+}

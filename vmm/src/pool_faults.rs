@@ -1,0 +1,247 @@
+//! A thread that has granules of managed images filled when somebody touches them.
+//!
+//! ```text
+//!   a vCPU, a device, KVM touch --userfaultfd--> asked ----AskGranules----> balancer
+//!                                                mapped <---Granules------     |
+//!                                                let go <---Unmap--------------+
+//! ```
+//!
+//! It touches no guest memory itself, and takes no lock of a device: whoever waits for a granule waits for this thread. Without a
+//! balancer they wait until there is one; a connection begins with nothing mapped on both sides.
+
+use crate::link::{Link, serve_pool};
+use crate::memory::Images;
+use crate::memory::images::Granule;
+use protocol::frames::FrameTable;
+use protocol::message::{FromVmm, GranuleOutcome, ToVmm};
+use protocol::place::Place;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io::{self, ErrorKind};
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::thread::{self, Builder};
+use std::time::{Duration, Instant};
+
+/// Time between two tries to find a balancer that knows the guest.
+const RETRY_INTERVAL: Duration = Duration::from_millis(100);
+/// What could not be filled is asked for again after this.
+const FAILED_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Starts the thread, which ends with the process.
+///
+/// # Errors
+/// When the system has no thread.
+pub fn start(images: Arc<Images>, table: Arc<FrameTable>, place: Place, guest: String) -> io::Result<()> {
+    let faults = Faults {
+        images,
+        table,
+        place,
+        guest,
+        held: BTreeSet::new(),
+        asked: BTreeSet::new(),
+        failed: BTreeMap::new(),
+        outgoing: VecDeque::new(),
+    };
+    Builder::new().name("pool-faults".into()).spawn(move || faults.run())?;
+    Ok(())
+}
+
+struct Faults {
+    images: Arc<Images>,
+    table: Arc<FrameTable>,
+    place: Place,
+    guest: String,
+    /// Granules that the balancer gave.
+    held: BTreeSet<Granule>,
+    /// Granules that somebody waits for.
+    asked: BTreeSet<Granule>,
+    /// Those of them that could not be filled, and when they are to be asked for again.
+    failed: BTreeMap<Granule, Instant>,
+    /// What the balancer did not take yet.
+    outgoing: VecDeque<FromVmm>,
+}
+
+impl Faults {
+    fn run(mut self) {
+        loop {
+            let ended = self.connect().and_then(|link| self.serve(&link));
+            if let Err(error) = ended {
+                tracing::debug!(%error, "Nobody fills images");
+            }
+            thread::sleep(RETRY_INTERVAL);
+        }
+    }
+
+    /// A connection to a balancer, with its memory mapped in place of what was there.
+    fn connect(&mut self) -> io::Result<Link> {
+        let (link, images) = serve_pool(&self.place.guest_socket(), &self.guest)?;
+        // What it held it keeps until here: the guest runs on without a balancer. From the balancer's answer on it holds nothing, and what is
+        // taken from it before this is done is missing in its memory, and asked for.
+        self.held.clear();
+        self.failed.clear();
+        self.outgoing.clear();
+        self.images.let_all_go(&self.table)?;
+        for (image, (_, file)) in (0..).zip(&images) {
+            if self.images.granules(image).is_some() && !self.images.is_same(image, file) {
+                self.replace(image, file)?;
+            }
+        }
+        // Asked for under an earlier balancer.
+        for granule in std::mem::take(&mut self.asked) {
+            self.ask(granule);
+        }
+        Ok(link)
+    }
+
+    /// Puts other memory in place of an image's.
+    fn replace(&mut self, image: u16, file: &std::fs::File) -> io::Result<()> {
+        let images = Arc::clone(&self.images);
+        thread::scope(|scope| {
+            let done = scope.spawn(move || images.replace(image, file));
+            // The move ends when its event was read.
+            while !done.is_finished() {
+                self.asked.extend(self.images.waited_for()?);
+                thread::sleep(Duration::from_micros(100));
+            }
+            done.join().unwrap_or_else(|_| Err(io::Error::other("a thread panicked")))
+        })
+    }
+
+    /// Serves faults until the balancer hangs up.
+    fn serve(&mut self, link: &Link) -> io::Result<()> {
+        loop {
+            self.wait(link)?;
+            for granule in self.images.waited_for()? {
+                self.touched(granule)?;
+            }
+            while let Some(message) = next(link)? {
+                self.obey(message)?;
+            }
+            let now = Instant::now();
+            let due: Vec<Granule> =
+                self.failed.iter().filter(|(_, at)| **at <= now).map(|(granule, _)| *granule).collect();
+            for granule in due {
+                self.failed.remove(&granule);
+                self.asked.remove(&granule);
+                self.ask(granule);
+            }
+            while let Some(message) = self.outgoing.front() {
+                if !link.tell(message)? {
+                    break;
+                }
+                self.outgoing.pop_front();
+            }
+        }
+    }
+
+    /// Waits for faults, messages, room for messages, or the time to ask again.
+    fn wait(&self, link: &Link) -> io::Result<()> {
+        let faults = self.images.faults().map_or(-1, |fd| fd.as_raw_fd());
+        let sends = if self.outgoing.is_empty() { 0 } else { libc::POLLOUT };
+        let mut fds = [
+            libc::pollfd { fd: faults, events: libc::POLLIN, revents: 0 },
+            libc::pollfd { fd: link.as_raw_fd(), events: libc::POLLIN | sends, revents: 0 },
+        ];
+        let timeout = if self.failed.is_empty() {
+            -1
+        } else {
+            i32::try_from(FAILED_INTERVAL.as_millis()).unwrap_or(-1)
+        };
+        // SAFETY: an array of that length.
+        if unsafe { libc::poll(fds.as_mut_ptr(), 2, timeout) } < 0 {
+            let error = io::Error::last_os_error();
+            return if error.kind() == ErrorKind::Interrupted { Ok(()) } else { Err(error) };
+        }
+        Ok(())
+    }
+
+    /// Somebody touched a granule that is not mapped, or not as a whole.
+    fn touched(&mut self, granule: Granule) -> io::Result<()> {
+        if self.held.contains(&granule) {
+            if self.images.map_granule(granule, &self.table)? {
+                return Ok(());
+            }
+            // The balancer took it back by force.
+            self.held.remove(&granule);
+            self.images.let_go(granule, &self.table)?;
+        }
+        self.ask(granule);
+        Ok(())
+    }
+
+    fn ask(&mut self, granule: Granule) {
+        if self.asked.insert(granule) {
+            self.outgoing.push_back(FromVmm::AskGranules {
+                image: granule.image,
+                first: granule.number,
+                count: 1,
+            });
+        }
+    }
+
+    fn obey(&mut self, message: ToVmm) -> io::Result<()> {
+        match message {
+            ToVmm::Granules { image, first, count, outcome } => {
+                for granule in self.run_of(image, first, count)? {
+                    self.answered(granule, &outcome)?;
+                }
+            }
+            ToVmm::Unmap { image, first, count } => {
+                for granule in self.run_of(image, first, count)? {
+                    self.held.remove(&granule);
+                    self.images.let_go(granule, &self.table)?;
+                }
+                self.outgoing.push_back(FromVmm::Unmapped { image, first, count });
+            }
+            other => return Err(io::Error::new(ErrorKind::InvalidData, format!("got {other:?}"))),
+        }
+        Ok(())
+    }
+
+    fn answered(&mut self, granule: Granule, outcome: &GranuleOutcome) -> io::Result<()> {
+        match outcome {
+            GranuleOutcome::There => {
+                self.asked.remove(&granule);
+                self.failed.remove(&granule);
+                self.held.insert(granule);
+                self.touched(granule)
+            }
+            GranuleOutcome::Failed { reason } => {
+                tracing::warn!(
+                    image = granule.image,
+                    granule = granule.number,
+                    reason,
+                    "A part of an image cannot be had"
+                );
+                self.failed.insert(granule, Instant::now() + FAILED_INTERVAL);
+                Ok(())
+            }
+        }
+    }
+
+    /// Granules that the balancer speaks of, which must be there.
+    fn run_of(
+        &self,
+        image: u16,
+        first: u64,
+        count: u64,
+    ) -> io::Result<impl Iterator<Item = Granule> + use<>> {
+        let end = first.checked_add(count);
+        let known = self.images.granules(image).zip(end).is_some_and(|(all, end)| end <= all);
+        let wrong = || {
+            io::Error::new(ErrorKind::InvalidData, format!("no granules {first}, {count} in image {image}"))
+        };
+        let end = end.filter(|_| known).ok_or_else(wrong)?;
+        Ok((first..end).map(move |number| Granule { image, number }))
+    }
+}
+
+/// The next message, if there is one.
+fn next(link: &Link) -> io::Result<Option<ToVmm>> {
+    match link.receive() {
+        Ok(Some(message)) => Ok(Some(message)),
+        Ok(None) => Err(io::Error::new(ErrorKind::ConnectionReset, "the balancer hung up")),
+        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
