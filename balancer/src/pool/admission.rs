@@ -16,7 +16,8 @@
 
 use super::backing::PoolBacking;
 use super::granules::Place;
-use super::images::{Key, Pool, PoolImage};
+use super::image::{Key, PoolImage};
+use super::images::Pool;
 use super::ledger::Seen;
 use super::managed::pages_of;
 use crate::accounting::{ContainerId, POOL, System, UNITS_PER_FRAME};

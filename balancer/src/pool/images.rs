@@ -4,12 +4,12 @@ use super::admission::Fills;
 use super::backing::{PoolBacking, Stamp};
 use super::error::PoolError;
 use super::granules::Granules;
+use super::image::{Key, PoolImage, Sharer};
 use super::ledger::ImageLedger;
 use super::page_set::PageSet;
 use super::sample::{Answer, Plan, Question};
 use crate::accounting::{ContainerId, GuestId, POOL, Run, System, UNITS_PER_FRAME, User};
 use protocol::bytes::{FRAME_BYTES, Human};
-use protocol::domain::Domain;
 use protocol::frames::FrameReader;
 use protocol::image::Digest;
 use std::collections::BTreeMap;
@@ -26,60 +26,6 @@ const GUEST_CPU_PART: u32 = 1000;
 /// What a run of pages that a guest began or ceased to map costs at most, told to both sets of books.
 const RUN_COST: Duration = Duration::from_micros(2);
 const UNITS_PER_BYTE: u64 = UNITS_PER_FRAME / FRAME_BYTES;
-
-/// An image in a trust domain: in another domain it is another file, and nothing is shared.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Key {
-    /// The image.
-    pub digest: Digest,
-    /// The domain.
-    pub domain: Domain,
-}
-
-/// An image and what holds its pages.
-pub type Backed = (Key, Arc<dyn PoolBacking>);
-
-/// A guest that maps an image.
-#[derive(Debug)]
-pub struct Sharer {
-    /// Its name.
-    pub name: String,
-    /// The guest, in the books.
-    pub guest: GuestId,
-    /// Its frame table, and the first frame of the image in it.
-    pub frames: Arc<FrameReader>,
-    /// The first frame of the image's region.
-    pub first: u64,
-    /// When its table was looked at last.
-    pub seen_at: Option<Instant>,
-    /// When it is to be looked at next.
-    due_at: Instant,
-}
-
-/// One image in one domain.
-#[derive(Debug)]
-pub struct PoolImage {
-    /// What holds its pages.
-    pub backing: Arc<dyn PoolBacking>,
-    /// Where it was built from.
-    pub origin: String,
-    /// Who pays for its pages.
-    pub ledger: ImageLedger,
-    /// Guests that map it, in the order in which they registered.
-    pub sharers: BTreeMap<u64, Sharer>,
-    /// The container that pays for all of it, if it is bound.
-    pub bound: Option<ContainerId>,
-    /// When its residency was looked at last.
-    pub seen_at: Option<Instant>,
-    /// What was found to be wrong with its file since it was verified.
-    pub changed: Option<String>,
-    /// Of a managed image: what is in memory, and who holds it.
-    pub granules: Granules,
-    stamp: Stamp,
-    is_removed: bool,
-    idle_since: Instant,
-    evict: Vec<Run>,
-}
 
 /// The pool. Pure but for the clock that it is told: what looks at files and tables is a [`Plan`].
 #[derive(Debug)]
@@ -463,39 +409,6 @@ impl Pool {
     /// Images whose unmapped pages a container pays for.
     fn paid_unmapped(&self, payer: ContainerId) -> impl Iterator<Item = &PoolImage> {
         self.images.values().filter(move |image| image.bound.unwrap_or(POOL) == payer)
-    }
-}
-
-impl PoolImage {
-    /// What the host holds of it, bytes.
-    #[must_use]
-    pub fn resident_bytes(&self) -> u64 {
-        self.ledger.resident().count() * FRAME_BYTES
-    }
-
-    /// The part of that which guests map, bytes; once, however many do.
-    #[must_use]
-    pub fn mapped_bytes(&self) -> u64 {
-        self.ledger.mapped().count() * FRAME_BYTES
-    }
-
-    /// What the guests' tables may not tell of yet, bytes.
-    #[must_use]
-    pub fn error_bytes(&self) -> u64 {
-        let of = |sharer: &Sharer| {
-            let frames = sharer.frames.totals().shared_error_frames_max;
-            frames.saturating_mul(FRAME_BYTES).min(self.resident_bytes())
-        };
-        // Who holds what of a managed image is known.
-        let told = self.sharers.values().filter(|_| !self.is_managed());
-        told.map(of).fold(0, u64::saturating_add)
-    }
-
-    /// Names of the guests that map it.
-    #[must_use]
-    pub fn names(&self) -> String {
-        let names: Vec<&str> = self.sharers.values().map(|sharer| sharer.name.as_str()).collect();
-        names.join(", ")
     }
 }
 

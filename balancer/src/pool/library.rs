@@ -2,7 +2,7 @@
 //! that DAX serves. A file that changed since is held against it again.
 
 use super::backing::{PoolBacking, Stamp};
-use super::images::Key;
+use super::image::Key;
 use super::managed::Managed;
 use super::pagecache::Pagecache;
 use crate::image::check::{self, CheckError};

@@ -13,8 +13,9 @@
 //!             charges by container: what nobody maps is the pool's own container's, /common
 //! ```
 //!
-//! There are two backings. With `pagecache` everything here is sampled: a figure has its age, and an error that comes from the tables of the guests. What does not depend on
-//! them does not depend on their honesty either: who pays may be wrong, but the charges sum to what the kernel says is resident.
+//! There are two backings. With `pagecache` everything here is sampled: a figure has its age, and an error that comes from the
+//! tables of the guests. What does not depend on them does not depend on their honesty either: who pays may be wrong, but the
+//! charges sum to what the kernel says is resident.
 //! With `managed` the balancer fills memory itself and is asked for every granule: what is resident, who came first and who
 //! holds it is known, and a budget is never exceeded.
 //!
@@ -26,6 +27,7 @@
 //! | `page_set.rs` | which pages? |
 //! | `sample.rs` | what does the host hold, and who maps it? |
 //! | `ledger.rs` | who pays for which page of one image? |
+//! | `image.rs` | what is known of an image in a trust domain, and of who maps it? |
 //! | `images.rs` | which images are there, and what does all of it cost whom? |
 //! | `bindings.rs` | who pays for an image as a whole? |
 //! | `library.rs` | may a guest have this image? |
@@ -36,6 +38,7 @@ mod backing;
 mod bindings;
 mod error;
 mod granules;
+mod image;
 mod images;
 mod ledger;
 mod library;
@@ -50,7 +53,8 @@ pub use backing::{PoolBacking, Stamp};
 pub use bindings::{BINDINGS_MAX, Bindings, Subject, SubjectError};
 pub use error::PoolError;
 pub use granules::{Granules, Place};
-pub use images::{Backed, IMAGES_OPEN_MAX, Key, Pool, PoolImage, Sharer};
+pub use image::{Backed, Key, PoolImage, Sharer};
+pub use images::{IMAGES_OPEN_MAX, Pool};
 pub use ledger::{ImageLedger, Seen};
 pub use library::{Library, LibraryError, Opened};
 pub use managed::{GRANULE_PAGES, Managed};

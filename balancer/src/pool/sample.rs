@@ -1,7 +1,7 @@
 //! Looking at files and frame tables, which may take a while: on a thread of its own, without the engine's lock.
 
 use super::backing::{PoolBacking, Stamp};
-use super::images::Key;
+use super::image::Key;
 use super::ledger::Seen;
 use super::page_set::PageSet;
 use crate::accounting::Run;

@@ -1,0 +1,100 @@
+//! One image of the pool in one trust domain, and the guests that map it.
+
+use super::backing::{PoolBacking, Stamp};
+use super::granules::Granules;
+use super::ledger::ImageLedger;
+use crate::accounting::{ContainerId, GuestId, Run};
+use protocol::bytes::FRAME_BYTES;
+use protocol::domain::Domain;
+use protocol::frames::FrameReader;
+use protocol::image::Digest;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// An image in a trust domain: in another domain it is another file, and nothing is shared.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Key {
+    /// The image.
+    pub digest: Digest,
+    /// The domain.
+    pub domain: Domain,
+}
+
+/// An image and what holds its pages.
+pub type Backed = (Key, Arc<dyn PoolBacking>);
+
+/// A guest that maps an image.
+#[derive(Debug)]
+pub struct Sharer {
+    /// Its name.
+    pub name: String,
+    /// The guest, in the books.
+    pub guest: GuestId,
+    /// Its frame table, and the first frame of the image in it.
+    pub frames: Arc<FrameReader>,
+    /// The first frame of the image's region.
+    pub first: u64,
+    /// When its table was looked at last.
+    pub seen_at: Option<Instant>,
+    /// When it is to be looked at next.
+    pub(super) due_at: Instant,
+}
+
+/// One image in one domain.
+#[derive(Debug)]
+pub struct PoolImage {
+    /// What holds its pages.
+    pub backing: Arc<dyn PoolBacking>,
+    /// Where it was built from.
+    pub origin: String,
+    /// Who pays for its pages.
+    pub ledger: ImageLedger,
+    /// Guests that map it, in the order in which they registered.
+    pub sharers: BTreeMap<u64, Sharer>,
+    /// The container that pays for all of it, if it is bound.
+    pub bound: Option<ContainerId>,
+    /// When its residency was looked at last.
+    pub seen_at: Option<Instant>,
+    /// What was found to be wrong with its file since it was verified.
+    pub changed: Option<String>,
+    /// Of a managed image: what is in memory, and who holds it.
+    pub granules: Granules,
+    pub(super) stamp: Stamp,
+    pub(super) is_removed: bool,
+    pub(super) idle_since: Instant,
+    pub(super) evict: Vec<Run>,
+}
+
+impl PoolImage {
+    /// What the host holds of it, bytes.
+    #[must_use]
+    pub fn resident_bytes(&self) -> u64 {
+        self.ledger.resident().count() * FRAME_BYTES
+    }
+
+    /// The part of that which guests map, bytes; once, however many do.
+    #[must_use]
+    pub fn mapped_bytes(&self) -> u64 {
+        self.ledger.mapped().count() * FRAME_BYTES
+    }
+
+    /// What the guests' tables may not tell of yet, bytes.
+    #[must_use]
+    pub fn error_bytes(&self) -> u64 {
+        let of = |sharer: &Sharer| {
+            let frames = sharer.frames.totals().shared_error_frames_max;
+            frames.saturating_mul(FRAME_BYTES).min(self.resident_bytes())
+        };
+        // Who holds what of a managed image is known.
+        let told = self.sharers.values().filter(|_| !self.is_managed());
+        told.map(of).fold(0, u64::saturating_add)
+    }
+
+    /// Names of the guests that map it.
+    #[must_use]
+    pub fn names(&self) -> String {
+        let names: Vec<&str> = self.sharers.values().map(|sharer| sharer.name.as_str()).collect();
+        names.join(", ")
+    }
+}
