@@ -19,7 +19,7 @@ pub fn serve_pool(socket: &Path, guest: &str) -> io::Result<(Link, Vec<(ImageHan
     link.0.set_nonblocking(false)?;
     link.0.set_read_timeout(Some(ANSWER_DEADLINE))?;
     link.send(&FromVmm::ServePool(ServePool { protocol_version: PROTOCOL_VERSION, guest: guest.into() }))?;
-    let (answer, files) = receive(&link).map_err(silent)?;
+    let (answer, files) = receive(&link).map_err(|error| silent(error, ANSWER_DEADLINE))?;
     link.0.set_nonblocking(true)?;
     match answer {
         ToVmm::Images { images } if files.len() >= images.len() => {

@@ -1,6 +1,6 @@
 //! Asking the balancer for images of its store, before the guest is built: on a connection of its own.
 
-use super::{ANSWER_DEADLINE, Link, QUEUE_PAUSE, silent, wrong};
+use super::{Link, QUEUE_PAUSE, silent, wrong};
 use protocol::image::{Backing, IMAGES_MAX, ImageHandle};
 use protocol::message::{self, FromVmm, MESSAGE_BYTES_MAX, OpenImages, PROTOCOL_VERSION, ToVmm};
 use protocol::path::ContainerPath;
@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd, FromRawFd, RawFd};
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use vmm_sys_util::sock_ctrl_msg::ScmSocket;
 
 /// What the balancer says to a guest that wants images.
@@ -20,6 +20,10 @@ pub enum Granted {
     Refused(String),
 }
 
+/// How long the balancer may take: an image that it opens for the first time is read, copied for the trust domain and
+/// compared with its digest.
+const IMAGES_DEADLINE: Duration = Duration::from_secs(300);
+
 /// Asks for images by their names, for a guest in this container.
 ///
 /// # Errors
@@ -30,7 +34,7 @@ pub fn open_images(socket: &Path, container: &ContainerPath, names: &[String]) -
         container: container.clone(),
         images: names.to_vec(),
     });
-    let deadline = Instant::now() + ANSWER_DEADLINE;
+    let deadline = Instant::now() + IMAGES_DEADLINE;
     let link = loop {
         match Link::connect(socket) {
             // Many guests start at once and the balancer's queue is full.
@@ -41,9 +45,9 @@ pub fn open_images(socket: &Path, container: &ContainerPath, names: &[String]) -
         }
     };
     link.0.set_nonblocking(false)?;
-    link.0.set_read_timeout(Some(ANSWER_DEADLINE))?;
+    link.0.set_read_timeout(Some(IMAGES_DEADLINE))?;
     link.send(&question)?;
-    let (answer, files) = receive(&link).map_err(silent)?;
+    let (answer, files) = receive(&link).map_err(|error| silent(error, IMAGES_DEADLINE))?;
     match answer {
         ToVmm::Images { images } if images.len() == names.len() && files.len() == expected(&images) => {
             let mut files = files.into_iter();

@@ -46,7 +46,7 @@ impl Link {
         };
         link.0.set_nonblocking(false)?;
         link.0.set_read_timeout(Some(ANSWER_DEADLINE))?;
-        let answer = link.receive().map_err(silent)?;
+        let answer = link.receive().map_err(|error| silent(error, ANSWER_DEADLINE))?;
         let answer =
             answer.ok_or_else(|| io::Error::new(ErrorKind::ConnectionReset, "the balancer hung up"))?;
         link.0.set_nonblocking(true)?;
@@ -166,10 +166,10 @@ fn wrong(text: String) -> io::Error {
 }
 
 /// A time-out, told as what it means.
-fn silent(error: io::Error) -> io::Error {
+fn silent(error: io::Error, deadline: Duration) -> io::Error {
     match error.kind() {
         ErrorKind::WouldBlock => {
-            io::Error::new(ErrorKind::TimedOut, format!("no answer within {} s", ANSWER_DEADLINE.as_secs()))
+            io::Error::new(ErrorKind::TimedOut, format!("no answer within {} s", deadline.as_secs()))
         }
         _ => error,
     }
