@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `a/.wh.name` | a character device 0:0 named `a/name`. If the layer has an `a/name` of its own, that stays; a folder becomes opaque |
 //! | `a/.wh..wh..opq` | folder `a` with `trusted.overlay.opaque=y` |
+//! | either, where the layer's own `a` is no folder | nothing: that hides all there was below `a` (umoci writes such) |
 //!
 //! Hostile archives: no path leads out of the tree, through a symbolic link, or through a file. Nothing is ever done on the
 //! host's file system by a name of the archive.
@@ -19,12 +20,10 @@ const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
 const OPAQUE_XATTR: &[u8] = b"trusted.overlay.opaque";
 
-/// What a whiteout hides of the layers below.
-enum Hidden {
-    /// What is in this folder.
-    Contents(InodeId),
-    /// What has this name in this folder.
-    Name(InodeId, Vec<u8>),
+/// What a whiteout hides of the layers below: what has this name in the folder of this path, or all of the folder.
+struct Hidden {
+    folder: Vec<u8>,
+    name: Option<Vec<u8>>,
 }
 
 /// A tree, member by member.
@@ -136,20 +135,21 @@ impl<'a> Growing<'a> {
         }
     }
 
+    /// Keeps a whiteout for [`Growing::finish`].
     fn whiteout(
         &mut self,
         path: &[u8],
         parents: &[&[u8]],
         name: &[u8],
     ) -> Result<Option<InodeId>, BuildError> {
-        let folder = self.folder(path, parents)?;
+        let folder = parents.join(&b'/');
         let hidden = &name[WHITEOUT.len()..];
         if name == OPAQUE {
-            self.hidden.push(Hidden::Contents(folder));
+            self.hidden.push(Hidden { folder, name: None });
         } else if hidden.is_empty() || hidden == b"." || hidden == b".." {
             return self.refuse(path, "it is a whiteout of nothing");
         } else if !hidden.starts_with(WHITEOUT) {
-            self.hidden.push(Hidden::Name(folder, hidden.to_vec()));
+            self.hidden.push(Hidden { folder, name: Some(hidden.to_vec()) });
         }
         // The rest are marks of aufs (".wh..wh.plnk"), no part of the tree.
         Ok(None)
@@ -157,22 +157,41 @@ impl<'a> Growing<'a> {
 
     /// The tree. Whiteouts are applied last: they mean the layers below, wherever in the archive they are.
     pub(super) fn finish(mut self) -> Result<Tree, BuildError> {
-        for hidden in std::mem::take(&mut self.hidden) {
-            let folder = match hidden {
-                Hidden::Contents(folder) => folder,
-                Hidden::Name(folder, name) => match self.tree.lookup(folder, &name) {
-                    Some(id) if matches!(self.tree.get(id).kind, Kind::Directory(_)) => id,
+        let mut hidden = std::mem::take(&mut self.hidden);
+        // A folder that is hidden as a whole hides what is said of its contents.
+        hidden.sort_by_key(|hidden| names(&hidden.folder).map_or(0, |names| names.len()));
+        for Hidden { folder: path, name } in hidden {
+            let parents = names(&path).map_err(|error| self.archive.refuse(error))?;
+            if self.is_covered(&parents) {
+                continue;
+            }
+            let mut folder = self.folder(&path, &parents)?;
+            if let Some(name) = name {
+                match self.tree.lookup(folder, &name) {
+                    Some(id) if matches!(self.tree.get(id).kind, Kind::Directory(_)) => folder = id,
                     Some(_) => continue,
                     None => {
                         let id = self.tree.add(Inode::new(0, Kind::Char(0, 0)))?;
                         self.tree.link(folder, &name, id)?;
                         continue;
                     }
-                },
-            };
+                }
+            }
             self.tree.get_mut(folder).xattrs.insert(OPAQUE_XATTR.to_vec(), b"y".to_vec());
         }
         Ok(self.tree)
+    }
+
+    /// True if something on this path is no folder: of the layers below nothing is seen there in any case.
+    fn is_covered(&self, names: &[&[u8]]) -> bool {
+        let mut folder = self.tree.root();
+        for name in names {
+            match self.tree.lookup(folder, name) {
+                Some(id) if matches!(self.tree.get(id).kind, Kind::Directory(_)) => folder = id,
+                found => return found.is_some(),
+            }
+        }
+        false
     }
 }
 

@@ -79,6 +79,25 @@ fn layers_become_images_lowest_first_and_whiteouts_those_of_overlayfs() {
     assert!(alone.contains_key("/etc/.wh.a"));
 }
 
+/// umoci names all that was below a folder that became something else, or went.
+#[test]
+fn whiteouts_below_what_the_layer_hides_itself_are_nothing() {
+    let layout = Layout::new();
+    for members in [
+        [("etc", "a file", FILE), ("etc/.wh.a", "", FILE), ("etc/deep/.wh..wh..opq", "", FILE)],
+        [("etc/.wh.a", "", FILE), ("etc/deep/.wh.b", "", FILE), ("etc", "a file", FILE)],
+    ] {
+        layout.index(&[layout.manifest(&[layout.blob(TAR, &archive(&members))])]);
+        let (nodes, _) = images(layout.0.path()).unwrap().remove(0);
+        assert_eq!(nodes["/etc"].held, b"a file", "{members:?}");
+        assert_eq!(nodes.len(), 2, "{members:?}");
+    }
+    let gone = [("etc/a/.wh.b", "", FILE), ("etc/.wh.a", "", FILE)];
+    layout.index(&[layout.manifest(&[layout.blob(TAR, &archive(&gone))])]);
+    let (nodes, _) = images(layout.0.path()).unwrap().remove(0);
+    assert_eq!((nodes["/etc/a"].mode, nodes.len()), (0o020_000, 3));
+}
+
 #[test]
 fn the_manifest_for_this_platform_is_taken_or_the_choices_are_named() {
     let layout = Layout::new();
