@@ -86,8 +86,7 @@ impl State {
         let kept = std::mem::replace(&mut self.bindings, next.clone());
         self.rebind();
         let after = self.usage();
-        let owner = self.tree.get(container).map_or(0, |node| node.owner);
-        let unmapped = self.pool.unmapped_bytes(crate::accounting::ContainerId(owner));
+        let unmapped: u64 = self.payers_of(container).map(|payer| self.pool.unmapped_bytes(payer)).sum();
         self.bindings = kept;
         self.rebind();
         for above in container.ancestors() {

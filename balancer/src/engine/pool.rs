@@ -276,15 +276,22 @@ impl State {
         Err(TreeError::Busy { path: path.clone(), inside }.into())
     }
 
-    /// A `max` below what a container pays for and guests map is refused: that cannot be let go.
+    /// A `max` below what a container pays for and guests map is refused: that cannot be let go. Of images that the balancer fills it
+    /// can, down to what guests need at once.
     pub(super) fn check_pinned(&self, path: &ContainerPath, next: &Tree) -> Result<(), super::EngineError> {
         let max_of = |tree: &Tree| tree.get(path).and_then(|node| node.limits.max_bytes);
         let Some(max) = max_of(next).filter(|max| Some(*max) != max_of(&self.tree)) else { return Ok(()) };
-        let pinned = self.pinned_bytes(path);
-        if pinned <= max {
+        let needed: u64 = self.payers_of(path).map(|payer| self.pool.needed_bytes(payer)).sum();
+        let least = self.pinned_bytes(path) + needed;
+        if least <= max {
             return Ok(());
         }
-        let bound = format!("must be at least {pinned}, what it pays for of images that guests map");
+        let what = if needed == 0 {
+            "what it pays for of images that guests map"
+        } else {
+            "what guests need of its images"
+        };
+        let bound = format!("must be at least {least}, {what}");
         let source = LimitsError { field: "max_bytes", value: max.to_string(), bound };
         Err(TreeError::Limits { path: path.clone(), source }.into())
     }
@@ -295,7 +302,7 @@ impl State {
     }
 
     /// The books' names of a container that pays for images as a whole.
-    fn payers_of(&self, path: &ContainerPath) -> impl Iterator<Item = ContainerId> + use<> {
+    pub(super) fn payers_of(&self, path: &ContainerPath) -> impl Iterator<Item = ContainerId> + use<> {
         let own = self.tree.get(path).map(|node| ContainerId(node.owner));
         let pool = (path.as_str() == COMMON).then_some(POOL);
         own.into_iter().chain(pool)

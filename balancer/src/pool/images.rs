@@ -11,8 +11,8 @@ use super::sample::{Answer, Plan, Question};
 use crate::accounting::{ContainerId, GuestId, POOL, Run, System, UNITS_PER_FRAME, User};
 use protocol::bytes::{FRAME_BYTES, Human};
 use protocol::frames::FrameReader;
-use protocol::image::Digest;
-use std::collections::BTreeMap;
+use protocol::image::{Digest, GRANULE_BYTES};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,6 +25,9 @@ const IDLE: Duration = Duration::from_secs(60);
 const GUEST_CPU_PART: u32 = 1000;
 /// What a run of pages that a guest began or ceased to map costs at most, told to both sets of books.
 const RUN_COST: Duration = Duration::from_micros(2);
+/// Granules that a guest needs of managed images at once. One instruction has itself and two operands, each of which may lie across
+/// two granules; a device reads while it waits; the rest is for programs to be more than one instruction long.
+const NEEDED_GRANULES: u64 = 16;
 const UNITS_PER_BYTE: u64 = UNITS_PER_FRAME / FRAME_BYTES;
 
 /// The pool. Pure but for the clock that it is told: what looks at files and tables is a [`Plan`].
@@ -352,14 +355,31 @@ impl Pool {
         self.paid_unmapped(payer).map(|image| image.resident_bytes() - image.mapped_bytes()).sum()
     }
 
-    /// The part of what a container pays for as a whole that guests map, bytes: this cannot go.
+    /// The part of what a container pays for as a whole that guests map, bytes: this cannot go. What of managed images is mapped
+    /// can, but for what guests need of them at once: that is [`Pool::needed_bytes`].
     #[must_use]
     pub fn pinned_bytes(&self, payer: ContainerId) -> u64 {
-        if payer == POOL {
-            return self.charges.get(&POOL).copied().unwrap_or(0).saturating_sub(self.unmapped_bytes(POOL));
-        }
-        let bound = self.images.values().filter(|image| image.bound == Some(payer));
-        bound.map(PoolImage::mapped_bytes).sum()
+        let sampled = self.paid_unmapped(payer).filter(|image| !image.is_managed());
+        let of = |image: &PoolImage| match image.bound {
+            Some(_) => image.mapped_bytes(),
+            None => {
+                let own = image
+                    .ledger
+                    .charges()
+                    .find(|(charged, _)| *charged == POOL)
+                    .map_or(0, |(_, units)| units);
+                (own / UNITS_PER_BYTE).saturating_sub(image.resident_bytes() - image.mapped_bytes())
+            }
+        };
+        sampled.map(of).sum()
+    }
+
+    /// What guests that run from a payer's managed images need to have at once, so that they come to an end with anything, bytes.
+    #[must_use]
+    pub fn needed_bytes(&self, payer: ContainerId) -> u64 {
+        let managed = self.paid_unmapped(payer).filter(|image| image.is_managed());
+        let guests: BTreeSet<u64> = managed.flat_map(|image| image.sharers.keys().copied()).collect();
+        guests.len() as u64 * NEEDED_GRANULES * GRANULE_BYTES
     }
 
     /// What would not be held if equal images of several domains were one: pages that are resident in more than one of
@@ -406,7 +426,7 @@ impl Pool {
         }
     }
 
-    /// Images whose unmapped pages a container pays for.
+    /// Images whose unmapped pages a container pays for: those that are bound to it, or to nobody.
     fn paid_unmapped(&self, payer: ContainerId) -> impl Iterator<Item = &PoolImage> {
         self.images.values().filter(move |image| image.bound.unwrap_or(POOL) == payer)
     }

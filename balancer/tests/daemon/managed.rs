@@ -5,7 +5,7 @@ use crate::support::{DEADLINE, Daemon, MIB, place};
 use protocol::image::{Backing, GRANULE_BYTES, GRANULES_ASKED_MAX, ImageHandle};
 use protocol::message::{self, FromVmm, GranuleOutcome, PROTOCOL_VERSION, ServePool, ToVmm};
 use protocol::place::Place;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::time::Duration;
@@ -170,6 +170,31 @@ async fn who_reads_everything_stays_inside_the_budget_and_gives_back_its_own() {
     let bytes = host.bytes("evil");
     evil.fetch(3..4).await;
     assert_eq!(evil.byte(3 * GRANULE_BYTES + 5), bytes[usize::try_from(3 * GRANULE_BYTES + 5).unwrap()]);
+}
+
+#[tokio::test]
+async fn a_budget_may_fall_below_what_guests_map_but_not_below_what_they_need() {
+    let host = host(4 * MIB).await;
+    let (_one, one) = host.guest("one", "/web").await;
+    one.fetch(0..48).await;
+    assert_eq!(host.held("one").await, 48);
+    let common = "/v1/containers/common";
+    let problem = host.daemon.refused(common, &json!({"max_bytes": MIB - 1}).to_string()).await;
+    assert_eq!((problem.status, problem.field.as_deref()), (422, Some("max_bytes")));
+    assert!(problem.detail.contains(&MIB.to_string()), "{problem:?}");
+    host.daemon.patch(common, &json!({"max_bytes": 2 * MIB}).to_string()).await;
+    let told = async {
+        let mut told = 0;
+        while told < 16 {
+            let Some(ToVmm::Unmap { image, first, count }) = one.hear().await else { continue };
+            one.say(&FromVmm::Unmapped { image, first, count }).await;
+            told += count;
+        }
+    };
+    tokio::time::timeout(DEADLINE, told).await.expect("it is told to let go");
+    host.daemon.until("/v1/pool?max_age_ms=0", |pool| pool["resident_bytes"] == json!(2 * MIB)).await;
+    assert_eq!(host.held("one").await, 32);
+    assert_eq!(host.pool().await["shortfalls"], json!([]));
 }
 
 #[tokio::test]

@@ -355,11 +355,15 @@ async fn the_pool_keeps_its_max_by_letting_go_what_nobody_maps_and_tells_what_it
     assert!(bytes(&pool["resident_bytes"]) >= 4 * MIB && charged(&pool, "/web") == 4 * MIB, "{pool:#}");
     assert_eq!(pool["shortfalls"], json!([]));
     assert_eq!(daemon.get("/v1/guests/one").await["target_bytes"], before);
-    // What is bound counts whole, and what guests map of it cannot go.
-    daemon.patch("/v1/containers/common", r#"{"max_bytes": null}"#).await;
+    // What is bound counts whole, and what guests map of it cannot go. What nobody maps makes room for it.
     let digest = image.to_string();
     let bind = |to: &str| json!({"subject": digest, "container": to, "replace": true}).to_string();
+    one.read(0, 16 * MIB);
+    look(&daemon).await;
+    daemon.patch("/v1/containers/common", &json!({"max_bytes": 5 * MIB}).to_string()).await;
     daemon.put("/v1/bindings", &bind("/common")).await;
+    daemon.until("/v1/containers/common", |common| bytes(&common["usage_bytes"]) <= 5 * MIB).await;
+    daemon.patch("/v1/containers/common", r#"{"max_bytes": null}"#).await;
     let problem = daemon.refused("/v1/containers/common", &json!({"max_bytes": MIB}).to_string()).await;
     assert_eq!((problem.status, problem.field.as_deref()), (422, Some("max_bytes")));
     assert!(problem.detail.contains(&(4 * MIB).to_string()), "{problem:?}");
