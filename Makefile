@@ -1,4 +1,4 @@
-# make demo        three Linux guests share memory under limits; a limit changes; a summary
+# make demo        three Linux guests share memory under limits; a limit changes; two share a root image; a summary
 # make test        everything: unit and property tests, guests on bare metal, Linux guests natively or in the lab
 # make bench       what the frame table costs beside the kernel's memory cgroup, and images beside copies and KSM
 # make models      measures the accounting systems against each other: table and figure in docs
@@ -36,7 +36,8 @@ demo: images
 lab-boots: images
 	@$(TARGET)/lab boots --outer $(OUTER) --guest $(GUEST) --count $(COUNT)
 
-bench: setup
+# A first touch is served by the balancer of this build.
+bench: build
 	$(CARGO) bench -p vmm --bench frames --bench images
 
 models: setup

@@ -1,10 +1,11 @@
-//! What sharing images costs and saves: mapping beside copying, looking at what is mapped and what is resident, and merging
-//! by the kernel (KSM) beside both: `cargo bench -p vmm --bench images`.
+//! What sharing images costs and saves: mapping beside copying, a first touch beside the page cache's, looking at what is mapped
+//! and what is resident, and merging by the kernel (KSM) beside both: `cargo bench -p vmm --bench images`.
 //!
-//! Times are CPU time of the thread that works, each a median of several rounds; what is compared with each other is
-//! measured in turns.
+//! Times are CPU time of the thread that works where nothing else is said, each a median of several rounds; what is compared
+//! with each other is measured in turns.
 
 mod chunks;
+mod faults;
 #[allow(clippy::unwrap_used, dead_code, reason = "shared with tests")]
 #[path = "../../tests/support/ksm.rs"]
 mod ksm;
@@ -22,7 +23,8 @@ fn main() -> ExitCode {
     // `cargo bench` passes `--bench`; anything else names the parts that are wanted.
     let wanted: Vec<String> =
         std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
-    let parts: [(&str, fn()); 3] = [("chunks", chunks::run), ("looks", looks::run), ("saved", saved::run)];
+    let parts: [(&str, fn()); 4] =
+        [("chunks", chunks::run), ("faults", faults::run), ("looks", looks::run), ("saved", saved::run)];
     for (name, part) in parts {
         if wanted.is_empty() || wanted.iter().any(|wanted| wanted == name) {
             part();
