@@ -60,8 +60,8 @@ pub fn inflate_and_deflate() -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Touches so many MiB and then does what the host asks, until a key is pressed.
-pub fn serve(mib: u64) -> Result<(), &'static str> {
+/// Touches so many MiB and then does what the host asks, until `q` is pressed; `key` hears of each key before.
+pub fn serve(mib: u64, mut key: impl FnMut(u8) -> Result<(), &'static str>) -> Result<(), &'static str> {
     const FIRST: u64 = 0x2000; // 32 MiB
     let device = Device::find(ID)?;
     device.start(MUST_TELL_HOST)?;
@@ -82,6 +82,7 @@ pub fn serve(mib: u64) -> Result<(), &'static str> {
             fill(FIRST + actual - count, count, 0x5e11);
             actual -= count;
         } else if let Some(byte) = serial_byte() {
+            key(byte)?;
             for frame in FIRST + actual..FIRST + mib * 256 {
                 if peek(frame) != frame ^ 0x5e11 {
                     return Err("a frame that was kept lost its bytes");

@@ -343,3 +343,36 @@ pub fn thrash() -> Result<(), &'static str> {
     }
     Ok(())
 }
+
+/// Serves the balloon with so many MiB at most below the copy's place; at `c` makes a page of its own of each page of the image, with
+/// what it begins and ends with.
+pub fn copy(mib: u64) -> Result<(), &'static str> {
+    /// Frame of the copy: at 80 MiB.
+    const COPY: u64 = 0x5000;
+    let image = Image::open()?;
+    let own = |at: u64| (COPY * PAGE + at) as *mut u64;
+    let ends = || (0..image.pages).flat_map(|page| [page * PAGE, page * PAGE + PAGE - 8]);
+    image.sum();
+    say!("read={}", Decimal(image.pages));
+    let mut is_copied = false;
+    balloon::serve(mib, |key| {
+        if key == b'c' {
+            for at in ends() {
+                // SAFETY: RAM that nobody else uses.
+                unsafe { own(at).write_volatile(image.peek(at)) };
+            }
+            is_copied = true;
+            say!("copied={}", Decimal(image.pages));
+        }
+        if key == b'q' && is_copied {
+            for at in ends() {
+                // SAFETY: as above.
+                if unsafe { own(at).read_volatile() } != image.peek(at) {
+                    return Err("a copy is another one than its image");
+                }
+            }
+            say!("same={}", Decimal(image.pages));
+        }
+        Ok(())
+    })
+}

@@ -49,7 +49,7 @@ extern "C" fn guest_main(zero_page: u64) -> ! {
             Ok(())
         }
         "balloon" => balloon::inflate_and_deflate(),
-        "serve" => balloon::serve(words.next().and_then(|mib| mib.parse().ok()).unwrap_or(0)),
+        "serve" => balloon::serve(words.next().and_then(|mib| mib.parse().ok()).unwrap_or(0), |_| Ok(())),
         "report" => balloon::report_free_pages(),
         "block" => block::read_and_write(),
         "disk" => block::keep_moving(words.next().and_then(|mib| mib.parse().ok()).unwrap_or(0)),
@@ -65,6 +65,7 @@ extern "C" fn guest_main(zero_page: u64) -> ! {
         "image-cut" => images::cut(),
         "image-granules" => images::granules(),
         "image-thrash" => images::thrash(),
+        "image-copy" => images::copy(words.next().and_then(|mib| mib.parse().ok()).unwrap_or(0)),
         "tenants" => tenants::serve(),
         "touch-twice" => tenants::touch_twice(),
         "reset" => machine::reset(),

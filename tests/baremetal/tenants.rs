@@ -1,7 +1,8 @@
 //! Who pays: a guest that serves tenants, and guests that move.
 
-use super::{MIB, SOON, assert_tiles, finish, number, start};
+use super::{MIB, SOON, finish, number, start};
 use anyhow::{Context, Result, ensure};
+use e2e::host::assert_tiles;
 use e2e::{Host, wait};
 use serde_json::{Value, json};
 

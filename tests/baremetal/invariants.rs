@@ -1,0 +1,185 @@
+//! Invariants of images that are about books and processes (ARCHITECTURE.md): what becomes of a guest's pages when it goes, what is
+//! kept of an image, and who pays when all sharing is broken at once.
+
+use super::managed::{guest, host, look, press, sum};
+use super::{ELF, MIB, SOON, expect_code, finish, number, totals};
+use anyhow::{Context, Result, ensure};
+use e2e::{Guest, wait};
+use serde_json::Value;
+use std::fs;
+
+fn charged(pool: &Value, container: &str) -> Result<u64> {
+    let rows = pool["containers"].as_array().context("containers")?;
+    let row = rows.iter().find(|row| row["container"] == container);
+    row.map_or(Ok(0), |row| number(&row["charged_bytes"]))
+}
+
+/// Guests that map anything, by the books, in their order.
+fn sharers(pool: &Value) -> Result<Vec<String>> {
+    let image = pool["images"].as_array().and_then(|images| images.first()).context("the image")?;
+    let sharers = image["sharers"].as_array().context("sharers")?;
+    sharers.iter().map(|row| Ok(row["guest"].as_str().context("a name")?.to_owned())).collect()
+}
+
+/// I5: unmapped first, then out of the books, then who is left pays, in the order in which they came; pages stay.
+pub fn leaves() -> Result<()> {
+    for backing in ["managed", "pagecache"] {
+        let Some((host, image)) = host(8, backing, &[])? else { return Ok(()) };
+        let content = sum(&host, &image)?.0;
+        let mut guests = Vec::new();
+        for name in ["a", "b", "c"] {
+            let mut guest = guest(&host, name, &format!("/web/{name}"), "image-granules", &image)?;
+            guest.wait_for("granules=", SOON)?;
+            press(&mut guest, "a", &format!("sum={content}"), 1)?;
+            guests.push(guest);
+        }
+        let pool = look(&host, &["a", "b", "c"])?;
+        ensure!(sharers(&pool)? == ["a", "b", "c"], "{pool}");
+        let (resident, mapped) = (pool["resident_bytes"].clone(), number(&pool["mapped_bytes"])?);
+        let bound = |pool: &Value| number(&pool["error_bytes"]);
+        ensure!(charged(&pool, "/web/a")? + bound(&pool)? >= mapped, "the first one pays: {pool}");
+
+        // By a signal that it never hears of, and by its own end.
+        for (index, (left, next)) in
+            [(vec!["b", "c"], "/web/b"), (vec!["c"], "/web/c")].into_iter().enumerate()
+        {
+            let gone = &mut guests[index];
+            if index == 0 {
+                gone.signal(libc::SIGKILL);
+                gone.wait_end(SOON)?;
+            } else {
+                gone.type_keys("q")?;
+                finish(gone)?;
+            }
+            let container = format!("/web/{}", gone.name);
+            let pool = wait::until(
+                "its pages are somebody else's",
+                SOON,
+                || look(&host, &left),
+                |pool| sharers(pool).is_ok_and(|names| names == left),
+            )?;
+            ensure!(charged(&pool, &container)? == 0, "{container} pays when its guest is gone: {pool}");
+            ensure!(charged(&pool, next)? + bound(&pool)? >= mapped, "{next} pays now: {pool}");
+            ensure!(pool["resident_bytes"] == resident, "{backing}: pages went with a guest: {pool}");
+        }
+        press(&mut guests[2], "a", &format!("sum={content}"), 2)?;
+        guests[2].type_keys("q")?;
+        finish(&mut guests[2])?;
+        let pool = wait::until(
+            "nobody maps it",
+            SOON,
+            || look(&host, &[]),
+            |pool| sharers(pool).is_ok_and(|names| names.is_empty()),
+        )?;
+        ensure!(
+            pool["mapped_bytes"] == 0 && charged(&pool, "/common")? == number(&pool["resident_bytes"])?,
+            "{pool}"
+        );
+    }
+    Ok(())
+}
+
+/// I7: there are no snapshots; what outlives a process is what a guest tells the next balancer, and a core dump.
+pub fn kept() -> Result<()> {
+    for backing in ["managed", "pagecache"] {
+        let Some((mut host, image)) = host(4, backing, &[])? else { return Ok(()) };
+        let content = sum(&host, &image)?.0;
+        let mut guest = guest(&host, "a", "/web/a", "image-granules", &image)?;
+        guest.wait_for("granules=", SOON)?;
+        press(&mut guest, "a", &format!("sum={content}"), 1)?;
+        ensure!(undumped(&guest)? == 1, "{backing}: an image is in a core dump");
+
+        // A balancer that has not this image, whatever else it has, takes no guest back that says that it maps it.
+        let store = host.path("store");
+        let aside = host.path("aside");
+        host.kill_balancer();
+        fs::rename(&store, &aside)?;
+        host.start_balancer_with(&["--pool", backing])?;
+        std::thread::sleep(std::time::Duration::from_secs(1));
+        ensure!(host.request("GET", "/v1/guests/a", None)?.status == 404, "taken back without its image");
+        host.kill_balancer();
+        fs::remove_dir_all(&store)?;
+        fs::rename(&aside, &store)?;
+        host.start_balancer_with(&["--pool", backing])?;
+        let known = || Ok(host.request("GET", "/v1/guests/a", None)?.status);
+        wait::until("its image is there again, and so is the guest", SOON, known, |status| *status == 200)?;
+        press(&mut guest, "a", &format!("sum={content}"), 2)?;
+        guest.type_keys("q")?;
+        finish(&mut guest)?;
+    }
+    Ok(())
+}
+
+/// Mappings of images of a guest's process that no core dump has. Fails if one is in it.
+fn undumped(guest: &Guest) -> Result<usize> {
+    let text = fs::read_to_string(format!("/proc/{}/smaps", guest.pid()))?;
+    let (mut inside, mut count) = (false, 0);
+    for line in text.lines() {
+        let first = line.split_ascii_whitespace().next().unwrap_or_default();
+        if first.contains('-') && !first.ends_with(':') {
+            inside = line.contains("memfd:ballast-pool") || line.ends_with(".erofs");
+        } else if inside && first == "VmFlags:" {
+            ensure!(line.split_ascii_whitespace().any(|flag| flag == "dd"), "{line}");
+            count += 1;
+        }
+    }
+    Ok(count)
+}
+
+/// I9: what sharing saves is promised to nobody: guests that break all of it are held by their limits, and only they pay.
+pub fn broken() -> Result<()> {
+    /// Room under the limit when all is shared: for half of one copy.
+    const ROOM: u64 = 16 * MIB;
+    let Some((host, image)) = host(32, "pagecache", &[])? else { return Ok(()) };
+    let mut other = guest(&host, "other", "/other", "image-granules", &image)?;
+    other.wait_for("granules=", SOON)?;
+    press(&mut other, "a", "sum=", 1)?;
+    let mut guests = Vec::new();
+    for name in ["a", "b"] {
+        let mut guest = guest(&host, name, &format!("/web/{name}"), "image-copy 48", &image)?;
+        guest.wait_for("touched=", SOON)?;
+        guest.wait_for("read=", SOON)?;
+        guests.push(guest);
+    }
+    let usage = |path: &str| number(&host.get(&format!("/v1/containers{path}"))?["usage_bytes"]);
+    look(&host, &["a", "b", "other"])?;
+    let (shared, others) = (usage("/web")?, usage("/other")?);
+    let limit = shared + ROOM;
+    host.set_max("/web", limit)?;
+    // Not what it has free by sharing, but what guests need to live decides who comes in.
+    let large = ["--kernel", ELF, "--memory", "8G", "--cmdline", "serve 1", "--container", "/web/c"];
+    let mut third = host.guest("c", &large)?;
+    expect_code(&mut third, 5)?;
+    for guest in &mut guests {
+        guest.type_keys("c")?;
+    }
+    for guest in &mut guests {
+        guest.wait_for("copied=", SOON)?;
+    }
+    let after = wait::until(
+        "the copies fit under the limit",
+        SOON,
+        || {
+            look(&host, &["a", "b", "other"])?;
+            usage("/web")
+        },
+        |bytes| *bytes <= limit,
+    )?;
+    println!(
+        "/web {shared} bytes, with two copies of 32 MiB {after}, /other {others} and {}",
+        usage("/other")?
+    );
+    for name in ["a", "b"] {
+        let ballooned = number(&totals(&host, name)?["ballooned"])?;
+        ensure!(ballooned > 0, "{name} gave nothing for its copy");
+    }
+    ensure!(usage("/other")?.abs_diff(others) <= MIB, "another one pays: {others}, {}", usage("/other")?);
+    for guest in &mut guests {
+        guest.type_keys("q")?;
+        guest.wait_for("same=", SOON)?;
+        finish(guest)?;
+    }
+    press(&mut other, "a", "sum=", 2)?;
+    other.type_keys("q")?;
+    finish(&mut other)
+}
