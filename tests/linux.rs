@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 /// The whole run, guests of all scenarios one after the other.
-const DEADLINE: Duration = Duration::from_secs(15 * 60);
+const DEADLINE: Duration = Duration::from_secs(20 * 60);
 
 /// Environment variable that names another seed of the stress test.
 const SEED_VARIABLE: &str = "BALLAST_STRESS_SEED";

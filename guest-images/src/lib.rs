@@ -34,7 +34,7 @@ pub use cache::Cache;
 pub use error::{Error, Result};
 pub use image_set::{Guest, ImageSet};
 pub use kernel::KernelSeries;
-pub use outer::OuterMachine;
+pub use outer::{OuterMachine, ext4};
 pub use root::Root;
 /// What the agent fills memory, files and disks with, and its checksum: what the host expects to see.
 pub use workload::pattern;

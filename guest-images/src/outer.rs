@@ -29,6 +29,8 @@ use crate::scratch::Scratch;
 
 use qemu::{Access, Ended, Qemu};
 
+pub use payload::ext4;
+
 /// Free space of the library's disk, as a multiple of what is on it.
 const LIBRARY_FREE_PART: u64 = 1;
 

@@ -48,9 +48,17 @@ impl Host {
     /// # Errors
     /// When the balancer does not start.
     pub fn with_store(store: &Path) -> Result<Self> {
+        Self::with_store_and(store, &[])
+    }
+
+    /// The same, with more arguments for the balancer.
+    ///
+    /// # Errors
+    /// When the balancer does not start.
+    pub fn with_store_and(store: &Path, arguments: &[&str]) -> Result<Self> {
         let mut host = Self::without_balancer()?;
         host.store = store.into();
-        host.start_balancer()?;
+        host.start_balancer_with(arguments)?;
         Ok(host)
     }
 

@@ -1,6 +1,7 @@
 //! The layers of a Debian root as images in a store, for scenarios that share them: built by `balancer image build`, as users do.
 //!
-//! The library is a store of the balancer with one folder more, `names`: a file for each layer that holds its digest.
+//! The library is a store of the balancer with two folders more: `names`, a file for each layer that holds its digest, and
+//! `disks`, an empty ext4 file system for what a guest writes.
 
 use crate::host::program;
 use crate::scenarios;
@@ -8,6 +9,9 @@ use anyhow::{Context, Result, ensure};
 use guest_images::ImageSet;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+
+/// Room for what a guest writes.
+const DISK_BYTES: u64 = 96 << 20;
 
 /// What the scenarios of this run need: where each file is here, and its path in the library. Nothing where none is.
 ///
@@ -41,5 +45,15 @@ pub fn ensure(set: &ImageSet, words: &[&str]) -> Result<Vec<(PathBuf, String)>> 
         std::fs::write(&named, digest.trim())?;
         files.push((named, name));
     }
+    let inside = "disks/upper.ext4";
+    let disk = store.join(inside);
+    if !disk.exists() {
+        std::fs::create_dir_all(store.join("disks"))?;
+        // Named when it is whole.
+        let draft = store.join("disks/draft");
+        guest_images::ext4(&draft, DISK_BYTES)?;
+        std::fs::rename(&draft, &disk)?;
+    }
+    files.push((disk, inside.to_owned()));
     Ok(files)
 }

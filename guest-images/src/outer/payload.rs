@@ -1,5 +1,6 @@
 //! The files that the outer machine gets, as an ext4 image made without root and without mounting.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
@@ -79,12 +80,21 @@ fn mode(path: &Path) -> Result<u32> {
 fn make_ext4(image: &Path, tree: &Path, free: u64) -> Result<()> {
     let bytes = tree_bytes(tree)? * (1 + free);
     let image_bytes = bytes + bytes / 16 + OVERHEAD_BYTES;
-    File::create(image).and_then(|file| file.set_len(image_bytes)).file("create", image)?;
-    let program = MKE2FS.into_iter().find(|path| Path::new(path).exists()).unwrap_or("mke2fs");
     // No journal: the file system is read, or lives as long as its machine.
+    mke2fs(image, image_bytes, &["-O".as_ref(), "^has_journal".as_ref(), "-d".as_ref(), tree.as_ref()])
+}
+
+/// Makes an empty ext4 file system of this length: a disk for a guest.
+pub fn ext4(image: &Path, bytes: u64) -> Result<()> {
+    mke2fs(image, bytes, &[])
+}
+
+fn mke2fs(image: &Path, bytes: u64, more: &[&OsStr]) -> Result<()> {
+    File::create(image).and_then(|file| file.set_len(bytes)).file("create", image)?;
+    let program = MKE2FS.into_iter().find(|path| Path::new(path).exists()).unwrap_or("mke2fs");
     let mut command = Command::new(program);
-    command.args(["-q", "-F", "-t", "ext4", "-b", "4096", "-m", "0", "-O", "^has_journal", "-d"]);
-    tool::output(command.arg(tree).arg(image)).map(|_| ())
+    command.args(["-q", "-F", "-t", "ext4", "-b", "4096", "-m", "0"]).args(more);
+    tool::output(command.arg(image)).map(|_| ())
 }
 
 fn tree_bytes(folder: &Path) -> Result<u64> {

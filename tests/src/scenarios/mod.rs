@@ -15,11 +15,16 @@ pub type Scenario = (&'static str, fn(&Images) -> Result<()>);
 
 const SERVICES_UNDER_LIMITS: &str = "redis and postgres run from a shared image while limits change";
 const ONE_IMAGE_FOR_ALL: &str = "a shared image costs each guest nothing of its own page cache";
+const FILLED_BY_THE_BALANCER: &str = "guests read an image that the balancer fills within its budget, and sampled figures agree with the exact ones";
+const ON_ITS_OWN_DISK: &str = "a guest keeps what it writes over an image on a disk of its own";
+
+/// The demo is no scenario, but its guests boot from a root as well.
+const DEMO: &str = "demo";
 
 /// Whether a scenario needs the layers of a root ([`crate::library`]).
 #[must_use]
 pub fn needs_library(name: &str) -> bool {
-    [SERVICES_UNDER_LIMITS, ONE_IMAGE_FOR_ALL].contains(&name)
+    [SERVICES_UNDER_LIMITS, ONE_IMAGE_FOR_ALL, FILLED_BY_THE_BALANCER, ON_ITS_OWN_DISK, DEMO].contains(&name)
 }
 
 /// All of them, in the order in which they run.
@@ -41,5 +46,7 @@ pub const ALL: &[Scenario] = &[
     ("a linux guest moves from tenant to tenant with its charges or without them", tenants::moved),
     (SERVICES_UNDER_LIMITS, roots::services_under_limits),
     (ONE_IMAGE_FOR_ALL, roots::one_image_for_all),
+    (FILLED_BY_THE_BALANCER, roots::filled_by_the_balancer),
+    (ON_ITS_OWN_DISK, roots::on_its_own_disk),
     ("four guests live through a minute of random limits and loads", stress::random_minute),
 ];
