@@ -18,7 +18,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Three guests share memory under limits; a limit changes; a summary
+    /// Three guests share memory under limits; a limit changes; two share a root image; a summary
     Demo,
     /// Boot guests one after the other and count how many reach user space
     Boots {
@@ -34,7 +34,7 @@ enum Verb {
     },
 }
 
-/// A demo takes two minutes or three.
+/// A demo takes three minutes or four.
 const DEMO_DEADLINE: Duration = Duration::from_secs(600);
 
 fn main() -> ExitCode {

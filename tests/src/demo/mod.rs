@@ -1,8 +1,10 @@
-//! The demo: three guests in containers under limits, with more promised than there is.
+//! The demo: three guests in containers under limits, with more promised than there is; then two that share one root.
 //!
-//! [`story`] is what happens, [`screen`] shows it while it does, [`summary`] says in figures what was seen.
+//! [`story`] is what happens, [`sharing`] its second part, [`screen`] shows it while it does, [`summary`] says in figures what
+//! was seen.
 
 mod screen;
+mod sharing;
 mod story;
 mod summary;
 

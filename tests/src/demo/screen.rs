@@ -55,6 +55,14 @@ impl Screen {
         shared.print(&format!("\n[{at:5.1} s] {text}\n"), "");
     }
 
+    /// Shows a command as a user types it, and what it printed.
+    pub(crate) fn typed(&self, command: &str, printed: &str) {
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let lines: Vec<String> =
+            printed.lines().map(|line| format!("    {line}").trim_end().to_owned()).collect();
+        shared.print(&format!("  $ {command}\n{}\n", lines.join("\n")), "");
+    }
+
     /// Stops and tells what was seen.
     pub(crate) fn stop(mut self) -> Result<Seen> {
         drop(self.stop.take());

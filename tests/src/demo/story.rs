@@ -1,6 +1,7 @@
 //! What happens in the demo, in order. Each step is checked: a demo that does not show what it says fails.
 
 use super::screen::Screen;
+use super::sharing;
 use super::summary::{Moved, Summary};
 use super::{MEMBERS, MIB, Options, RAM, TOGETHER};
 use crate::host::Host;
@@ -36,7 +37,7 @@ struct Running {
 /// # Errors
 /// When a step does not show what it is there to show.
 pub fn run(images: &Images, options: &Options) -> Result<()> {
-    let host = Host::new()?;
+    let host = Host::with_store(&images.library)?;
     let together = json!({ "max_bytes": TOGETHER.1 });
     let answer = host.request("PUT", &format!("/v1/containers{}", TOGETHER.0), Some(&together))?;
     ensure!(answer.status < 300, "{answer:?}");
@@ -131,6 +132,13 @@ pub fn run(images: &Images, options: &Options) -> Result<()> {
         host.frames(member.name)?;
         overheads.push(figure(&host, member.name, "overhead_bytes")?);
     }
+    let balancer_bytes = balancer_bytes(&host)?;
+    for guest in &mut guests {
+        guest.agent.power_off()?;
+        let status = guest.linux.guest.wait_end(SOON)?;
+        ensure!(status.success(), "{}: {status}", guest.linux.guest.name);
+    }
+    let shared = sharing::run(&host, images, &screen)?;
     let summary = Summary {
         boots,
         grown: [grown_from, grown_to],
@@ -140,15 +148,11 @@ pub fn run(images: &Images, options: &Options) -> Result<()> {
         raised: Moved { bytes: FILL_BYTES, took },
         verified_bytes,
         vmm_overhead_bytes: overheads.into_iter().min().context("three guests")?,
-        balancer_bytes: balancer_bytes(&host)?,
+        balancer_bytes,
+        shared,
     };
     let seen = screen.stop()?;
     println!("{}", summary.text(seen));
-    for guest in &mut guests {
-        guest.agent.power_off()?;
-        let status = guest.linux.guest.wait_end(SOON)?;
-        ensure!(status.success(), "{}: {status}", guest.linux.guest.name);
-    }
     Ok(())
 }
 
