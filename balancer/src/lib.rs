@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`tree`] | which containers are there, under which limits? (pure) |
 //! | [`policy`] | who may hold how much? (pure) |
+//! | [`simulator`] | what does the policy do to thousands of guests, for hours? (pure) |
 //! | [`accounting`] | who pays for a frame? (pure) |
 //! | [`journal`] | what survives a killed balancer? |
 //! | [`guests`] | what is known of a guest, and how does it register? |
@@ -29,4 +30,5 @@ pub mod host;
 pub mod journal;
 pub mod models;
 pub mod policy;
+pub mod simulator;
 pub mod tree;

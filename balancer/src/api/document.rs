@@ -1,7 +1,7 @@
 //! `/openapi.json`.
 
 use super::problem::Problem;
-use super::{containers, events, guests, host};
+use super::{containers, events, guests, host, policy};
 use axum::Json;
 use utoipa::OpenApi;
 
@@ -23,6 +23,12 @@ use utoipa::OpenApi;
         guests::get,
         guests::patch,
         guests::frames,
+        policy::explain_guest,
+        policy::explain_root,
+        policy::explain_container,
+        policy::get,
+        policy::patch,
+        policy::observation,
         events::events,
         openapi
     ),

@@ -9,6 +9,7 @@ mod document;
 mod events;
 mod guests;
 mod host;
+mod policy;
 mod problem;
 mod query;
 mod routes;

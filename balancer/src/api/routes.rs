@@ -1,7 +1,7 @@
 //! What there is.
 
 use super::problem::Problem;
-use super::{containers, document, events, guests, host};
+use super::{containers, document, events, guests, host, policy};
 use crate::engine::Engine;
 use axum::Router;
 use axum::http::{Method, StatusCode, Uri};
@@ -33,6 +33,12 @@ pub(super) fn routes() -> Vec<Route> {
         route(Method::GET, "/v1/guests/{id}", routing::get(guests::get)),
         route(Method::PATCH, "/v1/guests/{id}", routing::patch(guests::patch)),
         route(Method::GET, "/v1/guests/{id}/frames", routing::get(guests::frames)),
+        route(Method::GET, "/v1/guests/{id}/explain", routing::get(policy::explain_guest)),
+        route(Method::GET, "/v1/explain/", routing::get(policy::explain_root)),
+        route(Method::GET, "/v1/explain/{*path}", routing::get(policy::explain_container)),
+        route(Method::GET, "/v1/policy", routing::get(policy::get)),
+        route(Method::PATCH, "/v1/policy", routing::patch(policy::patch)),
+        route(Method::GET, "/v1/policy/observation", routing::get(policy::observation)),
         route(Method::GET, "/v1/events", routing::get(events::events)),
         route(Method::GET, "/openapi.json", routing::get(document::openapi)),
     ]

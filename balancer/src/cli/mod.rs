@@ -3,11 +3,14 @@
 mod args;
 mod events;
 mod exit;
+mod explain;
 mod models;
 mod pay;
 mod ps;
+mod record;
 mod serve;
 mod set;
+mod simulate;
 
 use args::{Arguments, Command};
 use clap::Parser;
@@ -36,6 +39,9 @@ pub fn run() -> ExitCode {
             Command::Charge(command) => pay::charge(&client, &command).await,
             Command::Rm(command) => set::remove(&client, &command.path).await,
             Command::Models(command) => models::run(&command),
+            Command::Explain(command) => explain::run(&client, &command).await,
+            Command::Record(command) => record::run(&client, &command).await,
+            Command::Simulate(command) => simulate::run(&command),
             Command::Events(command) => events::run(&client, &command).await,
         }
     });

@@ -9,6 +9,7 @@
 mod descriptors;
 mod idle;
 mod place;
+mod pressure;
 
 pub use place::{Owned, PlaceError};
 
@@ -17,12 +18,12 @@ use crate::api::{self, Token, router};
 use crate::engine::Engine;
 use crate::guests::{self, GuestServer};
 use crate::journal::Journal;
+use crate::policy::Knobs;
 use anyhow::Context;
 use axum::middleware;
 use protocol::place::Place;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -41,8 +42,8 @@ pub struct Options {
     pub tcp: Option<(SocketAddr, Token)>,
     /// Who pays for a frame.
     pub accounting: System,
-    /// Time between two turns.
-    pub interval: Duration,
+    /// The knobs of the policy.
+    pub knobs: Knobs,
 }
 
 /// Runs a balancer to its end.
@@ -53,7 +54,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let owned = Owned::take(&options.place)?;
     let guest_places = descriptors::left_for_guests(API_PLACES + TCP_PLACES);
     let (journal, tree) = Journal::open(&options.place.journal())?;
-    let engine = Arc::new(Engine::new(journal, tree, options.accounting));
+    let engine = Arc::new(Engine::new(journal, tree, options.accounting, options.knobs));
     let tcp = match &options.tcp {
         Some((address, _)) => {
             Some(TcpListener::bind(address).await.with_context(|| format!("Cannot listen on {address}"))?)
@@ -74,7 +75,8 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         tracing::info!(%address, "serving over TCP as well");
         tokio::spawn(api::serve(listener, service, TCP_PLACES));
     }
-    let turns = turn(Arc::clone(&engine), options.interval);
+    tokio::spawn(pressure::watch(Arc::clone(&engine)));
+    let turns = turn(Arc::clone(&engine));
     let idle = idle::wait(Arc::clone(&engine));
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::select! {
@@ -88,12 +90,21 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn turn(engine: Arc<Engine>, interval: Duration) {
-    let mut clock = tokio::time::interval(interval);
-    // After a pause of the whole process one turn is enough.
-    clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+async fn turn(engine: Arc<Engine>) {
+    let mut interval = engine.watch_interval();
     loop {
-        clock.tick().await;
-        engine.tick();
+        let mut clock = tokio::time::interval(*interval.borrow_and_update());
+        // After a pause of the whole process one turn is enough.
+        clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = clock.tick() => engine.tick(),
+                changed = interval.changed() => match changed {
+                    Ok(()) => break,
+                    // The engine goes with the process.
+                    Err(_) => return,
+                },
+            }
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::journal::JournalError;
 use crate::tree::TreeError;
+use protocol::limits::LimitsError;
 use protocol::message::OWNERS_MAX;
 use protocol::path::ContainerPath;
 
@@ -11,6 +12,9 @@ pub enum EngineError {
     /// The tree forbids it.
     #[error(transparent)]
     Tree(#[from] TreeError),
+    /// A knob of the policy is out of its bounds.
+    #[error(transparent)]
+    Knob(LimitsError),
     /// The journal cannot hold it.
     #[error(transparent)]
     Journal(#[from] JournalError),

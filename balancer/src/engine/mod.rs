@@ -15,6 +15,7 @@ mod charge;
 mod error;
 mod hear;
 mod objects;
+mod policy;
 mod reconcile;
 mod room;
 mod tick;
@@ -26,6 +27,7 @@ pub use admit::Admission;
 pub use charge::Ordered;
 pub use error::EngineError;
 pub use objects::{ObjectUsage, ObjectsObject};
+pub use policy::{ContainerExplanation, KnobsPatch, PlanObject, PlannedTarget, PolicyObject};
 pub use views::{ContainerObject, FramesObject, GuestObject, HostObject};
 
 use crate::accounting::System;
@@ -33,13 +35,13 @@ use crate::events::{Event, Events};
 use crate::guests::Guest;
 use crate::host::HostSample;
 use crate::journal::Journal;
-use crate::policy::Shortfall;
+use crate::policy::{Budget, HostMemory, Knobs, Shortfall};
 use crate::tree::Tree;
 use protocol::objects::ObjectKind;
 use protocol::path::ContainerPath;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 /// The balancer's state behind its lock.
@@ -54,6 +56,15 @@ struct State {
     events: Events,
     host: HostSample,
     accounting: System,
+    knobs: Knobs,
+    /// The time between two turns, for whoever makes them.
+    interval: watch::Sender<Duration>,
+    /// What the policy remembers of the host.
+    memory: HostMemory,
+    /// What guests might hold together by the last plan.
+    budget: Option<Budget>,
+    /// When tasks of the host last stalled for memory.
+    stalled_at: Option<Instant>,
     shortfalls: Vec<Shortfall>,
     /// Limits on objects that are exceeded, or were until lately, and when they last were.
     exceeded: BTreeMap<(ContainerPath, ObjectKind), Instant>,
@@ -66,9 +77,9 @@ struct State {
 }
 
 impl Engine {
-    /// A balancer with the tree that its journal held, and the accounting system of the host.
+    /// A balancer with the tree that its journal held, the accounting system of the host, and the knobs of the policy.
     #[must_use]
-    pub fn new(journal: Journal, tree: Tree, accounting: System) -> Self {
+    pub fn new(journal: Journal, tree: Tree, accounting: System, knobs: Knobs) -> Self {
         let mut events = Events::default();
         events.push(
             "balancer_started",
@@ -83,6 +94,11 @@ impl Engine {
             events,
             host: HostSample::take(),
             accounting,
+            knobs,
+            interval: watch::Sender::new(Duration::from_millis(knobs.interval_ms)),
+            memory: HostMemory::default(),
+            budget: None,
+            stalled_at: None,
             shortfalls: vec![],
             exceeded: BTreeMap::new(),
             sessions: 0,

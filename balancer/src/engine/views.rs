@@ -4,7 +4,7 @@ use super::{Engine, EngineError, ObjectsObject, State};
 use crate::accounting::{Cost, System, Usage};
 use crate::guests::Guest;
 use crate::host::HostMemory;
-use crate::policy::{OutOfMemory, Shortfall};
+use crate::policy::{Budget, Health, OutOfMemory, Shortfall};
 use crate::tree::{Node, Tree, TreeError};
 use protocol::frames::Totals;
 use protocol::limits::Limits;
@@ -100,6 +100,8 @@ pub struct GuestObject {
     pub overhead_bytes: u64,
     /// What it uses by its own fresh statistics, bytes.
     pub used_bytes: Option<u64>,
+    /// How it does what it is asked: `well`, `slow`, `stuck`, `lying`, `vanished` (its statistics stopped) or `without_statistics`.
+    pub health: Health,
     /// `no`, `holding` or `returning`: whether it took memory back because it was out of memory.
     pub out_of_memory: String,
     /// The balloon as told last.
@@ -160,6 +162,8 @@ pub struct HostObject {
     pub guests_usage_bytes: u64,
     /// Frames of all guests that no state accounts for. Must stay 0.
     pub frames_untiled: u64,
+    /// What guests may hold together, by the last plan.
+    pub budget: Option<Budget>,
     /// Limits that are smaller than the floors of the guests under them.
     pub shortfalls: Vec<Shortfall>,
     /// Process of the balancer.
@@ -189,6 +193,7 @@ impl Engine {
                 .values()
                 .fold(0, |sum: u64, cost| sum.saturating_add(cost.bytes)),
             frames_untiled: sum(|guest| guest.frames.totals().untiled),
+            budget: state.budget,
             shortfalls: state.shortfalls.clone(),
             balancer_pid: std::process::id(),
             balancer_age_ms: age_ms(state.started_at),
@@ -297,6 +302,7 @@ fn guest_object(guest: &Guest, cost: Cost) -> GuestObject {
         page_tables_bytes: kernel.map(|kernel| kernel.page_tables_bytes),
         overhead_bytes: guest.figures.overhead_bytes(),
         used_bytes: guest.used_bytes(),
+        health: guest.memory.health,
         out_of_memory: state.into(),
         balloon: guest.balloon.value.clone(),
         balloon_age_ms: guest.balloon.age_ms(),

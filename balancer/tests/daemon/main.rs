@@ -13,4 +13,5 @@ mod life;
 mod models;
 mod moves;
 mod objects;
+mod policy;
 mod support;
