@@ -108,7 +108,7 @@ impl Engine {
                 knobs.reserve_bytes.map_or("default".into(), |bytes| bytes.to_string()),
                 knobs.idle_tax_percent,
                 knobs.interval_ms,
-                if knobs.oom_policy == OomPolicy::Kill { "kill" } else { "report" }
+                knobs.oom_policy.name()
             );
             state.events.push("policy_changed", None, None, &text);
             state.knobs = knobs;

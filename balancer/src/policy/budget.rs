@@ -54,6 +54,10 @@ pub(super) fn budget(observation: &Observation, rules: Rules) -> (Option<Budget>
     let bytes = observation.memory.budget_bytes.filter(steady).unwrap_or(measured);
     let starving = host.available_bytes < reserve / STARVING_PART;
     let since = observation.memory.starving_since_ms.unwrap_or(observation.now_ms);
-    let memory = HostMemory { budget_bytes: Some(bytes), starving_since_ms: starving.then_some(since) };
+    let memory = HostMemory {
+        budget_bytes: Some(bytes),
+        starving_since_ms: starving.then_some(since),
+        paused_at_ms: observation.memory.paused_at_ms,
+    };
     (Some(Budget { bytes, reserve_bytes, stalled }), memory)
 }

@@ -1,13 +1,13 @@
 //! The decision.
 
-use super::budget::{STARVING_MS, budget};
+use super::budget::budget;
 use super::forest::{Forest, guest_caps};
-use super::knobs::OomPolicy;
 use super::motion::{Move, advance};
 use super::observation::Observation;
 use super::plan::{GuestTarget, Plan, Shortfall};
 use super::reason::Reason;
 use super::rules::Rules;
+use super::starve::starve;
 use protocol::path::ContainerPath;
 
 /// Targets for all guests.
@@ -18,7 +18,7 @@ pub fn decide(observation: &Observation) -> Plan {
 
 /// The same by rules of which a test may have taken one out.
 pub(crate) fn decide_by(observation: &Observation, rules: Rules) -> Plan {
-    let (budget, memory) = budget(observation, rules);
+    let (budget, mut memory) = budget(observation, rules);
     let (senses, mut memories): (Vec<_>, Vec<_>) =
         observation.guests.iter().map(|guest| guest.sense(observation.now_ms, rules)).unzip();
     let caps: Vec<_> =
@@ -59,18 +59,8 @@ pub(crate) fn decide_by(observation: &Observation, rules: Rules) -> Plan {
         }
     };
     let shortfalls = short.into_iter().map(shortfall).collect();
-    let starves =
-        memory.starving_since_ms.is_some_and(|since| observation.now_ms.saturating_sub(since) >= STARVING_MS);
-    let beyond = |target: &GuestTarget| target.held_bytes.saturating_sub(target.target_bytes);
-    let victim = targets
-        .iter()
-        .enumerate()
-        .filter(|(_, target)| {
-            beyond(target) > 0 && starves && observation.knobs.oom_policy == OomPolicy::Kill
-        })
-        .max_by_key(|(_, target)| beyond(target))
-        .map(|(i, _)| i);
-    Plan { targets, shortfalls, budget, memory, victim }
+    let (paused, victim) = starve(observation, &mut targets, &mut memory);
+    Plan { targets, shortfalls, budget, memory, victim, paused }
 }
 
 #[cfg(test)]

@@ -120,6 +120,11 @@ pub(super) fn assess(view: &GuestView, now_ms: u64, rules: Rules) -> (super::Gue
             memory.health = Health::Slow;
         }
     }
+    if memory.paused_since_ms.is_some() {
+        // It cannot give: that is no silence of its own.
+        memory.gave_at_ms = now_ms;
+        return (memory, false);
+    }
     let silent_ms = now_ms.saturating_sub(memory.gave_at_ms);
     if memory.health.is_excluded() {
         if now_ms < memory.retry_at_ms || !rules.has(Rule::Retry) {

@@ -49,8 +49,23 @@ pub enum OomPolicy {
     /// An event tells of it; the kernel does what it does.
     #[default]
     Report,
+    /// The guest that holds most beyond what it was asked to hold stands still until the host has memory again, at most a minute;
+    /// then the next one, if that was not enough.
+    Pause,
     /// The guest that holds most beyond what it was asked to hold is ended.
     Kill,
+}
+
+impl OomPolicy {
+    /// As JSON and the command line name it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Report => "report",
+            Self::Pause => "pause",
+            Self::Kill => "kill",
+        }
+    }
 }
 
 impl Knobs {

@@ -12,6 +12,8 @@ pub struct HostMemory {
     pub budget_bytes: Option<u64>,
     /// Since when the host has next to nothing left, by the clock of observations.
     pub starving_since_ms: Option<u64>,
+    /// When a guest was last chosen to stand still, or let go on.
+    pub paused_at_ms: Option<u64>,
 }
 
 /// What is remembered of a guest.
@@ -40,6 +42,8 @@ pub struct GuestMemory {
     pub sequence: u64,
     /// It stalled for memory lately: until then it counts as in need.
     pub stressed_until_ms: u64,
+    /// Since when it is to stand still because the host starves; `None` when it may run.
+    pub paused_since_ms: Option<u64>,
 }
 
 /// Counters since the guest's boot (virtio 1.3, section 5.5.6.3, and the tags that Linux 6.12 added). 0 where a guest has none.

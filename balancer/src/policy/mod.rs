@@ -39,6 +39,7 @@ mod observation;
 mod plan;
 mod reason;
 mod rules;
+mod starve;
 mod stress;
 
 pub use budget::{Budget, STALL_MS};
@@ -59,4 +60,5 @@ pub use observation::{
 pub use plan::{CHANGE_BYTES_MIN, GuestTarget, Plan, Shortfall, is_worth_sending};
 pub use reason::Reason;
 pub use rules::{Rule, Rules};
+pub use starve::PAUSE_MS_MAX;
 pub use stress::Stress;

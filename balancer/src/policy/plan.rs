@@ -22,6 +22,8 @@ pub struct Plan {
     pub memory: HostMemory,
     /// The guest to be ended, by its place in the observation, because the host has next to nothing left.
     pub victim: Option<usize>,
+    /// Guests that are to stand still as long as they are named here, by their places in the observation.
+    pub paused: Vec<usize>,
 }
 
 /// What a guest may hold of its RAM. Bytes.
