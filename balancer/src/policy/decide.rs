@@ -37,6 +37,7 @@ pub(crate) fn decide_by(observation: &Observation, rules: Rules) -> Plan {
             target_bytes: target,
             share_bytes,
             floor_bytes: sense.floor,
+            used_bytes: sense.used,
             need_bytes: sense.need,
             want_bytes: sense.want,
             most_bytes: sense.most,

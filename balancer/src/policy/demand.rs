@@ -10,12 +10,18 @@ use super::stress::{Stress, decode};
 const HEADROOM_BYTES_MIN: u64 = 64 << 20;
 /// Headroom as a part of what is used: a quarter.
 const HEADROOM_PART: u64 = 4;
-/// What a guest needs falls only when it falls by this part.
-const NEED_FALL_PART: u64 = 8;
+/// What a guest uses falls only when it falls by this part.
+const USED_FALL_PART: u64 = 16;
 /// A guest that stalled counts as in need for so long, milliseconds.
 const STRESS_MS: u64 = 10_000;
+/// The same for one that had next to nothing available then: as soon as it has, its figures say what it uses. Milliseconds.
+const SCARCE_MS: u64 = 3000;
 /// Less than this part of its memory available is next to nothing.
 const SCARCE_PART: u64 = 16;
+/// As much is always next to nothing, bytes.
+const SCARCE_BYTES: u64 = 32 << 20;
+/// What a kernel keeps free whatever its programs use, bytes.
+const SPARE_BYTES: u64 = 32 << 20;
 /// A guest gives at most this part of its RAM in one turn; one that says nothing or stalls, half of that.
 const STEP_PART: u64 = 4;
 /// Smallest step, bytes, and as a part of its RAM.
@@ -37,6 +43,8 @@ pub(super) struct Sense {
     pub floor: u64,
     /// What is kept for it: all that it has, if nobody knows what it uses any more.
     pub kept: u64,
+    /// What it uses, without headroom.
+    pub used: u64,
     /// What it uses and some headroom.
     pub need: u64,
     /// Of that, what it used lately and some headroom.
@@ -97,27 +105,31 @@ impl GuestView {
         let mut stress = Stress::None;
         if let Some(statistics) = fresh {
             if statistics.sequence != memory.sequence {
-                let scarce = statistics.available_bytes < held / SCARCE_PART;
+                let scarce = statistics.available_bytes < SCARCE_BYTES.max(held / SCARCE_PART);
                 if memory.sequence != 0 {
                     stress = decode(&memory.counters, &statistics.counters, scarce, rules);
                 }
                 (memory.counters, memory.sequence) = (statistics.counters, statistics.sequence);
             }
             if stress.is_short() {
-                memory.stressed_until_ms = now_ms.saturating_add(STRESS_MS);
+                let scarce = statistics.available_bytes < SCARCE_BYTES.max(held / SCARCE_PART);
+                memory.stressed_until_ms = now_ms.saturating_add(if scarce { SCARCE_MS } else { STRESS_MS });
             }
-            let need = match rules.has(Rule::Headroom) {
-                true => needed_bytes(statistics.used_bytes),
-                false => statistics.used_bytes,
-            };
-            let falls = |known: u64| need < known - known / NEED_FALL_PART || !rules.has(Rule::Hysteresis);
-            if memory.need_bytes.is_none_or(|known| need > known || falls(known)) {
-                memory.need_bytes = Some(need);
+            let used = statistics.used_bytes;
+            let falls = |known: u64| used < known - known / USED_FALL_PART || !rules.has(Rule::Hysteresis);
+            if memory.used_bytes.is_none_or(|known| used > known || falls(known)) {
+                memory.used_bytes = Some(used);
             }
         }
+        let headroom = |used| if rules.has(Rule::Headroom) { needed_bytes(used) } else { used };
         let stressed = fresh.is_some() && now_ms < memory.stressed_until_ms;
         // Who does not say what it uses may use all of it; who is short of memory can use more than it says.
-        let need = if stressed { most } else { memory.need_bytes.unwrap_or(most) }.clamp(floor, most);
+        let need = if stressed { most } else { memory.used_bytes.map_or(most, headroom) }.clamp(floor, most);
+        // Of that, what is in use already: who is short of memory uses more than it has.
+        let used = match memory.used_bytes {
+            Some(_) if stressed => needed_bytes(held),
+            known => known.unwrap_or(self.usage_bytes).saturating_add(SPARE_BYTES),
+        };
         let cache = fresh.filter(|_| rules.has(Rule::CacheIsDemand)).map_or(0, |s| s.cache_bytes);
         let working = fresh.and_then(|s| s.working_set_bytes).filter(|_| !stressed);
         if memory.health.is_excluded() {
@@ -128,7 +140,7 @@ impl GuestView {
         let step = match fresh {
             _ if !rules.has(Rule::StepByAvailable) => u64::MAX,
             Some(_) if stressed => self.ram_bytes / STEP_PART / 2,
-            Some(statistics) => (self.ram_bytes / STEP_PART).min(statistics.available_bytes / 2),
+            Some(statistics) => statistics.available_bytes / 2,
             None => self.ram_bytes / STEP_PART / 2,
         };
         let sense = Sense {
@@ -137,10 +149,12 @@ impl GuestView {
             kept: if stale && memory.target_bytes.is_some() { keep } else { floor },
             need: need.max(floor),
             working: working.map_or(u64::MAX, needed_bytes),
-            want: need.saturating_add(cache).clamp(floor, most),
+            // Its page cache is headroom as well: what it gives up first when it grows.
+            want: used.saturating_add(cache).max(need).clamp(floor, most),
             keep,
             most,
             held,
+            used: used.clamp(floor, most),
             step: step.max(STEP_BYTES_MIN).max(self.ram_bytes / STEP_PART_MIN),
             excluded: memory.health.is_excluded(),
             stale,

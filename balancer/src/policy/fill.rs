@@ -31,9 +31,11 @@ impl Share {
     #[inline]
     fn at(&self, level: u128, tax: u32) -> u64 {
         let bytes = (level * u128::from(self.weight)) >> LEVEL_BITS;
-        let knee = u128::from(self.knee);
-        let bytes = if bytes > knee { knee + (bytes - knee) * u128::from(100 - tax) / 100 } else { bytes };
-        u64::try_from(bytes).unwrap_or(u64::MAX).clamp(self.have, self.cap)
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        let beyond = bytes.saturating_sub(self.knee);
+        // In 64 bits: a division of 128 costs as much as all the rest.
+        let taxed = beyond - (beyond / 100 * u64::from(tax) + (beyond % 100 * u64::from(tax)).div_ceil(100));
+        (bytes - beyond + taxed).clamp(self.have, self.cap)
     }
 
     /// Bytes by which it grows with the level, in hundredths of a fixed-point unit.

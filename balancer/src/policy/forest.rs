@@ -7,7 +7,7 @@ use super::rules::{Rule, Rules};
 use protocol::limits::WEIGHT_DEFAULT;
 
 /// Rounds of filling, see the module's head.
-pub(super) const ROUNDS: usize = 8;
+pub(super) const ROUNDS: usize = 9;
 
 /// What a member of a container can use up to the end of each round, bytes; not falling.
 pub(super) type Caps = [u64; ROUNDS];
@@ -21,6 +21,7 @@ pub enum Round {
     Vanished,
     Min,
     Low,
+    Use,
     Need,
     Want,
     Keep,
@@ -28,8 +29,17 @@ pub enum Round {
 }
 
 impl Round {
-    const ORDER: [Self; ROUNDS] =
-        [Self::Floor, Self::Vanished, Self::Min, Self::Low, Self::Need, Self::Want, Self::Keep, Self::All];
+    const ORDER: [Self; ROUNDS] = [
+        Self::Floor,
+        Self::Vanished,
+        Self::Min,
+        Self::Low,
+        Self::Use,
+        Self::Need,
+        Self::Want,
+        Self::Keep,
+        Self::All,
+    ];
 }
 
 /// The bound on memory that was the smallest on the way from the root.
@@ -192,7 +202,7 @@ impl Forest {
             add(&mut plain, &charged);
             // Protection inside a container is divided inside it: it is worth what the container itself is protected with.
             let sums = if rules.has(Rule::BoundedProtection) { plain } else { inner };
-            let [floor, kept, inner_min, inner_low, need, want, keep, all] =
+            let [floor, kept, inner_min, inner_low, used, need, want, keep, all] =
                 sums.map(|cap| cap.min(node.ceiling));
             // Beyond its ceiling a container gets the bare floors only: a guest that runs out of memory again and again
             // takes from those under the same limit, never from those beside it.
@@ -200,13 +210,16 @@ impl Forest {
             let all = all.max(floor);
             // What it has already, and what is set aside inside it, it keeps while there is enough.
             let keep = inner[Round::Keep as usize].min(node.ceiling).max(keep);
-            node.plain = [floor, kept, inner_min, inner_low, need, want, keep, all];
+            // What is held by those who do not give is there in every round: those beside them must not pay for it alone.
+            node.plain =
+                [floor, kept, inner_min, inner_low, used, need, want, keep, all].map(|cap| cap.max(floor));
             let kept = kept.clamp(floor, all);
             let min = inner_min.max(own_min).clamp(kept, all);
             let low = inner_low.max(own_low.min(want)).clamp(min, all);
-            let need = need.clamp(low, all);
+            let used = used.clamp(low, all);
+            let need = need.clamp(used, all);
             let want = want.clamp(need, all);
-            node.caps = [floor, kept, min, low, need, want, keep.clamp(want, all), all];
+            node.caps = [floor, kept, min, low, used, need, want, keep.clamp(want, all), all];
         }
     }
 
@@ -323,6 +336,7 @@ pub(super) fn guest_caps(view: &GuestView, sense: &Sense, rules: Rules) -> Caps 
         charged(sense.kept),
         charged(sense.kept),
         charged(sense.kept),
+        charged(sense.used.max(sense.kept).min(need)),
         charged(need),
         charged(want),
         charged(want.max(keep)),

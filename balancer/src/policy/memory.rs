@@ -22,8 +22,8 @@ pub struct HostMemory {
 pub struct GuestMemory {
     /// The last target, bytes.
     pub target_bytes: Option<u64>,
-    /// What it needed lately, bytes; `None` before its first statistics.
-    pub need_bytes: Option<u64>,
+    /// What it used lately, bytes; `None` before its first statistics.
+    pub used_bytes: Option<u64>,
     /// How it is.
     pub health: Health,
     /// Since when it owes memory; `None` when it does not.

@@ -9,7 +9,8 @@
 //!   vanished  what guests have whose statistics stopped: nobody knows what they need, and they are not asked
 //!   min       protection that is always kept
 //!   low       protection as far as it is in demand
-//!   need      what guests use, and some headroom
+//!   use       what programs in guests use
+//!   need      that and some headroom
 //!   want      their page cache
 //!   keep      what they have: nobody gives what nobody needs; idle memory first, by the idle tax
 //!   all       RAM: what is left over is of use to nobody else

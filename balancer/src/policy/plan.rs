@@ -35,7 +35,9 @@ pub struct GuestTarget {
     pub share_bytes: u64,
     /// What it cannot be asked to go below.
     pub floor_bytes: u64,
-    /// What it uses and some headroom.
+    /// What its programs use.
+    pub used_bytes: u64,
+    /// That and some headroom.
     pub need_bytes: u64,
     /// What it needs and its page cache.
     pub want_bytes: u64,

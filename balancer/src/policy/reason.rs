@@ -74,6 +74,7 @@ impl Reason {
             Self::Floor(_) => "floor",
             Self::Share(_, Round::Floor | Round::Min) => "min",
             Self::Share(_, Round::Vanished | Round::Low) => "low",
+            Self::Share(_, Round::Use) => "use",
             Self::Share(_, Round::Need) => "need",
             Self::Share(_, Round::Want) => "page_cache",
             Self::Share(_, Round::Keep) => "idle_tax",
@@ -122,7 +123,8 @@ impl Reason {
                     Round::Floor | Round::Min => ": protected memory alone is more than that",
                     Round::Vanished => ": guests whose statistics stopped keep what they have",
                     Round::Low => ": after min, what is left is divided within low",
-                    Round::Need => ": what guests need is more than that, and weights divide it",
+                    Round::Use => ": what guests use is more than that, and weights divide it",
+                    Round::Need => ": all have what they use, and weights divide what is left for headroom",
                     Round::Want =>
                         ": all have what they need, and weights divide what is left for page cache",
                     Round::Keep => ": others need more, and what is idle goes first",

@@ -15,6 +15,13 @@ const OOM_AFTER_MS: u64 = 3000;
 /// The balancer follows a guest that took memory back for so long, milliseconds.
 const OOM_HOLD_MS: u64 = 30_000;
 
+/// Until a driver serves the balloon, milliseconds.
+pub const BOOT_MS: u64 = 3000;
+/// What it uses until then, bytes.
+const BOOT_BYTES: u64 = 48 << 20;
+/// Until a guest that was killed runs again, milliseconds: somebody notices, starts it, and its programs start.
+const RESTART_MS: u64 = 10_000;
+
 /// How a guest does what it is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -77,6 +84,9 @@ pub struct SimGuest {
     pub cache_bytes: u64,
     /// Milliseconds for which it had less than it needs to run.
     pub starved_ms: u64,
+    /// How often the host's kernel killed it.
+    pub kills: u64,
+    booted_at_ms: u64,
     short_ms: u64,
     phase: usize,
     absence: usize,
@@ -104,12 +114,46 @@ impl SimGuest {
             wish: Phase { at_ms: 0, used_bytes: 0, files_bytes: 0 },
             cache_bytes: 0,
             starved_ms: 0,
+            kills: 0,
+            booted_at_ms: 0,
             short_ms: 0,
             phase: 0,
             absence: 0,
             oom_at_ms: None,
             asleep: false,
         }
+    }
+
+    /// The host's kernel kills it: all of its memory is free, whoever looks after it starts it again, and what it was doing is lost.
+    pub fn kill(&mut self, now_ms: u64, view: &mut GuestView) {
+        self.kills += 1;
+        self.booted_at_ms = now_ms + RESTART_MS;
+        (self.actual_bytes, self.used_bytes, self.cache_bytes) = (view.ram_bytes, 0, 0);
+        (self.short_ms, self.oom_at_ms, self.asleep) = (0, None, false);
+        (view.usage_bytes, view.actual_bytes, view.driver_ready) = (0, view.ram_bytes, false);
+        (view.statistics, view.out_of_memory, view.memory) = (None, OutOfMemory::No, Default::default());
+    }
+
+    fn starve(&mut self, passed_ms: u64) {
+        self.starved_ms += passed_ms;
+    }
+
+    /// True if it had less than it needs to run in the last turn.
+    #[must_use]
+    pub fn is_starved(&self) -> bool {
+        self.short_ms > 0
+    }
+
+    /// True from when it runs again after it was killed.
+    #[must_use]
+    pub fn is_up(&self, now_ms: u64) -> bool {
+        now_ms >= self.booted_at_ms
+    }
+
+    /// The least that it has to have for its programs to run, bytes.
+    #[must_use]
+    pub fn least_bytes(&self) -> u64 {
+        self.wish.used_bytes + self.hidden_bytes + FREE_BYTES_MIN
     }
 
     /// True if it does nothing at this time.
@@ -138,8 +182,24 @@ impl SimGuest {
             self.phase += 1;
         }
         let absent = self.is_absent(now_ms, asked_again);
-        let balloon_works = !absent && view.driver_ready;
-        let least = self.wish.used_bytes + self.hidden_bytes + FREE_BYTES_MIN;
+        if !self.is_up(now_ms) {
+            self.short_ms += passed_ms;
+            self.starve(passed_ms);
+            return changed;
+        }
+        view.driver_ready = now_ms > self.booted_at_ms + BOOT_MS;
+        if !view.driver_ready {
+            // Its kernel boots; programs come later.
+            self.used_bytes = self.wish.used_bytes.min(BOOT_BYTES);
+            view.usage_bytes = self.used_bytes;
+            if self.kills > 0 {
+                self.short_ms += passed_ms;
+                self.starve(passed_ms);
+            }
+            return changed;
+        }
+        let balloon_works = !absent;
+        let least = self.least_bytes();
         // What its balloon does. A liar's takes nothing from it.
         let target = if self.kind == Kind::Lying { view.ram_bytes } else { target_bytes };
         if balloon_works && self.actual_bytes < target {
@@ -158,7 +218,7 @@ impl SimGuest {
             self.used_bytes = self.actual_bytes.saturating_sub(FREE_BYTES_MIN).min(self.wish.used_bytes);
             self.cache_bytes = 0;
             self.short_ms += passed_ms;
-            self.starved_ms += passed_ms;
+            self.starve(passed_ms);
             if self.counts {
                 counters.alloc_stalls += 100;
                 counters.direct_scans += 100_000;

@@ -16,6 +16,7 @@ mod guest;
 mod replay;
 mod rivals;
 mod run;
+mod score;
 mod versus;
 mod world;
 

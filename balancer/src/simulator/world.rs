@@ -1,6 +1,6 @@
 //! A host with its guests.
 
-use super::guest::{Kind, SimGuest};
+use super::guest::{BOOT_MS, Kind, SimGuest};
 use crate::policy::{ContainerView, GuestView, Health, HostView, Observation, OutOfMemory};
 use protocol::limits::{Limits, WEIGHT_DEFAULT};
 use protocol::path::ContainerPath;
@@ -9,8 +9,6 @@ use protocol::path::ContainerPath;
 pub const FLOOR_BYTES: u64 = 64 << 20;
 /// What its `vmm` takes, bytes.
 pub const OVERHEAD_BYTES: u64 = 8 << 20;
-/// Until a driver serves the balloon, milliseconds.
-const BOOT_MS: u64 = 3000;
 
 /// A host with its guests.
 #[derive(Debug, Clone)]
@@ -26,6 +24,7 @@ pub struct World {
     /// When something last changed that targets depend on.
     pub disturbed_at_ms: u64,
     total_bytes: u64,
+    taken_by_others: u64,
     told: Vec<(u64, u64)>,
     states: Vec<(bool, Health)>,
 }
@@ -43,6 +42,7 @@ impl World {
             host_oom_ticks: 0,
             disturbed_at_ms: 0,
             total_bytes,
+            taken_by_others: 0,
             told: vec![],
             states: vec![],
         }
@@ -109,7 +109,6 @@ impl World {
         for (i, guest) in self.guests.iter_mut().enumerate() {
             let view = &mut self.observation.guests[i];
             let before = (view.held_bytes(), view.out_of_memory, view.fresh().is_some());
-            view.driver_ready = now_ms > BOOT_MS;
             let (target, again) = targets.get(i).copied().unwrap_or((view.ram_bytes, false));
             disturbed |= guest.pass(now_ms, passed_ms, target, again, view);
             usage = usage.saturating_add(view.usage_bytes).saturating_add(view.overhead_bytes);
@@ -134,9 +133,19 @@ impl World {
         }
         let others = self.others.iter().take_while(|(at, _)| *at <= now_ms).last();
         disturbed |= others.is_some_and(|(at, _)| now_ms - at < passed_ms);
-        let taken = usage.saturating_add(others.map_or(0, |(_, bytes)| *bytes));
-        if taken > self.total_bytes {
-            self.host_oom_ticks += 1;
+        self.taken_by_others = others.map_or(0, |(_, bytes)| *bytes);
+        let mut taken = usage.saturating_add(self.taken_by_others);
+        let stalled = taken > self.total_bytes;
+        self.host_oom_ticks += u64::from(stalled);
+        // The kernel kills who holds most, until there is enough.
+        while taken > self.total_bytes {
+            let holds = |i: &usize| self.observation.guests[*i].usage_bytes;
+            let Some(victim) = (0..self.guests.len()).filter(|i| holds(i) > 0).max_by_key(holds) else {
+                break;
+            };
+            taken -= holds(&victim);
+            self.guests[victim].kill(now_ms, &mut self.observation.guests[victim]);
+            disturbed = true;
         }
         if disturbed || now_ms <= BOOT_MS + passed_ms {
             self.disturbed_at_ms = now_ms;
@@ -145,7 +154,16 @@ impl World {
             total_bytes: self.total_bytes,
             available_bytes: self.total_bytes.saturating_sub(taken),
             age_ms: 0,
-            stalled_age_ms: (taken > self.total_bytes).then_some(0),
+            stalled_age_ms: stalled.then_some(0),
         });
+    }
+
+    /// True if what programs use in all guests fits into the host, whoever has what.
+    #[must_use]
+    pub fn fits(&self) -> bool {
+        let least = self.guests.iter().zip(&self.observation.guests);
+        let least = least
+            .fold(self.taken_by_others, |sum, (guest, view)| sum + guest.least_bytes() + view.overhead_bytes);
+        least <= self.total_bytes
     }
 }
