@@ -9,6 +9,7 @@ use super::process::ProcessObjects;
 use crate::accounting::{GuestReading, System};
 use crate::ksm::Merged;
 use crate::policy::{Counters, GuestMemory, GuestStatistics, GuestView, OutOfMemory, STATISTICS_AGE_MS_MAX};
+use protocol::bytes::FRAME_BYTES;
 use protocol::frames::FrameReader;
 use protocol::message::{Balloon, Register, Statistics, ToVmm};
 use protocol::objects::ObjectCounts;
@@ -178,14 +179,16 @@ impl Guest {
     /// The guest as the policy sees it, attached to the container at this place of the observation.
     #[must_use]
     pub fn view(&self, container: usize) -> GuestView {
+        let totals = self.frames.totals();
         GuestView {
             name: self.about.name.clone(),
             container,
             ram_bytes: self.about.ram_bytes,
             floor_bytes: self.about.floor_bytes,
             overhead_bytes: self.figures.reserved_bytes(),
-            usage_bytes: self.figures.ram_bytes(&self.frames.totals()),
+            usage_bytes: self.figures.ram_bytes(&totals),
             actual_bytes: self.balloon.value.actual_bytes,
+            refaulted_bytes: totals.refaults.saturating_mul(FRAME_BYTES),
             driver_ready: self.balloon.value.driver_ready,
             statistics: self.policy_statistics(),
             out_of_memory: self.out_of_memory(),

@@ -25,6 +25,7 @@ fn guest(name: &str, container: &str, ram_mib: u64) -> Placed {
         overhead_bytes: 0,
         usage_bytes: 0,
         actual_bytes: ram_mib * MIB,
+        refaulted_bytes: 0,
         driver_ready: false,
         statistics: None,
         out_of_memory: OutOfMemory::No,

@@ -8,6 +8,8 @@
 //!     +-----------------------------+---------------------------------------------+ asked again after 10 s, 20 s, ... 10 min
 //! ```
 //!
+//! Who says that it gave and is found to use frames that it gave lies, and needs no ten seconds to be found (`Rule::Refaults`).
+//!
 //! To owe is to hold more than the last target. Who is stuck or lies counts with what it holds from then on (`Rule::Exclude`), so
 //! that no memory is promised to others that is not there; what it was asked for stays asked for. *Vanished* is who sent statistics
 //! and stopped: it is not shrunk. Who never sent any has its share by weight.
@@ -99,6 +101,9 @@ impl GuestView {
 pub(super) fn assess(view: &GuestView, now_ms: u64, rules: Rules) -> (super::GuestMemory, bool) {
     let mut memory = view.memory;
     let held = view.held_bytes();
+    // A guest that was started again counts from zero.
+    let refaulted = view.refaulted_bytes.saturating_sub(memory.refaulted_bytes);
+    memory.refaulted_bytes = view.refaulted_bytes;
     if !view.owes() {
         memory.owes_since_ms = None;
         memory.tries = 0;
@@ -125,14 +130,15 @@ pub(super) fn assess(view: &GuestView, now_ms: u64, rules: Rules) -> (super::Gue
         memory.gave_at_ms = now_ms;
         return (memory, false);
     }
+    let target = memory.target_bytes.unwrap_or(view.ram_bytes);
+    let says_less = view.actual_bytes <= target.saturating_add(view.tolerance_bytes());
+    let refaults = refaulted > view.tolerance_bytes() && rules.has(Rule::Refaults);
     let silent_ms = now_ms.saturating_sub(memory.gave_at_ms);
     if memory.health.is_excluded() {
         if now_ms < memory.retry_at_ms || !rules.has(Rule::Retry) {
             return (memory, false);
         }
-    } else if silent_ms >= STUCK_AFTER_MS && rules.has(Rule::Exclude) {
-        let target = memory.target_bytes.unwrap_or(view.ram_bytes);
-        let says_less = view.actual_bytes <= target.saturating_add(view.tolerance_bytes());
+    } else if (silent_ms >= STUCK_AFTER_MS || says_less && refaults) && rules.has(Rule::Exclude) {
         memory.health = if says_less { Health::Lying } else { Health::Stuck };
     } else {
         if now_ms.saturating_sub(since) >= STUCK_AFTER_MS {

@@ -42,6 +42,8 @@ pub struct GuestMemory {
     pub sequence: u64,
     /// It stalled for memory lately: until then it counts as in need.
     pub stressed_until_ms: u64,
+    /// What it was known to use of what it gave, bytes.
+    pub refaulted_bytes: u64,
     /// Since when it is to stand still because the host starves; `None` when it may run.
     pub paused_since_ms: Option<u64>,
 }

@@ -69,6 +69,10 @@ pub struct GuestView {
     pub usage_bytes: u64,
     /// What it can hold at most: RAM less its balloon, bytes.
     pub actual_bytes: u64,
+    /// What it gave into its balloon and was found to use again, since its boot; bytes. A guest that takes memory back by the
+    /// book deflates: that is not counted here, nor are pages that it reported free and uses again, its ordinary way to use them.
+    #[serde(default)]
+    pub refaulted_bytes: u64,
     /// True once a driver in the guest serves the balloon.
     pub driver_ready: bool,
     /// Its statistics as told last, however long ago.

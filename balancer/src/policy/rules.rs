@@ -20,6 +20,8 @@ pub enum Rule {
     StepByAvailable,
     /// Who does not give what it was asked for counts with what it holds, and no longer disturbs the others.
     Exclude,
+    /// Who uses what it gave is found by the frame table, at once.
+    Refaults,
     /// Who is excluded is asked again, less and less often.
     Retry,
     /// Memory is kept for the host.

@@ -22,6 +22,7 @@ fn host(oom_policy: OomPolicy) -> Observation {
             overhead_bytes: 0,
             usage_bytes: held * MIB,
             actual_bytes: held * MIB,
+            refaulted_bytes: 0,
             driver_ready: true,
             statistics: None,
             out_of_memory: Default::default(),

@@ -131,6 +131,7 @@ impl SimGuest {
         (self.actual_bytes, self.used_bytes, self.cache_bytes) = (view.ram_bytes, 0, 0);
         (self.short_ms, self.oom_at_ms, self.asleep) = (0, None, false);
         (view.usage_bytes, view.actual_bytes, view.driver_ready) = (0, view.ram_bytes, false);
+        view.refaulted_bytes = 0;
         (view.statistics, view.out_of_memory, view.memory) = (None, OutOfMemory::No, Default::default());
     }
 
@@ -246,6 +247,10 @@ impl SimGuest {
         view.usage_bytes = self.used_bytes + self.cache_bytes;
         view.actual_bytes =
             if self.kind == Kind::Lying && view.driver_ready { target_bytes } else { self.actual_bytes };
+        if self.kind == Kind::Lying {
+            // What its balloon holds and its programs use.
+            view.refaulted_bytes = view.refaulted_bytes.max(view.usage_bytes.saturating_sub(target_bytes));
+        }
         match self.oom_at_ms {
             Some(at) if now_ms - at < OOM_HOLD_MS => {
                 view.out_of_memory = OutOfMemory::Holding { actual_bytes: self.actual_bytes };

@@ -188,6 +188,17 @@ fn a_guest_that_says_it_gave_what_it_holds_is_found() {
 }
 
 #[test]
+fn who_uses_what_it_gave_is_found_at_once() {
+    breaks_without(Rule::Refaults, |rules| {
+        let liar = guest(Kind::Lying, 1024, 900, 0);
+        let mut world = host(2000, vec![liar, then(guest(Kind::Ideal, 1024, 100, 0), 20, 950, 0)]);
+        run(&mut world, 26_000, rules);
+        let health = world.observation.guests[0].memory.health;
+        ensure(health == Health::Lying, || format!("{health:?}"))
+    });
+}
+
+#[test]
 fn the_host_keeps_a_reserve() {
     breaks_without(Rule::Reserve, |rules| {
         let reader = || guest(Kind::Ideal, 1024, 500, 1000);

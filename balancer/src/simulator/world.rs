@@ -75,6 +75,7 @@ impl World {
             overhead_bytes: OVERHEAD_BYTES,
             usage_bytes: 0,
             actual_bytes: ram_bytes,
+            refaulted_bytes: 0,
             driver_ready: false,
             statistics: None,
             out_of_memory: OutOfMemory::No,
