@@ -1,6 +1,7 @@
 # make demo        three Linux guests share memory under limits; a limit changes; two share a root image; a summary
 # make test        everything: unit and property tests, guests on bare metal, Linux guests natively or in the lab
-# make bench       what the frame table costs beside the kernel's memory cgroup, and images beside copies and KSM
+# make bench       what the frame table costs beside the kernel's memory cgroup, and images beside copies and KSM; what a decision costs
+# make versus      the policy beside Proxmox VE's and oVirt MoM's rules, in the simulator: docs/policy.md
 # make models      measures the accounting systems against each other: table and figure in docs
 # make check       format and lints
 # make lab-boots   counts boots in the lab: OUTER=6.12 GUEST=6.1 COUNT=50
@@ -13,7 +14,7 @@ OUTER ?= 6.12
 GUEST ?= 6.1
 COUNT ?= 50
 
-.PHONY: all build setup images test demo bench models check lab-boots clean
+.PHONY: all build setup images test demo bench models versus check lab-boots clean
 
 all: build
 
@@ -39,11 +40,16 @@ lab-boots: images
 # A first touch is served by the balancer of this build.
 bench: build
 	$(CARGO) bench -p vmm --bench frames --bench images
+	$(CARGO) bench -p balancer --bench policy
 
 models: setup
 	$(CARGO) build --release -p balancer
 	$(TARGET)/balancer models --svg docs/models.svg --into docs/models.md
 	$(TARGET)/balancer models --into README.md
+
+versus: setup
+	$(CARGO) build --release -p balancer
+	$(TARGET)/balancer simulate --compare --into docs/policy.md
 
 check:
 	$(CARGO) fmt --all --check

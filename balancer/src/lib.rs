@@ -6,6 +6,7 @@
 //! | [`tree`] | which containers are there, under which limits? (pure) |
 //! | [`pool`] | what do guests share, and who pays for it? |
 //! | [`policy`] | who may hold how much? (pure) |
+//! | [`simulator`] | what does the policy do to thousands of guests, for hours? (pure) |
 //! | [`accounting`] | who pays for a frame? (pure) |
 //! | [`journal`] | what survives a killed balancer? |
 //! | [`ksm`] | what does the kernel merge, and whose? |
@@ -35,4 +36,5 @@ pub mod ksm;
 pub mod models;
 pub mod policy;
 pub mod pool;
+pub mod simulator;
 pub mod tree;

@@ -2,7 +2,8 @@
 
 use super::body::Json as Body;
 use super::problem::Problem;
-use crate::engine::{ContainerObject, Engine};
+use super::query::Params;
+use crate::engine::{ContainerObject, Engine, PlanObject};
 use crate::tree::Put;
 use axum::Json;
 use axum::extract::rejection::PathRejection;
@@ -10,14 +11,48 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use protocol::limits::{Limits, LimitsPatch};
 use protocol::path::ContainerPath;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
+use utoipa::{IntoParams, ToSchema};
+
+/// How a change is made.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct ChangeQuery {
+    /// Answer with the plan that the change would cause, and change nothing.
+    #[serde(default)]
+    dry_run: bool,
+}
+
+/// A container after a change, or what the change would do.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+pub(super) enum Changed {
+    /// The container, changed.
+    Done(Box<ContainerObject>),
+    /// With `dry_run=true`: what would change.
+    Planned(PlanObject),
+}
+
+fn change(
+    engine: &Engine,
+    path: &ContainerPath,
+    patch: &LimitsPatch,
+    dry_run: bool,
+) -> Result<Changed, crate::engine::EngineError> {
+    match dry_run {
+        true => engine.plan_patch(path, patch).map(Changed::Planned),
+        false => engine.patch(path, patch).map(|object| Changed::Done(Box::new(object))),
+    }
+}
 
 type Engined = State<Arc<Engine>>;
-type Inside = Result<Path<String>, PathRejection>;
+pub(super) type Inside = Result<Path<String>, PathRejection>;
 
 /// The path behind `/v1/containers`.
 #[expect(clippy::result_large_err, reason = "once per refused request, and handlers want the problem itself")]
-fn path(path: Inside) -> Result<ContainerPath, Problem> {
+pub(super) fn path(path: Inside) -> Result<ContainerPath, Problem> {
     let refuse =
         |detail: String| Problem::new(StatusCode::BAD_REQUEST, "path", "This is no container path", detail);
     let Path(text) = path.map_err(|error| refuse(error.body_text()))?;
@@ -41,13 +76,14 @@ pub(super) async fn get_root(State(engine): Engined) -> Result<Json<ContainerObj
 }
 
 /// Change limits of the root container.
-#[utoipa::path(patch, path = "/v1/containers/", operation_id = "patch_root_container", request_body = LimitsPatch,
-    responses((status = 200, description = "The root container as it is now.", body = ContainerObject), (status = 507)))]
+#[utoipa::path(patch, path = "/v1/containers/", operation_id = "patch_root_container", params(ChangeQuery), request_body = LimitsPatch,
+    responses((status = 200, description = "The root container as it is now; with `dry_run`, what would change.", body = Changed), (status = 507)))]
 pub(super) async fn patch_root(
     State(engine): Engined,
+    Params(how): Params<ChangeQuery>,
     Body(patch): Body<LimitsPatch>,
-) -> Result<Json<ContainerObject>, Problem> {
-    Ok(Json(engine.patch(&ContainerPath::root(), &patch)?))
+) -> Result<Json<Changed>, Problem> {
+    Ok(Json(change(&engine, &ContainerPath::root(), &patch, how.dry_run)?))
 }
 
 /// One container.
@@ -73,14 +109,15 @@ pub(super) async fn put(
 }
 
 /// Change limits: absent fields stay, `null` takes a limit away. The targets that follow are on their way when this is answered.
-#[utoipa::path(patch, path = "/v1/containers/{path}", operation_id = "patch_container", params(("path" = String, Path)), request_body = LimitsPatch,
-    responses((status = 200, description = "The container as it is now.", body = ContainerObject), (status = 404), (status = 507)))]
+#[utoipa::path(patch, path = "/v1/containers/{path}", operation_id = "patch_container", params(("path" = String, Path), ChangeQuery), request_body = LimitsPatch,
+    responses((status = 200, description = "The container as it is now; with `dry_run`, what would change.", body = Changed), (status = 404), (status = 507)))]
 pub(super) async fn patch(
     State(engine): Engined,
     inside: Inside,
+    Params(how): Params<ChangeQuery>,
     Body(patch): Body<LimitsPatch>,
-) -> Result<Json<ContainerObject>, Problem> {
-    Ok(Json(engine.patch(&path(inside)?, &patch)?))
+) -> Result<Json<Changed>, Problem> {
+    Ok(Json(change(&engine, &path(inside)?, &patch, how.dry_run)?))
 }
 
 /// Remove a container that holds neither guests nor containers.

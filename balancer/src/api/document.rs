@@ -1,7 +1,7 @@
 //! `/openapi.json`.
 
 use super::problem::Problem;
-use super::{bindings, containers, events, guests, host, pool};
+use super::{bindings, containers, events, guests, host, policy, pool};
 use axum::Json;
 use utoipa::openapi::path::Operation;
 use utoipa::openapi::{AllOf, Content, Ref, RefOr, Response, Schema};
@@ -29,6 +29,12 @@ use utoipa::{Modify, OpenApi};
         bindings::list,
         bindings::put,
         bindings::delete,
+        policy::explain_guest,
+        policy::explain_root,
+        policy::explain_container,
+        policy::get,
+        policy::patch,
+        policy::observation,
         events::events,
         openapi
     ),

@@ -10,6 +10,7 @@ mod document;
 mod events;
 mod guests;
 mod host;
+mod policy;
 mod pool;
 mod problem;
 mod query;

@@ -74,6 +74,7 @@ impl From<EngineError> for Problem {
         let detail = error.chain();
         match &error {
             EngineError::Tree(TreeError::Limits { source, .. }) => Self::of_limits(error.to_string(), source),
+            EngineError::Knob(source) => Self::of_limits(error.to_string(), source),
             EngineError::Tree(TreeError::Missing(_)) | EngineError::NoGuest(_) => {
                 Self::new(StatusCode::NOT_FOUND, "not-found", "There is no such thing", detail)
             }

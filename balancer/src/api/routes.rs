@@ -2,7 +2,7 @@
 
 use super::body::shortened;
 use super::problem::Problem;
-use super::{bindings, containers, document, events, guests, host, pool, query};
+use super::{bindings, containers, document, events, guests, host, policy, pool, query};
 use crate::engine::Engine;
 use axum::http::{Method, StatusCode, Uri};
 use axum::routing::{self, MethodRouter};
@@ -30,15 +30,21 @@ pub(super) fn routes() -> Vec<Route> {
         route(Method::GET, "/v1/version", routing::get(host::version)),
         route(Method::GET, "/v1/containers", routing::get(containers::list)),
         route(Method::GET, "/v1/containers/", routing::get(containers::get_root)),
-        route(Method::PATCH, "/v1/containers/", routing::patch(containers::patch_root)),
+        with_query(Method::PATCH, "/v1/containers/", routing::patch(containers::patch_root)),
         route(Method::GET, container, routing::get(containers::get)),
         route(Method::PUT, container, routing::put(containers::put)),
-        route(Method::PATCH, container, routing::patch(containers::patch)),
+        with_query(Method::PATCH, container, routing::patch(containers::patch)),
         route(Method::DELETE, container, routing::delete(containers::delete)),
         route(Method::GET, "/v1/guests", routing::get(guests::list)),
         route(Method::GET, "/v1/guests/{id}", routing::get(guests::get)),
         route(Method::PATCH, "/v1/guests/{id}", routing::patch(guests::patch)),
         with_query(Method::GET, "/v1/guests/{id}/frames", routing::get(guests::frames)),
+        route(Method::GET, "/v1/guests/{id}/explain", routing::get(policy::explain_guest)),
+        route(Method::GET, "/v1/explain/", routing::get(policy::explain_root)),
+        route(Method::GET, "/v1/explain/{*path}", routing::get(policy::explain_container)),
+        route(Method::GET, "/v1/policy", routing::get(policy::get)),
+        route(Method::PATCH, "/v1/policy", routing::patch(policy::patch)),
+        route(Method::GET, "/v1/policy/observation", routing::get(policy::observation)),
         with_query(Method::GET, "/v1/pool", routing::get(pool::get)),
         route(Method::GET, "/v1/bindings", routing::get(bindings::list)),
         route(Method::PUT, "/v1/bindings", routing::put(bindings::put)),

@@ -1,6 +1,7 @@
 //! Arguments.
 
 use crate::accounting::System;
+use crate::policy::{IDLE_TAX_PERCENT, IDLE_TAX_RANGE, INTERVAL_MS, INTERVAL_MS_RANGE, OomPolicy};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use protocol::bytes;
 use protocol::domain::{Domain, DomainError};
@@ -16,7 +17,7 @@ use std::str::FromStr;
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done
-  1  the balancer refused, or something went wrong
+  1  the balancer refused, something went wrong, or an invariant of the policy broke in a simulation
   2  the command line is wrong
   3  no balancer is running
   4  another balancer holds the folder, or its journal is of a newer version
@@ -36,6 +37,8 @@ Examples:
   balancer image build ./rootfs
   balancer bind /srv/images/debian/lib /common
   balancer set /web --domain tenants
+  balancer explain db
+  balancer set /web/a --max 1G --dry-run
   curl --unix-socket /run/ballast/api.sock -X PATCH http://balancer/v1/containers/web/a -d '{\"max_bytes\": 1073741824}'";
 
 /// Memory limits of virtual machines that are used as containers.
@@ -76,6 +79,12 @@ pub(super) enum Command {
     Events(Events),
     /// Measure the accounting systems against each other
     Models(Models),
+    /// Say why a guest, or the guests in a container, have what they have
+    Explain(Explain),
+    /// Write down what the policy is told, one JSON object a turn, for `balancer simulate --trace`
+    Record(Record),
+    /// Run the policy on made-up hosts, or on a recording
+    Simulate(Simulate),
     /// Build and keep images that guests share
     Image(Image),
 }
@@ -140,9 +149,19 @@ pub(super) struct Serve {
     /// What holds the pages of images that guests share
     #[arg(long, value_name = "BACKING", value_enum, default_value_t)]
     pub pool: PoolBacking,
-    /// Time between two turns of sampling and deciding, milliseconds; a changed limit does not wait for a turn
-    #[arg(long, value_name = "MS", default_value_t = 1000, value_parser = interval, allow_negative_numbers = true)]
+    /// Time between two turns of sampling and deciding, milliseconds; a changed limit does not wait for a turn, nor does a host that
+    /// stalls for memory
+    #[arg(long, value_name = "MS", default_value_t = INTERVAL_MS, value_parser = interval, allow_negative_numbers = true)]
     pub interval_ms: u64,
+    /// Memory that guests leave to the host [default: a sixteenth of it, at most 4G]
+    #[arg(long, value_name = "BYTES", value_parser = bytes::parse)]
+    pub reserve: Option<u64>,
+    /// How much dearer a byte that a guest holds and does not use is to it than one that it uses: 75 makes it four times as dear
+    #[arg(long, value_name = "PERCENT", default_value_t = IDLE_TAX_PERCENT, value_parser = clap::value_parser!(u32).range(i64::from(*IDLE_TAX_RANGE.start())..=i64::from(*IDLE_TAX_RANGE.end())))]
+    pub idle_tax: u32,
+    /// What happens when the host is about to run out of memory: an event, or the end of the guest that holds most beyond its target
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t)]
+    pub oom_policy: OomPolicy,
 }
 
 /// As `--pool` names it.
@@ -211,6 +230,9 @@ pub(super) struct Set {
     /// Make the container if there is none
     #[arg(long)]
     pub create: bool,
+    /// Show the targets that would change, and change nothing
+    #[arg(long, conflicts_with = "create")]
+    pub dry_run: bool,
     /// Show the container as JSON
     #[arg(long)]
     pub json: bool,
@@ -338,7 +360,60 @@ fn weight(text: &str) -> Result<u32, String> {
 }
 
 fn interval(text: &str) -> Result<u64, String> {
-    between(text, 10..=60_000)
+    between(text, INTERVAL_MS_RANGE)
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Explain {
+    /// A container: /web/a; or a guest's name
+    pub what: String,
+    /// JSON instead of text
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Record {
+    /// For so long
+    #[arg(long, value_name = "S", default_value_t = 60)]
+    pub seconds: u64,
+    /// Into a file instead of to standard output
+    #[arg(long, value_name = "FILE")]
+    pub into: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Simulate {
+    /// Where everything comes from: the same seed gives the same run, to the byte
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Guests of the host
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=20_000))]
+    pub guests: usize,
+    /// Simulated time, hours
+    #[arg(long, value_name = "H", default_value_t = 1.0, value_parser = hours)]
+    pub hours: f64,
+    /// Simulated time between two turns, milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(100..=60_000))]
+    pub interval_ms: u64,
+    /// Play what `balancer record` wrote instead
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["compare", "into"])]
+    pub trace: Option<PathBuf>,
+    /// Run the same hosts under Proxmox VE's and oVirt MoM's published rules as well; prints a table
+    #[arg(long, conflicts_with = "json")]
+    pub compare: bool,
+    /// Replace the table between the markers of a Markdown file as well
+    #[arg(long, value_name = "FILE", requires = "compare")]
+    pub into: Option<PathBuf>,
+    /// JSON instead of text
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn hours(text: &str) -> Result<f64, String> {
+    let wrong = || "must be a number above 0, at most 1000".to_owned();
+    let hours: f64 = text.parse().map_err(|_| wrong())?;
+    if hours > 0.0 && hours <= 1000.0 { Ok(hours) } else { Err(wrong()) }
 }
 
 /// An amount, or `none` to take a limit away.

@@ -3,13 +3,16 @@
 mod args;
 mod events;
 mod exit;
+mod explain;
 mod image;
 mod models;
 mod pay;
 mod pool;
 mod ps;
+mod record;
 mod serve;
 mod set;
+mod simulate;
 
 use anyhow::Context;
 use args::{Arguments, Command};
@@ -42,6 +45,9 @@ pub fn run() -> ExitCode {
             Command::Unbind(command) => pool::unbind(&client, &command).await,
             Command::Rm(command) => set::remove(&client, &command.path).await,
             Command::Models(command) => models::run(&command),
+            Command::Explain(command) => explain::run(&client, &command).await,
+            Command::Record(command) => record::run(&client, &command).await,
+            Command::Simulate(command) => simulate::run(&command),
             Command::Image(command) => image::run(&client, command).await,
             Command::Events(command) => events::run(&client, &command).await,
         }

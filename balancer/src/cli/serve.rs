@@ -4,9 +4,9 @@ use super::args::Serve;
 use crate::api::Token;
 use crate::daemon::{self, Options};
 use crate::image::Store;
+use crate::policy::Knobs;
 use protocol::place::Place;
 use std::io;
-use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 
 pub(super) async fn run(place: Place, command: Serve) -> anyhow::Result<()> {
@@ -23,13 +23,18 @@ pub(super) async fn run(place: Place, command: Serve) -> anyhow::Result<()> {
         (Some(address), Some(file)) => Some((address, Token::read(&file)?)),
         _ => None,
     };
-    let interval = Duration::from_millis(command.interval_ms);
+    let knobs = Knobs {
+        reserve_bytes: command.reserve,
+        idle_tax_percent: command.idle_tax,
+        interval_ms: command.interval_ms,
+        oom_policy: command.oom_policy,
+    };
     daemon::run(Options {
         place,
         exit_when_idle: command.exit_when_idle,
         tcp,
         accounting: command.accounting,
-        interval,
+        knobs,
         pool: command.pool.into(),
         store: command.store.unwrap_or_else(Store::default_folder),
     })

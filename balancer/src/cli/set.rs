@@ -19,6 +19,12 @@ pub(super) async fn set(client: &Client, command: &Set) -> anyhow::Result<()> {
         );
     }
     let route = route(&command.path);
+    if command.dry_run {
+        let body = serde_json::to_vec(&patch)?;
+        let plan: Value = client.call(Method::PATCH, &format!("{route}?dry_run=true"), body).await?;
+        std::io::stdout().write_all(planned(&plan, command.json)?.as_bytes()).ok();
+        return Ok(());
+    }
     let mut answer = client.call::<Value>(Method::PATCH, &route, serde_json::to_vec(&patch)?).await;
     if command.create && matches!(&answer, Err(ClientError::Refused(problem)) if problem.status == 404) {
         let limits = Limits::default().patched(&patch);
@@ -48,6 +54,33 @@ pub(super) async fn set(client: &Client, command: &Set) -> anyhow::Result<()> {
     )
     .ok();
     Ok(())
+}
+
+/// What a change would do, for people or as it is.
+fn planned(plan: &Value, as_json: bool) -> serde_json::Result<String> {
+    if as_json {
+        return Ok(serde_json::to_string_pretty(plan)? + "\n");
+    }
+    let human =
+        |bytes: &Value| bytes.as_u64().map_or_else(|| "none".into(), |bytes| Human(bytes).to_string());
+    let mut text = String::new();
+    for target in plan["targets"].as_array().into_iter().flatten() {
+        text += &format!(
+            "{}: target {} -> {}: {}\n",
+            target["guest"].as_str().unwrap_or("?"),
+            human(&target["now_bytes"]),
+            human(&target["target_bytes"]),
+            target["reason"].as_str().unwrap_or("?")
+        );
+    }
+    for short in plan["shortfalls"].as_array().into_iter().flatten() {
+        let (path, needed) = (short["container"].as_str().unwrap_or("?"), human(&short["needed_bytes"]));
+        text += &format!(
+            "{path}: its guests need {needed}, and {} is what they may use\n",
+            human(&short["budget_bytes"])
+        );
+    }
+    Ok(if text.is_empty() { "No target would change\n".into() } else { text })
 }
 
 pub(super) async fn remove(client: &Client, path: &ContainerPath) -> anyhow::Result<()> {

@@ -9,6 +9,7 @@
 mod descriptors;
 mod idle;
 mod place;
+mod pressure;
 
 pub use place::{Owned, PlaceError};
 
@@ -17,6 +18,7 @@ use crate::api::{self, Token, router};
 use crate::engine::Engine;
 use crate::guests::{self, GuestServer};
 use crate::journal::Journal;
+use crate::policy::Knobs;
 use crate::pool::{IMAGES_OPEN_MAX, Library};
 use anyhow::Context;
 use axum::middleware;
@@ -25,7 +27,6 @@ use protocol::place::Place;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -46,8 +47,8 @@ pub struct Options {
     pub tcp: Option<(SocketAddr, Token)>,
     /// Who pays for a frame.
     pub accounting: System,
-    /// Time between two turns.
-    pub interval: Duration,
+    /// The knobs of the policy.
+    pub knobs: Knobs,
     /// Folder of the images.
     pub store: PathBuf,
     /// What holds the pages of images that guests share.
@@ -63,7 +64,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let guest_places = descriptors::left_for_guests(API_PLACES + TCP_PLACES + IMAGES_OPEN_MAX);
     let (journal, tree, bindings) = Journal::open(&options.place.journal())?;
     let library = Library::new(&options.store, options.pool);
-    let engine = Arc::new(Engine::new(journal, (tree, bindings), options.accounting, library));
+    let engine = Arc::new(Engine::new(journal, (tree, bindings), options.accounting, library, options.knobs));
     let tcp = match &options.tcp {
         Some((address, _)) => {
             Some(TcpListener::bind(address).await.with_context(|| format!("Cannot listen on {address}"))?)
@@ -84,10 +85,11 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         tracing::info!(%address, "serving over TCP as well");
         tokio::spawn(api::serve(listener, service, TCP_PLACES));
     }
-    tokio::spawn(guests::watch_merge(Arc::clone(&engine), options.interval));
-    tokio::spawn(look(Arc::clone(&engine), options.interval));
+    tokio::spawn(pressure::watch(Arc::clone(&engine)));
+    tokio::spawn(guests::watch_merge(Arc::clone(&engine)));
+    tokio::spawn(look(Arc::clone(&engine)));
     tokio::spawn(Arc::clone(&engine).look_at_tables());
-    let turns = turn(Arc::clone(&engine), options.interval);
+    let turns = turn(Arc::clone(&engine));
     let idle = idle::wait(Arc::clone(&engine));
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::select! {
@@ -101,21 +103,32 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn turn(engine: Arc<Engine>, interval: Duration) {
-    let mut clock = tokio::time::interval(interval);
-    // After a pause of the whole process one turn is enough.
-    clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+async fn turn(engine: Arc<Engine>) {
+    let mut interval = engine.watch_interval();
     loop {
-        clock.tick().await;
-        engine.tick();
+        let mut clock = tokio::time::interval(*interval.borrow_and_update());
+        // After a pause of the whole process one turn is enough.
+        clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = clock.tick() => engine.tick(),
+                changed = interval.changed() => match changed {
+                    Ok(()) => break,
+                    // The engine goes with the process.
+                    Err(_) => return,
+                },
+            }
+        }
     }
 }
 
 /// Looks at the pool again and again, as often as its part of a CPU allows.
-async fn look(engine: Arc<Engine>, interval: Duration) {
+async fn look(engine: Arc<Engine>) {
+    let interval = engine.watch_interval();
     loop {
         engine.keep_granules();
         let took = engine.look_at_pool(false).await;
+        let interval = *interval.borrow();
         tokio::time::sleep(interval.max(took.saturating_mul(LOOK_CPU_PART))).await;
     }
 }

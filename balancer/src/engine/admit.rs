@@ -20,6 +20,9 @@ use tokio::sync::{mpsc, watch};
 /// What can run a guest.
 const ENGINES: [&str; 2] = ["kvm", "qemu"];
 
+/// Holders that a refusal names.
+const HOLDERS_MAX: usize = 3;
+
 /// What a guest is told when it is taken in.
 #[derive(Debug, Clone, Copy)]
 pub struct Admission {
@@ -100,6 +103,7 @@ impl Engine {
             outbox,
             sent_target_bytes: None,
             target_reason: String::new(),
+            memory: Default::default(),
             out_of_memory_at: None,
             reconciled: watch::Sender::new(0),
             sent_cpu_ppm: None,
@@ -159,6 +163,7 @@ impl State {
                 self.check_admission(about, &above, limits.max_bytes)?;
                 self.check_objects(about, own, &above, limits)?;
             }
+            self.check_host(about, &next)?;
         }
         let limits = |tree: &Tree| tree.get(&about.container).map(|node| node.limits.clone());
         let (before, after) = (limits(&self.tree), limits(&next));
@@ -194,10 +199,54 @@ impl State {
         }
         let (own, others, max, short) =
             (Human(about.floor_bytes), Human(others), Human(max), Human(needed - max));
+        let holders =
+            holders(self.guests_inside(above).map(|guest| (guest.about.floor_bytes, &*guest.about.name)));
         Err(format!(
-            "Guest {:?} needs {own} to live and the guests in {above} need {others}, but max of {above} is {max}: {short} are missing",
+            "Guest {:?} needs {own} to live and the guests in {above} need {others}{holders}, but max of {above} is {max}: {short} are missing",
             about.name
         ))
+    }
+
+    /// Nor is there room for a guest if the host cannot keep what was promised: `min` of containers, and what guests need to live.
+    fn check_host(&self, about: &Register, next: &Tree) -> Result<(), String> {
+        let Some(budget) = self.budget else { return Ok(()) };
+        let others = self.guests.values().fold(0u64, |sum, guest| {
+            sum.saturating_add(guest.about.floor_bytes).saturating_add(guest.figures.reserved_bytes())
+        });
+        let own = about.floor_bytes.saturating_add(Figures::default().reserved_bytes());
+        let root = ContainerPath::root();
+        let promised = next.promised_inside(&root);
+        let needed = others.saturating_add(own).max(promised);
+        if needed <= budget.bytes {
+            return Ok(());
+        }
+        let living = holders(self.guests.values().map(|guest| (guest.about.floor_bytes, &*guest.about.name)));
+        let kept = next.children(&root).map(|(path, node)| (node.limits.min_bytes, path.as_str()));
+        let kept = holders(kept);
+        Err(format!(
+            "Guest {:?} needs {} to start, others need {}{living}, and min promises {}{kept}, but the host has {} for guests beside a reserve of {}: {} are missing",
+            about.name,
+            Human(own),
+            Human(others),
+            Human(promised),
+            Human(budget.bytes),
+            Human(budget.reserve_bytes),
+            Human(needed - budget.bytes)
+        ))
+    }
+}
+
+/// Those who hold most, in brackets; nothing if nobody holds anything.
+fn holders<'a>(all: impl Iterator<Item = (u64, &'a str)>) -> String {
+    let mut all: Vec<(u64, &str)> = all.filter(|(bytes, _)| *bytes > 0).collect();
+    all.sort_unstable_by(|a, b| b.cmp(a));
+    let names: Vec<String> =
+        all.iter().take(HOLDERS_MAX).map(|(bytes, name)| format!("{name} {}", Human(*bytes))).collect();
+    let more = all.len().saturating_sub(HOLDERS_MAX);
+    match (names.is_empty(), more) {
+        (true, _) => String::new(),
+        (false, 0) => format!(" ({})", names.join(", ")),
+        (false, more) => format!(" ({} and {more} more)", names.join(", ")),
     }
 }
 

@@ -4,6 +4,7 @@ use crate::journal::JournalError;
 use crate::pool::{BINDINGS_MAX, Subject};
 use crate::tree::TreeError;
 use protocol::domain::Domain;
+use protocol::limits::LimitsError;
 use protocol::message::OWNERS_MAX;
 use protocol::path::ContainerPath;
 
@@ -13,6 +14,9 @@ pub enum EngineError {
     /// The tree forbids it.
     #[error(transparent)]
     Tree(#[from] TreeError),
+    /// A knob of the policy is out of its bounds.
+    #[error(transparent)]
+    Knob(LimitsError),
     /// The journal cannot hold it.
     #[error(transparent)]
     Journal(#[from] JournalError),

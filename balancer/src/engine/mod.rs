@@ -20,6 +20,7 @@ mod hear;
 mod look;
 mod merge;
 mod objects;
+mod policy;
 mod pool;
 mod reconcile;
 mod room;
@@ -33,21 +34,22 @@ pub use charge::Ordered;
 pub use error::EngineError;
 pub use granules::Served;
 pub use objects::{ObjectUsage, ObjectsObject};
+pub use policy::{ContainerExplanation, KnobsPatch, PlanObject, PlannedTarget, PolicyObject};
 pub use views::{ContainerObject, FramesObject, GuestObject, HostObject, MergeObject};
 
 use crate::accounting::{ContainerId, System};
 use crate::events::{Event, Events};
-use crate::guests::{Budget, Guest};
+use crate::guests::{self, Guest};
 use crate::host::HostSample;
 use crate::journal::Journal;
-use crate::policy::Shortfall;
+use crate::policy::{Budget, HostMemory, Knobs, Shortfall};
 use crate::pool::{Bindings, Library, Pool, PoolShortfall};
 use crate::tree::Tree;
 use protocol::objects::ObjectKind;
 use protocol::path::ContainerPath;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 /// The balancer's state behind its lock.
@@ -72,12 +74,21 @@ struct State {
     events: Events,
     host: HostSample,
     accounting: System,
+    knobs: Knobs,
+    /// The time between two turns, for whoever makes them.
+    interval: watch::Sender<Duration>,
+    /// What the policy remembers of the host.
+    memory: HostMemory,
+    /// What guests might hold together by the last plan.
+    budget: Option<Budget>,
+    /// When tasks of the host last stalled for memory.
+    stalled_at: Option<Instant>,
     shortfalls: Vec<Shortfall>,
     bindings: Bindings,
     pool: Pool,
     pool_shortfalls: Vec<PoolShortfall>,
     /// Events that images may cause.
-    pool_budget: Budget,
+    pool_budget: guests::Budget,
     /// Why guests that are merged may be so with others, as told last.
     merge_exposed: Option<String>,
     /// When it was last told that a guest waits for room in the pool.
@@ -93,13 +104,15 @@ struct State {
 }
 
 impl Engine {
-    /// A balancer with the tree and the bindings that its journal held, the accounting system of the host, and its images.
+    /// A balancer with the tree and the bindings that its journal held, the accounting system of the host, its images, and the
+    /// knobs of the policy.
     #[must_use]
     pub fn new(
         journal: Journal,
         (tree, bindings): (Tree, Bindings),
         accounting: System,
         library: Library,
+        knobs: Knobs,
     ) -> Self {
         let mut events = Events::default();
         events.push(
@@ -115,11 +128,16 @@ impl Engine {
             events,
             host: HostSample::take(),
             accounting,
+            knobs,
+            interval: watch::Sender::new(Duration::from_millis(knobs.interval_ms)),
+            memory: HostMemory::default(),
+            budget: None,
+            stalled_at: None,
             shortfalls: vec![],
             bindings,
             pool: Pool::new(accounting, Instant::now()),
             pool_shortfalls: vec![],
-            pool_budget: Budget::new(Instant::now()),
+            pool_budget: guests::Budget::new(Instant::now()),
             merge_exposed: None,
             granules_full_at: None,
             exceeded: BTreeMap::new(),

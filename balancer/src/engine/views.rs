@@ -4,7 +4,7 @@ use super::{Engine, EngineError, ObjectsObject, State};
 use crate::accounting::{Cost, System, Usage};
 use crate::guests::Guest;
 use crate::host::HostMemory;
-use crate::policy::{OutOfMemory, Shortfall};
+use crate::policy::{Budget, Health, OutOfMemory, Shortfall};
 use crate::pool::PoolGuestObject;
 use crate::tree::{Node, Tree, TreeError};
 use protocol::domain::Domain;
@@ -113,6 +113,8 @@ pub struct GuestObject {
     pub overhead_bytes: u64,
     /// What it uses by its own fresh statistics, bytes.
     pub used_bytes: Option<u64>,
+    /// How it does what it is asked: `well`, `slow`, `stuck`, `lying`, `vanished` (its statistics stopped) or `without_statistics`.
+    pub health: Health,
     /// `no`, `holding` or `returning`: whether it took memory back because it was out of memory.
     pub out_of_memory: String,
     /// The balloon as told last.
@@ -192,6 +194,8 @@ pub struct HostObject {
     pub guests_usage_bytes: u64,
     /// Frames of all guests that no state accounts for. Must stay 0.
     pub frames_untiled: u64,
+    /// What guests may hold together, by the last plan.
+    pub budget: Option<Budget>,
     /// What the host holds of images, bytes. `GET /v1/pool` has more.
     pub pool_resident_bytes: u64,
     /// Frames of images that were charged to nobody or twice at any sample. Must stay 0.
@@ -225,6 +229,7 @@ impl Engine {
                 .values()
                 .fold(0, |sum: u64, cost| sum.saturating_add(cost.bytes)),
             frames_untiled: sum(|guest| guest.frames.totals().untiled),
+            budget: state.budget,
             pool_resident_bytes: state.pool.iter().map(|(_, image)| image.resident_bytes()).sum(),
             pool_uncharged_frames: state.pool.uncharged_frames(),
             shortfalls: state.shortfalls.clone(),
@@ -345,6 +350,7 @@ impl State {
             disk_cache_age_ms: guest.disk_cache.age_ms(),
             overhead_bytes: guest.figures.overhead_bytes(),
             used_bytes: guest.used_bytes(),
+            health: guest.memory.health,
             out_of_memory: state.into(),
             balloon: guest.balloon.value.clone(),
             balloon_age_ms: guest.balloon.age_ms(),

@@ -92,6 +92,14 @@ impl Figures {
         self.kernel
     }
 
+    /// Host memory behind guest RAM, bytes: by the table's word, or by the kernel's count if that is more than the process can hold beside it.
+    #[must_use]
+    pub fn ram_bytes(&self, totals: &Totals) -> u64 {
+        let beside = self.overhead_bytes().max(OVERHEAD_BYTES_ASSUMED);
+        let counted = self.kernel.map_or(0, |kernel| kernel.anonymous_bytes.saturating_sub(beside));
+        table_bytes(totals).max(counted)
+    }
+
     /// What the process takes beside guest RAM, bytes. The guest touches and gives back pages between the two readings,
     /// and the kernel's own figure is off by some pages per CPU: of the last few, the one in the middle.
     #[must_use]

@@ -8,7 +8,8 @@ use super::look::{CarriedOut, Look, Looking};
 use super::process::ProcessObjects;
 use crate::accounting::{GuestReading, System};
 use crate::ksm::Merged;
-use crate::policy::{GuestView, OutOfMemory};
+use crate::policy::{Counters, GuestMemory, GuestStatistics, GuestView, OutOfMemory, STATISTICS_AGE_MS_MAX};
+use protocol::bytes::FRAME_BYTES;
 use protocol::frames::FrameReader;
 use protocol::message::{Balloon, Register, Statistics, ToVmm};
 use protocol::objects::ObjectCounts;
@@ -17,8 +18,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 
-/// A guest's statistics older than this say nothing.
-const STATISTICS_AGE_MAX: Duration = Duration::from_secs(5);
 /// After it ran out of memory a guest keeps what it holds for so long.
 const OUT_OF_MEMORY_HOLD: Duration = Duration::from_secs(30);
 
@@ -94,6 +93,8 @@ pub struct Guest {
     pub sent_target_bytes: Option<u64>,
     /// The rule behind that.
     pub target_reason: String,
+    /// What the policy remembers of it.
+    pub memory: GuestMemory,
     /// When it last took memory back because it was out of memory; `None` when that is over.
     pub out_of_memory_at: Option<Instant>,
     /// Comparisons of its table that were answered.
@@ -137,13 +138,31 @@ impl Guest {
     /// What it uses by fresh statistics, bytes.
     #[must_use]
     pub fn used_bytes(&self) -> Option<u64> {
+        let statistics = self.policy_statistics()?;
+        (statistics.age_ms <= STATISTICS_AGE_MS_MAX).then_some(statistics.used_bytes)
+    }
+
+    /// Its statistics as the policy sees them, however old; `None` if it does not tell what it has and what is available.
+    fn policy_statistics(&self) -> Option<GuestStatistics> {
         let sample = self.statistics.as_ref()?;
-        let age = sample.at.elapsed() + Duration::from_millis(sample.value.age_ms);
-        if age > STATISTICS_AGE_MAX {
-            return None;
-        }
-        let (total, available) = (sample.value.total_memory_bytes?, sample.value.available_memory_bytes?);
-        Some(total.saturating_sub(available).saturating_sub(sample.value.ballooned_used_bytes))
+        let told = &sample.value;
+        let (total, available) = (told.total_memory_bytes?, told.available_memory_bytes?);
+        Some(GuestStatistics {
+            age_ms: sample.age_ms().saturating_add(told.age_ms),
+            sequence: told.sequence,
+            used_bytes: total.saturating_sub(available).saturating_sub(told.ballooned_used_bytes),
+            available_bytes: available,
+            cache_bytes: told.disk_caches_bytes.unwrap_or(0),
+            working_set_bytes: None,
+            counters: Counters {
+                oom_kills: told.oom_kills.unwrap_or(0),
+                alloc_stalls: told.alloc_stalls.unwrap_or(0),
+                direct_scans: told.direct_scans.unwrap_or(0),
+                direct_reclaims: told.direct_reclaims.unwrap_or(0),
+                major_faults: told.major_faults.unwrap_or(0),
+                swap_in_bytes: told.swap_in_bytes.unwrap_or(0),
+            },
+        })
     }
 
     /// Whether it is out of memory, for the policy.
@@ -157,18 +176,24 @@ impl Guest {
         }
     }
 
-    /// The guest as the policy sees it.
+    /// The guest as the policy sees it, attached to the container at this place of the observation.
     #[must_use]
-    pub fn view(&self) -> GuestView {
+    pub fn view(&self, container: usize) -> GuestView {
+        let totals = self.frames.totals();
         GuestView {
             name: self.about.name.clone(),
-            container: self.about.container.clone(),
+            container,
             ram_bytes: self.about.ram_bytes,
             floor_bytes: self.about.floor_bytes,
             overhead_bytes: self.figures.reserved_bytes(),
-            used_bytes: self.used_bytes(),
+            usage_bytes: self.figures.ram_bytes(&totals),
+            actual_bytes: self.balloon.value.actual_bytes,
+            refaulted_bytes: totals.refaults.saturating_mul(FRAME_BYTES),
+            driver_ready: self.balloon.value.driver_ready,
+            statistics: self.policy_statistics(),
             out_of_memory: self.out_of_memory(),
             ceiling: None,
+            memory: self.memory,
         }
     }
 

@@ -50,6 +50,7 @@ fn guest(table: &FrameTable, owner: u16) -> Guest {
         outbox: mpsc::channel(1).0,
         sent_target_bytes: None,
         target_reason: String::new(),
+        memory: Default::default(),
         out_of_memory_at: None,
         reconciled: watch::Sender::new(0),
         sent_cpu_ppm: None,

@@ -64,10 +64,11 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 }
 
 /// Reads what is merged of guests, and tells of others that are.
-pub async fn watch(engine: Arc<Engine>, interval: Duration) {
+pub async fn watch(engine: Arc<Engine>) {
+    let interval = engine.watch_interval();
     let mut watch_at = Instant::now();
     loop {
-        let mut pause = interval;
+        let mut pause = *interval.borrow();
         let merging = engine.merging();
         if !merging.is_empty() {
             let started = Instant::now();

@@ -26,7 +26,7 @@ pub use figure::figure;
 pub use generate::{mixed, sharing};
 pub use replay::Difference;
 pub use report::{Report, SystemReport};
-pub use table::{into_markers, markdown, text};
+pub use table::{into_markers, into_markers_of, markdown, text};
 pub use trace::{Trace, TraceError};
 pub use truth::Truth;
 

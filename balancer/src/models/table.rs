@@ -168,6 +168,16 @@ pub fn markdown(report: &Report) -> String {
 #[must_use]
 pub fn into_markers(document: &str, table: &str) -> Option<String> {
     let [begin, end] = MARKERS;
+    between(document, begin, end, table)
+}
+
+/// The same between `<!-- NAME:begin -->` and `<!-- NAME:end -->`.
+#[must_use]
+pub fn into_markers_of(name: &str, document: &str, table: &str) -> Option<String> {
+    between(document, &format!("<!-- {name}:begin -->"), &format!("<!-- {name}:end -->"), table)
+}
+
+fn between(document: &str, begin: &str, end: &str, table: &str) -> Option<String> {
     let (before, rest) = document.split_once(begin)?;
     let (_, after) = rest.split_once(end)?;
     Some(format!("{before}{begin}\n\n{}\n{end}{after}", table.trim_end().to_owned() + "\n"))

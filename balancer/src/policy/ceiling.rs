@@ -12,11 +12,11 @@
 //!
 //! As the guest grows, what it holds rises as the room falls: the ceiling stands still.
 
-use super::observation::GuestView;
 use protocol::path::ContainerPath;
+use serde::{Deserialize, Serialize};
 
 /// The most that a guest may hold, because of a container that it charges.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ceiling {
     /// The container.
     pub container: ContainerPath,
@@ -61,14 +61,6 @@ pub fn ceiling(held_bytes: u64, charged: impl IntoIterator<Item = Charged>) -> O
         Some(Ceiling { container: charged.container, max_bytes: charged.max_bytes, bytes })
     });
     ceilings.min_by_key(|ceiling| ceiling.bytes)
-}
-
-impl GuestView {
-    /// What it can hold at most: its RAM, or less where a ceiling says so; its floor in any case.
-    pub(super) fn most_bytes(&self) -> u64 {
-        let ceiling = self.ceiling.as_ref().map_or(u64::MAX, |ceiling| ceiling.bytes);
-        self.ram_bytes.min(ceiling).max(self.raised_floor_bytes())
-    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,9 @@
 //! What the policy says.
 
+use super::budget::Budget;
+use super::memory::{GuestMemory, HostMemory};
+use super::reason::Reason;
+use super::stress::Stress;
 use protocol::bytes::Human;
 use protocol::path::ContainerPath;
 use serde::Serialize;
@@ -12,17 +16,43 @@ pub struct Plan {
     pub targets: Vec<GuestTarget>,
     /// Containers whose guests need more than their limit permits.
     pub shortfalls: Vec<Shortfall>,
+    /// What guests may hold together; `None` where nothing is known of the host.
+    pub budget: Option<Budget>,
+    /// What to remember of the host.
+    pub memory: HostMemory,
+    /// The guest to be ended, by its place in the observation, because the host has next to nothing left.
+    pub victim: Option<usize>,
+    /// Guests that are to stand still as long as they are named here, by their places in the observation.
+    pub paused: Vec<usize>,
 }
 
-/// What a guest may hold of its RAM.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What a guest may hold of its RAM. Bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GuestTarget {
-    /// The guest.
-    pub name: String,
-    /// Bytes.
+    /// The target.
     pub target_bytes: u64,
-    /// Why, one sentence.
-    pub reason: String,
+    /// Its share: where the target goes when others gave what they were asked for.
+    pub share_bytes: u64,
+    /// What it cannot be asked to go below.
+    pub floor_bytes: u64,
+    /// What its programs use.
+    pub used_bytes: u64,
+    /// That and some headroom.
+    pub need_bytes: u64,
+    /// What it needs and its page cache.
+    pub want_bytes: u64,
+    /// What it can hold at most.
+    pub most_bytes: u64,
+    /// What it may be using at this moment.
+    pub held_bytes: u64,
+    /// Why.
+    pub reason: Reason,
+    /// How short of memory it is by its last statistics.
+    pub stress: Stress,
+    /// It is to be asked again although it was asked for the same before.
+    pub ask_again: bool,
+    /// What to remember of it.
+    pub memory: GuestMemory,
 }
 
 /// A limit that is smaller than the floors of the guests under it.

@@ -52,7 +52,8 @@ impl Tree {
         own.max(self.promised_inside(path))
     }
 
-    fn promised_inside(&self, path: &ContainerPath) -> u64 {
+    /// What the containers inside one are promised together.
+    pub(crate) fn promised_inside(&self, path: &ContainerPath) -> u64 {
         self.children(path).fold(0u64, |sum, (child, _)| sum.saturating_add(self.promised(child)))
     }
 }

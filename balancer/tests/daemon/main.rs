@@ -18,5 +18,6 @@ mod merge;
 mod models;
 mod moves;
 mod objects;
+mod policy;
 mod pool;
 mod support;

@@ -1,0 +1,67 @@
+//! `/v1/policy`, and why guests have what they have.
+
+use super::body::Json as Body;
+use super::containers::{self, Inside};
+use super::problem::Problem;
+use super::query::Name;
+use crate::engine::{ContainerExplanation, Engine, KnobsPatch, PolicyObject};
+use crate::policy::{Explanation, Observation};
+use axum::Json;
+use axum::extract::State;
+use protocol::path::ContainerPath;
+use std::sync::Arc;
+
+type Engined = State<Arc<Engine>>;
+
+/// The policy: its knobs, and what the host has for guests.
+#[utoipa::path(get, path = "/v1/policy", operation_id = "get_policy",
+    responses((status = 200, description = "The policy.", body = PolicyObject)))]
+pub(super) async fn get(State(engine): Engined) -> Json<PolicyObject> {
+    Json(engine.policy())
+}
+
+/// Turn knobs: absent fields stay. Targets that follow are on their way when this is answered.
+#[utoipa::path(patch, path = "/v1/policy", operation_id = "patch_policy", request_body = KnobsPatch,
+    responses((status = 200, description = "The policy as it is now.", body = PolicyObject)))]
+pub(super) async fn patch(
+    State(engine): Engined,
+    Body(patch): Body<KnobsPatch>,
+) -> Result<Json<PolicyObject>, Problem> {
+    Ok(Json(engine.turn_knobs(&patch)?))
+}
+
+/// What the policy is told now, as `balancer simulate --trace` reads it.
+#[utoipa::path(get, path = "/v1/policy/observation", operation_id = "get_observation",
+    responses((status = 200, description = "One object, as a line of a recording has it.", body = Object)))]
+pub(super) async fn observation(State(engine): Engined) -> Json<Observation> {
+    Json(engine.observation())
+}
+
+/// Why a guest has what it has.
+#[utoipa::path(get, path = "/v1/guests/{id}/explain", operation_id = "explain_guest",
+    params(("id" = String, Path, description = "The guest's name")),
+    responses((status = 200, description = "The rule that decided, and what it saw.", body = Explanation), (status = 404)))]
+pub(super) async fn explain_guest(
+    State(engine): Engined,
+    Name(id): Name,
+) -> Result<Json<Explanation>, Problem> {
+    Ok(Json(engine.explain_guest(&id)?))
+}
+
+/// Why the guests on the host have what they have.
+#[utoipa::path(get, path = "/v1/explain/", operation_id = "explain_root_container",
+    responses((status = 200, description = "The guests on the host, each explained.", body = ContainerExplanation)))]
+pub(super) async fn explain_root(State(engine): Engined) -> Result<Json<ContainerExplanation>, Problem> {
+    Ok(Json(engine.explain_container(&ContainerPath::root())?))
+}
+
+/// Why the guests in a container have what they have.
+#[utoipa::path(get, path = "/v1/explain/{path}", operation_id = "explain_container",
+    params(("path" = String, Path, description = "`web/a` for the container `/web/a`")),
+    responses((status = 200, description = "The guests in the container, each explained.", body = ContainerExplanation), (status = 404)))]
+pub(super) async fn explain_container(
+    State(engine): Engined,
+    inside: Inside,
+) -> Result<Json<ContainerExplanation>, Problem> {
+    Ok(Json(engine.explain_container(&containers::path(inside)?)?))
+}

@@ -1,0 +1,81 @@
+//! `balancer simulate`.
+
+use super::args::Simulate;
+use crate::models::into_markers_of;
+use crate::simulator::{Settings, replay, simulate, versus};
+use anyhow::Context;
+use std::fs;
+use std::io::Write;
+
+pub(super) fn run(command: &Simulate) -> anyhow::Result<()> {
+    let out = |text: &str| {
+        // A reader that has seen enough is no error.
+        std::io::stdout().write_all(text.as_bytes()).ok();
+    };
+    let hours_ms = (command.hours * 3_600_000.0) as u64;
+    if let Some(path) = &command.trace {
+        let text = fs::read_to_string(path).with_context(|| format!("Cannot read {}", path.display()))?;
+        let replay = replay(&text).with_context(|| format!("{} is no recording", path.display()))?;
+        if command.json {
+            out(&(serde_json::to_string_pretty(&replay)? + "\n"));
+        } else {
+            for change in &replay.changes {
+                let mib = change.target_bytes >> 20;
+                out(&format!(
+                    "{:>10.1} s  {:<16} {mib:>8}M  {}\n",
+                    change.at_ms as f64 / 1000.0,
+                    change.guest,
+                    change.reason
+                ));
+            }
+            out(&format!("{} observations, {} violations\n", replay.ticks, replay.violations));
+        }
+        anyhow::ensure!(
+            replay.violations == 0,
+            "The sum of targets exceeds the budget at {} observations",
+            replay.violations
+        );
+        return Ok(());
+    }
+    if command.compare {
+        let table = versus(command.seed, command.guests, hours_ms);
+        if let Some(path) = &command.into {
+            let document =
+                fs::read_to_string(path).with_context(|| format!("Cannot read {}", path.display()))?;
+            let document = into_markers_of("versus", &document, &table).with_context(|| {
+                format!("{} has no lines <!-- versus:begin --> and <!-- versus:end -->", path.display())
+            })?;
+            fs::write(path, document).with_context(|| format!("Cannot write {}", path.display()))?;
+        }
+        out(&table);
+        return Ok(());
+    }
+    let settings = Settings {
+        seed: command.seed,
+        guests: command.guests,
+        length_ms: hours_ms,
+        interval_ms: command.interval_ms,
+    };
+    let outcome = simulate(&settings);
+    if command.json {
+        out(&(serde_json::to_string_pretty(&outcome)? + "\n"));
+    } else {
+        let figures = &outcome.figures;
+        out(&format!(
+            "seed {}, {} guests, {} ticks ({} at rest): {} targets changed, {} MiB reclaimed, {} guest-seconds starved, {} ticks with nothing left on the host\n",
+            outcome.seed,
+            outcome.guests,
+            figures.ticks,
+            figures.ticks_at_rest,
+            figures.targets_changed,
+            figures.reclaimed_mib,
+            figures.starved_s,
+            figures.host_oom_ticks
+        ));
+        for violation in &outcome.first_violations {
+            out(&format!("{:>8} s  {}: {}\n", violation.at_ms / 1000, violation.invariant, violation.detail));
+        }
+    }
+    anyhow::ensure!(outcome.violations == 0, "{} times something did not hold that must", outcome.violations);
+    Ok(())
+}

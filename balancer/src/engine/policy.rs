@@ -1,0 +1,252 @@
+//! The policy as clients see it: knobs, why a guest has what it has, and what a change would do.
+
+use super::adjust::since;
+use super::{Engine, EngineError, State};
+use crate::policy::{
+    self, Budget, Explanation, IDLE_TAX_RANGE, INTERVAL_MS_RANGE, Knobs, Observation, OomPolicy, Plan,
+    Shortfall,
+};
+use crate::tree::{Tree, TreeError};
+use protocol::bytes::BYTES_MAX;
+use protocol::limits::{LimitsError, LimitsPatch};
+use protocol::path::ContainerPath;
+use serde::{Deserialize, Deserializer, Serialize};
+use std::time::Duration;
+use tokio::sync::watch;
+use utoipa::ToSchema;
+
+/// The policy.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct PolicyObject {
+    /// What can be turned.
+    #[serde(flatten)]
+    pub knobs: Knobs,
+    /// What guests may hold together, by the last plan.
+    pub budget: Option<Budget>,
+    /// How long ago tasks of the host stalled for memory, milliseconds; `null` if they did not, or where nobody counts.
+    pub stalled_age_ms: Option<u64>,
+}
+
+/// A change of the knobs; absent fields stay as they are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct KnobsPatch {
+    /// New reserve, bytes; `null` for a sixteenth of the host's memory, at most 4 GiB.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<u64>)]
+    pub reserve_bytes: Option<Option<u64>>,
+    /// New idle tax, percent, 0 to 99.
+    pub idle_tax_percent: Option<u32>,
+    /// New time between two turns, milliseconds, 10 to 60000.
+    pub interval_ms: Option<u64>,
+    /// New policy for a host that is about to run out of memory.
+    pub oom_policy: Option<OomPolicy>,
+}
+
+/// Tells a field that is `null` from one that is absent (RFC 7396, JSON Merge Patch).
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<u64>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
+}
+
+/// What a change would do; nothing was changed.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct PlanObject {
+    /// Targets that would change.
+    pub targets: Vec<PlannedTarget>,
+    /// Limits that would be smaller than the floors of the guests under them.
+    pub shortfalls: Vec<Shortfall>,
+}
+
+/// A target that would change.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct PlannedTarget {
+    /// The guest.
+    pub guest: String,
+    /// Its target now, bytes; `null` if it has none yet.
+    pub now_bytes: Option<u64>,
+    /// Its target right after the change, bytes.
+    pub target_bytes: u64,
+    /// Where that goes when others gave what they were asked for, bytes.
+    pub share_bytes: u64,
+    /// The rule that would decide, a word.
+    pub rule: String,
+    /// The rule as a sentence.
+    pub reason: String,
+}
+
+/// Why a container's guests have what they have.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct ContainerExplanation {
+    /// The container.
+    #[schema(value_type = String)]
+    pub path: ContainerPath,
+    /// Sum of the targets inside it, bytes.
+    pub target_bytes: u64,
+    /// Sum of what the guests inside it need, bytes.
+    pub need_bytes: u64,
+    /// The guests inside it, each explained.
+    pub guests: Vec<Explanation>,
+}
+
+impl Engine {
+    /// The policy.
+    #[must_use]
+    pub fn policy(&self) -> PolicyObject {
+        self.state().policy()
+    }
+
+    /// Turns knobs; targets that follow are on their way when this returns.
+    ///
+    /// # Errors
+    /// When a value is out of its bounds; nothing changed.
+    pub fn turn_knobs(&self, patch: &KnobsPatch) -> Result<PolicyObject, EngineError> {
+        let state = &mut *self.state();
+        let knobs = patched(state.knobs, patch)?;
+        if knobs != state.knobs {
+            let text = format!(
+                "reserve_bytes={},idle_tax_percent={},interval_ms={},oom_policy={}",
+                knobs.reserve_bytes.map_or("default".into(), |bytes| bytes.to_string()),
+                knobs.idle_tax_percent,
+                knobs.interval_ms,
+                knobs.oom_policy.name()
+            );
+            state.events.push("policy_changed", None, None, &text);
+            state.knobs = knobs;
+            // What the host has for guests is measured anew.
+            state.memory = Default::default();
+            state.interval.send_replace(Duration::from_millis(knobs.interval_ms));
+            state.adjust();
+        }
+        Ok(state.policy())
+    }
+
+    /// The time between two turns, whenever it changes.
+    #[must_use]
+    pub fn watch_interval(&self) -> watch::Receiver<Duration> {
+        self.state().interval.subscribe()
+    }
+
+    /// What the policy would be told now.
+    #[must_use]
+    pub fn observation(&self) -> Observation {
+        self.state().observe()
+    }
+
+    /// Why a guest has what it has.
+    ///
+    /// # Errors
+    /// When there is none of this name.
+    pub fn explain_guest(&self, name: &str) -> Result<Explanation, EngineError> {
+        let observation = self.state().observe();
+        let guest = observation.guests.iter().position(|view| view.name == name);
+        let guest = guest.ok_or_else(|| EngineError::NoGuest(name.to_owned()))?;
+        Ok(policy::explain(&observation, &policy::decide(&observation), guest))
+    }
+
+    /// Why the guests in a container have what they have.
+    ///
+    /// # Errors
+    /// When there is none of this path.
+    pub fn explain_container(&self, path: &ContainerPath) -> Result<ContainerExplanation, EngineError> {
+        let observation = {
+            let state = self.state();
+            state.tree.get(path).ok_or_else(|| TreeError::Missing(path.clone()))?;
+            state.observe()
+        };
+        let plan = policy::decide(&observation);
+        let inside = |view: &policy::GuestView| observation.containers[view.container].path.is_inside(path);
+        let guests: Vec<usize> =
+            observation.guests.iter().enumerate().filter(|(_, view)| inside(view)).map(|(i, _)| i).collect();
+        let sum = |of: fn(&policy::GuestTarget) -> u64| {
+            guests.iter().fold(0u64, |sum, i| sum.saturating_add(of(&plan.targets[*i])))
+        };
+        Ok(ContainerExplanation {
+            path: path.clone(),
+            target_bytes: sum(|target| target.target_bytes),
+            need_bytes: sum(|target| target.need_bytes),
+            guests: guests.iter().map(|i| policy::explain(&observation, &plan, *i)).collect(),
+        })
+    }
+
+    /// What a change of limits would do, without making it.
+    ///
+    /// # Errors
+    /// When the change would be refused.
+    pub fn plan_patch(&self, path: &ContainerPath, patch: &LimitsPatch) -> Result<PlanObject, EngineError> {
+        let state = self.state();
+        let mut next: Tree = state.tree.clone();
+        next.patch(path, patch)?;
+        state.check_floors(path, &next)?;
+        state.check_objects_held(path, &next)?;
+        let observation = state.observe_with(&next);
+        Ok(plan_object(&observation, policy::decide(&observation)))
+    }
+
+    /// Tasks of the host stalled for memory: the host is looked at and decided about now, not at the next turn.
+    pub fn stalled(&self) {
+        let state = &mut *self.state();
+        let first = state.stalled_at.is_none_or(|at| since(at) > policy::STALL_MS);
+        state.stalled_at = Some(std::time::Instant::now());
+        state.host = crate::host::HostSample::take();
+        if first {
+            let left = protocol::bytes::Human(state.host.memory.available_bytes);
+            state.events.push(
+                "host_stalled",
+                None,
+                None,
+                &format!("Tasks of the host stall for memory; {left} are left"),
+            );
+        }
+        state.adjust();
+    }
+}
+
+impl State {
+    fn policy(&self) -> PolicyObject {
+        PolicyObject { knobs: self.knobs, budget: self.budget, stalled_age_ms: self.stalled_at.map(since) }
+    }
+}
+
+fn plan_object(observation: &Observation, plan: Plan) -> PlanObject {
+    let targets = plan
+        .targets
+        .iter()
+        .zip(&observation.guests)
+        .enumerate()
+        .filter(|(_, (target, view))| view.memory.target_bytes != Some(target.target_bytes))
+        .map(|(i, (target, view))| PlannedTarget {
+            guest: view.name.clone(),
+            now_bytes: view.memory.target_bytes,
+            target_bytes: target.target_bytes,
+            share_bytes: target.share_bytes,
+            rule: target.reason.rule().into(),
+            reason: target.reason.text(observation, i),
+        })
+        .collect();
+    PlanObject { targets, shortfalls: plan.shortfalls }
+}
+
+/// Knobs after a change.
+fn patched(knobs: Knobs, patch: &KnobsPatch) -> Result<Knobs, EngineError> {
+    let next = Knobs {
+        reserve_bytes: patch.reserve_bytes.unwrap_or(knobs.reserve_bytes),
+        idle_tax_percent: patch.idle_tax_percent.unwrap_or(knobs.idle_tax_percent),
+        interval_ms: patch.interval_ms.unwrap_or(knobs.interval_ms),
+        oom_policy: patch.oom_policy.unwrap_or(knobs.oom_policy),
+    };
+    let fail = |field, value: u64, least: u64, most: u64| {
+        let bound = format!("must be between {least} and {most}");
+        Err(EngineError::Knob(LimitsError { field, value: value.to_string(), bound }))
+    };
+    if let Some(bytes) = next.reserve_bytes.filter(|bytes| *bytes > BYTES_MAX) {
+        return fail("reserve_bytes", bytes, 0, BYTES_MAX);
+    }
+    if !IDLE_TAX_RANGE.contains(&next.idle_tax_percent) {
+        let (least, most) = (*IDLE_TAX_RANGE.start(), *IDLE_TAX_RANGE.end());
+        return fail("idle_tax_percent", next.idle_tax_percent.into(), least.into(), most.into());
+    }
+    if !INTERVAL_MS_RANGE.contains(&next.interval_ms) {
+        return fail("interval_ms", next.interval_ms, *INTERVAL_MS_RANGE.start(), *INTERVAL_MS_RANGE.end());
+    }
+    Ok(next)
+}

@@ -1,0 +1,154 @@
+//! Why a guest has its target: a rule and what it depends on, and a sentence made from them.
+
+use super::demand::Sense;
+use super::forest::{Bound, Part, Round};
+use super::health::Health;
+use super::motion::Pause;
+use super::observation::{GuestView, Observation, OutOfMemory};
+use protocol::bytes::{FRAME_BYTES, Human};
+
+/// The rule that decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// Nothing on the way to the root is smaller than its RAM.
+    AllRam,
+    /// A container that it charges and is not inside of has no more room.
+    ChargedElsewhere,
+    /// It ran out of memory and keeps what it holds.
+    OutOfMemory,
+    /// It ran out of memory and goes back.
+    Returning,
+    /// Nothing is left beyond what it needs to live.
+    Floor(Bound),
+    /// Its share, and the round in which memory ran out.
+    Share(Bound, Round),
+    /// It has more than its share and keeps it: nobody needs it.
+    Kept,
+    /// It is on its way to its share.
+    OnItsWay(Pause, u64),
+    /// It does not do what it is asked.
+    Excluded(Health),
+}
+
+impl Reason {
+    pub(super) fn new(
+        view: &GuestView,
+        sense: &Sense,
+        part: &Part,
+        target: u64,
+        pause: Option<Pause>,
+        health: Health,
+    ) -> Self {
+        let share = part.bytes.saturating_sub(view.overhead_bytes);
+        let at = |bytes: u64| bytes / FRAME_BYTES * FRAME_BYTES == target;
+        // Who has all that the bound leaves has no more than that, however little it needs.
+        let alone = match part.bound {
+            Bound::Container { bytes, .. } | Bound::Host { bytes } => part.bytes == bytes,
+            Bound::None => false,
+        };
+        match (pause, view.out_of_memory) {
+            (Some(Pause::Excluded), _) => Self::Excluded(health),
+            (Some(pause), _) if pause != Pause::Small => Self::OnItsWay(pause, share),
+            _ if target > sense.floor && view.ceiling.as_ref().is_some_and(|ceiling| at(ceiling.bytes)) => {
+                Self::ChargedElsewhere
+            }
+            _ if target == view.ram_bytes => Self::AllRam,
+            (_, OutOfMemory::Holding { .. }) if target == sense.floor => Self::OutOfMemory,
+            (_, OutOfMemory::Returning { .. }) if target == sense.floor => Self::Returning,
+            _ if target == sense.floor => Self::Floor(part.bound),
+            _ if part.round == Round::All && target == sense.keep && target > sense.want && !alone => {
+                Self::Kept
+            }
+            _ => Self::Share(part.bound, part.round),
+        }
+    }
+
+    /// A word for it, as JSON names it.
+    #[must_use]
+    pub fn rule(&self) -> &'static str {
+        match self {
+            Self::AllRam => "all_ram",
+            Self::ChargedElsewhere => "charged_elsewhere",
+            Self::OutOfMemory => "out_of_memory",
+            Self::Returning => "returning",
+            Self::Floor(_) => "floor",
+            Self::Share(_, Round::Floor | Round::Min) => "min",
+            Self::Share(_, Round::Vanished | Round::Low) => "low",
+            Self::Share(_, Round::Use) => "use",
+            Self::Share(_, Round::Need) => "need",
+            Self::Share(_, Round::Want) => "page_cache",
+            Self::Share(_, Round::Keep) => "idle_tax",
+            Self::Share(_, Round::All) => "what_is_left",
+            Self::Kept => "no_pressure_no_reclaim",
+            Self::OnItsWay(Pause::WaitsForOthers, _) => "free_first",
+            Self::OnItsWay(Pause::Step, _) => "shrink_slowly",
+            Self::OnItsWay(Pause::Owes, _) => "one_step_at_a_time",
+            Self::OnItsWay(Pause::Stale, _) => "never_on_stale_statistics",
+            Self::OnItsWay(Pause::Small, _) => "hysteresis",
+            Self::OnItsWay(Pause::Excluded, _) | Self::Excluded(_) => "excluded",
+        }
+    }
+
+    /// One sentence.
+    #[must_use]
+    pub fn text(&self, observation: &Observation, guest: usize) -> String {
+        let view = &observation.guests[guest];
+        let of = |bound: &Bound| match bound {
+            Bound::None => "the host".to_owned(),
+            Bound::Host { bytes } => format!("the host, which has {} for guests", Human(*bytes)),
+            Bound::Container { index, bytes } => {
+                let path = observation.containers.get(*index).map_or("/", |view| view.path.as_str());
+                format!("{path}, limited to {}", Human(*bytes))
+            }
+        };
+        match self {
+            Self::AllRam => "All of its RAM: no limit on the way to the root is smaller".into(),
+            Self::ChargedElsewhere => match &view.ceiling {
+                Some(ceiling) => format!(
+                    "What it holds and the room of {}, which it charges, under its max, {}",
+                    ceiling.container,
+                    Human(ceiling.max_bytes)
+                ),
+                None => "What a container that it charges has room for".into(),
+            },
+            Self::OutOfMemory => "It ran out of memory: it keeps what it holds for a while".into(),
+            Self::Returning => "It ran out of memory: it goes back as its own statistics permit".into(),
+            Self::Floor(Bound::None) => "Its floor".into(),
+            Self::Floor(bound) => format!("Its floor: {} leaves no more", of(bound)),
+            Self::Share(bound, round) => format!(
+                "Its share of {}, less {} for its vmm{}",
+                of(bound),
+                Human(view.overhead_bytes),
+                match round {
+                    Round::Floor | Round::Min => ": protected memory alone is more than that",
+                    Round::Vanished => ": guests whose statistics stopped keep what they have",
+                    Round::Low => ": after min, what is left is divided within low",
+                    Round::Use => ": what guests use is more than that, and weights divide it",
+                    Round::Need => ": all have what they use, and weights divide what is left for headroom",
+                    Round::Want =>
+                        ": all have what they need, and weights divide what is left for page cache",
+                    Round::Keep => ": others need more, and what is idle goes first",
+                    Round::All => "",
+                }
+            ),
+            Self::Kept => "It keeps what it has: nobody needs it".into(),
+            Self::OnItsWay(Pause::WaitsForOthers, share) => {
+                format!("It grows to {} as others give back what they were asked for", Human(*share))
+            }
+            Self::OnItsWay(Pause::Step, share) => {
+                format!("It shrinks to {} step by step, as others need it", Human(*share))
+            }
+            Self::OnItsWay(Pause::Owes, share) => {
+                format!("It goes on to {} once it gave what it was asked for", Human(*share))
+            }
+            Self::OnItsWay(Pause::Stale, _) => {
+                "It keeps what it has: its statistics stopped, and nobody knows what it needs".into()
+            }
+            Self::OnItsWay(Pause::Small, _) => "A change would be too small to be worth it".into(),
+            Self::OnItsWay(Pause::Excluded, _) => Health::Stuck.sentence().into(),
+            Self::Excluded(health) => {
+                format!("{}: it is asked again later, and counts with what it holds", health.sentence())
+            }
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! Knobs, explanations, what a change would do, recordings, and who fits on the host.
+
+use crate::support::{Daemon, MIB, Vmm, about, command, place};
+use balancer::client::ClientError;
+use hyper::Method;
+use protocol::message::{Balloon, FromVmm, Statistics, ToVmm};
+use serde_json::json;
+use std::process::Output;
+
+fn run(place: &protocol::place::Place, arguments: &[&str]) -> Output {
+    command(place, arguments).output().unwrap()
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+#[tokio::test]
+async fn a_target_is_explained_to_people_and_to_programs() {
+    let (_dir, place) = place();
+    let daemon = Daemon::start(&place).await;
+    let (a, _) = Vmm::register(&place, about("a", "/web/a", Some("256M"))).await;
+    let statistics = Statistics {
+        total_memory_bytes: Some(500 * MIB),
+        available_memory_bytes: Some(400 * MIB),
+        sequence: 1,
+        ..Default::default()
+    };
+    a.say(&FromVmm::Statistics(statistics)).await;
+    daemon.until("/v1/guests/a", |guest| !guest["statistics"].is_null()).await;
+    let explained = daemon.get("/v1/guests/a/explain").await;
+    assert_eq!(explained["target_bytes"], json!(240 * MIB));
+    assert!(explained["reason"].as_str().unwrap().contains("/web/a"), "{explained:#}");
+    assert!(explained["to_get_more"][0].as_str().unwrap().contains("/web/a"), "{explained:#}");
+    let used = explained["inputs"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|input| input["name"].as_str().unwrap().starts_with("used") && input["age_ms"].is_u64());
+    assert_eq!(used.unwrap()["bytes"], json!(100 * MIB));
+    let inside = daemon.get("/v1/explain/web").await;
+    assert_eq!((&inside["path"], &inside["guests"][0]["guest"]), (&json!("/web"), &json!("a")));
+    assert_eq!(daemon.get("/v1/explain/").await["guests"].as_array().unwrap().len(), 1);
+    for what in ["a", "/web/a", "/"] {
+        let said = run(&place, &["explain", what]);
+        let said = text(&said);
+        assert!(said.contains("256M") && said.contains("more: A larger max"), "{said}");
+    }
+    for (route, word) in [("/v1/guests/b/explain", "b"), ("/v1/explain/nope", "/nope")] {
+        let Err(ClientError::Refused(problem)) = daemon.call(Method::GET, route, "").await else {
+            panic!("{route}")
+        };
+        assert!(problem.status == 404 && problem.detail.contains(word), "{problem:?}");
+    }
+    assert_eq!(daemon.get("/v1/guests/a").await["health"], "well");
+}
+
+#[tokio::test]
+async fn a_dry_run_says_what_would_change_and_changes_nothing() {
+    let (_dir, place) = place();
+    let daemon = Daemon::start(&place).await;
+    let (_a, _) = Vmm::register(&place, about("a", "/web/a", Some("256M"))).await;
+    let before = (daemon.get("/v1/containers").await, daemon.get("/v1/events?follow=false").await);
+    let plan = daemon.patch("/v1/containers/web/a?dry_run=true", r#"{"max_bytes": 134217728}"#).await;
+    assert_eq!(plan["targets"][0]["guest"], "a");
+    assert_eq!(plan["targets"][0]["now_bytes"], json!(240 * MIB));
+    assert_eq!(plan["targets"][0]["target_bytes"], json!(112 * MIB));
+    let said = text(&run(&place, &["set", "/web/a", "--max", "128M", "--dry-run"]));
+    assert!(said.contains("240M -> 112M"), "{said}");
+    let said = text(&run(&place, &["set", "/web/a", "--max", "1G", "--dry-run"]));
+    assert!(said.contains("240M -> 512M"), "{said}");
+    let said = text(&run(&place, &["set", "/web/a", "--weight", "7", "--dry-run"]));
+    assert!(said.contains("No target would change"), "{said}");
+    let refused = daemon.refused("/v1/containers/web/a?dry_run=true", r#"{"max_bytes": 1048576}"#).await;
+    assert_eq!(refused.status, 422);
+    daemon.refused("/v1/containers/web/a?dry=true", "{}").await;
+    let limits = |containers: &serde_json::Value| containers[2]["max_bytes"].clone();
+    assert_eq!(limits(&daemon.get("/v1/containers").await), limits(&before.0));
+    assert_eq!(daemon.get("/v1/events?follow=false").await, before.1);
+}
+
+#[tokio::test]
+async fn knobs_are_turned_within_bounds_and_take_effect_at_once() {
+    let (_dir, place) = place();
+    let daemon =
+        Daemon::start_with(&place, &["--interval-ms", "60000", "--reserve", "1G", "--idle-tax", "50"]).await;
+    let policy = daemon.get("/v1/policy").await;
+    assert_eq!((&policy["reserve_bytes"], &policy["idle_tax_percent"]), (&json!(1 << 30), &json!(50)));
+    assert_eq!((&policy["interval_ms"], &policy["oom_policy"]), (&json!(60_000), &json!("report")));
+    let (vmm, target) = Vmm::register(&place, about("a", "/a", None)).await;
+    assert_eq!(target, 512 * MIB);
+    // All but what a guest needs to live is kept for the host: its floor is what is left.
+    let total = daemon.get("/v1/host").await["total_bytes"].as_u64().unwrap();
+    daemon.patch("/v1/policy", &format!(r#"{{"reserve_bytes": {total}}}"#)).await;
+    let reason = vmm.hear_target(64 * MIB).await;
+    assert!(reason.contains("host"), "{reason}");
+    let refused = Vmm::connect(&place, about("b", "/b", None)).await;
+    let Some(ToVmm::Refused { reason }) = refused.hear_any().await else { panic!("taken in") };
+    for word in ["\"b\"", "80M", "a 64M", "reserve", "missing"] {
+        assert!(reason.contains(word), "{reason:?} does not say {word:?}");
+    }
+    let policy = daemon.patch("/v1/policy", r#"{"reserve_bytes": null, "interval_ms": 50}"#).await;
+    assert_eq!((&policy["reserve_bytes"], &policy["interval_ms"]), (&json!(null), &json!(50)));
+    vmm.hear_target(512 * MIB).await;
+    for (body, field) in [
+        (r#"{"idle_tax_percent": 100}"#, "idle_tax_percent"),
+        (r#"{"interval_ms": 5}"#, "interval_ms"),
+        (r#"{"reserve_bytes": 18446744073709551615}"#, "reserve_bytes"),
+        (r#"{"oom_policy": "panic"}"#, "oom_policy"),
+        (r#"{"swappiness": 60}"#, "swappiness"),
+    ] {
+        let problem = daemon.refused("/v1/policy", body).await;
+        assert_eq!((problem.status, problem.field.as_deref()), (422, Some(field)), "{body}");
+    }
+    assert_eq!(daemon.get("/v1/policy").await["interval_ms"], json!(50));
+}
+
+#[tokio::test]
+async fn who_gives_nothing_is_marked_and_what_happened_can_be_played_again() {
+    let (_dir, place) = place();
+    let daemon = Daemon::start(&place).await;
+    let (vmm, _) = Vmm::register(&place, about("a", "/a", None)).await;
+    let ready = Balloon { driver_ready: true, actual_bytes: 512 * MIB, ..Default::default() };
+    vmm.say(&FromVmm::Balloon(ready)).await;
+    daemon.until("/v1/guests/a", |guest| guest["balloon"]["driver_ready"] == true).await;
+    daemon.patch("/v1/containers/a", r#"{"max_bytes": 268435456}"#).await;
+    let file = place.dir().join("recording.jsonl");
+    let recording = file.to_str().unwrap();
+    let recorded = run(&place, &["record", "--seconds", "1", "--into", recording]);
+    assert!(recorded.status.success(), "{}", text(&recorded));
+    let played = run(&place, &["simulate", "--trace", recording]);
+    assert!(
+        played.status.success() && text(&played).contains("observations, 0 violations"),
+        "{}",
+        text(&played)
+    );
+    daemon.until("/v1/guests/a", |guest| guest["health"] == "stuck").await;
+    let events = daemon.get("/v1/events?follow=false").await;
+    assert!(events.as_array().unwrap().iter().any(|event| event["kind"] == "stuck"), "{events:#}");
+    let explained = daemon.get("/v1/guests/a/explain").await;
+    assert_eq!((&explained["rule"], &explained["health"]), (&json!("excluded"), &json!("stuck")));
+    let gave =
+        Balloon { driver_ready: true, actual_bytes: 240 * MIB, target_bytes: 240 * MIB, oom_deflates: 0 };
+    vmm.say(&FromVmm::Balloon(gave)).await;
+    daemon.until("/v1/guests/a", |guest| guest["health"] == "without_statistics").await;
+}
+
+#[tokio::test]
+async fn a_simulation_prints_the_same_bytes_every_time() {
+    let (_dir, place) = place();
+    let arguments = ["simulate", "--seed", "5", "--guests", "50", "--hours", "0.2", "--json"];
+    let (first, second) = (run(&place, &arguments), run(&place, &arguments));
+    assert!(first.status.success(), "{}", text(&first));
+    assert_eq!(first.stdout, second.stdout);
+    let outcome: serde_json::Value = serde_json::from_slice(&first.stdout).unwrap();
+    assert_eq!((&outcome["violations"], &outcome["ticks"]), (&json!(0), &json!(720)));
+    let bad = run(&place, &["simulate", "--trace", "/nowhere"]);
+    assert_eq!(bad.status.code(), Some(1));
+}
