@@ -24,13 +24,13 @@ fn seeds(range: std::ops::Range<u64>, guests: usize, length_ms: u64, interval_ms
                     let outcome = simulate(&Settings { seed, guests, length_ms, interval_ms });
                     rest.fetch_add(outcome.figures.ticks_at_rest, Ordering::Relaxed);
                     if outcome.violations > 0 {
-                        failures.lock().unwrap().push(outcome);
+                        failures.lock().expect("no thread panics").push(outcome);
                     }
                 }
             });
         }
     });
-    let failures = failures.into_inner().unwrap();
+    let failures = failures.into_inner().expect("no thread panics");
     let count = failures.len();
     for outcome in failures.iter().take(5) {
         eprintln!("seed {}: {} violations", outcome.seed, outcome.violations);
