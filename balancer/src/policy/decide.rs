@@ -1,11 +1,12 @@
 //! The decision.
 
 use super::budget::budget;
-use super::forest::{Forest, guest_caps};
+use super::forest::Forest;
 use super::motion::{Move, advance};
 use super::observation::Observation;
 use super::plan::{GuestTarget, Plan, Shortfall};
 use super::reason::Reason;
+use super::round::guest_caps;
 use super::rules::Rules;
 use super::starve::starve;
 use protocol::path::ContainerPath;
@@ -66,4 +67,4 @@ pub(crate) fn decide_by(observation: &Observation, rules: Rules) -> Plan {
 
 #[cfg(test)]
 #[path = "decide_test.rs"]
-mod tests;
+pub(super) mod tests;

@@ -256,7 +256,7 @@ fn any_limits() -> impl Strategy<Value = Limits> {
     )
 }
 
-fn any_observation() -> impl Strategy<Value = Observation> {
+pub(in crate::policy) fn any_observation() -> impl Strategy<Value = Observation> {
     let paths = ["/", "/a", "/a/x", "/a/y", "/b"];
     (prop::collection::vec(any_limits(), paths.len()), prop::collection::vec(any_guest(), 0..8)).prop_map(
         move |(limits, mut guests)| {

@@ -1,17 +1,11 @@
 //! Why a guest has what it has, for people: the rule, what it depends on with the age of each figure, and what would have to change.
 
-use super::forest::{Bound, Round};
 use super::health::Health;
-use super::motion::Pause;
 use super::observation::Observation;
 use super::plan::Plan;
-use super::reason::Reason;
-use protocol::bytes::Human;
+use super::ways::ways;
 use serde::Serialize;
 use utoipa::ToSchema;
-
-/// Guests that are named as those who hold what another waits for.
-const NAMES_MAX: usize = 3;
 
 /// Why a guest has its target.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
@@ -99,70 +93,9 @@ pub fn explain(observation: &Observation, plan: &Plan, guest: usize) -> Explanat
         rule: target.reason.rule().into(),
         reason: target.reason.text(observation, guest),
         inputs,
-        to_get_more: to_get_more(observation, plan, guest),
-    }
-}
-
-fn to_get_more(observation: &Observation, plan: &Plan, guest: usize) -> Vec<String> {
-    let (view, target) = (&observation.guests[guest], &plan.targets[guest]);
-    let path = observation.containers.get(view.container).map_or("/", |container| container.path.as_str());
-    let wider = |bound: &Bound| match bound {
-        Bound::None => "More memory on the host".to_owned(),
-        Bound::Host { bytes } => {
-            let reserve = plan.budget.map_or(0, |budget| budget.reserve_bytes);
-            format!(
-                "The host has {} for guests beside a reserve of {}: more memory, or a smaller reserve",
-                Human(*bytes),
-                Human(reserve)
-            )
-        }
-        Bound::Container { index, bytes } => {
-            let container = observation.containers.get(*index);
-            let path = container.map_or("/", |container| container.path.as_str());
-            format!("A larger max or high of {path} than {}", Human(*bytes))
-        }
-    };
-    match &target.reason {
-        Reason::AllRam => vec!["It has all of its RAM: a start with more".into()],
-        Reason::ChargedElsewhere => match &view.ceiling {
-            Some(ceiling) => {
-                vec![format!("Room in {}, or a max above {}", ceiling.container, Human(ceiling.max_bytes))]
-            }
-            None => vec![],
-        },
-        Reason::OutOfMemory | Reason::Returning => {
-            vec!["It ran out of memory: a limit that fits what its programs use".into()]
-        }
-        Reason::Kept => vec!["Nothing: it grows when it uses more".into()],
-        Reason::Floor(bound) => vec![wider(bound)],
-        Reason::Share(bound, round) => {
-            let mut ways = vec![wider(bound)];
-            if *round <= Round::Want {
-                ways.push(format!("A larger weight, low or min of {path}, against those beside it"));
-            } else {
-                ways.push("That it uses more: what is idle goes first".into());
-            }
-            ways
-        }
-        Reason::OnItsWay(Pause::WaitsForOthers, _) => {
-            let mut owing: Vec<(u64, &str)> = plan
-                .targets
-                .iter()
-                .zip(&observation.guests)
-                .map(|(target, view)| {
-                    (target.held_bytes.saturating_sub(target.target_bytes), view.name.as_str())
-                })
-                .filter(|(bytes, _)| *bytes > 0)
-                .collect();
-            owing.sort_unstable_by(|a, b| b.cmp(a));
-            owing
-                .iter()
-                .take(NAMES_MAX)
-                .map(|(bytes, name)| format!("That {name} gives back {}", Human(*bytes)))
-                .collect()
-        }
-        Reason::OnItsWay(Pause::Stale, _) => vec!["That its statistics come again".into()],
-        Reason::OnItsWay(..) => vec!["That others need less".into()],
-        Reason::Excluded(_) => vec!["That it gives back what it was asked for".into()],
+        to_get_more: ways(observation, plan, guest)
+            .iter()
+            .map(|way| way.text(observation, plan, guest))
+            .collect(),
     }
 }

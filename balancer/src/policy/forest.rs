@@ -2,101 +2,11 @@
 
 use super::demand::Sense;
 use super::fill::{Share, fill};
-use super::observation::{GuestView, Observation};
+use super::node::Node;
+use super::observation::Observation;
+use super::round::{Bound, Caps, Part, ROUNDS, Round, add};
 use super::rules::{Rule, Rules};
 use protocol::limits::WEIGHT_DEFAULT;
-
-/// Rounds of filling, see the module's head.
-pub(super) const ROUNDS: usize = 9;
-
-/// What a member of a container can use up to the end of each round, bytes; not falling.
-pub(super) type Caps = [u64; ROUNDS];
-
-/// A round. Its number is its place in [`Caps`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-#[allow(missing_docs, reason = "the module's head tells what they are")]
-#[repr(u8)]
-pub enum Round {
-    Floor,
-    Vanished,
-    Min,
-    Low,
-    Use,
-    Need,
-    Want,
-    Keep,
-    All,
-}
-
-impl Round {
-    const ORDER: [Self; ROUNDS] = [
-        Self::Floor,
-        Self::Vanished,
-        Self::Min,
-        Self::Low,
-        Self::Use,
-        Self::Need,
-        Self::Want,
-        Self::Keep,
-        Self::All,
-    ];
-}
-
-/// The bound on memory that was the smallest on the way from the root.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Bound {
-    /// There is none.
-    None,
-    /// What the host has for guests.
-    Host {
-        /// Bytes.
-        bytes: u64,
-    },
-    /// The smaller of `high` and `max` of a container.
-    Container {
-        /// Where it stands in the observation.
-        index: usize,
-        /// Bytes.
-        bytes: u64,
-    },
-}
-
-/// What a division gave a guest.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Part {
-    /// Bytes, its overhead included.
-    pub bytes: u64,
-    /// The bound that made it so.
-    pub bound: Bound,
-    /// The round in which memory ran out; `All` also when it did not.
-    pub round: Round,
-}
-
-/// A container.
-#[derive(Debug, Clone)]
-pub(super) struct Node {
-    pub parent: usize,
-    pub weight: u32,
-    /// The smaller of `high` and `max`, at the root also what the host has.
-    pub ceiling: u64,
-    pub bound: Bound,
-    /// What it pays for beside its guests, bytes: that comes before what they may have.
-    pub charged: u64,
-    /// Up to where its guests' needs to live are, whoever does what. Bytes.
-    pub bare: u64,
-    /// What its members can use, summed up; without what is charged beside them.
-    pub inner: Caps,
-    /// What guests inside it can use, without what containers on the way are protected with.
-    pub plain: Caps,
-    /// What it can use itself.
-    pub caps: Caps,
-    /// What it was given.
-    pub granted: u64,
-    /// Guests directly in it: a range in `Forest::guests`.
-    guests: (u32, u32),
-    /// Containers directly in it: a range in `Forest::children`.
-    children: (u32, u32),
-}
 
 /// All containers of an observation, the root first, each behind the one it is in.
 #[derive(Debug, Clone)]
@@ -291,55 +201,4 @@ impl Forest {
         }
         (parts, short)
     }
-}
-
-impl Node {
-    /// What its members may use together.
-    pub fn budget(&self) -> u64 {
-        self.ceiling.min(self.granted).saturating_sub(self.charged)
-    }
-
-    /// What it pays for beside its guests, as far as its own limit goes: beyond that it takes from nobody else's.
-    pub fn charged_within(&self) -> u64 {
-        self.charged.min(self.ceiling)
-    }
-
-    fn new(parent: usize, weight: u32, ceiling: u64, bound: Bound) -> Self {
-        Self {
-            parent,
-            weight,
-            ceiling,
-            bound,
-            charged: 0,
-            bare: 0,
-            inner: [0; ROUNDS],
-            plain: [0; ROUNDS],
-            caps: [0; ROUNDS],
-            granted: 0,
-            guests: (0, 0),
-            children: (0, 0),
-        }
-    }
-}
-
-fn add(sums: &mut Caps, caps: &Caps) {
-    sums.iter_mut().zip(caps).for_each(|(sum, cap)| *sum = sum.saturating_add(*cap));
-}
-
-/// What a guest can use up to the end of each round, its overhead included.
-pub(super) fn guest_caps(view: &GuestView, sense: &Sense, rules: Rules) -> Caps {
-    let charged = |bytes: u64| bytes.saturating_add(view.overhead_bytes);
-    let keep = if rules.has(Rule::NoPressureNoReclaim) { sense.keep } else { sense.floor };
-    let (need, want) = (sense.need.max(sense.kept), sense.want.max(sense.kept));
-    [
-        charged(sense.floor),
-        charged(sense.kept),
-        charged(sense.kept),
-        charged(sense.kept),
-        charged(sense.used.max(sense.kept).min(need)),
-        charged(need),
-        charged(want),
-        charged(want.max(keep)),
-        charged(sense.most.max(want)),
-    ]
 }

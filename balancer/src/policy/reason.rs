@@ -1,10 +1,10 @@
 //! Why a guest has its target: a rule and what it depends on, and a sentence made from them.
 
 use super::demand::Sense;
-use super::forest::{Bound, Part, Round};
 use super::health::Health;
 use super::motion::Pause;
 use super::observation::{GuestView, Observation, OutOfMemory};
+use super::round::{Bound, Part, Round};
 use protocol::bytes::{FRAME_BYTES, Human};
 
 /// The rule that decided.
@@ -55,6 +55,9 @@ impl Reason {
             _ if target == view.ram_bytes => Self::AllRam,
             (_, OutOfMemory::Holding { .. }) if target == sense.floor => Self::OutOfMemory,
             (_, OutOfMemory::Returning { .. }) if target == sense.floor => Self::Returning,
+            _ if target == sense.floor && view.ceiling.as_ref().is_some_and(|c| c.bytes <= target) => {
+                Self::ChargedElsewhere
+            }
             _ if target == sense.floor => Self::Floor(part.bound),
             _ if part.round == Round::All && target == sense.keep && target > sense.want && !alone => {
                 Self::Kept
