@@ -1,9 +1,10 @@
 //! The command line: flags over a spec file.
 
 use crate::exit_code;
+use crate::qemu::AttachSpec;
 use crate::spec::GuestSpec;
 use anyhow::{Context, Result, anyhow};
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use protocol::place::RUN_DIR_VARIABLE;
 use std::path::PathBuf;
 
@@ -12,7 +13,7 @@ use std::path::PathBuf;
 /// The guest gets --memory of RAM and may hold as much of it as its container's limit allows; a virtio-balloon takes the
 /// rest. The limit can be changed while the guest runs: `balancer set /web/a --max 1G`, or PATCH over REST.
 #[derive(Debug, Parser)]
-#[command(name = "vmm", version, after_long_help = after_help(), after_help = "See --help for examples and exit codes.")]
+#[command(name = "vmm", version, args_conflicts_with_subcommands = true, after_long_help = after_help(), after_help = "See --help for examples and exit codes.")]
 pub struct Cli {
     /// Spec file (TOML) with the same keys as the flags; flags win
     #[arg(long, value_name = "FILE")]
@@ -23,8 +24,22 @@ pub struct Cli {
     pub guest: GuestSpec,
 
     /// Folder of the balancer [default: /run/ballast for root, else $XDG_RUNTIME_DIR/ballast or /tmp/ballast-UID]
-    #[arg(long, value_name = "DIR", env = RUN_DIR_VARIABLE)]
+    #[arg(long, value_name = "DIR", env = RUN_DIR_VARIABLE, global = true)]
     pub run_dir: Option<PathBuf>,
+
+    /// Something else than running a guest
+    #[command(subcommand)]
+    pub other: Option<Other>,
+}
+
+/// What a `vmm` does beside running a guest of its own.
+#[derive(Debug, Subcommand)]
+pub enum Other {
+    /// Keep a QEMU guest that somebody else started under the balancer; `balancer attach` starts this
+    ///
+    /// Ends when the guest does, when it is detached, or by SIGTERM; the guest's balloon and its polling interval are left as they
+    /// were found.
+    Attach(AttachSpec),
 }
 
 fn after_help() -> String {

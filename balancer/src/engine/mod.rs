@@ -23,6 +23,7 @@ mod objects;
 mod pool;
 mod reconcile;
 mod room;
+mod sources;
 mod tick;
 mod trust;
 mod usage;
@@ -33,7 +34,7 @@ pub use charge::Ordered;
 pub use error::EngineError;
 pub use granules::Served;
 pub use objects::{ObjectUsage, ObjectsObject};
-pub use views::{ContainerObject, FramesObject, GuestObject, HostObject, MergeObject};
+pub use views::{ContainerObject, FramesObject, GuestObject, HostObject, MergeObject, SourceObject};
 
 use crate::accounting::{ContainerId, System};
 use crate::events::{Event, Events};

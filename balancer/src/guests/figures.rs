@@ -4,6 +4,7 @@ use crate::policy::CHANGE_BYTES_MIN;
 use protocol::bytes::FRAME_BYTES;
 use protocol::frames::{FrameReader, Region, RegionKind, Totals};
 use protocol::image::MappedImage;
+use protocol::message::Machine;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
@@ -38,6 +39,22 @@ impl KernelSample {
             swapped_bytes: of_status(&status, "VmSwap:"),
             page_tables_bytes: of_status(&status, "VmPTE:"),
             at: Instant::now(),
+        })
+    }
+
+    /// The same of a `vmm` and of the process that has the guest's RAM, where that is another one: the sums. `None` when either
+    /// is gone.
+    #[must_use]
+    pub fn of_guest(pid: i32, machine: Option<Machine>) -> Option<Self> {
+        let own = Self::take(pid)?;
+        let Some(machine) = machine else { return Some(own) };
+        let other = Self::take(machine.pid)?;
+        Some(Self {
+            resident_bytes: own.resident_bytes.saturating_add(other.resident_bytes),
+            anonymous_bytes: own.anonymous_bytes.saturating_add(other.anonymous_bytes),
+            swapped_bytes: own.swapped_bytes.saturating_add(other.swapped_bytes),
+            page_tables_bytes: own.page_tables_bytes.saturating_add(other.page_tables_bytes),
+            at: own.at,
         })
     }
 
