@@ -10,6 +10,7 @@
 
 mod adjust;
 mod admit;
+mod attach;
 mod bindings;
 mod change;
 mod charge;
@@ -30,6 +31,7 @@ mod usage;
 mod views;
 
 pub use admit::Admission;
+pub use attach::{Attach, VMM_VARIABLE, name_of as attach_name};
 pub use charge::Ordered;
 pub use error::EngineError;
 pub use granules::Served;
@@ -47,7 +49,8 @@ use crate::tree::Tree;
 use protocol::objects::ObjectKind;
 use protocol::path::ContainerPath;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use protocol::place::Place;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 use tokio::sync::watch;
 
@@ -63,6 +66,8 @@ pub struct Engine {
     look_wanted: tokio::sync::Notify,
     /// Granules came or went.
     granules_changed: tokio::sync::Notify,
+    /// Where helpers find this balancer.
+    place: OnceLock<Place>,
 }
 
 #[derive(Debug)]
@@ -136,6 +141,7 @@ impl Engine {
             looking: tokio::sync::Mutex::default(),
             look_wanted: tokio::sync::Notify::new(),
             granules_changed: tokio::sync::Notify::new(),
+            place: OnceLock::new(),
         }
     }
 
