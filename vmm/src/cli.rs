@@ -48,6 +48,7 @@ fn after_help() -> String {
   vmm --kernel vmlinux --initrd initramfs.gz --memory 512M --container /web/a --container-limit 256M
   vmm --kernel vmlinux --disk root.img --cmdline 'console=ttyS0 root=/dev/vda' --container-limit max=2G,low=512M
   vmm --kernel vmlinux --container /web/b --container-limit 512M,max-vcpus=4,max-threads=20
+  vmm --engine qemu --kernel vmlinux --initrd initramfs.gz --container /web/d --container-limit 512M
   vmm --kernel vmlinux --initrd initramfs.gz --root sha256:3f1c09aa...,./app.erofs --container /web/c
   vmm --spec guest.toml --name b --cpus 4 --may-charge /tenants
 
@@ -65,6 +66,17 @@ Spec file:
   disk = [\"root.img,ro\", \"data.img\"]
   root = [\"sha256:3f1c09aa...\", \"./app.erofs\"]
   merge = true
+
+Engine qemu: the guest runs on a qemu-system-x86_64 (7.2 or newer) that this program starts and ends, machine q35, so the guest needs the
+driver virtio_pci; the word pci=off is taken out of its command line. A limit also covers what QEMU takes beside guest RAM, about
+145M. It has no --merge, and no images of a managed pool. Frames without host memory are unknown, since QEMU does not tell what it gave back.
+
+Environment:
+  BALLAST_ENGINE     engine of guests that name none: auto, kvm or qemu
+  BALLAST_QEMU       program of the engine qemu [default: qemu-system-x86_64]
+  BALLAST_BALANCER   program that is started where no balancer runs [default: balancer, beside this program or on the path]
+  BALLAST_RUN_DIR    folder of the balancer
+  BALLAST_LOG        what is told on standard error: warn, info, debug [default: warn]
 
 Ctrl-C and SIGTERM end the guest at once, as pulling the plug would.
 

@@ -4,6 +4,9 @@ use crate::qemu::Accelerator;
 use crate::spec::EngineName;
 use std::fs;
 
+/// Environment variable that names the engine of guests whose command line and spec file name none.
+pub const ENGINE_VARIABLE: &str = "BALLAST_ENGINE";
+
 /// What runs a guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Engine {
@@ -14,10 +17,16 @@ pub enum Engine {
 }
 
 impl Engine {
-    /// The engine by its name; on this machine.
-    #[must_use]
-    pub fn choose(name: Option<EngineName>) -> Self {
-        Self::by(name.unwrap_or(EngineName::Auto), virtualizes)
+    /// The engine that was named, or that the environment names; on this machine.
+    ///
+    /// # Errors
+    /// When the environment names none that there is.
+    pub fn choose(name: Option<EngineName>) -> Result<Self, String> {
+        let named = std::env::var(ENGINE_VARIABLE).ok().filter(|text| !text.is_empty());
+        let of_environment = || named.map_or(Ok(EngineName::Auto), |text| text.parse());
+        let name =
+            name.map_or_else(of_environment, Ok).map_err(|error| format!("{ENGINE_VARIABLE}: {error}"))?;
+        Ok(Self::by(name, virtualizes))
     }
 
     fn by(name: EngineName, virtualizes: impl Fn() -> bool) -> Self {

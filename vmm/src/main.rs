@@ -56,7 +56,11 @@ fn run(cli: Cli) -> u8 {
         );
     }
     let place = (spec.balancer != Some(Balancer::None)).then(|| Place::new(run_dir));
-    let ended = match Engine::choose(spec.engine) {
+    let engine = match Engine::choose(spec.engine) {
+        Ok(engine) => engine,
+        Err(error) => return complain(&Error::msg(error), exit_code::USAGE),
+    };
+    let ended = match engine {
         Engine::Kvm => run_on_kvm(spec, place),
         Engine::Qemu(accelerator) => qemu::run(&spec, accelerator, place).map_err(refuse_qemu),
     };
@@ -90,7 +94,7 @@ fn run_on_kvm(spec: GuestSpec, place: Option<Place>) -> Result<End, u8> {
 
 fn refuse_qemu(error: QemuError) -> u8 {
     let code = match &error {
-        QemuError::Refused(_) => exit_code::REFUSED,
+        QemuError::Refused(_) | QemuError::File(BuildError::ImagesRefused(_)) => exit_code::REFUSED,
         QemuError::CannotDo { .. } | QemuError::NoKernel => exit_code::USAGE,
         _ => exit_code::HOST,
     };

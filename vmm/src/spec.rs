@@ -251,7 +251,7 @@ pub struct GuestSpec {
 
     /// What runs the guest: kvm, which is this program alone; qemu, a qemu-system-x86_64 that it starts (KVM where the processor
     /// virtualizes, else TCG); auto takes kvm where the processor virtualizes (vmx or svm in its flags, a usable /dev/kvm), else
-    /// qemu [default: auto]
+    /// qemu [default: $BALLAST_ENGINE, else auto]
     #[arg(long, value_name = "auto|kvm|qemu")]
     #[serde(deserialize_with = "parsed")]
     pub engine: Option<EngineName>,

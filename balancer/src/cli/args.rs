@@ -28,6 +28,9 @@ $XDG_RUNTIME_DIR/ballast or /tmp/ballast-UID for others):
   journal.redb   every container with its limits, every binding
   balancer.log   log of a balancer that a vmm started
 
+Environment:
+  BALLAST_VMM    program that keeps an attached guest [default: vmm, beside this program or on the path]
+
 Examples:
   balancer set /web/a --max 1G --max-vcpus 8 --create
   balancer move db /tenants/a --charges leave

@@ -19,7 +19,11 @@ pub(super) async fn run(client: &Client, as_json: bool) -> anyhow::Result<()> {
         return Ok(());
     }
     let accounting = host["accounting"].as_str().unwrap_or("?");
-    print(&format!("{}\nUSAGE is counted by {accounting}.\n{}", table(&containers, &guests), notes(&guests)))?;
+    print(&format!(
+        "{}\nUSAGE is counted by {accounting}.\n{}",
+        table(&containers, &guests),
+        notes(&guests)
+    ))?;
     Ok(())
 }
 
@@ -64,7 +68,9 @@ fn notes(guests: &[Value]) -> String {
         let unknown = guest["frames"]["unknown"].as_u64().unwrap_or(0);
         if unknown > 0 {
             let bytes = Human(unknown.saturating_mul(FRAME_BYTES));
-            text += &format!("{name}: {bytes} of its RAM is unknown, without host memory and QEMU does not tell why.\n");
+            text += &format!(
+                "{name}: {bytes} of its RAM is unknown, without host memory and QEMU does not tell why.\n"
+            );
         }
     }
     text
@@ -127,7 +133,10 @@ mod tests {
             json!({"name": "b", "frames": {"unknown": 512}, "stuck": "QEMU did not answer", "stuck_age_ms": 2100}),
         ];
         let text = notes(&guests);
-        assert!(text.starts_with("b is stuck for 2.1s: QEMU did not answer\nb: 2M of its RAM is unknown"), "{text}");
+        assert!(
+            text.starts_with("b is stuck for 2.1s: QEMU did not answer\nb: 2M of its RAM is unknown"),
+            "{text}"
+        );
         assert_eq!(text.lines().count(), 2);
     }
 

@@ -67,7 +67,7 @@ impl Engine {
         state.sessions += 1;
         let session = state.sessions;
         let name = about.name.clone();
-        let mut figures = Figures::default();
+        let mut figures = Figures::of_engine(&about.engine);
         if let Some(kernel) = KernelSample::of_guest(pid, about.machine) {
             figures.update(kernel, &pool_totals(&frames, &about.images));
         }

@@ -150,7 +150,8 @@ fn end(mut child: Child) {
 /// The last thing that a helper complained about.
 fn complaint(complaints: &mut File) -> String {
     let mut bytes = Vec::new();
-    let read = complaints.rewind().and_then(|()| complaints.take(COMPLAINT_BYTES_MAX).read_to_end(&mut bytes));
+    let read =
+        complaints.rewind().and_then(|()| complaints.take(COMPLAINT_BYTES_MAX).read_to_end(&mut bytes));
     let text = String::from_utf8_lossy(&bytes).into_owned();
     let last = text.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();
     match (read, last.strip_prefix("vmm: ").unwrap_or(last)) {
@@ -172,7 +173,10 @@ fn program() -> PathBuf {
 #[must_use]
 pub fn name_of(qmp: &Path) -> String {
     let stem = qmp.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-    stem.chars().map(|c| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '-' }).take(64).collect()
+    stem.chars()
+        .map(|c| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '-' })
+        .take(64)
+        .collect()
 }
 
 #[cfg(test)]

@@ -95,7 +95,9 @@ pub enum EngineError {
     #[error("Guest {0:?} was started by its vmm, not attached: it ends with that")]
     NotAttached(String),
     /// A helper did not let go of its guest.
-    #[error("Guest {name:?} was not let go within {waited_ms} ms; its balloon and polling interval may not be as they were found")]
+    #[error(
+        "Guest {name:?} was not let go within {waited_ms} ms; its balloon and polling interval may not be as they were found"
+    )]
     DetachDeadline {
         /// The guest.
         name: String,

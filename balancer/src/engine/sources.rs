@@ -40,7 +40,14 @@ mod tests {
 
     #[test]
     fn what_is_known_covers_each_frame_once() {
-        let kvm = Totals { frames: 100, private: 40, untouched: 30, ballooned: 20, reported: 10, ..Totals::default() };
+        let kvm = Totals {
+            frames: 100,
+            private: 40,
+            untouched: 30,
+            ballooned: 20,
+            reported: 10,
+            ..Totals::default()
+        };
         let sum = |known: &[SourceObject]| known.iter().map(|source| source.frames).sum::<u64>();
         assert_eq!(sum(&sources(&kvm, None)), 100);
         let qemu = Totals { frames: 100, private: 40, unknown: 60, error_frames_max: 3, ..Totals::default() };

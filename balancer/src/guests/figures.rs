@@ -76,6 +76,11 @@ fn of_status(status: &str, name: &str) -> u64 {
 
 /// Overhead that is assumed before it was measured: twice what an idle `vmm` takes. Bytes.
 const OVERHEAD_BYTES_ASSUMED: u64 = 16 << 20;
+/// The same of a QEMU under TCG with Debian's kernel, which it maps. Bytes.
+const QEMU_BYTES_ASSUMED: u64 = 128 << 20;
+/// What a QEMU may grow by between two readings, and while the middle of them lags behind: code that is translated, threads
+/// for input and output. Bytes.
+const QEMU_GROWTH_BYTES: u64 = 16 << 20;
 /// A table whose error is larger than this, or was bounded longer ago than `FRESH`, says nothing about overhead. Frames.
 const ERROR_FRAMES_MAX: u64 = 512;
 const FRESH: Duration = Duration::from_millis(2500);
@@ -87,9 +92,20 @@ const READINGS: usize = 8;
 pub struct Figures {
     kernel: Option<KernelSample>,
     overheads: VecDeque<u64>,
+    is_qemu: bool,
 }
 
 impl Figures {
+    /// Of a guest on this engine.
+    #[must_use]
+    pub fn of_engine(engine: &str) -> Self {
+        Self { is_qemu: engine == "qemu", ..Self::default() }
+    }
+
+    fn assumed_bytes(&self) -> u64 {
+        if self.is_qemu { QEMU_BYTES_ASSUMED } else { OVERHEAD_BYTES_ASSUMED }
+    }
+
     /// Takes a reading of the kernel into account, with the table's totals of the same moment.
     pub fn update(&mut self, kernel: KernelSample, totals: &Totals) {
         self.kernel = Some(kernel);
@@ -115,15 +131,16 @@ impl Figures {
     pub fn overhead_bytes(&self) -> u64 {
         let mut readings: Vec<u64> = self.overheads.iter().copied().collect();
         readings.sort_unstable();
-        readings.get(readings.len() / 2).copied().unwrap_or(OVERHEAD_BYTES_ASSUMED)
+        readings.get(readings.len() / 2).copied().unwrap_or_else(|| self.assumed_bytes())
     }
 
     /// What a limit has to leave for that, bytes: a target that would move by less than [`CHANGE_BYTES_MIN`] is not sent,
-    /// and `max` is never exceeded, so the overhead must have room to grow by as much.
+    /// and `max` is never exceeded, so the overhead must have room to grow by as much, and that of a QEMU by more.
     #[must_use]
     pub fn reserved_bytes(&self) -> u64 {
         match self.overheads.is_empty() {
-            true => OVERHEAD_BYTES_ASSUMED,
+            true => self.assumed_bytes(),
+            false if self.is_qemu => self.overhead_bytes() + QEMU_GROWTH_BYTES,
             false => self.overhead_bytes() + CHANGE_BYTES_MIN,
         }
     }

@@ -7,6 +7,7 @@ mod stress;
 mod survive;
 mod tenants;
 
+use crate::engine::Engine;
 use crate::linux::Images;
 use anyhow::Result;
 
@@ -20,6 +21,18 @@ const ONE_IMAGE_FOR_ALL: &str = "a shared image costs each guest nothing of its 
 #[must_use]
 pub fn needs_library(name: &str) -> bool {
     [SERVICES_UNDER_LIMITS, ONE_IMAGE_FOR_ALL].contains(&name)
+}
+
+/// What guests on QEMU cannot show, and why.
+const NOT_ON_QEMU: &[(&str, &str)] = &[];
+
+/// Why guests on an engine cannot show a scenario, if they cannot.
+#[must_use]
+pub fn cannot(engine: Engine, name: &str) -> Option<&'static str> {
+    match engine {
+        Engine::Kvm => None,
+        Engine::Qemu => NOT_ON_QEMU.iter().find(|(not, _)| *not == name).map(|(_, why)| *why),
+    }
 }
 
 /// All of them, in the order in which they run.

@@ -1,5 +1,6 @@
 //! Guests on one root: read-only images that all of them map, and a layer of its own above for each.
 
+use crate::engine::Engine;
 use crate::host::Host;
 use crate::linux::{Images, Linux, LinuxGuest, SOON};
 use crate::wait;
@@ -78,7 +79,8 @@ pub fn services_under_limits(images: &Images) -> Result<()> {
     let host = Host::with_store(&images.library)?;
     let root = images.root(&SERVICES)?;
     let start = |name: &str, container: &str| -> Result<(LinuxGuest, Agent)> {
-        let flags = ["--container", container, "--container-limit", "480M", "--root", &root];
+        let limit = Engine::current().limit_mib(480);
+        let flags = ["--container", container, "--container-limit", &limit, "--root", &root];
         let linux = Linux { flags: &flags, ..Linux::default() }.start(&host, images, name)?;
         let agent = linux.agent()?;
         Ok((linux, agent))
@@ -95,8 +97,8 @@ pub fn services_under_limits(images: &Images) -> Result<()> {
     b.start("bench", "pgbench -U postgres -h /tmp -c 2 -t 150 bench")?;
     for round in 0..ROUNDS {
         for max in [220, 480] {
-            host.set_max("/web/cache", max * MIB)?;
-            host.set_max("/web/db", max * MIB)?;
+            host.set_max("/web/cache", Engine::current().limit(max * MIB))?;
+            host.set_max("/web/db", Engine::current().limit(max * MIB))?;
             std::thread::sleep(Duration::from_secs(4));
             for linux in [&cache, &db] {
                 host.assert_near_kernel(&linux.guest).with_context(|| format!("round {round}, {max}M"))?;
@@ -110,7 +112,7 @@ pub fn services_under_limits(images: &Images) -> Result<()> {
 
     // With the limit low: the balloon must have worked, and nothing may be lost.
     for (container, name) in [("/web/cache", "cache"), ("/web/db", "db")] {
-        host.set_max(container, 220 * MIB)?;
+        host.set_max(container, Engine::current().limit(220 * MIB))?;
         wait::until(
             "the balloon holds what is above the limit",
             SOON,
@@ -129,7 +131,8 @@ pub fn services_under_limits(images: &Images) -> Result<()> {
 
 /// What a `vmm` holds of images: its proportional part of the pages that it maps, bytes.
 fn image_part(linux: &LinuxGuest) -> Result<u64> {
-    let smaps = std::fs::read_to_string(format!("/proc/{}/smaps", linux.guest.pid()))?;
+    let pid = linux.guest.machine_pid().unwrap_or_else(|| linux.guest.pid());
+    let smaps = std::fs::read_to_string(format!("/proc/{pid}/smaps"))?;
     let mut of_image = false;
     let mut kib = 0;
     for line in smaps.lines() {

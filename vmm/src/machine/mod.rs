@@ -10,7 +10,7 @@ pub mod attach;
 pub(crate) mod build;
 mod console;
 pub mod layout;
-mod roots;
+pub(crate) mod roots;
 
 pub use build::{BuildError, build};
 

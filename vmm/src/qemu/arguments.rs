@@ -6,6 +6,8 @@
 //! is taken out of its command line.
 
 use super::child::Descriptors;
+use super::images::SharedImages;
+use crate::machine::roots;
 use crate::spec::{Console, Disk, GuestSpec};
 use std::ffi::{OsStr, OsString};
 use std::os::fd::RawFd;
@@ -44,6 +46,7 @@ pub(super) fn arguments(
     name: &str,
     accelerator: Accelerator,
     descriptors: &Descriptors,
+    images: &SharedImages,
 ) -> (Vec<OsString>, u32) {
     let mut words = Words::default();
     for word in ["-nodefaults", "-no-user-config", "-no-reboot", "-S"] {
@@ -51,7 +54,10 @@ pub(super) fn arguments(
     }
     words.add("-name", name);
     words.add("-display", "none");
-    words.add("-machine", "q35,usb=off,sata=off,smbus=off,hpet=off,vmport=off,dump-guest-core=off,mem-merge=off");
+    words.add(
+        "-machine",
+        "q35,usb=off,sata=off,smbus=off,hpet=off,vmport=off,dump-guest-core=off,mem-merge=off",
+    );
     match accelerator {
         Accelerator::Kvm => {
             words.add("-accel", "kvm");
@@ -65,14 +71,15 @@ pub(super) fn arguments(
     }
     words.add("-smp", spec.cpu_count().to_string());
     // Without a backend of its own RAM is private anonymous memory.
-    words.add("-m", format!("{}M", spec.memory_bytes() >> 20));
+    words.add("-m", images.memory_option(spec.memory_bytes()));
     if let Some(kernel) = &spec.kernel {
         words.add("-kernel", kernel);
     }
     if let Some(initrd) = &spec.initrd {
         words.add("-initrd", initrd);
     }
-    words.add("-append", cmdline(spec.cmdline.as_deref().unwrap_or(crate::spec::CMDLINE_DEFAULT)));
+    let line = spec.cmdline.as_deref().unwrap_or(crate::spec::CMDLINE_DEFAULT);
+    words.add("-append", cmdline(&roots::cmdline(line, images.count())));
     words.add("-chardev", console(spec.console.as_ref().unwrap_or(&Console::Stdio)));
     words.add("-serial", "chardev:console");
     stream(&mut words, "monitor", descriptors.monitor, false);
@@ -84,6 +91,10 @@ pub(super) fn arguments(
     };
     device(&mut words, format!("virtio-balloon-pci,id={BALLOON},deflate-on-oom=on,free-page-reporting=on"));
     device(&mut words, "virtio-rng-pci".into());
+    for (memory, pmem) in images.options() {
+        words.add("-object", memory);
+        device(&mut words, pmem);
+    }
     for (index, disk) in spec.disks.iter().enumerate() {
         words.add("-drive", drive(index, disk));
         device(&mut words, format!("virtio-blk-pci,drive=disk{index}"));
@@ -121,7 +132,10 @@ fn console(console: &Console) -> OsString {
 
 fn drive(index: usize, disk: &Disk) -> OsString {
     let read_only = if disk.read_only { "on" } else { "off" };
-    with_path(&format!("if=none,id=disk{index},format=raw,cache=writeback,readonly={read_only},file="), &disk.path)
+    with_path(
+        &format!("if=none,id=disk{index},format=raw,cache=writeback,readonly={read_only},file="),
+        &disk.path,
+    )
 }
 
 /// A path as the last value of an option: QEMU wants each comma in it twice, and takes a word before a colon for a protocol.
@@ -144,7 +158,8 @@ mod tests {
     use super::*;
 
     fn line(spec: &GuestSpec, descriptors: &Descriptors) -> (String, u32) {
-        let (words, devices) = arguments(spec, "a", Accelerator::Tcg, descriptors);
+        let images = SharedImages::open(spec, &"/a".parse().unwrap(), None).unwrap();
+        let (words, devices) = arguments(spec, "a", Accelerator::Tcg, descriptors, &images);
         (words.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" "), devices)
     }
 
@@ -158,7 +173,8 @@ mod tests {
             console: Some(Console::File("/c,d".into())),
             ..GuestSpec::default()
         };
-        let (text, devices) = line(&spec, &Descriptors { monitor: 5, channel: Some(6), port: None });
+        let (text, devices) =
+            line(&spec, &Descriptors { monitor: 5, channel: Some(6), port: None, images: vec![] });
         for words in [
             "-smp 2 -m 256M -kernel k -append console=ttyS0 reboot=k panic=-1 -chardev file,id=console,append=on,path=/c,,d",
             "readonly=on,file=./a -device virtio-blk-pci,drive=disk0",

@@ -67,10 +67,12 @@ pub fn attach(spec: &AttachSpec, place: Place) -> Result<End, QemuError> {
     };
     let balloon = BalloonObject::find(&mut qmp)?;
     if balloon.is_none() {
-        tracing::warn!("The guest has no balloon: it is watched and charged, and cannot be made to give memory");
+        tracing::warn!(
+            "The guest has no balloon: it is watched and charged, and cannot be made to give memory"
+        );
     }
     let deflates_on_oom = balloon.as_ref().is_some_and(BalloonObject::deflates_on_oom);
-    let (table, reconciler) = frames(&ram, pid, DiskCache::default())?;
+    let (table, reconciler) = frames(&ram, &[], pid, DiskCache::default())?;
     let wake = EventFd::new(EFD_NONBLOCK)?;
     let operator = Operator::start(qmp, balloon, found, None)?;
     let mut session = Session::new(Parts {
@@ -84,9 +86,10 @@ pub fn attach(spec: &AttachSpec, place: Place) -> Result<End, QemuError> {
         port: None,
         end: (end, wake.try_clone()?),
     });
-    let container = spec.container.clone().unwrap_or_else(|| {
-        format!("/{}", spec.name).parse().expect("a guest's name is a name in a path")
-    });
+    let container = spec
+        .container
+        .clone()
+        .unwrap_or_else(|| format!("/{}", spec.name).parse().expect("a guest's name is a name in a path"));
     let needed = KERNEL_BYTES + ram.bytes / build::MEMMAP_DIVISOR + build::LIVING_BYTES;
     let about = Register {
         protocol_version: PROTOCOL_VERSION,

@@ -127,7 +127,10 @@ mod tests {
             "stat-oom-kills": 2, "stat-of-tomorrow": 1}, "last-update": 100}"#;
         let found: GuestStats = serde_json::from_str(text).unwrap();
         let told = statistics(&found, 102_500).unwrap();
-        assert_eq!((told.swap_out_bytes, told.available_memory_bytes, told.oom_kills), (None, Some(4096), Some(2)));
+        assert_eq!(
+            (told.swap_out_bytes, told.available_memory_bytes, told.oom_kills),
+            (None, Some(4096), Some(2))
+        );
         assert_eq!((told.sequence, told.age_ms), (100, 2500));
         assert_eq!(statistics(&found, 0).unwrap().age_ms, 0, "a clock that was set back");
         assert_eq!(statistics(&GuestStats { last_update: 0, ..found }, 5), None);

@@ -1,6 +1,7 @@
 //! The QEMU that a `vmm` starts: a child that ends with it, however it ends.
 
 use super::arguments::{Accelerator, arguments};
+use super::images::SharedImages;
 use crate::spec::GuestSpec;
 use std::io::{self, BufRead, BufReader};
 use std::os::fd::RawFd;
@@ -20,7 +21,7 @@ const END_DEADLINE: Duration = Duration::from_secs(2);
 const WORDS_MAX: usize = 400;
 
 /// Descriptors that the child inherits.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Descriptors {
     /// The monitor's stream.
     pub monitor: RawFd,
@@ -28,6 +29,14 @@ pub(super) struct Descriptors {
     pub channel: Option<RawFd>,
     /// The control port's stream.
     pub port: Option<RawFd>,
+    /// Files of images.
+    pub images: Vec<RawFd>,
+}
+
+impl Descriptors {
+    fn all(&self) -> impl Iterator<Item = RawFd> + '_ {
+        [Some(self.monitor), self.channel, self.port].into_iter().flatten().chain(self.images.iter().copied())
+    }
 }
 
 /// A QEMU of this process. It is killed when this is dropped.
@@ -46,8 +55,9 @@ impl Qemu {
         name: &str,
         accelerator: Accelerator,
         descriptors: Descriptors,
+        images: &SharedImages,
     ) -> io::Result<(Self, u32)> {
-        let (words, devices) = arguments(spec, name, accelerator, &descriptors);
+        let (words, devices) = arguments(spec, name, accelerator, &descriptors, images);
         let mut command = Command::new(program());
         command.args(words).stderr(Stdio::piped());
         // SAFETY: getpid has no preconditions.
@@ -129,7 +139,7 @@ fn prepare(parent: libc::pid_t, descriptors: &Descriptors) -> io::Result<()> {
             return Err(io::ErrorKind::Interrupted.into());
         }
         checked(libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0))?;
-        for descriptor in [Some(descriptors.monitor), descriptors.channel, descriptors.port].into_iter().flatten() {
+        for descriptor in descriptors.all() {
             checked(libc::fcntl(descriptor, libc::F_SETFD, 0))?;
         }
     }

@@ -17,7 +17,7 @@
 //! | `qmp` | the protocol of its monitor, with deadlines |
 //! | `operator` | the one thread that waits for QEMU |
 //! | `session` | the event loop's part: balancer, targets, charges |
-//! | `balloon`, `ram`, `process` | what the machine has: its balloon and statistics, where its RAM is, which process it is |
+//! | `balloon`, `ram`, `images`, `process` | what the machine has: its balloon and statistics, where RAM and images are, which process it is |
 //! | `watch` | how far the frame table may be off |
 //! | `own`, `attach` | a guest from its start to its end; a guest that was there |
 
@@ -25,6 +25,7 @@ mod arguments;
 mod attach;
 mod balloon;
 mod child;
+mod images;
 mod operator;
 mod own;
 mod process;
@@ -48,7 +49,7 @@ use crate::reconciler::{Reconciler, Watch};
 use crate::vcpu::End;
 use event_manager::{EventManager, MutEventSubscriber, SubscriberOps};
 use process::ProcessError;
-use protocol::frames::{FrameTable, LayoutError};
+use protocol::frames::{FrameTable, LayoutError, Region};
 use protocol::message::{Register, ToVmm};
 use protocol::place::Place;
 use qmp::QmpError;
@@ -126,6 +127,7 @@ pub enum QemuError {
 /// A table of the machine's RAM, and the thread that keeps it true as far as it can be known.
 fn frames(
     place: &RamPlace,
+    images: &[(Region, u64)],
     pid: i32,
     disks: DiskCache,
 ) -> Result<(Arc<FrameTable>, Reconciler), QemuError> {
@@ -137,9 +139,11 @@ fn frames(
         (_, Mapped::No) => Some(format!("process {pid} has it nowhere")),
         (Ok(_), Mapped::Private) => None,
     };
-    let table = Arc::new(FrameTable::new(&place.regions())?);
+    let regions: Vec<Region> =
+        place.regions().into_iter().chain(images.iter().map(|(region, _)| *region)).collect();
+    let table = Arc::new(FrameTable::new(&regions)?);
     table.set_residency_only();
-    let (slots, watch): (_, Box<dyn Watch>) = match (&place.slots, unseen) {
+    let (mut slots, watch): (Vec<_>, Box<dyn Watch>) = match (&place.slots, unseen) {
         (Ok(slots), None) => (slots.clone(), Box::new(watch::MachineMemory::open(pid)?)),
         (_, why) => {
             let why = why.unwrap_or_default();
@@ -147,6 +151,7 @@ fn frames(
             (vec![], Box::new(watch::Unseen))
         }
     };
+    slots.extend_from_slice(images);
     let comparison = Comparison::of_slots(slots, Arc::clone(&table), Pagemap::of_process(pid)?);
     let reconciler = Reconciler::watching(comparison, watch, Arc::clone(&table), disks)?;
     Ok((table, reconciler))

@@ -7,6 +7,7 @@
 use super::arguments::Accelerator;
 use super::balloon::BalloonObject;
 use super::child::{Descriptors, Qemu, ended, program};
+use super::images::SharedImages;
 use super::operator::Operator;
 use super::qmp::Qmp;
 use super::qmp::client::GREETING_DEADLINE;
@@ -52,14 +53,14 @@ pub fn run(spec: &GuestSpec, accelerator: Accelerator, place: Option<Place>) -> 
     let (end, ends) = mpsc::channel();
     // Before any thread starts, so that all inherit the mask.
     let signals = machine::signals(&end)?;
-    let floor_bytes = floor(spec)?;
+    let images = SharedImages::open(spec, &container, place.as_ref())?;
+    let floor_bytes = floor(spec, images.bytes())?;
     let opened = spec.disks.iter().map(build::open_disk).collect::<Result<Vec<_>, _>>()?;
     // The devices are QEMU's; ours hold the locks, and the first one's counter gets what all of them move.
     let (locks, files): (Vec<Block>, Vec<_>) = opened.into_iter().unzip();
     let moved = locks.first().map(Block::moved_bytes);
     let channel = spec.channel.as_deref().map(|path| {
-        Listening::new(path)
-            .map_err(|source| BuildError::File { what: "channel", path: path.into(), source })
+        Listening::new(path).map_err(|source| BuildError::File { what: "channel", path: path.into(), source })
     });
     let channel = channel.transpose()?;
     let (monitor, their_monitor) = UnixStream::pair()?;
@@ -68,10 +69,11 @@ pub fn run(spec: &GuestSpec, accelerator: Accelerator, place: Option<Place>) -> 
         monitor: their_monitor.as_raw_fd(),
         channel: channel.as_ref().map(Listening::fd),
         port: port.as_ref().map(|(_, theirs)| theirs.as_raw_fd()),
+        images: images.descriptors(),
     };
     // Put back when this process ends, even if QEMU could not.
     let _terminal = matches!(spec.console, None | Some(Console::Stdio)).then(RawTerminal::enter);
-    let (mut qemu, devices) = Qemu::start(spec, &name, accelerator, descriptors)
+    let (mut qemu, devices) = Qemu::start(spec, &name, accelerator, descriptors, &images)
         .map_err(|source| QemuError::Spawn { program: program(), source })?;
     drop(their_monitor);
     let port = port.map(|(ours, _)| Port::over(ours)).transpose()?;
@@ -87,7 +89,8 @@ pub fn run(spec: &GuestSpec, accelerator: Accelerator, place: Option<Place>) -> 
     let balloon = BalloonObject::find(&mut qmp)?;
     let ram = RamPlace::ask(&mut qmp)?;
     let pid = qemu.pid();
-    let (table, reconciler) = frames(&ram, pid, DiskCache::new(files))?;
+    let image_slots = images.locate(&mut qmp)?;
+    let (table, reconciler) = frames(&ram, &image_slots, pid, DiskCache::new(files))?;
     let wake = EventFd::new(EFD_NONBLOCK)?;
     let operator = Operator::start(qmp, balloon, ram.bytes, moved)?;
     let mut session = Session::new(Parts {
@@ -109,7 +112,7 @@ pub fn run(spec: &GuestSpec, accelerator: Accelerator, place: Option<Place>) -> 
         charge_to: None,
         owners: vec![],
         limits: spec.container_limit.clone(),
-        images: vec![],
+        images: images.told(&image_slots),
         merge: false,
         ram_bytes: ram.bytes,
         floor_bytes: floor_bytes.min(ram.bytes),
@@ -141,7 +144,7 @@ pub fn run(spec: &GuestSpec, accelerator: Accelerator, place: Option<Place>) -> 
         end
     })?;
     // Locks and sockets go when nobody uses them any more.
-    drop((locks, channel));
+    drop((locks, channel, images));
     Ok(end)
 }
 
@@ -151,28 +154,26 @@ fn refuse(spec: &GuestSpec) -> Result<(), QemuError> {
         let why = "QEMU offers all of its RAM to the kernel from its start, before a balancer knows with whom it would be shared";
         return Err(QemuError::CannotDo { what: "--merge", why });
     }
-    if !spec.root.is_empty() {
-        let why = "no image is mapped for a QEMU yet; use --disk, or --engine kvm";
-        return Err(QemuError::CannotDo { what: "--root", why });
-    }
     Ok(())
 }
 
 /// What the guest needs to live, by its kernel and initrd, which are checked as the other engine checks them: into RAM of our
 /// own that is gone at the end.
-fn floor(spec: &GuestSpec) -> Result<u64, QemuError> {
+fn floor(spec: &GuestSpec, image_bytes: u64) -> Result<u64, QemuError> {
     let ram = Ram::new(spec.memory_bytes())?;
     let loaded = kernel::load_kernel(ram.guest(), spec.kernel.as_deref().ok_or(QemuError::NoKernel)?)?;
     let initrd =
         spec.initrd.as_deref().map(|path| kernel::load_initrd(ram.guest(), path, loaded.end)).transpose()?;
-    Ok(build::floor_bytes(&loaded, initrd.map_or(0, |(_, bytes)| bytes), ram.bytes(), 0))
+    Ok(build::floor_bytes(&loaded, initrd.map_or(0, |(_, bytes)| bytes), ram.bytes(), image_bytes))
 }
 
 fn check_floor(limits: Option<&Limits>, floor_bytes: u64) -> Result<(), QemuError> {
     let ceiling = limits.and_then(Limits::ceiling_bytes);
     let Some(ceiling) = ceiling.filter(|ceiling| *ceiling < floor_bytes) else { return Ok(()) };
     let (ceiling, floor) = (Human(ceiling), Human(floor_bytes));
-    Err(QemuError::Refused(format!("container-limit is {ceiling}, but this guest needs at least {floor} to boot")))
+    Err(QemuError::Refused(format!(
+        "container-limit is {ceiling}, but this guest needs at least {floor} to boot"
+    )))
 }
 
 /// Without a balancer the limit of the launch is all there is.

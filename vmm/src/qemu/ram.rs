@@ -8,7 +8,7 @@
 //!
 //! An address that QEMU tells and the kernel knows nothing of is not believed: then PID is another process.
 
-use super::qmp::wire::{HumanCommand, QueryMemorySize};
+use super::qmp::wire::{HumanCommand, QueryMemoryDevices, QueryMemorySize};
 use super::qmp::{Qmp, QmpError};
 use protocol::bytes::{BLOCK_BYTES, FRAME_BYTES};
 use protocol::frames::Region;
@@ -24,10 +24,18 @@ pub enum RamError {
     #[error("Cannot ask QEMU for the guest's RAM")]
     Ask(#[from] QmpError),
     /// RAM that was plugged in lies elsewhere, and may go again.
-    #[error("The guest has {plugged} bytes of RAM that were plugged in, which is not supported: unplug them first")]
+    #[error("The guest has a {kind} plugged in, RAM that may go again: unplug it first")]
     Plugged {
-        /// How much.
-        plugged: u64,
+        /// Kind of the device.
+        kind: String,
+    },
+    /// An image is not where it can be looked at.
+    #[error("The image {name} cannot be found in QEMU: {why}")]
+    Image {
+        /// The image.
+        name: String,
+        /// Why.
+        why: String,
     },
     /// No table has half blocks.
     #[error("The guest has {bytes} bytes of RAM; a multiple of 2 MiB is needed")]
@@ -63,10 +71,13 @@ impl RamPlace {
     /// # Errors
     /// When it does not answer, or the RAM is of a kind that cannot be taken.
     pub fn ask(qmp: &mut Qmp) -> Result<Self, RamError> {
-        let size = qmp.call(&QueryMemorySize {})?;
-        let (bytes, plugged) = (size.base_memory, size.plugged_memory.unwrap_or(0));
-        if plugged > 0 {
-            return Err(RamError::Plugged { plugged });
+        let bytes = qmp.call(&QueryMemorySize {})?.base_memory;
+        // Files that are mapped as memory are no RAM: nothing of them can be ballooned.
+        let is_ram = |kind: &str| !matches!(kind, "virtio-pmem" | "nvdimm");
+        if let Some(device) =
+            qmp.call(&QueryMemoryDevices {})?.into_iter().find(|device| is_ram(&device.kind))
+        {
+            return Err(RamError::Plugged { kind: device.kind.chars().take(40).collect() });
         }
         if bytes == 0 || !bytes.is_multiple_of(BLOCK_BYTES) {
             return Err(RamError::Odd { bytes });
@@ -74,8 +85,9 @@ impl RamPlace {
         let mut told = |address: u64| -> Result<String, QmpError> {
             qmp.call(&HumanCommand { command_line: format!("gpa2hva {address:#x}") })
         };
-        let (low, high) = (told(0)?, told(HIGH)?);
-        Ok(Self { bytes, slots: slots(bytes, &low, &high) })
+        let last = bytes.min(HIGH) - FRAME_BYTES;
+        let (low, last, high) = (told(0)?, told(last)?, told(HIGH)?);
+        Ok(Self { bytes, slots: slots(bytes, &low, &last, &high) })
     }
 
     /// Regions of the frame table.
@@ -106,12 +118,14 @@ impl RamPlace {
     }
 }
 
-/// The slots of so much RAM, by what QEMU says of address 0 and of the first one above the hole.
-fn slots(bytes: u64, low: &str, high: &str) -> Result<Vec<(Region, u64)>, String> {
+/// The slots of so much RAM, by what QEMU says of address 0, of the last one if all of it is below the hole, and of the first one above that.
+fn slots(bytes: u64, low: &str, last: &str, high: &str) -> Result<Vec<(Region, u64)>, String> {
     let (name, base) = parse(low).ok_or_else(|| format!("QEMU says of address 0: {}", low.trim()))?;
-    let Some((above, host)) = parse(high) else {
+    if bytes <= HIGH && parse(last) == Some((name, base.wrapping_add(bytes - FRAME_BYTES))) {
         return Ok(vec![(Region::ram(0, bytes / FRAME_BYTES), base)]);
-    };
+    }
+    let (above, host) =
+        parse(high).ok_or_else(|| format!("QEMU says of address {HIGH:#x}: {}", high.trim()))?;
     // One memory backend, whose first part is below the hole.
     let below = host.wrapping_sub(base);
     if above != name || below == 0 || below >= bytes || below > HIGH || !below.is_multiple_of(BLOCK_BYTES) {
@@ -126,6 +140,11 @@ fn parse(text: &str) -> Option<(&str, u64)> {
     let (region, address) = text.trim().strip_prefix("Host virtual address for ")?.rsplit_once(" is 0x")?;
     let (_, name) = region.strip_suffix(')')?.split_once(" (")?;
     Some((name, u64::from_str_radix(address, 16).ok()?))
+}
+
+/// The host address in what `gpa2hva` says.
+pub(super) fn host_address(text: &str) -> Option<u64> {
+    parse(text).map(|(_, address)| address)
 }
 
 /// What the lines of a `/proc/PID/maps` (proc_pid_maps(5)) say of a range.
@@ -167,17 +186,23 @@ mod tests {
     fn ram_below_and_above_the_hole_is_found_by_two_addresses() {
         let low = "Host virtual address for 0x0 (pc.ram) is 0x7f0000000000\r\n";
         let none = "No memory is mapped at address 0x100000000\r\n";
-        let all = slots(GIB, low, none).unwrap();
-        assert_eq!(all, [(Region::ram(0, GIB / 4096), 0x7f00_0000_0000)]);
+        let last = "Host virtual address for 0x3ffff000 (pc.ram) is 0x7f003ffff000\r\n";
+        let image = "Host virtual address for 0x100000000 (image0) is 0x7e0000000000\r\n";
+        for above in [none, image] {
+            let all = slots(GIB, low, last, above).unwrap();
+            assert_eq!(all, [(Region::ram(0, GIB / 4096), 0x7f00_0000_0000)]);
+        }
         let high = "Host virtual address for 0x100000000 (pc.ram) is 0x7f0080000000\r\n";
-        let both = slots(6 * GIB, low, high).unwrap();
+        let both = slots(6 * GIB, low, none, high).unwrap();
         assert_eq!(both[0], (Region::ram(0, 2 * GIB / 4096), 0x7f00_0000_0000));
         assert_eq!(both[1], (Region::ram(1 << 20, 4 * GIB / 4096), 0x7f00_8000_0000));
         let other = "Host virtual address for 0x100000000 (ram-node1) is 0x7f0080000000\r\n";
-        assert!(slots(6 * GIB, low, other).unwrap_err().contains("ram-node1"));
+        assert!(slots(6 * GIB, low, none, other).unwrap_err().contains("ram-node1"));
         // What cannot be: a hostile QEMU.
-        assert!(slots(GIB, low, high).is_err());
-        assert!(slots(GIB, "unknown command: 'gpa2hva'", none).unwrap_err().contains("unknown command"));
+        assert!(slots(GIB, low, none, high).is_err() && slots(GIB, low, none, none).is_err());
+        assert!(
+            slots(GIB, "unknown command: 'gpa2hva'", last, none).unwrap_err().contains("unknown command")
+        );
     }
 
     #[test]

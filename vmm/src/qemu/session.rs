@@ -31,6 +31,8 @@ const PORT: u32 = 6;
 
 /// How often a limit is looked at that nobody else enforces.
 const TURN_EVERY: Duration = Duration::from_secs(1);
+/// What QEMU may grow by until the next look: code that is translated, threads for input and output. Bytes.
+const GROWTH_BYTES: u64 = 16 << 20;
 /// A target that would move by less stays. Bytes.
 const CHANGE_BYTES_MIN: u64 = 1 << 20;
 /// What a guest was allowed to hold so lately it may still be on its way to. After that it holds more because it needs it.
@@ -175,16 +177,17 @@ impl Session {
 
     /// The limit less what QEMU and this process take beside guest RAM, which grows while code is translated.
     fn limit_again(&mut self) {
-        let Some((alone, timer)) = &mut self.alone else { return };
-        let _ = timer.wait();
+        let Some((alone, _)) = &mut self.alone else { return };
         if alone.held_until.is_some_and(|until| Instant::now() < until) {
             return;
         }
         let resident = resident_bytes_of("self") + resident_bytes_of(&self.parts.machine_pid.to_string());
         let private = self.parts.table.total(RegionKind::Ram, State::Private) * FRAME_BYTES;
-        let overhead = resident.saturating_sub(private) + CHANGE_BYTES_MIN;
+        let overhead = resident.saturating_sub(private) + GROWTH_BYTES;
         let target = alone.ceiling_bytes.saturating_sub(overhead).max(alone.floor_bytes);
-        if target.abs_diff(self.target_bytes) >= CHANGE_BYTES_MIN && target.min(self.parts.ram_bytes) != self.target_bytes {
+        if target.abs_diff(self.target_bytes) >= CHANGE_BYTES_MIN
+            && target.min(self.parts.ram_bytes) != self.target_bytes
+        {
             self.set_target(target);
         }
     }
@@ -192,7 +195,12 @@ impl Session {
     fn obey(&mut self, message: &ToVmm) {
         match message {
             ToVmm::Registered { owner, target_bytes, .. } => {
-                self.parts.reconciler.pay(Payer { order: 0, owner: *owner, with_charges: false, by_guest: false });
+                self.parts.reconciler.pay(Payer {
+                    order: 0,
+                    owner: *owner,
+                    with_charges: false,
+                    by_guest: false,
+                });
                 self.set_target(*target_bytes);
             }
             ToVmm::Target { target_bytes, .. } => {
@@ -412,7 +420,12 @@ impl MutEventSubscriber for Session {
             AGAIN => self.found(ops),
             RECONCILED => self.reconciled(),
             NEWS => self.news(),
-            TURN => self.limit_again(),
+            TURN => {
+                if let Some((_, timer)) = &mut self.alone {
+                    let _ = timer.wait();
+                }
+                self.limit_again();
+            }
             _ => self.serve_port(),
         }
     }

@@ -19,6 +19,8 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
+/// Pages of a file that are mapped by one fault (`fault_around_bytes` in mm/memory.c).
+const FAULT_AROUND_FRAMES: u64 = 16;
 /// Frames that come with one fault where huge pages are allowed.
 const HUGE_FRAMES: u64 = 512;
 
@@ -78,6 +80,8 @@ impl MachineMemory {
             _ => (u64::MAX, Some(Pass::Full)),
         };
         table.checked(error.0, ErrorSource::Faults);
+        // A page of an image is mapped by a fault as well, with up to 15 that the kernel maps around it.
+        table.checked_images(error.0.saturating_mul(FAULT_AROUND_FRAMES));
         error.1
     }
 }

@@ -329,7 +329,10 @@ impl FrameReader {
             torn,
             ..Totals::default()
         };
-        self.regions.iter().zip(counts).for_each(|(region, counts)| totals.count(region, counts, residency_only));
+        self.regions
+            .iter()
+            .zip(counts)
+            .for_each(|(region, counts)| totals.count(region, counts, residency_only));
         ledgers.iter().for_each(|ledger| totals.flows(ledger));
         totals
     }

@@ -119,7 +119,9 @@ impl Totals {
     /// True if two ways of counting came to the same frames by state.
     #[must_use]
     pub fn agrees(&self, other: &Self) -> bool {
-        self.frames == other.frames && self.unknown == other.unknown && STATES.iter().all(|state| self.of(*state) == other.of(*state))
+        self.frames == other.frames
+            && self.unknown == other.unknown
+            && STATES.iter().all(|state| self.of(*state) == other.of(*state))
     }
 
     /// Adds the counts of a region, whatever they are, each taken into `0..=frames`; what does not fit or cannot be in

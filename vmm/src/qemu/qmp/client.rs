@@ -210,7 +210,9 @@ impl Qmp {
     fn answer(&mut self, id: u64, deadline: Instant) -> Result<Option<Message>, QmpError> {
         loop {
             match self.message(deadline)? {
-                Some(message) if message.event.is_none() && message.id == Some(id) => return Ok(Some(message)),
+                Some(message) if message.event.is_none() && message.id == Some(id) => {
+                    return Ok(Some(message));
+                }
                 Some(_) => {}
                 None => return Ok(None),
             }
@@ -220,8 +222,8 @@ impl Qmp {
     /// The next message; an event is kept as well. `None` at the deadline.
     fn message(&mut self, deadline: Instant) -> Result<Option<Message>, QmpError> {
         let Some(line) = self.line(deadline)? else { return Ok(None) };
-        let message: Message =
-            serde_json::from_slice(&line).map_err(|error| QmpError::NoMonitor(shortened(&error.to_string())))?;
+        let message: Message = serde_json::from_slice(&line)
+            .map_err(|error| QmpError::NoMonitor(shortened(&error.to_string())))?;
         if let Some(event) = message.known_event() {
             if self.events.len() == EVENTS_MAX {
                 self.events.pop_front();

@@ -56,7 +56,9 @@ fn a_command_gets_its_own_answer_and_events_are_kept() {
 #[test]
 fn a_refusal_is_told_in_qemus_words_on_one_line() {
     let mut qmp = connected(|id, _| {
-        format!("{{\"error\": {{\"class\": \"DeviceNotActive\", \"desc\": \"No\\nballoon\"}}, \"id\": {id}}}\n")
+        format!(
+            "{{\"error\": {{\"class\": \"DeviceNotActive\", \"desc\": \"No\\nballoon\"}}, \"id\": {id}}}\n"
+        )
     });
     let error = qmp.call(&Balloon { value: 1 }).unwrap_err();
     assert_eq!(error.to_string(), "QEMU refused balloon: No balloon (DeviceNotActive)");
@@ -114,7 +116,8 @@ fn an_answer_of_another_form_and_a_hang_up_are_errors() {
 fn a_flood_of_events_keeps_the_newest() {
     let mut qmp = connected(|id, _| {
         let event = |n| format!("{{\"event\": \"BALLOON_CHANGE\", \"data\": {{\"actual\": {n}}}}}\n");
-        (0..500).map(event).collect::<String>() + &format!("{{\"return\": {{\"actual\": 5}}, \"id\": {id}}}\n")
+        (0..500).map(event).collect::<String>()
+            + &format!("{{\"return\": {{\"actual\": 5}}, \"id\": {id}}}\n")
     });
     qmp.call(&QueryBalloon {}).unwrap();
     let events = qmp.events().unwrap();

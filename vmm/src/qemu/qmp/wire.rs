@@ -43,6 +43,8 @@ commands! {
     } -> IgnoredAny;
     /// RAM of the machine.
     QueryMemorySize = "query-memory-size-summary" {} -> MemorySize;
+    /// What is in its slots for memory.
+    QueryMemoryDevices = "query-memory-devices" {} -> Vec<MemoryDevice>;
     /// Virtual CPUs.
     QueryCpus = "query-cpus-fast" {} -> Vec<IgnoredAny>;
     /// What block devices moved.
@@ -88,8 +90,25 @@ pub struct BalloonInfo {
 pub struct MemorySize {
     /// RAM that the machine began with, bytes.
     pub base_memory: u64,
-    /// RAM that was plugged in, bytes.
-    pub plugged_memory: Option<u64>,
+}
+
+/// Part of the answer of [`QueryMemoryDevices`].
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct MemoryDevice {
+    /// `dimm`, `nvdimm`, `virtio-pmem`, `virtio-mem`, ...
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// What it is, by its kind.
+    pub data: MemoryDeviceData,
+}
+
+/// What is told of every kind of memory device that matters here.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct MemoryDeviceData {
+    /// Its id.
+    pub id: Option<String>,
+    /// Where it is in guest memory, of virtio devices.
+    pub memaddr: Option<u64>,
 }
 
 /// Part of the answer of [`QueryBlockStats`].
