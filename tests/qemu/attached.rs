@@ -191,8 +191,11 @@ pub fn refuses() -> Result<()> {
     let thread = std::thread::spawn(move || {
         use std::io::Write;
         let (mut stream, _) = listener.accept()?;
-        stream.write_all(b"{\"QMP\": {}}\n{\"return\": {}, \"id\": 1}\n{\"return\": {\"base-memory\": 1099511627776}, \"id\": 2}\n")?;
-        stream.write_all(b"{\"return\": \"Host virtual address for 0x0 (pc.ram) is 0x7f0000000000\", \"id\": 3}\n{\"return\": \"\", \"id\": 4}\n")?;
+        stream.write_all(b"{\"QMP\": {}}\n{\"return\": {}, \"id\": 1}\n{\"return\": {\"base-memory\": 1099511627776}, \"id\": 2}\n{\"return\": [], \"id\": 3}\n")?;
+        stream.write_all(
+            b"{\"return\": \"Host virtual address for 0x0 (pc.ram) is 0x7f0000000000\", \"id\": 4}\n",
+        )?;
+        stream.write_all(b"{\"return\": \"\", \"id\": 5}\n{\"return\": \"Host virtual address for 0x100000000 (pc.ram) is 0x7f0080000000\", \"id\": 6}\n")?;
         std::thread::sleep(Duration::from_secs(2));
         Ok::<_, std::io::Error>(())
     });

@@ -1,10 +1,11 @@
 //! The scenarios as tests: all of them run in one go on a ground, each is then reported by itself.
 
+use crate::engine::Engine;
 use crate::ground::Ground;
-use crate::scenarios::ALL;
-use anyhow::Result;
+use crate::scenarios::{ALL, cannot};
 use libtest_mimic::{Failed, Trial};
 use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// The whole run, guests of all scenarios one after the other.
@@ -17,8 +18,9 @@ const SEED_VARIABLE: &str = "BALLAST_STRESS_SEED";
 const TURNS: u32 = 3;
 
 /// What became of a scenario.
+#[derive(Clone)]
 enum Outcome {
-    Done(std::result::Result<(), String>),
+    Done(Result<(), String>),
     /// The engine cannot show it, and why.
     Cannot,
 }
@@ -31,54 +33,82 @@ pub fn list(prefix: &str) -> Vec<Trial> {
     ALL.iter().map(|(name, _)| Trial::test(format!("{prefix}{name}"), || Ok(()))).collect()
 }
 
-/// Runs the scenarios whose names, with the prefix, have these words in them. One test of each. That the ground is not there is a
-/// failure of the test command, not a skip.
+/// Runs the scenarios whose names, with the prefix, have these words in them. One test of each.
 #[must_use]
 pub fn trials(ground: Ground, prefix: &str, filter: &str) -> Vec<Trial> {
-    run(ground, prefix, filter).unwrap_or_else(|error| {
-        let text = format!("{error:#}");
-        vec![Trial::test(format!("{prefix}linux guests run"), move || Err(Failed::from(text)))]
-    })
+    let chosen = chosen(prefix, filter);
+    let ran = run(ground, &chosen);
+    chosen.iter().map(|name| trial(prefix, name, ran.clone())).collect()
 }
 
-fn run(ground: Ground, prefix: &str, filter: &str) -> Result<Vec<Trial>> {
-    let is_chosen = |name: &&str| format!("{prefix}{name}").contains(filter);
-    let chosen: Vec<&str> = ALL.iter().map(|(name, _)| *name).filter(is_chosen).collect();
+/// The same, beside other tests: the scenarios begin now, and each test waits for its own.
+#[must_use]
+pub fn trials_beside(ground: Ground, prefix: &str, filter: &str) -> Vec<Trial> {
+    let chosen = chosen(prefix, filter);
+    let ran = Arc::new(OnceLock::new());
+    let done = Arc::clone(&ran);
+    let names = chosen.clone();
+    std::thread::spawn(move || done.get_or_init(|| run(ground, &names)).is_ok());
+    let wait = |name: &&'static str| {
+        let (ran, name) = (Arc::clone(&ran), *name);
+        let ignored = ground == Ground::Qemu && cannot(Engine::Qemu, name).is_some();
+        let test = move || ran.wait().as_ref().map_err(Failed::from)?.of(name).map_err(Failed::from);
+        Trial::test(format!("{prefix}{name}"), test).with_ignored_flag(ignored)
+    };
+    chosen.iter().map(wait).collect()
+}
+
+fn chosen(prefix: &str, filter: &str) -> Vec<&'static str> {
+    ALL.iter().map(|(name, _)| *name).filter(|name| format!("{prefix}{name}").contains(filter)).collect()
+}
+
+/// That the ground is not there is a failure of the test command, not a skip.
+fn trial(prefix: &str, name: &'static str, ran: Result<Ran, String>) -> Trial {
+    let is_ignored = ran.as_ref().is_ok_and(|ran| matches!(ran.outcomes.get(name), Some(Outcome::Cannot)));
+    let test = move || ran.map_err(Failed::from)?.of(name).map_err(Failed::from);
+    Trial::test(format!("{prefix}{name}"), test).with_ignored_flag(is_ignored)
+}
+
+/// What became of all of them, and what ended the run early if something did.
+#[derive(Clone)]
+struct Ran {
+    outcomes: Outcomes,
+    broke: String,
+}
+
+impl Ran {
+    fn of(&self, name: &str) -> Result<(), String> {
+        match self.outcomes.get(name) {
+            Some(Outcome::Cannot) => Ok(()),
+            Some(Outcome::Done(result)) => result.clone(),
+            None => Err(format!("the run ended before this scenario did: {}", self.broke)),
+        }
+    }
+}
+
+fn run(ground: Ground, chosen: &[&str]) -> Result<Ran, String> {
+    let mut ran = Ran { outcomes: Outcomes::new(), broke: String::new() };
     if chosen.is_empty() {
-        return Ok(vec![]);
+        return Ok(ran);
     }
     println!("Linux guests run {ground}");
     let seed = std::env::var(SEED_VARIABLE).unwrap_or_else(|_| "1".into());
-    let mut results = Outcomes::new();
-    let mut broke = String::new();
     for turn in 1..=TURNS {
-        let left = chosen.iter().filter(|name| !results.contains_key(**name));
+        let left = chosen.iter().filter(|name| !ran.outcomes.contains_key(**name));
         let words: Vec<&str> = ["scenarios", "--seed", &seed].into_iter().chain(left.copied()).collect();
-        match ground.run(&words, DEADLINE, &mut |line| hear(line, &mut results)) {
+        match ground.run(&words, DEADLINE, &mut |line| hear(line, &mut ran.outcomes)) {
             Ok(0 | 1) => break,
-            Ok(code) => broke = format!("it ended with exit code {code}"),
+            Ok(code) => ran.broke = format!("it ended with exit code {code}"),
             // An emulated processor is no real one: now and then the machine around the guests dies. What ran before
             // counts, the rest runs in a new one, and that is said.
             Err(error) if turn < TURNS => println!("RETRY {turn} of {}: {error:#}", TURNS - 1),
-            Err(error) if results.is_empty() => return Err(error),
-            Err(error) => broke = format!("{error:#}"),
+            Err(error) if ran.outcomes.is_empty() => {
+                return Err(format!("Linux guests do not run: {error:#}"));
+            }
+            Err(error) => ran.broke = format!("{error:#}"),
         }
     }
-    let trial = |name: &&str| {
-        let full = format!("{prefix}{name}");
-        match results.get(*name) {
-            Some(Outcome::Cannot) => Trial::test(full, || Ok(())).with_ignored_flag(true),
-            Some(Outcome::Done(result)) => {
-                let result = result.clone();
-                Trial::test(full, move || result.map_err(Failed::from))
-            }
-            None => {
-                let text = format!("the run ended before this scenario did: {broke}");
-                Trial::test(full, move || Err(Failed::from(text)))
-            }
-        }
-    };
-    Ok(chosen.iter().map(trial).collect())
+    Ok(ran)
 }
 
 /// One line of the runner.

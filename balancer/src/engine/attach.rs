@@ -85,8 +85,9 @@ impl Engine {
             }
         }
         let gone = self.events_since(since).into_iter();
-        let gone = gone.filter(|event| event.kind == "guest_gone" && event.guest.as_deref() == Some(name));
-        Ok(gone.last().map_or_else(|| "It is gone".into(), |event| event.detail))
+        let mut gone =
+            gone.filter(|event| event.kind == "guest_gone" && event.guest.as_deref() == Some(name));
+        Ok(gone.next_back().map_or_else(|| "It is gone".into(), |event| event.detail))
     }
 }
 
