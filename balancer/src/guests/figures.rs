@@ -194,6 +194,21 @@ mod tests {
     }
 
     #[test]
+    fn a_qemu_gets_room_to_grow_and_is_expected_to_be_large() {
+        let mut figures = Figures::of_engine("qemu");
+        assert_eq!((figures.overhead_bytes(), figures.reserved_bytes()), (128 << 20, 128 << 20));
+        let kernel = KernelSample {
+            resident_bytes: 200 << 20,
+            anonymous_bytes: 120 << 20,
+            swapped_bytes: 0,
+            page_tables_bytes: 0,
+            at: Instant::now(),
+        };
+        figures.update(kernel, &totals(100 << 8, Some(10)));
+        assert_eq!((figures.overhead_bytes(), figures.reserved_bytes()), (100 << 20, 116 << 20));
+    }
+
+    #[test]
     fn pages_of_images_are_neither_overhead_nor_the_guests_own() {
         let kernel = KernelSample {
             resident_bytes: 100 << 20,

@@ -16,7 +16,7 @@
 //! | `arguments`, `child` | QEMU's command line, and QEMU as a child that ends with this process |
 //! | `qmp` | the protocol of its monitor, with deadlines |
 //! | `operator` | the one thread that waits for QEMU |
-//! | `session` | the event loop's part: balancer, targets, charges |
+//! | `session`, `targets` | the event loop's part: balancer, targets, charges |
 //! | `balloon`, `ram`, `images`, `process` | what the machine has: its balloon and statistics, where RAM and images are, which process it is |
 //! | `watch` | how far the frame table may be off |
 //! | `own`, `attach` | a guest from its start to its end; a guest that was there |
@@ -32,6 +32,7 @@ mod process;
 pub mod qmp;
 mod ram;
 mod session;
+mod targets;
 mod watch;
 
 pub use arguments::Accelerator;

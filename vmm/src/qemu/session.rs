@@ -2,6 +2,7 @@
 //! operator's news, for the frame table's thread and for the control port, and for nobody else.
 
 use super::operator::{News, Operator};
+use super::targets::Targets;
 use crate::disk_cache::Reading;
 use crate::events::control::Registration;
 use crate::events::port::Port;
@@ -14,7 +15,6 @@ use event_manager::{EventOps, Events, MutEventSubscriber};
 use protocol::bytes::FRAME_BYTES;
 use protocol::frames::{FrameTable, RegionKind, State};
 use protocol::message::{self, Charge, FromVmm, Register, ToVmm};
-use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
@@ -35,8 +35,6 @@ const TURN_EVERY: Duration = Duration::from_secs(1);
 const GROWTH_BYTES: u64 = 16 << 20;
 /// A target that would move by less stays. Bytes.
 const CHANGE_BYTES_MIN: u64 = 1 << 20;
-/// What a guest was allowed to hold so lately it may still be on its way to. After that it holds more because it needs it.
-const ON_ITS_WAY: Duration = Duration::from_secs(3);
 /// How long a guest without a balancer keeps what it took back in need, and twice as long each time.
 const HOLD_MIN: Duration = Duration::from_secs(30);
 const HOLD_MAX: Duration = Duration::from_secs(600);
@@ -76,9 +74,7 @@ pub(super) struct Session {
     again: Option<Again>,
     alone: Option<(Alone, TimerFd)>,
     driver_ready: bool,
-    target_bytes: u64,
-    /// Targets of late, and until when each was one.
-    before: VecDeque<(Instant, u64)>,
+    targets: Targets,
     actual_bytes: u64,
     oom_deflates: u64,
     disk_cache: Option<Reading>,
@@ -97,8 +93,7 @@ impl Session {
             again: None,
             alone: None,
             driver_ready: actual_bytes != ram_bytes,
-            target_bytes: actual_bytes,
-            before: VecDeque::new(),
+            targets: Targets::new(actual_bytes),
             actual_bytes,
             oom_deflates: 0,
             disk_cache: None,
@@ -112,7 +107,7 @@ impl Session {
     pub(super) fn balloon(&self) -> message::Balloon {
         message::Balloon {
             driver_ready: self.driver_ready,
-            target_bytes: self.target_bytes,
+            target_bytes: self.targets.bytes(),
             actual_bytes: self.actual_bytes,
             oom_deflates: self.oom_deflates,
         }
@@ -162,17 +157,8 @@ impl Session {
     fn set_target(&mut self, target_bytes: u64) {
         // QEMU refuses 0, and nothing above RAM is worth asking for.
         let target_bytes = target_bytes.clamp(FRAME_BYTES, self.parts.ram_bytes);
-        self.before.push_back((Instant::now(), self.target_bytes));
-        self.target_bytes = target_bytes;
+        self.targets.set(target_bytes, Instant::now());
         self.parts.operator.set_target(target_bytes);
-    }
-
-    /// The most that the guest was allowed to hold of late.
-    fn allowed_bytes(&mut self) -> u64 {
-        while self.before.front().is_some_and(|(until, _)| until.elapsed() > ON_ITS_WAY) {
-            self.before.pop_front();
-        }
-        self.before.iter().map(|(_, bytes)| *bytes).fold(self.target_bytes, u64::max)
     }
 
     /// The limit less what QEMU and this process take beside guest RAM, which grows while code is translated.
@@ -185,8 +171,8 @@ impl Session {
         let private = self.parts.table.total(RegionKind::Ram, State::Private) * FRAME_BYTES;
         let overhead = resident.saturating_sub(private) + GROWTH_BYTES;
         let target = alone.ceiling_bytes.saturating_sub(overhead).max(alone.floor_bytes);
-        if target.abs_diff(self.target_bytes) >= CHANGE_BYTES_MIN
-            && target.min(self.parts.ram_bytes) != self.target_bytes
+        if target.abs_diff(self.targets.bytes()) >= CHANGE_BYTES_MIN
+            && target.min(self.parts.ram_bytes) != self.targets.bytes()
         {
             self.set_target(target);
         }
@@ -321,7 +307,7 @@ impl Session {
     fn balloon_moved(&mut self, bytes: u64) {
         let before = std::mem::replace(&mut self.actual_bytes, bytes);
         self.driver_ready |= bytes != before;
-        if bytes > before && bytes > self.allowed_bytes() {
+        if self.targets.is_in_need(before, bytes, Instant::now()) {
             // Out of memory. The target follows at once, or the guest would be made to give the same memory again while it
             // still needs it; whoever decides asks it back later.
             self.oom_deflates += 1;
