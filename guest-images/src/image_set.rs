@@ -10,6 +10,7 @@ use crate::cache::{self, Cache};
 use crate::error::{Error, FileContext, Result};
 use crate::initramfs::{self, Parts};
 use crate::kernel::{self, GUEST_MODULES, Kernel, KernelSeries, OUTER_MODULES, ROOT_MODULES};
+use crate::old_qemu;
 use crate::root::{self, Root};
 
 /// The metapackage that depends on the newest kernel of a suite.
@@ -107,6 +108,12 @@ impl ImageSet {
     pub fn root(&self) -> Result<Root> {
         let _lock = self.cache.lock()?;
         root::ensure(&self.cache)
+    }
+
+    /// The program of the QEMU that Debian 12 has; unpacked when missing. Waits for another process that does so.
+    pub fn old_qemu(&self) -> Result<PathBuf> {
+        let _lock = self.cache.lock()?;
+        old_qemu::ensure(&self.cache)
     }
 
     /// Makes them anew, of the newest packages.

@@ -24,6 +24,7 @@ pub mod image_set;
 mod initramfs;
 pub mod kernel;
 mod modules;
+mod old_qemu;
 pub mod outer;
 pub mod root;
 pub mod scratch;

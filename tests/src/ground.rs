@@ -1,6 +1,7 @@
 //! Where Linux guests run: on this host where its processor virtualizes, elsewhere in the lab, which is a machine with
 //! KVM that QEMU emulates. Both run the program `inside`, and its lines come back one by one.
 
+use crate::engine::{ENGINE_VARIABLE, Engine};
 use crate::host::program;
 use crate::{kvm, library};
 use anyhow::{Context, Result};
@@ -31,6 +32,8 @@ pub enum Ground {
     Native,
     /// The lab, with this kernel in its outer machine.
     Lab(KernelSeries),
+    /// This host, whatever its processor can: guests on QEMU.
+    Qemu,
 }
 
 impl Ground {
@@ -46,7 +49,8 @@ impl Ground {
     /// When images, programs or the lab are missing or break, or the deadline passes.
     pub fn run(self, words: &[&str], deadline: Duration, on_line: &mut dyn FnMut(&str)) -> Result<i32> {
         match self {
-            Self::Native => native(words, on_line),
+            Self::Native => native(Engine::Kvm, words, on_line),
+            Self::Qemu => native(Engine::Qemu, words, on_line),
             Self::Lab(kernel) => lab(kernel, words, deadline, on_line),
         }
     }
@@ -56,6 +60,7 @@ impl std::fmt::Display for Ground {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Native => write!(f, "on this host's KVM"),
+            Self::Qemu => write!(f, "on QEMU, on this host"),
             Self::Lab(kernel) => write!(
                 f,
                 "in the lab (Linux {kernel} with KVM, emulated by QEMU, since this processor does not virtualize)"
@@ -69,7 +74,7 @@ fn files(guest: &Guest) -> [(&'static str, &Path); 3] {
 }
 
 /// `inside` bounds each of its waits itself; a deadline over all of them is only needed where a machine can hang.
-fn native(words: &[&str], on_line: &mut dyn FnMut(&str)) -> Result<i32> {
+fn native(engine: Engine, words: &[&str], on_line: &mut dyn FnMut(&str)) -> Result<i32> {
     let set = ImageSet::of_user()?;
     let dir = tempfile::Builder::new().prefix("ballast-images-").tempdir()?;
     for series in KernelSeries::ALL {
@@ -94,6 +99,7 @@ fn native(words: &[&str], on_line: &mut dyn FnMut(&str)) -> Result<i32> {
         .arg(&library)
         .args(["--series", &GUEST.to_string()])
         .args(words)
+        .env(ENGINE_VARIABLE, engine.to_string())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()

@@ -1,11 +1,12 @@
 //! A guest: its `vmm` process, its console, the end it came to.
 
+use crate::engine::Engine;
 use crate::host::Host;
 use crate::wait;
 use anyhow::{Context, Result, bail};
 use std::fs;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -18,6 +19,8 @@ pub struct Guest {
     stdin: Option<ChildStdin>,
     console: PathBuf,
     errors: PathBuf,
+    /// What runs it.
+    pub engine: Engine,
 }
 
 impl Guest {
@@ -26,18 +29,29 @@ impl Guest {
     /// # Errors
     /// When it cannot be started.
     pub fn start(host: &Host, name: &str, flags: &[&str]) -> Result<Self> {
+        Self::start_with(host, name, flags, &[])
+    }
+
+    /// The same, with paths in variables of its environment.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_with(host: &Host, name: &str, flags: &[&str], variables: &[(&str, &Path)]) -> Result<Self> {
         let (console, errors) = (host.path(&format!("{name}.console")), host.path(&format!("{name}.errors")));
         let mut child = host
             .vmm()
             .args(["--name", name])
             .args(flags)
+            .envs(variables.iter().copied())
             .stdin(Stdio::piped())
             .stdout(fs::File::create(&console)?)
             .stderr(fs::File::create(&errors)?)
             .spawn()
             .context("start vmm")?;
         let stdin = child.stdin.take();
-        Ok(Self { name: name.into(), child, stdin, console, errors })
+        let named = flags.iter().position(|flag| *flag == "--engine").and_then(|at| flags.get(at + 1));
+        let engine = if named == Some(&"qemu") { Engine::Qemu } else { Engine::current() };
+        Ok(Self { name: name.into(), child, stdin, console, errors, engine })
     }
 
     /// What the guest printed so far.
@@ -111,31 +125,52 @@ impl Guest {
         unsafe { libc::kill(self.child.id().cast_signed(), number) };
     }
 
-    /// Memory that `vmm` holds by the kernel's count, guest RAM included, bytes.
+    /// Memory that `vmm` holds by the kernel's count, guest RAM included, and the QEMU that it started; bytes.
     ///
     /// # Errors
-    /// When the process is gone.
+    /// When a process is gone.
     pub fn resident_bytes(&self) -> Result<u64> {
-        let statm = fs::read_to_string(format!("/proc/{}/statm", self.child.id()))?;
-        let pages: u64 = statm.split_whitespace().nth(1).context("resident pages")?.parse()?;
-        Ok(pages * 4096)
+        Ok(self.pages()?.0 * 4096)
+    }
+
+    /// The QEMU that its `vmm` started.
+    #[must_use]
+    pub fn machine_pid(&self) -> Option<u32> {
+        let own = self.child.id();
+        let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
+        pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+            .find(|pid| parent(*pid) == Some(own))
+    }
+
+    /// Resident pages of its processes, and those of them that are of files.
+    fn pages(&self) -> Result<(u64, u64)> {
+        let machine = if self.engine == Engine::Qemu { self.machine_pid() } else { None };
+        let mut sums = (0, 0);
+        for pid in [Some(self.child.id()), machine].into_iter().flatten() {
+            let statm = fs::read_to_string(format!("/proc/{pid}/statm"))?;
+            let mut fields = statm.split_whitespace().skip(1).map(str::parse::<u64>);
+            let mut next = || fields.next().context("a count of pages");
+            sums.0 += next()??;
+            sums.1 += next()??;
+        }
+        Ok(sums)
     }
 }
 
-/// Frames that a `vmm` holds beside guest RAM at most: its heap, stacks and tables.
-pub const VMM_FRAMES_MAX: u64 = 1024;
+/// The process that started this one (proc_pid_stat(5), field 4).
+fn parent(pid: u32) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+}
 
 impl Guest {
-    /// Anonymous memory of `vmm` by the kernel's count: guest RAM, and at most [`VMM_FRAMES_MAX`] beside it. Frames.
+    /// Anonymous memory of its processes by the kernel's count: guest RAM, and at most [`Engine::own_frames_max`] beside it. Frames.
     ///
     /// # Errors
     /// When the process is gone.
     pub fn anonymous_frames(&self) -> Result<u64> {
-        let statm = fs::read_to_string(format!("/proc/{}/statm", self.child.id()))?;
-        let pages = |nth| -> Result<u64> {
-            Ok(statm.split_whitespace().nth(nth).context("a count of pages")?.parse()?)
-        };
-        Ok(pages(1)?.saturating_sub(pages(2)?))
+        let (resident, file) = self.pages()?;
+        Ok(resident.saturating_sub(file))
     }
 }
 

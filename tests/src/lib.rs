@@ -2,6 +2,7 @@
 
 pub mod boots;
 pub mod demo;
+pub mod engine;
 pub mod evidence;
 pub mod ground;
 pub mod guest;
@@ -10,8 +11,10 @@ pub mod http;
 pub mod kvm;
 pub mod library;
 pub mod linux;
+pub mod runs;
 pub mod scenarios;
 pub mod wait;
 
+pub use engine::Engine;
 pub use guest::Guest;
 pub use host::Host;

@@ -1,9 +1,10 @@
 //! The command line: flags over a spec file.
 
 use crate::exit_code;
+use crate::qemu::AttachSpec;
 use crate::spec::GuestSpec;
 use anyhow::{Context, Result, anyhow};
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use protocol::place::RUN_DIR_VARIABLE;
 use std::path::PathBuf;
 
@@ -12,7 +13,7 @@ use std::path::PathBuf;
 /// The guest gets --memory of RAM and may hold as much of it as its container's limit allows; a virtio-balloon takes the
 /// rest. The limit can be changed while the guest runs: `balancer set /web/a --max 1G`, or PATCH over REST.
 #[derive(Debug, Parser)]
-#[command(name = "vmm", version, after_long_help = after_help(), after_help = "See --help for examples and exit codes.")]
+#[command(name = "vmm", version, args_conflicts_with_subcommands = true, after_long_help = after_help(), after_help = "See --help for examples and exit codes.")]
 pub struct Cli {
     /// Spec file (TOML) with the same keys as the flags; flags win
     #[arg(long, value_name = "FILE")]
@@ -23,8 +24,22 @@ pub struct Cli {
     pub guest: GuestSpec,
 
     /// Folder of the balancer [default: /run/ballast for root, else $XDG_RUNTIME_DIR/ballast or /tmp/ballast-UID]
-    #[arg(long, value_name = "DIR", env = RUN_DIR_VARIABLE)]
+    #[arg(long, value_name = "DIR", env = RUN_DIR_VARIABLE, global = true)]
     pub run_dir: Option<PathBuf>,
+
+    /// Something else than running a guest
+    #[command(subcommand)]
+    pub other: Option<Other>,
+}
+
+/// What a `vmm` does beside running a guest of its own.
+#[derive(Debug, Subcommand)]
+pub enum Other {
+    /// Keep a QEMU guest that somebody else started under the balancer; `balancer attach` starts this
+    ///
+    /// Ends when the guest does, when it is detached, or by SIGTERM; the guest's balloon and its polling interval are left as they
+    /// were found.
+    Attach(AttachSpec),
 }
 
 fn after_help() -> String {
@@ -33,6 +48,7 @@ fn after_help() -> String {
   vmm --kernel vmlinux --initrd initramfs.gz --memory 512M --container /web/a --container-limit 256M
   vmm --kernel vmlinux --disk root.img --cmdline 'console=ttyS0 root=/dev/vda' --container-limit max=2G,low=512M
   vmm --kernel vmlinux --container /web/b --container-limit 512M,max-vcpus=4,max-threads=20
+  vmm --engine qemu --kernel vmlinux --initrd initramfs.gz --container /web/d --container-limit 512M
   vmm --kernel vmlinux --initrd initramfs.gz --root sha256:3f1c09aa...,./app.erofs --container /web/c
   vmm --spec guest.toml --name b --cpus 4 --may-charge /tenants
 
@@ -50,6 +66,17 @@ Spec file:
   disk = [\"root.img,ro\", \"data.img\"]
   root = [\"sha256:3f1c09aa...\", \"./app.erofs\"]
   merge = true
+
+Engine qemu: the guest runs on a qemu-system-x86_64 (7.2 or newer) that this program starts and ends, machine q35, so the guest needs the
+driver virtio_pci; the word pci=off is taken out of its command line. A limit also covers what QEMU takes beside guest RAM, about
+145M. It has no --merge, and no images of a managed pool. Frames without host memory are unknown, since QEMU does not tell what it gave back.
+
+Environment:
+  BALLAST_ENGINE     engine of guests that name none: auto, kvm or qemu
+  BALLAST_QEMU       program of the engine qemu [default: qemu-system-x86_64]
+  BALLAST_BALANCER   program that is started where no balancer runs [default: balancer, beside this program or on the path]
+  BALLAST_RUN_DIR    folder of the balancer
+  BALLAST_LOG        what is told on standard error: warn, info, debug [default: warn]
 
 Ctrl-C and SIGTERM end the guest at once, as pulling the plug would.
 

@@ -10,7 +10,7 @@ pub const HOST: u8 = 1;
 pub const USAGE: u8 = 2;
 /// The guest crashed.
 pub const CRASH: u8 = 3;
-/// KVM could not go on.
+/// KVM or QEMU could not go on.
 pub const KVM: u8 = 4;
 /// The balancer refused the guest.
 pub const REFUSED: u8 = 5;
@@ -21,10 +21,10 @@ pub const IMAGE_STORES: u8 = 6;
 /// What `vmm --help` says of them.
 pub const HELP: &str = "Exit codes:
   0  the guest powered itself off, or asked for a reset
-  1  the host cannot run the guest: no KVM, a missing file, not enough memory
+  1  the host cannot run the guest: no KVM, no QEMU, a missing file, not enough memory
   2  the command line or the spec file is wrong
-  3  the guest crashed (triple fault)
-  4  KVM could not go on
+  3  the guest crashed (triple fault; with --engine qemu a kernel panic that QEMU is told of)
+  4  KVM could not go on, or QEMU ended without a word of the guest's
   5  the balancer refused to start the guest: its name is taken, a limit is out of bounds
   6  the guest was ended because it stored into its read-only images (--root) without end
   128+N  ended by signal N: 130 for Ctrl-C, 143 for SIGTERM";
@@ -35,7 +35,7 @@ pub fn of(end: &End) -> u8 {
     match end {
         End::PowerOff | End::Reset => OK,
         End::Crash => CRASH,
-        End::Kvm(_) => KVM,
+        End::Kvm(_) | End::Machine(_) => KVM,
         End::ImageStores(_) => IMAGE_STORES,
         End::Signal(number) => u8::try_from(128 + number).unwrap_or(HOST),
     }

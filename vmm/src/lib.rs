@@ -12,6 +12,8 @@
 //! | [`pool_faults`] | having granules of managed images filled when they are touched |
 //! | [`vcpu`] | threads that run guest code |
 //! | [`events`] | what the event loop waits for; `events::control` turns targets into balloon requests |
+//! | [`engine`] | what runs the guest: this process, or QEMU |
+//! | [`qemu`] | a guest on a QEMU of this process, or of somebody else |
 //! | [`own_objects`] | descriptors and threads of this process |
 //! | [`link`] | the connection to the balancer |
 //!
@@ -24,6 +26,7 @@ pub mod boot;
 pub mod budget;
 pub mod cli;
 pub mod disk_cache;
+pub mod engine;
 pub mod events;
 pub mod exit_code;
 pub mod files;
@@ -32,6 +35,7 @@ pub mod machine;
 pub mod memory;
 pub mod own_objects;
 pub mod pool_faults;
+pub mod qemu;
 pub mod reconciler;
 pub mod spec;
 pub mod vcpu;

@@ -6,10 +6,12 @@ use protocol::place::Place;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use vmm::boot::kernel::LoadError;
-use vmm::cli::Cli;
+use vmm::cli::{Cli, Other};
+use vmm::engine::Engine;
 use vmm::exit_code;
 use vmm::machine::{self, BuildError, StartError};
-use vmm::spec::Balancer;
+use vmm::qemu::{self, QemuError};
+use vmm::spec::{Balancer, GuestSpec};
 use vmm::vcpu::End;
 
 fn main() -> ExitCode {
@@ -28,6 +30,13 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> u8 {
     let run_dir = cli.run_dir.clone();
+    if let Some(Other::Attach(spec)) = &cli.other {
+        return match qemu::attach(spec, Place::new(run_dir)) {
+            // It was somebody else's before and is so again, or it is gone.
+            Ok(_) => exit_code::OK,
+            Err(error) => refuse_qemu(error),
+        };
+    }
     let spec = match cli.guest() {
         Ok(spec) => spec,
         Err(error) => return complain(&error, exit_code::USAGE),
@@ -47,26 +56,49 @@ fn run(cli: Cli) -> u8 {
         );
     }
     let place = (spec.balancer != Some(Balancer::None)).then(|| Place::new(run_dir));
-    let mut machine = match machine::build(spec, place.as_ref()) {
-        Ok(machine) => machine,
-        Err(error @ BuildError::Load(LoadError::Cmdline)) => {
-            return complain(&error.into(), exit_code::USAGE);
-        }
-        Err(error @ BuildError::ImagesRefused(_)) => return complain(&error.into(), exit_code::REFUSED),
-        Err(error) => return complain(&error.into(), exit_code::HOST),
+    let engine = match Engine::choose(spec.engine) {
+        Ok(engine) => engine,
+        Err(error) => return complain(&Error::msg(error), exit_code::USAGE),
     };
-    let end = match machine.register(place).and_then(|()| machine.run()) {
+    let ended = match engine {
+        Engine::Kvm => run_on_kvm(spec, place),
+        Engine::Qemu(accelerator) => qemu::run(&spec, accelerator, place).map_err(refuse_qemu),
+    };
+    let end = match ended {
         Ok(end) => end,
-        Err(error @ StartError::Refused(_)) => return complain(&error.into(), exit_code::REFUSED),
-        Err(error) => return complain(&error.into(), exit_code::HOST),
+        Err(code) => return code,
     };
     match &end {
-        End::Crash => say("The guest crashed (triple fault)"),
-        End::Kvm(reason) => say(reason),
+        End::Crash => say("The guest crashed"),
+        End::Kvm(reason) | End::Machine(reason) => say(reason),
         End::ImageStores(_) => say(&format!("The guest was ended: {end}")),
         End::PowerOff | End::Reset | End::Signal(_) => {}
     }
     exit_code::of(&end)
+}
+
+fn run_on_kvm(spec: GuestSpec, place: Option<Place>) -> Result<End, u8> {
+    let mut machine = match machine::build(spec, place.as_ref()) {
+        Ok(machine) => machine,
+        Err(error @ BuildError::Load(LoadError::Cmdline)) => {
+            return Err(complain(&error.into(), exit_code::USAGE));
+        }
+        Err(error @ BuildError::ImagesRefused(_)) => return Err(complain(&error.into(), exit_code::REFUSED)),
+        Err(error) => return Err(complain(&error.into(), exit_code::HOST)),
+    };
+    machine.register(place).and_then(|()| machine.run()).map_err(|error| match error {
+        StartError::Refused(_) => complain(&error.into(), exit_code::REFUSED),
+        _ => complain(&error.into(), exit_code::HOST),
+    })
+}
+
+fn refuse_qemu(error: QemuError) -> u8 {
+    let code = match &error {
+        QemuError::Refused(_) | QemuError::File(BuildError::ImagesRefused(_)) => exit_code::REFUSED,
+        QemuError::CannotDo { .. } | QemuError::NoKernel => exit_code::USAGE,
+        _ => exit_code::HOST,
+    };
+    complain(&error.into(), code)
 }
 
 /// Prints an error with its causes, once.

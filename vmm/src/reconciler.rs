@@ -13,10 +13,12 @@
 //!
 //! A guest that touches nothing costs a look at the total a second, some microseconds, and no pass.
 
+mod own;
+
 use crate::budget::{Budget, thread_cpu};
 use crate::disk_cache::{DiskCache, Reading};
-use crate::memory::images::lost_frames;
-use crate::memory::{Comparison, Drift, Images, Mark, Pagemap, Pass, Ram, Reconciled};
+use crate::memory::{Comparison, Images, Pagemap, Pass, Ram, Reconciled};
+use own::OwnMemory;
 use protocol::disk::KeepCached;
 use protocol::frames::FrameTable;
 use protocol::message::RECONCILE_CPU_PPM;
@@ -30,10 +32,16 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 /// Time between two looks at the kernel's total.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
-/// A total that moved by less is not worth a pass: the VMM's own allocations. The error that is published includes it.
-const MOVED_FRAMES: u64 = 32;
-/// After so long a moved total is worth one, however little it moved.
-const COMPARE_EVERY: Duration = Duration::from_secs(300);
+
+/// How it is noticed what the kernel did, without looking at each frame.
+pub trait Watch: Send {
+    /// Publishes the table's error as of now, and says which pass is worth its cost.
+    fn check(&mut self, table: &FrameTable) -> Option<Pass>;
+    /// A pass begins.
+    fn begin(&mut self);
+    /// It is over: the table is as the kernel was since it began. Publishes the error.
+    fn passed(&mut self, table: &FrameTable);
+}
 
 /// Another payer for what is touched from now on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,22 +119,32 @@ impl Reconciler {
         table: Arc<FrameTable>,
         disks: DiskCache,
     ) -> io::Result<Self> {
+        let comparison = Comparison::new(Arc::clone(&ram), Arc::clone(&table), Pagemap::open()?)
+            .with_images(Arc::clone(&images));
+        Self::watching(comparison, Box::new(OwnMemory::open(ram, images)?), table, disks)
+    }
+
+    /// Starts the thread for memory that is watched like this.
+    ///
+    /// # Errors
+    /// When the system has no thread.
+    pub fn watching(
+        comparison: Comparison,
+        watch: Box<dyn Watch>,
+        table: Arc<FrameTable>,
+        disks: DiskCache,
+    ) -> io::Result<Self> {
         let (requests, inbox) = sync_channel(1);
         let done = EventFd::new(EFD_NONBLOCK)?;
         let share_ppm = Arc::new(AtomicU32::new(RECONCILE_CPU_PPM));
         let desk = Arc::new(Desk::default());
         let worker = Worker {
-            comparison: Comparison::new(Arc::clone(&ram), Arc::clone(&table), Pagemap::open()?)
-                .with_images(Arc::clone(&images)),
-            drift: Drift::open()?,
-            ram,
-            images,
+            comparison,
+            watch,
             table,
             budget: Budget::new(Instant::now()),
             share_ppm: Arc::clone(&share_ppm),
             started: Instant::now(),
-            compared: None,
-            lost_frames: 0,
             desk: Arc::clone(&desk),
             disks,
             waiting: Vec::new(),
@@ -181,18 +199,12 @@ impl Reconciler {
 }
 
 struct Worker {
-    ram: Arc<Ram>,
-    images: Arc<Images>,
     table: Arc<FrameTable>,
     comparison: Comparison,
-    drift: Drift,
+    watch: Box<dyn Watch>,
     budget: Budget,
     share_ppm: Arc<AtomicU32>,
     started: Instant,
-    /// The kernel's books where the last pass began, if they could be read, and when that was.
-    compared: Option<(Option<Mark>, Instant)>,
-    /// Frames of images that were lost when it was looked at last.
-    lost_frames: u64,
     desk: Arc<Desk>,
     disks: DiskCache,
     /// Payers that are not in place yet.
@@ -215,7 +227,7 @@ impl Worker {
             let wanted = match (asked, payers.is_empty()) {
                 (true, _) => Some(Pass::Full),
                 (false, false) => Some(Pass::Touched),
-                (false, true) => self.check(),
+                (false, true) => self.watch.check(&self.table),
             };
             let checked = thread_cpu() - before;
             let called = asked || !payers.is_empty();
@@ -286,47 +298,11 @@ impl Worker {
         payers.iter().map(place).collect()
     }
 
-    /// Looks at the kernel's total, and says which pass it asks for.
-    fn check(&mut self) -> Option<Pass> {
-        let Some((mark, at)) = self.compared else { return Some(Pass::Full) };
-        let (touched, mapped) = self.publish(mark);
-        let (Some(touched), Some(mapped)) = (touched, mapped) else { return Some(Pass::Full) };
-        if touched.min(mapped) < -self.drift.inexact_frames().cast_signed() {
-            // Memory went that nobody here released.
-            return Some(Pass::Full);
-        }
-        let moved = touched.unsigned_abs().max(mapped.unsigned_abs());
-        (moved > MOVED_FRAMES || moved > 0 && at.elapsed() >= COMPARE_EVERY).then_some(Pass::Touched)
-    }
-
-    /// Publishes the table's errors. Frames that were touched since the mark, and pages of files that were mapped, which
-    /// concern nobody without images.
-    fn publish(&mut self, mark: Option<Mark>) -> (Option<i64>, Option<i64>) {
-        let touched = mark.and_then(|mark| self.drift.touched_since(&self.ram, mark).ok());
-        self.drift.publish(&self.table, touched);
-        if self.images.is_empty() {
-            return (touched, Some(0));
-        }
-        let mapped = mark.and_then(|mark| self.drift.mapped_since(mark).ok());
-        self.drift.publish_images(&self.table, mapped);
-        let lost_frames = lost_frames();
-        if lost_frames > std::mem::replace(&mut self.lost_frames, lost_frames) {
-            tracing::warn!(
-                lost_frames,
-                "The file of an image got shorter while it was mapped; the rest is zeros"
-            );
-        }
-        self.table.set_lost_frames(lost_frames);
-        (touched, mapped)
-    }
-
     fn pass(&mut self, pass: Pass) -> Option<Reconciled> {
-        let at = Instant::now();
-        let mark = self.drift.mark(&self.ram).ok();
+        self.watch.begin();
         match self.comparison.run(pass) {
             Ok(done) => {
-                self.compared = Some((mark, at));
-                self.publish(mark);
+                self.watch.passed(&self.table);
                 Some(done)
             }
             Err(error) => {

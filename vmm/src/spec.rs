@@ -109,6 +109,29 @@ impl FromStr for Console {
     }
 }
 
+/// What runs the guest's instructions and devices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EngineName {
+    /// `kvm` where the processor virtualizes, else `qemu`.
+    Auto,
+    /// This process, by KVM.
+    Kvm,
+    /// A QEMU that this process starts.
+    Qemu,
+}
+
+impl FromStr for EngineName {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "kvm" => Ok(Self::Kvm),
+            "qemu" => Ok(Self::Qemu),
+            other => Err(format!("{other:?} is no engine; there are auto, kvm and qemu")),
+        }
+    }
+}
+
 /// Which balancer the guest registers with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Balancer {
@@ -142,7 +165,7 @@ fn cpus(text: &str) -> Result<u8, String> {
     cpus.ok_or_else(|| format!("cpus is {text}, but must be between 1 and {CPUS_MAX}"))
 }
 
-fn name(text: &str) -> Result<String, String> {
+pub(crate) fn name(text: &str) -> Result<String, String> {
     let plain = text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
     // A container may be called after it, and `.` and `..` are no names in a path.
     let in_path = format!("/{text}").parse::<ContainerPath>().is_ok();
@@ -226,6 +249,13 @@ pub struct GuestSpec {
     #[serde(deserialize_with = "parsed_cpus")]
     pub cpus: Option<u8>,
 
+    /// What runs the guest: kvm, which is this program alone; qemu, a qemu-system-x86_64 that it starts (KVM where the processor
+    /// virtualizes, else TCG); auto takes kvm where the processor virtualizes (vmx or svm in its flags, a usable /dev/kvm), else
+    /// qemu [default: $BALLAST_ENGINE, else auto]
+    #[arg(long, value_name = "auto|kvm|qemu")]
+    #[serde(deserialize_with = "parsed")]
+    pub engine: Option<EngineName>,
+
     /// Kernel: an ELF file (vmlinux) or a bzImage
     #[arg(long, value_name = "FILE")]
     #[serde(deserialize_with = "parsed_path")]
@@ -289,6 +319,7 @@ impl GuestSpec {
             may_charge: if self.may_charge.is_empty() { other.may_charge } else { self.may_charge },
             memory: self.memory.or(other.memory),
             cpus: self.cpus.or(other.cpus),
+            engine: self.engine.or(other.engine),
             kernel: self.kernel.or(other.kernel),
             initrd: self.initrd.or(other.initrd),
             cmdline: self.cmdline.or(other.cmdline),

@@ -16,6 +16,8 @@
 //!   | AskCharge {..} -->                   |   the guest wants somebody else to be charged
 //!   |<-- RefuseCharge {..}, or Charge {..} |   the latter also when an operator moves the guest
 //!   | Charged {..} -->                     |   done: what is touched from now on is charged as ordered
+//!   | Stuck {..} -->                       |   its machine does not answer, or does again (engine qemu)
+//!   |<-- Detach, Ended {..} -->            |   a guest that was attached is let go as it was found
 //!   |<-- FdsMax {..}                       |   when what its containers leave changes
 //!   | ServePool {..} -->                   |   on a second connection, for images with a managed backing
 //!   |<-- Images {..} + descriptors         |   here they are, and the guest holds nothing of them yet; or Refused {..}
@@ -36,7 +38,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 /// Version of this protocol. Sides of different versions refuse each other.
-pub const PROTOCOL_VERSION: u32 = 7;
+pub const PROTOCOL_VERSION: u32 = 8;
 
 /// CPU time that comparing frame tables with the kernel may cost a host, all its guests together: 1 % of one CPU, in
 /// parts per million.
@@ -111,6 +113,11 @@ pub enum FromVmm {
         first: u64,
         /// How many.
         count: u64,
+    },
+    /// The machine behind the guest, a process of its own, stopped answering or answers again.
+    Stuck {
+        /// What it does not answer, one sentence; `None` when it does again.
+        reason: Option<String>,
     },
     /// The guest ended by itself or by a signal; the socket closes next.
     Ended {
@@ -191,10 +198,22 @@ pub struct Register {
     pub threads: u32,
     /// `kvm` or `qemu`.
     pub engine: String,
+    /// The process that has the guest's RAM, where that is not the `vmm` itself.
+    pub machine: Option<Machine>,
     /// True when an earlier balancer took the guest in: what the journal says of its container is newer than `limits`.
     pub comes_back: bool,
     /// The balloon's state now.
     pub balloon: Balloon,
+}
+
+/// A process that runs a guest for its `vmm`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Machine {
+    /// Its process id.
+    pub pid: i32,
+    /// True if somebody else started it: then it can be let go, and runs on.
+    pub attached: bool,
 }
 
 /// State of a guest's balloon.
@@ -273,6 +292,8 @@ pub enum ToVmm {
     },
     /// The guest's statistics are wanted.
     SampleStats,
+    /// A guest that was attached is to be left as it was found; its `vmm` says [`FromVmm::Ended`] when it is.
+    Detach,
     /// The host's page cache may hold no more than this of these files: the rest is written back and dropped, and then
     /// [`FromVmm::DiskCache`] tells what stayed.
     DropDiskCache {

@@ -1,7 +1,7 @@
 //! `/openapi.json`.
 
 use super::problem::Problem;
-use super::{bindings, containers, events, guests, host, policy, pool};
+use super::{attach, bindings, containers, events, guests, host, policy, pool};
 use axum::Json;
 use utoipa::openapi::path::Operation;
 use utoipa::openapi::{AllOf, Content, Ref, RefOr, Response, Schema};
@@ -22,6 +22,8 @@ use utoipa::{Modify, OpenApi};
         containers::patch,
         containers::delete,
         guests::list,
+        attach::attach,
+        attach::detach,
         guests::get,
         guests::patch,
         guests::frames,
@@ -50,7 +52,8 @@ struct Refusals;
 impl Modify for Refusals {
     fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
         for item in document.paths.paths.values_mut() {
-            let operations = [&mut item.get, &mut item.put, &mut item.patch, &mut item.delete];
+            let operations =
+                [&mut item.get, &mut item.put, &mut item.post, &mut item.patch, &mut item.delete];
             operations.into_iter().flatten().for_each(refusals);
         }
     }

@@ -125,7 +125,8 @@ pub(super) async fn frames(
 ) -> Result<Json<FramesObject>, Problem> {
     let frames = engine.frames(&id, query.max_age_ms).await?;
     // Counting millions of entries must not hold up the daemon's one thread.
-    let count = move || FramesObject::new(id, &frames, query.blocks, query.audit);
+    let guest = engine.guest(&id)?;
+    let count = move || FramesObject::new(&guest, &frames, query.blocks, query.audit);
     let counted = tokio::task::spawn_blocking(count).await;
     counted.map(Json).map_err(|error| {
         Problem::new(

@@ -3,6 +3,7 @@
 //! Every answer is JSON; every refusal is a problem object (RFC 9457) that names the field, the value and the bound,
 //! and changes nothing. `routes::routes` is the one list of what there is; `/openapi.json` says the same.
 
+mod attach;
 mod bindings;
 mod body;
 mod containers;

@@ -130,7 +130,17 @@ impl From<EngineError> for Problem {
                     bound,
                 )
             }
-            EngineError::Deaf(_) | EngineError::Deadline { .. } => {
+            EngineError::Attach { qmp, why } => {
+                Self::new(StatusCode::CONFLICT, "attach", "The guest cannot be attached", detail).of_field(
+                    "qmp",
+                    qmp.to_string_lossy(),
+                    format!("must be a free monitor of a guest that can be taken: {why}"),
+                )
+            }
+            EngineError::NotAttached(_) => {
+                Self::new(StatusCode::CONFLICT, "conflict", "The guest cannot be detached", detail)
+            }
+            EngineError::Deaf(_) | EngineError::Deadline { .. } | EngineError::DetachDeadline { .. } => {
                 Self::new(StatusCode::GATEWAY_TIMEOUT, "deadline", "A guest did not answer", detail)
             }
         }

@@ -2,7 +2,7 @@
 
 use super::body::shortened;
 use super::problem::Problem;
-use super::{bindings, containers, document, events, guests, host, policy, pool, query};
+use super::{attach, bindings, containers, document, events, guests, host, policy, pool, query};
 use crate::engine::Engine;
 use axum::http::{Method, StatusCode, Uri};
 use axum::routing::{self, MethodRouter};
@@ -36,7 +36,9 @@ pub(super) fn routes() -> Vec<Route> {
         with_query(Method::PATCH, container, routing::patch(containers::patch)),
         route(Method::DELETE, container, routing::delete(containers::delete)),
         route(Method::GET, "/v1/guests", routing::get(guests::list)),
+        route(Method::POST, "/v1/guests", routing::post(attach::attach)),
         route(Method::GET, "/v1/guests/{id}", routing::get(guests::get)),
+        route(Method::DELETE, "/v1/guests/{id}", routing::delete(attach::detach)),
         route(Method::PATCH, "/v1/guests/{id}", routing::patch(guests::patch)),
         with_query(Method::GET, "/v1/guests/{id}/frames", routing::get(guests::frames)),
         route(Method::GET, "/v1/guests/{id}/explain", routing::get(policy::explain_guest)),

@@ -29,11 +29,16 @@ $XDG_RUNTIME_DIR/ballast or /tmp/ballast-UID for others):
   journal.redb   every container with its limits, every binding
   balancer.log   log of a balancer that a vmm started
 
+Environment:
+  BALLAST_VMM    program that keeps an attached guest [default: vmm, beside this program or on the path]
+
 Examples:
   balancer set /web/a --max 1G --max-vcpus 8 --create
   balancer move db /tenants/a --charges leave
   balancer charge db /tenants/b
   balancer ps
+  balancer attach --qmp /run/legacy/db.qmp --container /legacy/db --limit 2G
+  balancer detach db
   balancer image build ./rootfs
   balancer bind /srv/images/debian/lib /common
   balancer set /web --domain tenants
@@ -63,6 +68,14 @@ pub(super) enum Command {
     Ps(Ps),
     /// Change the limits of a container
     Set(Set),
+    /// Take a QEMU guest that somebody else started under the balancer, without a restart
+    ///
+    /// It needs a QMP monitor that nobody else uses, and RAM that QEMU has as private memory for its frames to be seen; limits,
+    /// policy and statistics work by its virtio-balloon. A helper process keeps it, which survives this balancer. libvirt:
+    /// add -qmp unix:/run/a.qmp,server=on,wait=off by <qemu:commandline>; Proxmox: args: -qmp ...; a script: the same.
+    Attach(Attach),
+    /// Let go of a guest that was attached: its balloon and its polling interval become what they were
+    Detach(Detach),
     /// Move a guest to another container
     Move(Move),
     /// Charge a container for what a guest touches from now on
@@ -239,6 +252,31 @@ pub(super) struct Set {
 }
 
 #[derive(Debug, Args)]
+pub(super) struct Attach {
+    /// Unix socket of the guest's QMP monitor
+    #[arg(long, value_name = "SOCKET")]
+    pub qmp: PathBuf,
+    /// The guest's name here [default: the socket's file name without its ending]
+    #[arg(long)]
+    pub name: Option<String>,
+    /// The container that it is attached to; made if there is none [default: /NAME]
+    #[arg(long, value_name = "PATH")]
+    pub container: Option<ContainerPath>,
+    /// Limits of that container: 2G, or any of max=2G,high=1.5G,low=512M,min=256M,weight=200
+    #[arg(long, value_name = "LIMIT", value_parser = limits, allow_negative_numbers = true)]
+    pub limit: Option<String>,
+    /// Show the guest as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Detach {
+    /// The guest's name
+    pub guest: String,
+}
+
+#[derive(Debug, Args)]
 pub(super) struct Move {
     /// The guest's name
     pub guest: String,
@@ -348,6 +386,11 @@ pub(super) struct Models {
     /// Replace the table between the markers of a Markdown file as well
     #[arg(long, value_name = "FILE")]
     pub into: Option<PathBuf>,
+}
+
+/// Limits as a `vmm` takes them, which reads them again.
+fn limits(text: &str) -> Result<String, String> {
+    text.parse::<LimitsPatch>().map(|_| text.to_owned()).map_err(|error| error.to_string())
 }
 
 fn between<T: FromStr + PartialOrd + Display>(text: &str, range: RangeInclusive<T>) -> Result<T, String> {

@@ -1,6 +1,7 @@
 //! The command line: `serve` runs a balancer, everything else is a thin client of one.
 
 mod args;
+mod attach;
 mod events;
 mod exit;
 mod explain;
@@ -38,6 +39,8 @@ pub fn run() -> ExitCode {
             Command::Serve(command) => serve::run(place, command).await,
             Command::Ps(command) => ps::run(&client, command.json).await,
             Command::Set(command) => set::set(&client, &command).await,
+            Command::Attach(command) => attach::attach(&client, &command).await,
+            Command::Detach(command) => attach::detach(&client, &command).await,
             Command::Move(command) => pay::move_guest(&client, &command).await,
             Command::Charge(command) => pay::charge(&client, &command).await,
             Command::Pool(command) => pool::show(&client, command.json).await,

@@ -4,7 +4,7 @@ use super::print;
 use super::set::{bound, limits_of};
 use crate::client::Client;
 use hyper::Method;
-use protocol::bytes::Human;
+use protocol::bytes::{FRAME_BYTES, Human};
 use serde_json::{Value, json};
 
 const HEAD: [&str; 7] = ["CONTAINER / GUEST", "LIMIT", "USAGE", "TARGET", "ACTUAL", "RESIDENT", "AGE"];
@@ -19,7 +19,11 @@ pub(super) async fn run(client: &Client, as_json: bool) -> anyhow::Result<()> {
         return Ok(());
     }
     let accounting = host["accounting"].as_str().unwrap_or("?");
-    print(&format!("{}\nUSAGE is counted by {accounting}.\n", table(&containers, &guests)))?;
+    print(&format!(
+        "{}\nUSAGE is counted by {accounting}.\n{}",
+        table(&containers, &guests),
+        notes(&guests)
+    ))?;
     Ok(())
 }
 
@@ -51,6 +55,25 @@ fn table(containers: &[Value], guests: &[Value]) -> String {
         }
     }
     align(&rows)
+}
+
+/// What a figure does not show: machines that do not answer, and frames that nobody can tell the state of.
+fn notes(guests: &[Value]) -> String {
+    let mut text = String::new();
+    for guest in guests {
+        let name = guest["name"].as_str().unwrap_or("?");
+        if let Some(reason) = guest["stuck"].as_str() {
+            text += &format!("{name} is stuck for {}: {reason}\n", age(&guest["stuck_age_ms"]));
+        }
+        let unknown = guest["frames"]["unknown"].as_u64().unwrap_or(0);
+        if unknown > 0 {
+            let bytes = Human(unknown.saturating_mul(FRAME_BYTES));
+            text += &format!(
+                "{name}: {bytes} of its RAM is unknown, without host memory and QEMU does not tell why.\n"
+            );
+        }
+    }
+    text
 }
 
 fn limits_text(container: &Value) -> String {
@@ -102,6 +125,20 @@ fn align(rows: &[[String; 7]]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_the_table_does_not_show_is_said_below_it() {
+        let guests = [
+            json!({"name": "a", "frames": {"unknown": 0}, "stuck": null}),
+            json!({"name": "b", "frames": {"unknown": 512}, "stuck": "QEMU did not answer", "stuck_age_ms": 2100}),
+        ];
+        let text = notes(&guests);
+        assert!(
+            text.starts_with("b is stuck for 2.1s: QEMU did not answer\nb: 2M of its RAM is unknown"),
+            "{text}"
+        );
+        assert_eq!(text.lines().count(), 2);
+    }
 
     #[test]
     fn the_tree_with_its_guests() {

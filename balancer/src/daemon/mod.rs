@@ -65,6 +65,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let (journal, tree, bindings) = Journal::open(&options.place.journal())?;
     let library = Library::new(&options.store, options.pool);
     let engine = Arc::new(Engine::new(journal, (tree, bindings), options.accounting, library, options.knobs));
+    engine.lives_in(options.place.clone());
     let tcp = match &options.tcp {
         Some((address, _)) => {
             Some(TcpListener::bind(address).await.with_context(|| format!("Cannot listen on {address}"))?)

@@ -54,7 +54,8 @@ impl Engine {
                 about.name, other.pid
             ));
         }
-        let process = ProcessObjects::count(pid);
+        check_machine(&about, pid)?;
+        let process = ProcessObjects::of_guest(pid, about.machine);
         state.check_images(&about, &frames)?;
         state.check_merge_domain(&about)?;
         state.admit_container(&about, objects(&about, process))?;
@@ -69,8 +70,8 @@ impl Engine {
         state.sessions += 1;
         let session = state.sessions;
         let name = about.name.clone();
-        let mut figures = Figures::default();
-        if let Some(kernel) = KernelSample::take(pid) {
+        let mut figures = Figures::of_engine(&about.engine);
+        if let Some(kernel) = KernelSample::of_guest(pid, about.machine) {
             figures.update(kernel, &pool_totals(&frames, &about.images));
         }
         let detail = format!(
@@ -93,11 +94,11 @@ impl Engine {
             unseen: vec![],
             frames: Arc::new(frames),
             balloon: Sampled::now(about.balloon.clone()),
-            about,
             statistics: None,
             disk_cache: DiskCache::default(),
             figures,
-            cross_check: CrossCheck::default(),
+            cross_check: CrossCheck::of_engine(&about.engine),
+            stuck: None,
             process,
             merge: None,
             outbox,
@@ -112,6 +113,7 @@ impl Engine {
             budget: Budget::new(Instant::now()),
             answered_need_at: None,
             pool_outbox: None,
+            about,
         };
         state.guests.insert(name.clone(), guest);
         state.empty_since = None;
@@ -248,6 +250,28 @@ fn holders<'a>(all: impl Iterator<Item = (u64, &'a str)>) -> String {
         (false, 0) => format!(" ({})", names.join(", ")),
         (false, more) => format!(" ({} and {more} more)", names.join(", ")),
     }
+}
+
+/// A guest's RAM is where it says: in the process of its `vmm`, in a child of that, or in one that somebody else started, which
+/// only a guest that was attached may name.
+fn check_machine(about: &Register, pid: i32) -> Result<(), String> {
+    let Some(machine) = about.machine else { return Ok(()) };
+    if about.engine != "qemu" {
+        return Err(format!("machine is given, which the engine {:?} does not have", about.engine));
+    }
+    match parent(machine.pid) {
+        None => Err(format!("machine is process {}, but there is none", machine.pid)),
+        Some(of) if of != pid && !machine.attached => {
+            Err(format!("machine is process {}, but that is no child of process {pid}", machine.pid))
+        }
+        Some(_) => Ok(()),
+    }
+}
+
+/// The process that started this one (proc_pid_stat(5), field 4).
+fn parent(pid: i32) -> Option<i32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
 fn check(about: &Register, frames: &FrameReader) -> Result<(), String> {

@@ -7,6 +7,7 @@ use protocol::domain::Domain;
 use protocol::limits::LimitsError;
 use protocol::message::OWNERS_MAX;
 use protocol::path::ContainerPath;
+use std::path::PathBuf;
 
 /// Why the engine refuses a request. Nothing changed.
 #[derive(Debug, thiserror::Error)]
@@ -85,6 +86,27 @@ pub enum EngineError {
         from: Domain,
         /// The domain of that one.
         to: Domain,
+    },
+    /// A guest of somebody else cannot be taken.
+    #[error("The guest of {} is not attached: {why}", qmp.display())]
+    Attach {
+        /// Socket of its monitor.
+        qmp: PathBuf,
+        /// Why, in the words of its helper.
+        why: String,
+    },
+    /// A guest that a `vmm` runs cannot be let go.
+    #[error("Guest {0:?} was started by its vmm, not attached: it ends with that")]
+    NotAttached(String),
+    /// A helper did not let go of its guest.
+    #[error(
+        "Guest {name:?} was not let go within {waited_ms} ms; its balloon and polling interval may not be as they were found"
+    )]
+    DetachDeadline {
+        /// The guest.
+        name: String,
+        /// How long was waited, milliseconds.
+        waited_ms: u64,
     },
     /// A guest's `vmm` takes no messages.
     #[error("The vmm of guest {0:?} takes no messages; nothing was changed")]

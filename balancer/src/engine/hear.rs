@@ -6,6 +6,8 @@ use protocol::bytes::Human;
 use protocol::message::FromVmm;
 use std::time::{Duration, Instant};
 
+/// What is kept of why a machine does not answer, characters.
+const STUCK_TEXT_MAX: usize = 400;
 /// A guest takes memory back megabyte by megabyte: one event tells of all that follow so closely.
 const OUT_OF_MEMORY_EVENT_EVERY: Duration = Duration::from_secs(1);
 
@@ -44,10 +46,25 @@ impl Engine {
                 Self::carried_out(state, name, order, moved_frames);
                 self.look_wanted.notify_one();
             }
+            FromVmm::Stuck { reason } => Self::stuck(state, name, reason),
             // The session ends on these itself.
             FromVmm::Register(_) | FromVmm::OpenImages(_) | FromVmm::Ended { .. } => {}
             // These belong to the second connection.
             FromVmm::ServePool(_) | FromVmm::AskGranules { .. } | FromVmm::Unmapped { .. } => {}
+        }
+    }
+}
+
+impl Engine {
+    /// The machine of a guest stopped answering, or answers again.
+    fn stuck(state: &mut State, name: &str, reason: Option<String>) {
+        let Some(guest) = state.guests.get_mut(name) else { return };
+        let reason: Option<String> = reason.map(|text| text.chars().take(STUCK_TEXT_MAX).collect());
+        let before = std::mem::replace(&mut guest.stuck, reason.clone().map(Sampled::now));
+        match (before, reason) {
+            (None, Some(reason)) => state.guest_event("guest_stuck", name, &reason),
+            (Some(_), None) => state.guest_event("guest_answers", name, "It answers again"),
+            _ => {}
         }
     }
 }

@@ -10,6 +10,7 @@
 
 mod adjust;
 mod admit;
+mod attach;
 mod bindings;
 mod change;
 mod charge;
@@ -24,18 +25,20 @@ mod policy;
 mod pool;
 mod reconcile;
 mod room;
+mod sources;
 mod tick;
 mod trust;
 mod usage;
 mod views;
 
 pub use admit::Admission;
+pub use attach::{Attach, VMM_VARIABLE, name_of as attach_name};
 pub use charge::Ordered;
 pub use error::EngineError;
 pub use granules::Served;
 pub use objects::{ObjectUsage, ObjectsObject};
 pub use policy::{ContainerExplanation, KnobsPatch, PlanObject, PlannedTarget, PolicyObject};
-pub use views::{ContainerObject, FramesObject, GuestObject, HostObject, MergeObject};
+pub use views::{ContainerObject, FramesObject, GuestObject, HostObject, MergeObject, SourceObject};
 
 use crate::accounting::{ContainerId, System};
 use crate::events::{Event, Events};
@@ -47,8 +50,9 @@ use crate::pool::{Bindings, Library, Pool, PoolShortfall};
 use crate::tree::Tree;
 use protocol::objects::ObjectKind;
 use protocol::path::ContainerPath;
+use protocol::place::Place;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
@@ -64,6 +68,8 @@ pub struct Engine {
     look_wanted: tokio::sync::Notify,
     /// Granules came or went.
     granules_changed: tokio::sync::Notify,
+    /// Where helpers find this balancer.
+    place: OnceLock<Place>,
 }
 
 #[derive(Debug)]
@@ -153,6 +159,7 @@ impl Engine {
             looking: tokio::sync::Mutex::default(),
             look_wanted: tokio::sync::Notify::new(),
             granules_changed: tokio::sync::Notify::new(),
+            place: OnceLock::new(),
         }
     }
 

@@ -1,6 +1,8 @@
 //! Frames of a guest, as fresh as asked for.
 
-use super::{Engine, EngineError, FramesObject};
+use super::sources::sources;
+use super::{Engine, EngineError, FramesObject, GuestObject};
+use protocol::bytes::FRAME_BYTES;
 use protocol::frames::{FrameReader, Totals};
 use protocol::message::ToVmm;
 use std::sync::Arc;
@@ -52,16 +54,19 @@ impl Engine {
 impl FramesObject {
     /// What the table says; counted frame by frame as well if `audit`: O(frames), not for the daemon's own thread.
     #[must_use]
-    pub fn new(guest: String, frames: &FrameReader, blocks: bool, audit: bool) -> Self {
+    pub fn new(guest: &GuestObject, frames: &FrameReader, blocks: bool, audit: bool) -> Self {
         let totals = frames.totals();
+        let told = guest.ram_bytes.saturating_sub(guest.balloon.actual_bytes) / FRAME_BYTES;
+        let sources = sources(&totals, frames.is_residency_only().then_some(told));
         let from_blocks = blocks.then(|| frames.totals_from_blocks());
         let from_entries = audit.then(|| frames.totals_from_entries());
         let fits = |counted: &Option<Totals>| counted.as_ref().is_none_or(|totals| totals.untiled == 0);
         let tiles = totals.untiled == 0 && !totals.torn && fits(&from_blocks) && fits(&from_entries);
         Self {
-            guest,
+            guest: guest.name.clone(),
             tiles,
             totals,
+            sources,
             from_blocks,
             from_entries,
             private_by_owner: audit.then(|| frames.private_by_owner()),

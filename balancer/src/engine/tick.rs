@@ -21,10 +21,10 @@ impl Engine {
         let state = &mut *self.state();
         state.host = HostSample::take();
         for guest in state.guests.values_mut() {
-            if let Some(kernel) = KernelSample::take(guest.pid) {
+            if let Some(kernel) = KernelSample::of_guest(guest.pid, guest.about.machine) {
                 guest.figures.update(kernel, &pool_totals(&guest.frames, &guest.about.images));
             }
-            if let Some(process) = ProcessObjects::count(guest.pid) {
+            if let Some(process) = ProcessObjects::of_guest(guest.pid, guest.about.machine) {
                 guest.process = Some(process);
             }
         }

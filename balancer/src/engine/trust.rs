@@ -30,7 +30,7 @@ impl State {
         let Some(guest) = self.guests.get_mut(name).filter(|guest| guest.cross_check.is_asked()) else {
             return;
         };
-        let Some(kernel) = KernelSample::take(guest.pid) else { return };
+        let Some(kernel) = KernelSample::of_guest(guest.pid, guest.about.machine) else { return };
         let verdict = guest.cross_check.answered(&kernel, &guest.frames.totals(), Instant::now());
         self.judge(name, &verdict);
     }

@@ -1,14 +1,14 @@
 //! The objects that clients see.
 
-use super::{Engine, EngineError, ObjectsObject, State};
+use super::{Engine, EngineError, ObjectsObject, State as EngineState};
 use crate::accounting::{Cost, System, Usage};
-use crate::guests::Guest;
+use crate::guests::{Guest, Sampled};
 use crate::host::HostMemory;
 use crate::policy::{Budget, Health, OutOfMemory, Shortfall};
 use crate::pool::PoolGuestObject;
 use crate::tree::{Node, Tree, TreeError};
 use protocol::domain::Domain;
-use protocol::frames::Totals;
+use protocol::frames::{State, Totals};
 use protocol::limits::Limits;
 use protocol::message::{Balloon, Statistics};
 use protocol::path::ContainerPath;
@@ -74,6 +74,14 @@ pub struct GuestObject {
     pub pid: i32,
     /// `kvm` or `qemu`.
     pub engine: String,
+    /// The process that has its RAM, where that is not its `vmm`: QEMU.
+    pub machine_pid: Option<i32>,
+    /// True if somebody else started it: it can be detached, and runs on then.
+    pub attached: bool,
+    /// Why its machine does not answer; `null` while it does. Its target waits until it answers.
+    pub stuck: Option<String>,
+    /// Since when, milliseconds.
+    pub stuck_age_ms: Option<u64>,
     /// Virtual CPUs.
     pub cpus: u32,
     /// Virtio devices.
@@ -160,6 +168,8 @@ pub struct FramesObject {
     pub tiles: bool,
     /// Frames by state.
     pub totals: Totals,
+    /// How they are known, each with its error.
+    pub sources: Vec<SourceObject>,
     /// The same counted from the summaries of 2 MiB blocks, with `blocks=true`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from_blocks: Option<Totals>,
@@ -170,6 +180,21 @@ pub struct FramesObject {
     #[schema(value_type = Option<BTreeMap<String, u64>>)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub private_by_owner: Option<BTreeMap<u16, u64>>,
+}
+
+/// How frames of some states are known.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct SourceObject {
+    /// The states.
+    pub states: Vec<State>,
+    /// True for frames of which only that is known that they have no host memory (`unknown`).
+    pub unknown: bool,
+    /// Whose word it is: `vmm`, which did it itself; `page_map`, the kernel's; `guest`, through QEMU.
+    pub source: &'static str,
+    /// How many frames.
+    pub frames: u64,
+    /// By how many that may be off.
+    pub error_frames_max: u64,
 }
 
 /// The host.
@@ -273,7 +298,7 @@ impl Engine {
     }
 }
 
-impl State {
+impl EngineState {
     pub(super) fn container(&self, path: &ContainerPath) -> Result<ContainerObject, EngineError> {
         let node = self.tree.get(path).ok_or_else(|| TreeError::Missing(path.clone()))?;
         Ok(self.container_object(path, node, &self.usage()))
@@ -328,6 +353,10 @@ impl State {
             charge_pending: guest.order_pending(),
             pid: guest.pid,
             engine: guest.about.engine.clone(),
+            machine_pid: guest.about.machine.map(|machine| machine.pid),
+            attached: guest.about.machine.is_some_and(|machine| machine.attached),
+            stuck: guest.stuck.as_ref().map(|stuck| stuck.value.clone()),
+            stuck_age_ms: guest.stuck.as_ref().map(Sampled::age_ms),
             cpus: guest.about.cpus,
             devices: guest.about.devices,
             fds: guest.objects().fds,

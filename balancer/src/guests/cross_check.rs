@@ -58,9 +58,22 @@ pub struct CrossCheck {
     asked_at: Option<Instant>,
     /// No question before this.
     not_before: Option<Instant>,
+    /// The process beside guest RAM is QEMU, which may hold anything there.
+    is_qemu: bool,
 }
 
 impl CrossCheck {
+    /// Of a guest on this engine. What a `vmm` holds beside guest RAM is known, what QEMU holds is not: there the table is only
+    /// found to claim more than there is. Less gains nothing, since the kernel's figure is charged.
+    #[must_use]
+    pub fn of_engine(engine: &str) -> Self {
+        Self { is_qemu: engine == "qemu", ..Self::default() }
+    }
+
+    fn difference(&self, kernel: &KernelSample, totals: &Totals) -> Option<Difference> {
+        difference(kernel, totals).filter(|found| !self.is_qemu || found.table_bytes > found.kernel_bytes)
+    }
+
     /// True until the table was found to lie.
     #[must_use]
     pub fn is_trusted(&self) -> bool {
@@ -70,7 +83,7 @@ impl CrossCheck {
     /// True if the guest is to be asked to compare its table, by these figures of one turn.
     #[must_use]
     pub fn wants_answer(&mut self, kernel: &KernelSample, totals: &Totals, now: Instant) -> bool {
-        if difference(kernel, totals).is_none() && !self.distrusted {
+        if self.difference(kernel, totals).is_none() && !self.distrusted {
             (self.suspected_at, self.asked_at, self.strikes) = (None, None, 0);
             return false;
         }
@@ -105,7 +118,7 @@ impl CrossCheck {
     /// The guest compared its table; these are the figures right after it said so.
     pub fn answered(&mut self, kernel: &KernelSample, totals: &Totals, now: Instant) -> Verdict {
         let Some(asked_at) = self.asked_at.take() else { return Verdict::Same };
-        let Some(found) = difference(kernel, totals) else {
+        let Some(found) = self.difference(kernel, totals) else {
             (self.strikes, self.suspected_at, self.not_before) = (0, None, Some(now + ASK_EVERY));
             return if std::mem::take(&mut self.distrusted) { Verdict::Trusted } else { Verdict::Same };
         };

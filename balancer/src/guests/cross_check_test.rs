@@ -118,3 +118,16 @@ fn questions_are_few_once_the_figures_agreed() {
     assert_eq!(asked, 4);
     assert!(!check.is_asked() && check.is_trusted());
 }
+
+#[test]
+fn what_qemu_holds_beside_guest_ram_is_no_lie_of_a_table_and_what_it_has_not_is() {
+    let (mut check, mut now) = (CrossCheck::of_engine("qemu"), Instant::now());
+    let (kernel, fewer) = (kernel(300, 0), table(100, 0, Some(3)));
+    for _ in 0..5 {
+        assert_eq!(round(&mut check, &mut now, &kernel, &fewer), Verdict::Same);
+    }
+    assert!(check.is_trusted());
+    let more = table(400, 0, Some(3));
+    let verdicts: Vec<_> = (0..3).map(|_| round(&mut check, &mut now, &kernel, &more)).collect();
+    assert!(verdicts.iter().any(|verdict| matches!(verdict, Verdict::Distrusted(_))), "{verdicts:?}");
+}

@@ -4,6 +4,7 @@ use crate::policy::CHANGE_BYTES_MIN;
 use protocol::bytes::FRAME_BYTES;
 use protocol::frames::{FrameReader, Region, RegionKind, Totals};
 use protocol::image::MappedImage;
+use protocol::message::Machine;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
@@ -41,6 +42,22 @@ impl KernelSample {
         })
     }
 
+    /// The same of a `vmm` and of the process that has the guest's RAM, where that is another one: the sums. `None` when either
+    /// is gone.
+    #[must_use]
+    pub fn of_guest(pid: i32, machine: Option<Machine>) -> Option<Self> {
+        let own = Self::take(pid)?;
+        let Some(machine) = machine else { return Some(own) };
+        let other = Self::take(machine.pid)?;
+        Some(Self {
+            resident_bytes: own.resident_bytes.saturating_add(other.resident_bytes),
+            anonymous_bytes: own.anonymous_bytes.saturating_add(other.anonymous_bytes),
+            swapped_bytes: own.swapped_bytes.saturating_add(other.swapped_bytes),
+            page_tables_bytes: own.page_tables_bytes.saturating_add(other.page_tables_bytes),
+            at: own.at,
+        })
+    }
+
     /// The part of the resident set that are pages of images, which are the pool's, bytes. The table says how many; no
     /// more than the process has of files.
     #[must_use]
@@ -59,6 +76,11 @@ fn of_status(status: &str, name: &str) -> u64 {
 
 /// Overhead that is assumed before it was measured: twice what an idle `vmm` takes. Bytes.
 const OVERHEAD_BYTES_ASSUMED: u64 = 16 << 20;
+/// The same of a QEMU under TCG with Debian's kernel, which it maps. Bytes.
+const QEMU_BYTES_ASSUMED: u64 = 128 << 20;
+/// What a QEMU may grow by between two readings, and while the middle of them lags behind: code that is translated, threads
+/// for input and output. Bytes.
+const QEMU_GROWTH_BYTES: u64 = 16 << 20;
 /// A table whose error is larger than this, or was bounded longer ago than `FRESH`, says nothing about overhead. Frames.
 const ERROR_FRAMES_MAX: u64 = 512;
 const FRESH: Duration = Duration::from_millis(2500);
@@ -70,9 +92,20 @@ const READINGS: usize = 8;
 pub struct Figures {
     kernel: Option<KernelSample>,
     overheads: VecDeque<u64>,
+    is_qemu: bool,
 }
 
 impl Figures {
+    /// Of a guest on this engine.
+    #[must_use]
+    pub fn of_engine(engine: &str) -> Self {
+        Self { is_qemu: engine == "qemu", ..Self::default() }
+    }
+
+    fn assumed_bytes(&self) -> u64 {
+        if self.is_qemu { QEMU_BYTES_ASSUMED } else { OVERHEAD_BYTES_ASSUMED }
+    }
+
     /// Takes a reading of the kernel into account, with the table's totals of the same moment.
     pub fn update(&mut self, kernel: KernelSample, totals: &Totals) {
         self.kernel = Some(kernel);
@@ -106,15 +139,16 @@ impl Figures {
     pub fn overhead_bytes(&self) -> u64 {
         let mut readings: Vec<u64> = self.overheads.iter().copied().collect();
         readings.sort_unstable();
-        readings.get(readings.len() / 2).copied().unwrap_or(OVERHEAD_BYTES_ASSUMED)
+        readings.get(readings.len() / 2).copied().unwrap_or_else(|| self.assumed_bytes())
     }
 
     /// What a limit has to leave for that, bytes: a target that would move by less than [`CHANGE_BYTES_MIN`] is not sent,
-    /// and `max` is never exceeded, so the overhead must have room to grow by as much.
+    /// and `max` is never exceeded, so the overhead must have room to grow by as much, and that of a QEMU by more.
     #[must_use]
     pub fn reserved_bytes(&self) -> u64 {
         match self.overheads.is_empty() {
-            true => OVERHEAD_BYTES_ASSUMED,
+            true => self.assumed_bytes(),
+            false if self.is_qemu => self.overhead_bytes() + QEMU_GROWTH_BYTES,
             false => self.overhead_bytes() + CHANGE_BYTES_MIN,
         }
     }
@@ -165,6 +199,21 @@ mod tests {
             figures.update(kernel, &totals(private, Some(2000)));
         }
         assert_eq!((figures.overhead_bytes(), figures.reserved_bytes()), (8 << 20, 9 << 20));
+    }
+
+    #[test]
+    fn a_qemu_gets_room_to_grow_and_is_expected_to_be_large() {
+        let mut figures = Figures::of_engine("qemu");
+        assert_eq!((figures.overhead_bytes(), figures.reserved_bytes()), (128 << 20, 128 << 20));
+        let kernel = KernelSample {
+            resident_bytes: 200 << 20,
+            anonymous_bytes: 120 << 20,
+            swapped_bytes: 0,
+            page_tables_bytes: 0,
+            at: Instant::now(),
+        };
+        figures.update(kernel, &totals(100 << 8, Some(10)));
+        assert_eq!((figures.overhead_bytes(), figures.reserved_bytes()), (100 << 20, 116 << 20));
     }
 
     #[test]

@@ -103,6 +103,8 @@ pub struct Guest {
     pub sent_cpu_ppm: Option<u32>,
     /// What it was told last of descriptors that are left for it.
     pub sent_fds_max: Option<u32>,
+    /// Why its machine does not answer, and since when; `None` while it does.
+    pub stuck: Option<Sampled<String>>,
     /// When it registered.
     pub registered_at: Instant,
     /// Events that it may cause.

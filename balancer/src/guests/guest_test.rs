@@ -24,6 +24,7 @@ fn guest(table: &FrameTable, owner: u16) -> Guest {
         fds: 30,
         threads: 4,
         engine: "kvm".into(),
+        machine: None,
         comes_back: false,
         balloon: Balloon::default(),
     };
@@ -55,6 +56,7 @@ fn guest(table: &FrameTable, owner: u16) -> Guest {
         reconciled: watch::Sender::new(0),
         sent_cpu_ppm: None,
         sent_fds_max: None,
+        stuck: None,
         registered_at: Instant::now(),
         budget: Budget::new(Instant::now()),
         answered_need_at: None,

@@ -1,5 +1,6 @@
 //! What a `vmm` has of the kernel's objects.
 
+use protocol::message::Machine;
 use std::os::unix::fs::MetadataExt;
 use std::time::Instant;
 
@@ -15,9 +16,18 @@ pub struct ProcessObjects {
 }
 
 impl ProcessObjects {
-    /// Counts those of a process, in two system calls: `/proc/PID/fd` has the number of descriptors as its length (Linux 6.2,
+    /// Counts those of a `vmm`, and of the process that has the guest's RAM where that is another one. In two system calls: `/proc/PID/fd` has the number of descriptors as its length (Linux 6.2,
     /// `proc_fd_getattr` in fs/proc/fd.c; before, its entries are counted), `/proc/PID/task` two links and one more for each
     /// thread (`proc_task_getattr` in fs/proc/base.c). `None` when the process is gone.
+    #[must_use]
+    pub fn of_guest(pid: i32, machine: Option<Machine>) -> Option<Self> {
+        let own = Self::count(pid)?;
+        let Some(other) = machine.and_then(|machine| Self::count(machine.pid)) else { return Some(own) };
+        let (fds, threads) = (own.fds.saturating_add(other.fds), own.threads.saturating_add(other.threads));
+        Some(Self { fds, threads, ..own })
+    }
+
+    /// Those of one process.
     #[must_use]
     pub fn count(pid: i32) -> Option<Self> {
         let (fd, task) = (format!("/proc/{pid}/fd"), format!("/proc/{pid}/task"));

@@ -150,6 +150,11 @@ async fn what_is_no_proper_guest_is_refused_with_the_reason() {
     let daemon = Daemon::start(&place).await;
     let mut small = about("small", "/a", None);
     small.ram_bytes = 1024 * MIB;
+    let on_machine = |engine: &str, pid, attached| message::Register {
+        engine: engine.into(),
+        machine: Some(message::Machine { pid, attached }),
+        ..about("a", "/a", None)
+    };
     let mut tall = about("tall", "/a", None);
     tall.floor_bytes = 600 * MIB;
     for (about, words) in [
@@ -161,6 +166,9 @@ async fn what_is_no_proper_guest_is_refused_with_the_reason() {
         (about("a/b", "/a", None), vec!["a/b"]),
         (message::Register { engine: "x".repeat(9999), ..about("a", "/a", None) }, vec!["engine", "kvm"]),
         (about("", "/a", None), vec!["name"]),
+        (on_machine("kvm", 1, false), vec!["machine", "kvm"]),
+        (on_machine("qemu", 1, false), vec!["machine is process 1", "no child"]),
+        (on_machine("qemu", i32::MAX, true), vec!["machine is process 2147483647", "there is none"]),
         (small, vec!["frame table"]),
         (tall, vec!["floor_bytes", "629145600"]),
     ] {
@@ -245,4 +253,54 @@ async fn a_guest_that_talks_without_end_pushes_nobody_out_of_the_events() {
         "{events:#?}"
     );
     assert_eq!(daemon.get("/v1/guests/loud").await["out_of_memory"], "holding");
+}
+
+#[tokio::test]
+async fn a_machine_that_stops_answering_is_told_of_until_it_answers() {
+    let (_dir, place) = place();
+    let daemon = Daemon::start(&place).await;
+    let mut child = std::process::Command::new("sleep").arg("600").spawn().unwrap();
+    let pid = child.id().cast_signed();
+    let machine = Some(message::Machine { pid, attached: false });
+    let (vmm, _) =
+        Vmm::register(&place, message::Register { engine: "qemu".into(), machine, ..about("a", "/a", None) })
+            .await;
+    let reason = "x".repeat(5000);
+    for _ in 0..3 {
+        vmm.say(&FromVmm::Stuck { reason: Some(reason.clone()) }).await;
+    }
+    let told = daemon.until("/v1/guests/a", |guest| guest["stuck"].is_string()).await;
+    assert_eq!(told["stuck"].as_str().unwrap().len(), 400, "as much as is shown of it");
+    assert_eq!((&told["machine_pid"], &told["attached"]), (&json!(pid), &json!(false)));
+    vmm.say(&FromVmm::Stuck { reason: None }).await;
+    daemon.until("/v1/guests/a", |guest| guest["stuck"].is_null()).await;
+    let events = daemon.get("/v1/events?follow=false").await;
+    let of_kind =
+        |kind: &str| events.as_array().unwrap().iter().filter(|event| event["kind"] == kind).count();
+    assert_eq!((of_kind("guest_stuck"), of_kind("guest_answers")), (1, 1));
+    // It was started by its vmm: nobody else may let it go.
+    let answer = daemon.client.send(hyper::Method::DELETE, "/v1/guests/a", vec![]).await.unwrap();
+    assert_eq!(answer.status(), 409);
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[tokio::test]
+async fn an_attached_guest_is_let_go_when_its_helper_says_so() {
+    let (_dir, place) = place();
+    let daemon = Daemon::start(&place).await;
+    let machine = Some(message::Machine { pid: std::process::id().cast_signed(), attached: true });
+    let (vmm, _) =
+        Vmm::register(&place, message::Register { engine: "qemu".into(), machine, ..about("a", "/a", None) })
+            .await;
+    let helper = async {
+        while vmm.hear().await != ToVmm::Detach {}
+        vmm.say(&FromVmm::Ended { reason: "It was detached, as it was found".into() }).await;
+    };
+    let left = async {
+        daemon.client.call::<serde_json::Value>(hyper::Method::DELETE, "/v1/guests/a", vec![]).await
+    };
+    let ((), left) = tokio::join!(helper, left);
+    assert_eq!(left.unwrap(), json!({ "guest": "a", "detail": "It was detached, as it was found" }));
+    assert_eq!(daemon.get("/v1/guests").await, json!([]));
 }

@@ -5,8 +5,9 @@
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use e2e::Engine;
 use e2e::linux::Images;
-use e2e::scenarios::ALL;
+use e2e::scenarios::{ALL, cannot};
 use e2e::{boots, demo, evidence};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -83,6 +84,10 @@ fn demo(images: &Images, options: &demo::Options, emulated: bool) -> Result<bool
 fn scenarios(images: &Images, names: &[String], emulated: bool) -> bool {
     let mut good = true;
     for (name, scenario) in ALL.iter().filter(|(name, _)| names.iter().any(|chosen| chosen == name)) {
+        if let Some(why) = cannot(Engine::current(), name) {
+            println!("CANNOT\t{name}\t{why}");
+            continue;
+        }
         let started = Instant::now();
         let result = attempt(emulated, name, || scenario(images));
         let took = started.elapsed().as_millis();

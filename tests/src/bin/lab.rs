@@ -19,7 +19,12 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Three guests share memory under limits; a limit changes; two share a root image; a summary
-    Demo,
+    Demo {
+        /// What runs the guests: qemu, on this machine as it is; kvm, in the lab where the processor does not virtualize; auto takes kvm
+        /// where it does, else qemu
+        #[arg(long, value_name = "auto|kvm|qemu", default_value = "auto", value_parser = ["auto", "kvm", "qemu"])]
+        engine: String,
+    },
     /// Boot guests one after the other and count how many reach user space
     Boots {
         /// Kernel series of the outer machine: 6.1 or 6.12
@@ -50,7 +55,10 @@ fn main() -> ExitCode {
 fn run(verb: Verb) -> Result<()> {
     let ground = Ground::of_this_machine();
     match verb {
-        Verb::Demo => demo(ground),
+        Verb::Demo { engine } => demo(match (engine.as_str(), ground) {
+            ("kvm", _) | ("auto", Ground::Native) => ground,
+            _ => Ground::Qemu,
+        }),
         Verb::Boots { outer, guest, count } => {
             let ground = if ground == Ground::Native { ground } else { Ground::Lab(outer) };
             let (guest, boots) = (guest.to_string(), count.to_string());
@@ -76,7 +84,7 @@ fn demo(ground: Ground) -> Result<()> {
     };
     let code = match ground.run(words, DEMO_DEADLINE, &mut show) {
         // Now and then the emulated machine around the guests dies.
-        Err(error) if ground != Ground::Native => {
+        Err(error) if matches!(ground, Ground::Lab(_)) => {
             println!("The lab broke, a new one starts: {error:#}");
             ground.run(words, DEMO_DEADLINE, &mut show)
         }

@@ -10,6 +10,8 @@ mod summary;
 
 pub use story::run;
 
+use crate::engine::Engine;
+
 /// How to show it.
 #[derive(Debug, clap::Args)]
 pub struct Options {
@@ -23,14 +25,26 @@ pub struct Options {
 pub(crate) struct Member {
     pub name: &'static str,
     pub container: &'static str,
-    /// `max` of its container at the start.
-    pub max_bytes: u64,
+    /// `max` of its container at the start, on the engine that takes next to nothing for itself.
+    max_bytes: u64,
+}
+
+impl Member {
+    /// `max` of its container at the start: what this engine takes beside guest RAM is in it.
+    pub(crate) fn limit_bytes(&self) -> u64 {
+        Engine::current().limit(self.max_bytes)
+    }
+}
+
+/// `max` of the container of all three.
+pub(crate) fn together_bytes() -> u64 {
+    MEMBERS.iter().fold(TOGETHER.1, |bytes, _| Engine::current().limit(bytes))
 }
 
 pub(crate) const MIB: u64 = 1 << 20;
 /// RAM of each guest.
 pub(crate) const RAM: &str = "512M";
-/// Container of all three, and its `max`.
+/// Container of all three, and its `max`, as a member's.
 pub(crate) const TOGETHER: (&str, u64) = ("/demo", 768 * MIB);
 pub(crate) const MEMBERS: [Member; 3] = [
     Member { name: "web", container: "/demo/web", max_bytes: 256 * MIB },

@@ -1,6 +1,6 @@
 //! What the guests hold, shown once a second: one table drawn over and over on a terminal, a line each time in a pipe.
 
-use super::{MEMBERS, MIB, TOGETHER};
+use super::{MEMBERS, MIB, together_bytes};
 use crate::http;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -142,7 +142,7 @@ fn line(at: f64, rows: &[Row], sum: u64) -> String {
         let (name, held, max) = (row.name, row.held / MIB, row.max / MIB);
         write!(text, "  {name} holds {held}M of {max}M (uses {used}M)").expect("a string takes it");
     }
-    writeln!(text, "  all {}M of {}M", sum / MIB, TOGETHER.1 / MIB).expect("a string takes it");
+    writeln!(text, "  all {}M of {}M", sum / MIB, together_bytes() / MIB).expect("a string takes it");
     text
 }
 
@@ -174,11 +174,11 @@ fn table(rows: &[Row], sum: u64) -> String {
         text,
         "  {:<6} {:>5}M {:>7} {:>6}M {:>7}   {}",
         "all",
-        TOGETHER.1 / MIB,
+        together_bytes() / MIB,
         "",
         sum / MIB,
         "",
-        bar(sum, TOGETHER.1)
+        bar(sum, together_bytes())
     )
     .expect("a string takes it");
     text

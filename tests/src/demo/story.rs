@@ -3,7 +3,8 @@
 use super::screen::Screen;
 use super::sharing;
 use super::summary::{Moved, Summary};
-use super::{MEMBERS, MIB, Options, RAM, TOGETHER};
+use super::{MEMBERS, MIB, Options, RAM, TOGETHER, together_bytes};
+use crate::engine::Engine;
 use crate::host::Host;
 use crate::linux::{Images, Linux, LinuxGuest, SOON};
 use crate::wait;
@@ -38,16 +39,18 @@ struct Running {
 /// When a step does not show what it is there to show.
 pub fn run(images: &Images, options: &Options) -> Result<()> {
     let host = Host::with_store(&images.library)?;
-    let together = json!({ "max_bytes": TOGETHER.1 });
+    let engine = Engine::current();
+    let (lowered_bytes, raised_bytes) = (engine.limit(LOWERED_BYTES), engine.limit(RAISED_BYTES));
+    let together = json!({ "max_bytes": together_bytes() });
     let answer = host.request("PUT", &format!("/v1/containers{}", TOGETHER.0), Some(&together))?;
     ensure!(answer.status < 300, "{answer:?}");
     let screen = Screen::start(host.place().api_socket(), options.live);
     let limits: Vec<String> =
-        MEMBERS.iter().map(|member| format!("{} {}M", member.name, member.max_bytes / MIB)).collect();
+        MEMBERS.iter().map(|member| format!("{} {}M", member.name, member.limit_bytes() / MIB)).collect();
     screen.say(&format!(
         "Three guests boot, each with {RAM} of RAM. Limits: {}. Together they may hold {}M.",
         limits.join(", "),
-        TOGETHER.1 / MIB
+        together_bytes() / MIB
     ));
     let (mut guests, boots) = boot(&host, images)?;
 
@@ -99,16 +102,16 @@ pub fn run(images: &Images, options: &Options) -> Result<()> {
         host.set_max(container, max)
     };
     let before = guests[1].linux.guest.resident_bytes()?;
-    ensure!(before > LOWERED_BYTES, "db holds {before} bytes, less than its limit will be");
+    ensure!(before > lowered_bytes, "db holds {before} bytes, less than its limit will be");
     let started = Instant::now();
-    patch(MEMBERS[1].container, LOWERED_BYTES)?;
-    let mut lowered = fall(&guests[1], before - (before - LOWERED_BYTES) * 9 / 10)?;
+    patch(MEMBERS[1].container, lowered_bytes)?;
+    let mut lowered = fall(&guests[1], before - (before - lowered_bytes) * 9 / 10)?;
     lowered.took = started.elapsed();
-    fall(&guests[1], LOWERED_BYTES)?;
+    fall(&guests[1], lowered_bytes)?;
     sleep(PAUSE);
 
     let started = Instant::now();
-    patch(MEMBERS[0].container, RAISED_BYTES)?;
+    patch(MEMBERS[0].container, raised_bytes)?;
     let wanted = figure(&host, "web", "target_bytes")?;
     wait::until(
         "web's balloon lets go",
@@ -120,7 +123,7 @@ pub fn run(images: &Images, options: &Options) -> Result<()> {
     guests[0].agent.alloc("more", FILL_BYTES, 99)?;
     sleep(PAUSE);
     let held = guests[0].linux.guest.resident_bytes()?;
-    ensure!(held > MEMBERS[0].max_bytes, "web holds {held} bytes: no more than its limit before");
+    ensure!(held > MEMBERS[0].limit_bytes(), "web holds {held} bytes: no more than its limit before");
 
     screen.say("Every guest compares what it holds with what it wrote.");
     for (index, name) in [(0, "kept"), (0, "more"), (2, "kept")] {
@@ -162,7 +165,7 @@ fn boot(host: &Host, images: &Images) -> Result<(Vec<Running>, Vec<Duration>)> {
     let disk = format!("{},ro", disk.display());
     let (mut guests, mut boots) = (Vec::new(), Vec::new());
     for member in MEMBERS {
-        let max = format!("{}M", member.max_bytes / MIB);
+        let max = format!("{}M", member.limit_bytes() / MIB);
         let mut flags = vec!["--container", member.container, "--container-limit", &max];
         if member.name == "db" {
             flags.extend(["--disk", &disk]);

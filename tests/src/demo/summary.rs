@@ -1,7 +1,7 @@
 //! What the demo showed, in figures.
 
 use super::screen::Seen;
-use super::{MEMBERS, MIB, TOGETHER};
+use super::{MEMBERS, MIB, together_bytes};
 use std::time::Duration;
 
 /// Memory that moved, and how long it took.
@@ -55,7 +55,7 @@ impl Summary {
     /// The text.
     pub(crate) fn text(&self, seen: Seen) -> String {
         let mib = |bytes: u64| bytes / MIB;
-        let limits: u64 = MEMBERS.iter().map(|member| member.max_bytes).sum();
+        let limits: u64 = MEMBERS.iter().map(|member| member.limit_bytes()).sum();
         let boots: Vec<String> =
             self.boots.iter().map(|boot| format!("{:.1} s", boot.as_secs_f64())).collect();
         format!(
@@ -76,7 +76,7 @@ Summary
 ",
             boots.join(", "),
             mib(limits),
-            mib(TOGETHER.1),
+            mib(together_bytes()),
             mib(seen.peak_bytes),
             mib(self.grown[0]),
             mib(self.grown[1]),

@@ -7,6 +7,7 @@ mod stress;
 mod survive;
 mod tenants;
 
+use crate::engine::Engine;
 use crate::linux::Images;
 use anyhow::Result;
 
@@ -25,6 +26,18 @@ const DEMO: &str = "demo";
 #[must_use]
 pub fn needs_library(name: &str) -> bool {
     [SERVICES_UNDER_LIMITS, ONE_IMAGE_FOR_ALL, FILLED_BY_THE_BALANCER, ON_ITS_OWN_DISK, DEMO].contains(&name)
+}
+
+/// What guests on QEMU cannot show, and why.
+const NOT_ON_QEMU: &[(&str, &str)] = &[];
+
+/// Why guests on an engine cannot show a scenario, if they cannot.
+#[must_use]
+pub fn cannot(engine: Engine, name: &str) -> Option<&'static str> {
+    match engine {
+        Engine::Kvm => None,
+        Engine::Qemu => NOT_ON_QEMU.iter().find(|(not, _)| *not == name).map(|(_, why)| *why),
+    }
 }
 
 /// All of them, in the order in which they run.

@@ -1,5 +1,6 @@
 //! The balloon stress test: random limits and loads from a seed.
 
+use crate::engine::Engine;
 use crate::host::Host;
 use crate::linux::{Images, Linux, LinuxGuest, SOON};
 use crate::wait;
@@ -33,7 +34,8 @@ fn run(images: &Images, seed: u64) -> Result<()> {
     let mut guests = Vec::new();
     for index in 0..GUESTS {
         let container = format!("/stress/{index}");
-        let flags = ["--container", &container, "--container-limit", "256M"];
+        let limit = Engine::current().limit_mib(256);
+        let flags = ["--container", &container, "--container-limit", &limit];
         let name = format!("s{index}");
         let linux =
             Linux { memory: "256M", flags: &flags, ..Linux::default() }.start(&host, images, &name)?;
@@ -46,7 +48,10 @@ fn run(images: &Images, seed: u64) -> Result<()> {
         let index = usize::try_from(random.below(GUESTS as u64))?;
         let (linux, agent, held) = &mut guests[index];
         match (random.below(3), &held) {
-            (0, _) => host.set_max(&format!("/stress/{index}"), (160 + random.below(96)) * MIB)?,
+            (0, _) => {
+                let max = Engine::current().limit((160 + random.below(96)) * MIB);
+                host.set_max(&format!("/stress/{index}"), max)?;
+            }
             (_, None) => {
                 agent.alloc("heap", (8 + random.below(32)) * MIB, random.below(1 << 32))?;
                 *held = Some(0);

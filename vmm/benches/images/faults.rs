@@ -174,6 +174,7 @@ impl Host {
             fds: 20,
             threads: 4,
             engine: "kvm".into(),
+            machine: None,
             comes_back: false,
             balloon: Balloon::default(),
         };

@@ -44,6 +44,13 @@ impl Listening {
         Ok(Self { listener, path: path.into(), client: Client::default() })
     }
 
+    /// The socket, for a process that serves it instead of this one.
+    #[must_use]
+    pub fn fd(&self) -> std::os::fd::RawFd {
+        use std::os::fd::AsRawFd;
+        self.listener.as_raw_fd()
+    }
+
     /// Where the device writes what the guest says. Without a client, or with one that does not read, it is dropped, so
     /// that nobody outside can hold the guest up.
     #[must_use]

@@ -179,9 +179,10 @@ impl Control {
                 Some(Err(error)) => tracing::warn!(%error, "Cannot limit the descriptors"),
                 None => {}
             },
-            // Only ever the answer to a registration.
+            ToVmm::Detach => tracing::warn!("The balancer would let go of a guest that this process runs"),
             // Of the second connection.
             ToVmm::Granules { .. } | ToVmm::Unmap { .. } => tracing::warn!("The balancer spoke of granules"),
+            // Only ever the answer to a registration.
             ToVmm::Images { .. } => tracing::warn!("The balancer handed images over that nobody asked for"),
             ToVmm::Refused { reason } => tracing::warn!(reason, "The balancer refused what nobody asked"),
         }

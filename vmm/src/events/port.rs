@@ -18,6 +18,8 @@ use devices::virtio::console::{Console, Output, RECEIVE_QUEUE};
 use event_manager::EventOps;
 use protocol::path::{ContainerPath, DEPTH_MAX, NAME_BYTES_MAX};
 use std::collections::VecDeque;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Longest line, bytes: the longest path there can be, and the command.
@@ -26,7 +28,7 @@ const LINE_BYTES_MAX: usize = DEPTH_MAX * (NAME_BYTES_MAX + 1) + 16;
 const LINES_MAX: usize = 16;
 
 /// What a line says: a container, `None` for the guest's own; or what is wrong with it.
-pub(super) type Command = Result<Option<ContainerPath>, String>;
+pub(crate) type Command = Result<Option<ContainerPath>, String>;
 
 /// Bytes of the guest on their way to commands.
 #[derive(Debug, Default)]
@@ -79,9 +81,20 @@ fn command(line: &str) -> Option<Command> {
     Some(command)
 }
 
+/// What the guest is at the other end of.
+enum Wire {
+    /// A console that this process serves.
+    Device(Attached<Console>),
+    /// A console that another process serves, which hands its bytes over here.
+    Stream(UnixStream),
+}
+
+/// What is read of a stream at once, bytes.
+const READ_BYTES: usize = 4096;
+
 /// The port of one guest.
 pub struct Port {
-    console: Attached<Console>,
+    wire: Wire,
     lines: Arc<Mutex<Lines>>,
     questions: u64,
     /// The question that waits for its answer, and the order that answers it once that is known.
@@ -101,20 +114,42 @@ impl Port {
 
     /// The port behind this console.
     pub(crate) fn new(console: Attached<Console>, lines: Arc<Mutex<Lines>>) -> Self {
-        Self { console, lines, questions: 0, open: None, lost: 0 }
+        Self { wire: Wire::Device(console), lines, questions: 0, open: None, lost: 0 }
+    }
+
+    /// The port behind a console that another process serves.
+    ///
+    /// # Errors
+    /// When the stream cannot be made non-blocking.
+    pub(crate) fn over(stream: UnixStream) -> std::io::Result<Self> {
+        stream.set_nonblocking(true)?;
+        Ok(Self { wire: Wire::Stream(stream), lines: Arc::default(), questions: 0, open: None, lost: 0 })
     }
 
     /// Waits for the console's queues, known by numbers from `base` on.
-    pub(super) fn watch(&self, ops: &mut EventOps<'_>, base: u32) {
-        for (queue, kick) in (base..).zip(&self.console.kicks) {
-            super::watch(ops, kick, queue);
+    pub(crate) fn watch(&self, ops: &mut EventOps<'_>, base: u32) {
+        match &self.wire {
+            Wire::Device(console) => {
+                for (queue, kick) in (base..).zip(&console.kicks) {
+                    super::watch(ops, kick, queue);
+                }
+            }
+            Wire::Stream(stream) => super::watch(ops, stream, base),
         }
     }
 
     /// Serves a queue; what the guest said.
-    pub(super) fn serve(&mut self, queue: usize) -> VecDeque<Command> {
-        Queues::serve(&self.console, queue);
+    pub(crate) fn serve(&mut self, queue: usize) -> VecDeque<Command> {
+        if let Wire::Device(console) = &self.wire {
+            Queues::serve(console, queue);
+        }
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Wire::Stream(stream) = &mut self.wire {
+            let mut buffer = [0; READ_BYTES];
+            // A bounded part at a time: what is left makes the stream readable again.
+            let count = stream.read(&mut buffer).unwrap_or(0);
+            lines.push(&buffer[..count]);
+        }
         let dropped = std::mem::take(&mut lines.dropped);
         if dropped > 0 {
             tracing::debug!(dropped, "The guest wrote too many lines at once to its control port");
@@ -123,7 +158,7 @@ impl Port {
     }
 
     /// A new question for the balancer; `None` while one waits for its answer.
-    pub(super) fn ask(&mut self) -> Option<u64> {
+    pub(crate) fn ask(&mut self) -> Option<u64> {
         if self.open.is_some() {
             return None;
         }
@@ -133,14 +168,14 @@ impl Port {
     }
 
     /// The balancer granted a question with this order.
-    pub(super) fn granted(&mut self, question: u64, order: u64) {
+    pub(crate) fn granted(&mut self, question: u64, order: u64) {
         if let Some((_, by)) = self.open.as_mut().filter(|(open, _)| *open == question) {
             *by = Some(order);
         }
     }
 
     /// An order was carried out.
-    pub(super) fn carried_out(&mut self, order: u64) {
+    pub(crate) fn carried_out(&mut self, order: u64) {
         if self.open.is_some_and(|(_, by)| by == Some(order)) {
             self.open = None;
             self.answer(Ok(()));
@@ -148,7 +183,7 @@ impl Port {
     }
 
     /// A question is refused.
-    pub(super) fn refused(&mut self, question: u64, why: &str) {
+    pub(crate) fn refused(&mut self, question: u64, why: &str) {
         if self.open.is_some_and(|(open, _)| open == question) {
             self.open = None;
             self.answer(Err(why));
@@ -156,14 +191,14 @@ impl Port {
     }
 
     /// Nobody will answer a question that was not granted yet.
-    pub(super) fn forsaken(&mut self) {
+    pub(crate) fn forsaken(&mut self) {
         if let Some((question, None)) = self.open {
             self.refused(question, "The balancer is gone; ask again when there is one");
         }
     }
 
     /// Answers a line.
-    pub(super) fn answer(&mut self, answer: Result<(), &str>) {
+    pub(crate) fn answer(&mut self, answer: Result<(), &str>) {
         let line = match answer {
             Ok(()) => "ok\n".to_owned(),
             Err(why) => {
@@ -171,7 +206,18 @@ impl Port {
                 format!("error {why}\n")
             }
         };
-        let mut transport = self.console.device.lock().unwrap_or_else(PoisonError::into_inner);
+        let console = match &mut self.wire {
+            Wire::Device(console) => console,
+            Wire::Stream(stream) => {
+                if stream.write(line.as_bytes()).is_ok_and(|count| count == line.len()) {
+                    return;
+                }
+                self.lost += 1;
+                tracing::debug!(lost = self.lost, "The guest does not read the answers of its control port");
+                return;
+            }
+        };
+        let mut transport = console.device.lock().unwrap_or_else(PoisonError::into_inner);
         if transport.device_mut().free_input() < line.len() {
             // The guest does not read.
             self.lost += 1;

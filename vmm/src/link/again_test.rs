@@ -65,6 +65,7 @@ fn a_guest_that_is_refused_asks_again_until_it_is_taken_back() {
         fds: 30,
         threads: 4,
         engine: "kvm".into(),
+        machine: None,
         charge_to: None,
         may_charge: vec![],
         owners: vec![],

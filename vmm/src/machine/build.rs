@@ -47,11 +47,11 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 /// What a Linux guest needs beside its kernel and initrd: slabs, page tables, a shell. Measured with Debian's cloud
 /// kernels and a busybox initramfs, rounded up.
-const LIVING_BYTES: u64 = 24 << 20;
+pub(crate) const LIVING_BYTES: u64 = 24 << 20;
 /// An initramfs is there twice while it is unpacked, and unpacks to more than its compressed length.
-const INITRD_FACTOR: u64 = 4;
+pub(crate) const INITRD_FACTOR: u64 = 4;
 /// The kernel's own description of RAM and of images: 64 bytes per 4 KiB page (`struct page`).
-const MEMMAP_DIVISOR: u64 = 64;
+pub(crate) const MEMMAP_DIVISOR: u64 = 64;
 
 /// Why a guest cannot be built.
 #[derive(Debug, thiserror::Error)]
@@ -255,11 +255,8 @@ pub fn build(spec: GuestSpec, place: Option<&Place>) -> Result<Machine, BuildErr
         end,
         wake: wake.try_clone()?,
     });
-    let kernel_bytes = loaded.end - loaded.entry.min(loaded.end);
     let initrd_bytes = initrd.map_or(0, |(_, bytes)| bytes);
-    let described = ram.bytes() + images.bytes();
-    let needed = kernel_bytes + initrd_bytes * INITRD_FACTOR + described / MEMMAP_DIVISOR + LIVING_BYTES;
-    let floor_bytes = needed.next_multiple_of(1 << 20).min(ram.bytes());
+    let floor_bytes = floor_bytes(&loaded, initrd_bytes, ram.bytes(), images.bytes());
     Ok(Machine {
         control,
         subscribers,
@@ -279,6 +276,19 @@ pub fn build(spec: GuestSpec, place: Option<&Place>) -> Result<Machine, BuildErr
         images,
         place: None,
     })
+}
+
+/// What a guest needs to boot and live, bytes.
+pub(crate) fn floor_bytes(
+    loaded: &kernel::Kernel,
+    initrd_bytes: u64,
+    ram_bytes: u64,
+    image_bytes: u64,
+) -> u64 {
+    let kernel_bytes = loaded.end - loaded.entry.min(loaded.end);
+    let described = (ram_bytes + image_bytes) / MEMMAP_DIVISOR;
+    let needed = kernel_bytes + initrd_bytes * INITRD_FACTOR + described + LIVING_BYTES;
+    needed.next_multiple_of(1 << 20).min(ram_bytes)
 }
 
 fn map_slots(vm: &VmFd, ram: &Ram, images: &Images) -> Result<(), BuildError> {
@@ -312,7 +322,7 @@ fn console_output(console: &ConsoleSpec) -> Result<Box<dyn io::Write + Send>, Bu
     })
 }
 
-fn open_disk(disk: &Disk) -> Result<(Block, DiskFile), BuildError> {
+pub(crate) fn open_disk(disk: &Disk) -> Result<(Block, DiskFile), BuildError> {
     let refused = |source| BuildError::File { what: "disk", path: disk.path.clone(), source };
     let file = files::open(&disk.path, !disk.read_only, files::Kind::Disk).map_err(refused)?;
     lock(&file, disk.read_only).map_err(|error| match error.kind() {

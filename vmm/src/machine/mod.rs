@@ -7,10 +7,10 @@
 //! ```
 
 pub mod attach;
-mod build;
+pub(crate) mod build;
 mod console;
 pub mod layout;
-mod roots;
+pub(crate) mod roots;
 
 pub use build::{BuildError, build};
 
@@ -152,6 +152,7 @@ impl Machine {
             fds,
             threads,
             engine: "kvm".into(),
+            machine: None,
             comes_back: false,
             balloon: Balloon {
                 target_bytes: self.ram.bytes(),
@@ -237,7 +238,7 @@ fn serve_disks(disks: Vec<Queues<Block>>, mapped: (Arc<Ram>, Arc<Images>)) -> Re
 }
 
 /// Wakes the event loop, which then looks for an end.
-struct Wake(EventFd);
+pub(crate) struct Wake(pub EventFd);
 
 impl MutEventSubscriber for Wake {
     fn process(&mut self, _: Events, _: &mut EventOps<'_>) {
@@ -255,7 +256,12 @@ pub(crate) fn signals(end: &std::sync::mpsc::Sender<End>) -> std::io::Result<Sig
 
 /// Memory that this process holds by the kernel's count, bytes; 0 if the kernel does not tell.
 fn resident_bytes() -> u64 {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    resident_bytes_of("self")
+}
+
+/// The same of any process, by its folder in `/proc`.
+pub(crate) fn resident_bytes_of(process: &str) -> u64 {
+    let statm = std::fs::read_to_string(format!("/proc/{process}/statm")).unwrap_or_default();
     let pages: u64 = statm.split_whitespace().nth(1).and_then(|word| word.parse().ok()).unwrap_or(0);
     pages * FRAME_BYTES
 }

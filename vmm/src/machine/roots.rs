@@ -16,7 +16,7 @@ const ROOT_WORD: &str = "ballast.root=";
 ///
 /// # Errors
 /// When one is no image, or is refused.
-pub(super) fn open(
+pub(crate) fn open(
     spec: &GuestSpec,
     container: &ContainerPath,
     place: Option<&Place>,
@@ -54,7 +54,7 @@ pub(super) fn open(
 }
 
 /// The command line with a word that tells of the images, unless the user says so himself.
-pub(super) fn cmdline(text: &str, images: usize) -> String {
+pub(crate) fn cmdline(text: &str, images: usize) -> String {
     let named = text.split_ascii_whitespace().any(|word| word.starts_with(ROOT_WORD));
     if images == 0 || named { text.to_owned() } else { format!("{text} {ROOT_WORD}{images}") }
 }

@@ -9,7 +9,7 @@ use std::os::unix::fs::FileExt;
 /// What the VMM's own heap and stacks grow and shrink by while a guest runs, frames.
 const OWN_FRAMES: u64 = 256;
 
-/// The kernel's total of anonymous memory.
+/// The kernel's total of anonymous memory of a process.
 #[derive(Debug)]
 pub struct KernelTotal {
     statm: File,
@@ -23,11 +23,22 @@ impl KernelTotal {
     /// # Errors
     /// When `/proc` is not there.
     pub fn open() -> io::Result<Self> {
-        let inexact_frames = OWN_FRAMES + statm_error_frames();
+        Self::in_folder("/proc/self")
+    }
+
+    /// The same of another process.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn of_process(pid: i32) -> io::Result<Self> {
+        Self::in_folder(&format!("/proc/{pid}"))
+    }
+
+    fn in_folder(folder: &str) -> io::Result<Self> {
         Ok(Self {
-            statm: File::open("/proc/self/statm")?,
-            status: File::open("/proc/self/status")?,
-            inexact_frames,
+            statm: File::open(format!("{folder}/statm"))?,
+            status: File::open(format!("{folder}/status"))?,
+            inexact_frames: OWN_FRAMES + statm_error_frames(),
         })
     }
 

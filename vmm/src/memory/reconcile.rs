@@ -46,8 +46,10 @@ pub struct Reconciled {
 /// Compares a table with the kernel's page map.
 #[derive(Debug)]
 pub struct Comparison {
-    ram: Arc<Ram>,
-    images: Arc<Images>,
+    /// Regions, each with its address in the process whose page map it is.
+    slots: Vec<(Region, u64)>,
+    /// They keep those addresses what they are.
+    _mapped: (Option<Arc<Ram>>, Option<Arc<Images>>),
     table: Arc<FrameTable>,
     pagemap: Pagemap,
     snapshot: Snapshot,
@@ -59,14 +61,21 @@ impl Comparison {
     /// Compares these two, asking the kernel through this page map.
     #[must_use]
     pub fn new(ram: Arc<Ram>, table: Arc<FrameTable>, pagemap: Pagemap) -> Self {
-        let images = Arc::default();
-        Self { ram, images, table, pagemap, snapshot: Snapshot::default(), held: Vec::new() }
+        let slots = ram.slots().collect();
+        Self { _mapped: (Some(ram), None), ..Self::of_slots(slots, table, pagemap) }
+    }
+
+    /// Compares with memory of another process: regions with their addresses there. Where nothing is mapped nothing is held.
+    #[must_use]
+    pub fn of_slots(slots: Vec<(Region, u64)>, table: Arc<FrameTable>, pagemap: Pagemap) -> Self {
+        Self { slots, _mapped: (None, None), table, pagemap, snapshot: Snapshot::default(), held: Vec::new() }
     }
 
     /// The same, with these images.
     #[must_use]
     pub fn with_images(self, images: Arc<Images>) -> Self {
-        Self { images, ..self }
+        let slots = self.slots.into_iter().chain(images.slots()).collect();
+        Self { slots, _mapped: (self._mapped.0, Some(images)), ..self }
     }
 
     /// One pass over the table.
@@ -76,8 +85,8 @@ impl Comparison {
     pub fn run(&mut self, pass: Pass) -> io::Result<Reconciled> {
         let started = Instant::now();
         let mut done = Reconciled { scanned_frames: 0, mended_frames: 0, took: Duration::ZERO };
-        let (ram, images) = (Arc::clone(&self.ram), Arc::clone(&self.images));
-        for (region, host) in ram.slots().chain(images.slots()) {
+        for index in 0..self.slots.len() {
+            let (region, host) = self.slots[index];
             let end = region.first + region.count;
             let mut at = region.first;
             while at < end {

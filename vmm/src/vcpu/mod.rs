@@ -30,6 +30,8 @@ pub enum End {
     ImageStores(u64),
     /// KVM cannot go on.
     Kvm(String),
+    /// The process that ran it ended by itself, or was let go.
+    Machine(String),
 }
 
 impl std::fmt::Display for End {
@@ -42,7 +44,7 @@ impl std::fmt::Display for End {
             Self::ImageStores(count) => {
                 write!(f, "It stored {count} times into images, which are read-only, and did not stop")
             }
-            Self::Kvm(reason) => f.write_str(reason),
+            Self::Kvm(reason) | Self::Machine(reason) => f.write_str(reason),
         }
     }
 }

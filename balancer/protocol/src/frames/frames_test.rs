@@ -24,6 +24,22 @@ fn a_new_table_is_untouched_and_tiles() {
 }
 
 #[test]
+fn where_only_residency_is_known_the_rest_of_ram_is_unknown_and_tiles() {
+    let table = FrameTable::new(&[LOW, HIGH, IMAGE]).unwrap();
+    table.set_residency_only();
+    let reader = FrameReader::open(table.fd()).unwrap();
+    table.apply(10, 600, Transition::Touch);
+    table.apply(100, 50, Transition::Vanish);
+    table.apply(IMAGE.first, 3, Transition::Map);
+    let totals = reader.totals();
+    assert_eq!((totals.private, totals.unknown, totals.shared, totals.untouched), (550, 986, 3, 1021));
+    assert_eq!((totals.frames, totals.untiled), (550 + 986 + 3 + 1021, 0));
+    assert!(totals.agrees(&reader.totals_from_entries()) && totals.agrees(&reader.totals_from_blocks()));
+    let by_region = reader.totals_by_region();
+    assert_eq!((by_region[0].1.unknown, by_region[1].1.unknown, by_region[2].1.unknown), (474, 512, 0));
+}
+
+#[test]
 fn the_table_takes_four_bytes_a_frame_and_little_more() {
     let frames = 1u64 << 18; // 1 GiB
     let bytes = layout::table_bytes(frames).unwrap() as u64;

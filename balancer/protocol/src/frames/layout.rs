@@ -17,7 +17,7 @@ use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
 
 /// Version of the layout; a table of another version is refused when it is registered.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"BALLASTF");
 pub(super) const HEADER_BYTES: usize = 8192;
 pub(super) const FRAMES_PER_BLOCK: u64 = BLOCK_BYTES / FRAME_BYTES;
@@ -72,6 +72,9 @@ pub(super) struct Header {
     pub strict: AtomicU32,
     /// How `error_frames` was obtained, see [`ErrorSource`](super::ErrorSource).
     pub error_source: AtomicU32,
+    /// 1: nobody tells why a frame of RAM has no host memory, so that untouched means unknown.
+    pub residency_only: AtomicU32,
+    pub _spare: AtomicU32,
     /// Most frames whose state was wrong at `checked_at_ns`.
     pub error_frames: AtomicU64,
     /// `CLOCK_MONOTONIC` of the last look at the kernel's total, nanoseconds; 0 for never.

@@ -28,6 +28,9 @@
 //! hostile writer can make the figures wrong, and that is all it can do. `tests/interleavings` checks the protocol of a
 //! block with every interleaving of a few threads.
 //!
+//! **Unknown.** Where a process that does not tell gives memory back (engine qemu), a frame is private or not, by the kernel's
+//! word, and nothing more is known: [`FrameTable::set_residency_only`] makes the totals say `unknown` for what would be untouched.
+//!
 //! **Truth.** What the kernel does by itself is found by scans; [`Totals`] says how much may be missing. Strict mode has
 //! its place: [`FrameTable::set_strict`] and [`Transition::Fault`].
 

@@ -110,6 +110,12 @@ impl FrameReader {
         self.frames_of(RegionKind::Image) * FRAME_BYTES
     }
 
+    /// True if nobody tells why a frame of RAM has no host memory: `unknown` in the totals.
+    #[must_use]
+    pub fn is_residency_only(&self) -> bool {
+        self.mapping.header().residency_only.load(Relaxed) == 1
+    }
+
     /// The regions, as they were described when the table was opened.
     #[must_use]
     pub fn regions(&self) -> &[Region] {
@@ -130,7 +136,7 @@ impl FrameReader {
         let sums = self.sums_of(&ledgers);
         let of_region = |(index, region): (usize, &Region)| {
             let mut totals = self.published(&[], &[], !settled);
-            totals.count(region, &sums[index]);
+            totals.count(region, &sums[index], self.is_residency_only());
             totals.flows(&ledgers[index]);
             (*region, totals)
         };
@@ -310,6 +316,7 @@ impl FrameReader {
             0 => u64::MAX,
             _ => header.images_error_frames.load(Relaxed),
         };
+        let residency_only = header.residency_only.load(Relaxed) == 1;
         let mut totals = Totals {
             error_frames_max: error_frames.min(self.frames_of(RegionKind::Ram)),
             error_source,
@@ -322,7 +329,10 @@ impl FrameReader {
             torn,
             ..Totals::default()
         };
-        self.regions.iter().zip(counts).for_each(|(region, counts)| totals.count(region, counts));
+        self.regions
+            .iter()
+            .zip(counts)
+            .for_each(|(region, counts)| totals.count(region, counts, residency_only));
         ledgers.iter().for_each(|ledger| totals.flows(ledger));
         totals
     }

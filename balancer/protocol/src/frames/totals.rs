@@ -1,7 +1,7 @@
 //! The figures of a table, each with its error and its age.
 
 use super::ledger::Ledger;
-use super::region::Region;
+use super::region::{Region, RegionKind};
 use super::state::{STATES, State};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -20,6 +20,9 @@ pub enum ErrorSource {
     Scan = 2,
     /// First touch is seen as it happens, there is nothing to find (strict mode).
     Strict = 3,
+    /// By page faults of the process, while a comparison ran, that may each have brought a page; as many may have been
+    /// given back (engine qemu: releases are not seen).
+    Faults = 4,
 }
 
 impl ErrorSource {
@@ -28,6 +31,7 @@ impl ErrorSource {
             1 => Self::KernelTotal,
             2 => Self::Scan,
             3 => Self::Strict,
+            4 => Self::Faults,
             _ => Self::Never,
         }
     }
@@ -57,6 +61,10 @@ pub struct Totals {
     pub compressed: u64,
     /// Written out.
     pub swapped: u64,
+    /// Frames of RAM without host memory of which nobody tells why: untouched, in the balloon, reported or given back. None
+    /// where the `vmm` does that itself (engine kvm).
+    #[serde(default)]
+    pub unknown: u64,
     /// Frames that no state accounts for, or that two do, or whose state is impossible in their region. In figures that were counted from
     /// blocks or entries also frames whose state is another than by the flows. Must stay 0.
     pub untiled: u64,
@@ -111,12 +119,14 @@ impl Totals {
     /// True if two ways of counting came to the same frames by state.
     #[must_use]
     pub fn agrees(&self, other: &Self) -> bool {
-        self.frames == other.frames && STATES.iter().all(|state| self.of(*state) == other.of(*state))
+        self.frames == other.frames
+            && self.unknown == other.unknown
+            && STATES.iter().all(|state| self.of(*state) == other.of(*state))
     }
 
     /// Adds the counts of a region, whatever they are, each taken into `0..=frames`; what does not fit or cannot be in
     /// such a region is `untiled`.
-    pub(super) fn count(&mut self, region: &Region, counts: &[i128; STATES.len()]) {
+    pub(super) fn count(&mut self, region: &Region, counts: &[i128; STATES.len()], residency_only: bool) {
         let of = |state: State| {
             let most = if region.kind.allows(state) { i128::from(region.count) } else { 0 };
             u64::try_from(counts[state as usize].clamp(0, most)).expect("clamped")
@@ -127,7 +137,10 @@ impl Totals {
             lost = lost.saturating_add(counts[state as usize].abs_diff(i128::from(of(state))));
         }
         self.frames += region.count;
-        self.untouched += of(State::Untouched);
+        match residency_only && region.kind == RegionKind::Ram {
+            true => self.unknown += of(State::Untouched),
+            false => self.untouched += of(State::Untouched),
+        }
         self.private += of(State::Private);
         self.shared += of(State::Shared);
         self.ballooned += of(State::Ballooned);

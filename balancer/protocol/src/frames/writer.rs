@@ -104,6 +104,12 @@ impl FrameTable {
         &self.regions
     }
 
+    /// Nobody will tell this table why a frame of RAM has no host memory: what is not private there is unknown. To be said
+    /// before the table is handed over.
+    pub fn set_residency_only(&self) {
+        self.header().residency_only.store(1, Release);
+    }
+
     /// Who is charged for frames that are touched from now on: an id that the balancer gave.
     pub fn set_owner(&self, owner: u16) {
         self.owner.store(owner, Relaxed);

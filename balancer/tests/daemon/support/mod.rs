@@ -171,6 +171,7 @@ pub fn about(name: &str, container: &str, limits: Option<&str>) -> Register {
         fds: 30,
         threads: 4,
         engine: "kvm".into(),
+        machine: None,
         comes_back: false,
         balloon: Balloon { actual_bytes: 512 * MIB, target_bytes: 512 * MIB, ..Default::default() },
     }

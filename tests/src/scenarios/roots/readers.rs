@@ -16,7 +16,8 @@ const APART: u64 = 8 * MIB;
 
 /// What a `vmm` holds of images: its proportional part of the pages that it maps, bytes.
 fn image_part(linux: &LinuxGuest) -> Result<u64> {
-    let smaps = std::fs::read_to_string(format!("/proc/{}/smaps", linux.guest.pid()))?;
+    let pid = linux.guest.machine_pid().unwrap_or_else(|| linux.guest.pid());
+    let smaps = std::fs::read_to_string(format!("/proc/{pid}/smaps"))?;
     let mut of_image = false;
     let mut kib = 0;
     for line in smaps.lines() {

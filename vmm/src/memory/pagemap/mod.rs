@@ -27,7 +27,7 @@ pub enum Method {
     Read,
 }
 
-/// The kernel's view of this process's pages.
+/// The kernel's view of the pages of a process.
 #[derive(Debug)]
 pub struct Pagemap {
     file: File,
@@ -46,6 +46,16 @@ impl Pagemap {
         let method = if scan::is_there(&file) { Method::Scan } else { Method::Read };
         let doubts_huge = method == Method::Scan && !scan::knows_huge_zero_page(&file)?;
         Ok(Self { file, method, doubts_huge })
+    }
+
+    /// Opens that of another process, with the best method that this kernel has.
+    ///
+    /// # Errors
+    /// When the process is gone, or this one may not look into it (ptrace(2), `PTRACE_MODE_READ`).
+    pub fn of_process(pid: i32) -> io::Result<Self> {
+        // What the kernel can do is tried with memory of our own.
+        let Self { method, doubts_huge, .. } = Self::open()?;
+        Ok(Self { file: File::open(format!("/proc/{pid}/pagemap"))?, method, doubts_huge })
     }
 
     /// Opens it with this method, for comparisons.

@@ -1,0 +1,84 @@
+//! `POST /v1/guests` and `DELETE /v1/guests/{id}`: guests of somebody else are attached and let go.
+
+use super::body::Json as Body;
+use super::problem::Problem;
+use super::query::Name;
+use crate::engine::{Attach, Engine, GuestObject, attach_name};
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use protocol::limits::LimitsPatch;
+use protocol::path::ContainerPath;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+use std::sync::Arc;
+use utoipa::ToSchema;
+
+/// A QEMU guest that somebody else started.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct GuestPost {
+    /// Unix socket of a QMP monitor that nobody else uses, as an absolute path.
+    #[schema(value_type = String)]
+    qmp: PathBuf,
+    /// Its name here; that of the socket's file unless given.
+    #[serde(default)]
+    name: Option<String>,
+    /// The container that it is attached to; made if there is none. `/NAME` unless given.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    container: Option<ContainerPath>,
+    /// Limits of that container as the command line takes them: `2G`, `max=2G,low=512M`.
+    #[serde(default)]
+    limit: Option<String>,
+}
+
+/// What became of a guest that was let go.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Detached {
+    /// The guest.
+    guest: String,
+    /// How it was left, one sentence.
+    detail: String,
+}
+
+/// Take a QEMU guest that runs already under the balancer, by its QMP socket, without a restart.
+#[utoipa::path(post, path = "/v1/guests", operation_id = "attach_guest", request_body = GuestPost,
+    responses((status = 201, description = "The guest.", body = GuestObject), (status = 409)))]
+pub(super) async fn attach(
+    State(engine): State<Arc<Engine>>,
+    Body(post): Body<GuestPost>,
+) -> Result<(StatusCode, Json<GuestObject>), Problem> {
+    let wrong = |field: &str, value: &str, bound: String| {
+        let detail = format!("{field} is {value:?}, but {bound}");
+        Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "field", "A field is refused", detail)
+            .of_field(field, value, bound)
+    };
+    if !post.qmp.is_absolute() {
+        return Err(wrong("qmp", &post.qmp.to_string_lossy(), "must be an absolute path".into()));
+    }
+    let name = post.name.unwrap_or_else(|| attach_name(&post.qmp));
+    let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+    if !plain || name.is_empty() || name.len() > 64 || format!("/{name}").parse::<ContainerPath>().is_err() {
+        return Err(wrong("name", &name, "must be 1 to 64 letters, digits and -_.".into()));
+    }
+    if let Some(limit) = &post.limit
+        && let Err(error) = limit.parse::<LimitsPatch>()
+    {
+        return Err(wrong("limit", limit, format!("must be limits: {error}")));
+    }
+    let container = post.container.map(String::from);
+    let attach = Attach { qmp: post.qmp, name, container, limit: post.limit };
+    Ok((StatusCode::CREATED, Json(engine.attach(attach).await?)))
+}
+
+/// Let go of a guest that was attached: its balloon and its polling interval become what they were, and it runs on.
+#[utoipa::path(delete, path = "/v1/guests/{id}", operation_id = "detach_guest", params(("id" = String, Path, description = "The guest's name")),
+    responses((status = 200, description = "How it was left.", body = Detached), (status = 404), (status = 409), (status = 504)))]
+pub(super) async fn detach(
+    State(engine): State<Arc<Engine>>,
+    Name(id): Name,
+) -> Result<Json<Detached>, Problem> {
+    let detail = engine.detach(&id).await?;
+    Ok(Json(Detached { guest: id, detail }))
+}

@@ -1,0 +1,61 @@
+//! Guests on QEMU, on this machine as it is, without KVM and without the lab: the scenarios that the `kvm` engine runs too, from the same
+//! source, and what only this engine has: a QEMU that is killed, stopped, old, or somebody else's.
+
+#[path = "qemu/attached.rs"]
+mod attached;
+#[path = "qemu/hand.rs"]
+mod hand;
+#[path = "qemu/own.rs"]
+mod own;
+
+use anyhow::Result;
+use e2e::ground::Ground;
+use e2e::{evidence, runs};
+use libtest_mimic::{Arguments, Failed, Trial};
+use std::process::ExitCode;
+
+type Test = (&'static str, fn() -> Result<()>);
+
+/// Before the names of scenarios, so that words choose among both.
+const PREFIX: &str = "qemu: ";
+
+const TESTS: &[Test] = &[
+    ("qemu: a guest of 512M is up within 30 s and holds a limit of 256M", own::holds),
+    ("qemu: the same with the QEMU 7.2 of Debian 12", own::holds_on_old_qemu),
+    ("qemu: a limit is held without a balancer", own::holds_alone),
+    ("qemu: a killed QEMU ends its guest with a word of it and leaves nothing", own::machine_killed),
+    ("qemu: a killed vmm takes its QEMU along and leaves nothing", own::vmm_killed),
+    ("qemu: a QEMU that stops answering is told of, and gets its target when it answers", own::stops),
+    ("qemu: a guest without a balloon driver is charged for what it holds", own::no_driver),
+    ("qemu: what the engine cannot do is refused by name", own::refuses),
+    (
+        "attach: a guest started by hand is resized, squeezed beside another, and left as it was",
+        attached::lives,
+    ),
+    ("attach: the same with the QEMU 7.2 of Debian 12", attached::lives_on_old_qemu),
+    ("attach: a guest without a balloon is watched and charged", attached::without_balloon),
+    ("attach: a killed helper lets the guest run on, and another takes it", attached::helper_killed),
+    ("attach: what is no free monitor of a guest is refused by name", attached::refuses),
+];
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    let own = || {
+        let trial = |(name, test): &Test| {
+            Trial::test(*name, {
+                let test = *test;
+                move || evidence::with(test).map_err(Failed::from)
+            })
+        };
+        TESTS.iter().map(trial)
+    };
+    if arguments.list {
+        return libtest_mimic::run(&arguments, own().chain(runs::list(PREFIX)).collect()).exit_code();
+    }
+    let filter = arguments.filter.clone().unwrap_or_default();
+    let chosen = own().zip(TESTS).filter(|(_, (name, _))| name.contains(&filter)).map(|(trial, _)| trial);
+    // Beside them, on the other processor: together they take as long as the scenarios do.
+    let scenarios = runs::trials_beside(Ground::Qemu, PREFIX, &filter);
+    let arguments = Arguments { filter: None, test_threads: arguments.test_threads.or(Some(2)), ..arguments };
+    libtest_mimic::run(&arguments, chosen.chain(scenarios).collect()).exit_code()
+}

@@ -1,0 +1,208 @@
+//! Guests that somebody else started.
+
+use crate::hand::Hand;
+use anyhow::{Context, Result, ensure};
+use e2e::host::assert_tiles;
+use e2e::{Host, wait};
+use guest_images::{Agent, ImageSet, KernelSeries};
+use serde_json::{Value, json};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::time::Duration;
+
+const SOON: Duration = Duration::from_secs(60);
+const MIB: u64 = 1 << 20;
+const BALLOON: [&str; 2] = ["-device", "virtio-balloon-pci,id=b,free-page-reporting=on"];
+const INTERVAL: &str = "guest-stats-polling-interval";
+
+fn amount(of: &Value, key: &str) -> Result<u64> {
+    of[key].as_u64().with_context(|| format!("{key} in {of}"))
+}
+
+fn attach(host: &Host, hand: &Hand, arguments: &[&str]) -> Result<String> {
+    let qmp = hand.qmp.display().to_string();
+    let output =
+        host.balancer(&[&["attach", "--qmp", &qmp, "--container", "/legacy/hand"], arguments].concat())?;
+    ensure!(output.status.success(), "{output:?}");
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+fn is_settled(guest: &Value) -> bool {
+    let number = |key: &str| guest[key].as_u64().unwrap_or(0);
+    number("actual_bytes").abs_diff(number("target_bytes")) <= 2 * MIB
+}
+
+pub fn lives() -> Result<()> {
+    lives_on(None)
+}
+
+pub fn lives_on_old_qemu() -> Result<()> {
+    lives_on(Some(&ImageSet::of_user()?.old_qemu()?))
+}
+
+fn lives_on(program: Option<&Path>) -> Result<()> {
+    let host = Host::new()?;
+    let mut hand = Hand::start(&host, program, 150, &BALLOON)?;
+    hand.ask("qom-set", &json!({ "path": "/machine/peripheral/b", "property": INTERVAL, "value": 7 }))?;
+    let told = attach(&host, &hand, &["--limit", "800M"])?;
+    ensure!(told.contains("hand: in /legacy/hand, 512M of RAM on QEMU process"), "{told}");
+    let guest = || host.get("/v1/guests/hand");
+    let object = wait::until("its statistics are there", SOON, guest, |g| g["statistics"].is_object())?;
+    ensure!(
+        amount(&object, "machine_pid")? == u64::from(hand.pid()) && object["attached"] == true,
+        "{object}"
+    );
+
+    // What is known is by frame, and tiles; the load is in it.
+    let look = || host.frames("hand");
+    let loaded =
+        |frames: &Value| amount(&frames["totals"], "private").is_ok_and(|frames| frames * 4096 >= 150 * MIB);
+    let frames = wait::until("its load is in the table", SOON, look, loaded)?;
+    ensure!(amount(&frames["totals"], "unknown")? > 0, "{frames}");
+
+    // Resized.
+    let resized = amount(&object, "overhead_bytes")? + 360 * MIB;
+    host.set_max("/legacy/hand", resized)?;
+    let small = |g: &Value| is_settled(g) && g["actual_bytes"].as_u64() < Some(420 * MIB);
+    wait::until("it gives memory", SOON, guest, small)?;
+    assert_tiles(&host.frames("hand")?)?;
+
+    // Pressure: a guest of our own beside it wants what both share.
+    let images = ImageSet::of_user()?.ensure(KernelSeries::V6_1)?;
+    let (kernel, initrd) = (images.vmlinux.display().to_string(), images.initramfs.display().to_string());
+    let channel = host.path("own.channel").display().to_string();
+    let mut own = host.guest(
+        "own",
+        &[
+            "--engine",
+            "qemu",
+            "--kernel",
+            &kernel,
+            "--initrd",
+            &initrd,
+            "--memory",
+            "512M",
+            "--container",
+            "/legacy/own",
+            "--cmdline",
+            "console=ttyS0 quiet reboot=k panic=-1",
+            "--channel",
+            &channel,
+        ],
+    )?;
+    own.wait_for("BALLAST-GUEST ready", Duration::from_secs(90))?;
+    let mut agent = Agent::connect(Path::new(&channel), SOON)?;
+    let overhead: u64 = ["hand", "own"]
+        .iter()
+        .map(|name| amount(&host.get(&format!("/v1/guests/{name}"))?, "overhead_bytes"))
+        .sum::<Result<u64>>()?;
+    let max = overhead + 640 * MIB;
+    host.set_max("/legacy", max)?;
+    agent.alloc("heap", 160 * MIB, 3)?;
+    let legacy = || host.get("/v1/containers/legacy");
+    let inside = |c: &Value| c["usage_bytes"].as_u64() <= Some(max);
+    wait::until("both are inside the limit that they share", SOON, legacy, inside)?;
+    ensure!(agent.verify("heap")?.intact);
+    for name in ["hand", "own"] {
+        let object = host.get(&format!("/v1/guests/{name}"))?;
+        ensure!(amount(&object, "target_bytes")? < 512 * MIB, "{object}");
+    }
+    let squeezed = amount(&host.get("/v1/guests/own")?, "target_bytes")?;
+
+    // Let go: as it was found, and what it held is free for the other.
+    let output = host.balancer(&["detach", "hand"])?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    ensure!(output.status.success() && text.contains("as it was found"), "{output:?}");
+    ensure!(host.request("GET", "/v1/guests/hand", None)?.status == 404);
+    let interval = hand.ask("qom-get", &json!({ "path": "/machine/peripheral/b", "property": INTERVAL }))?;
+    ensure!(interval == 7, "{interval}");
+    let balloon = || hand.ask("query-balloon", &json!({}));
+    wait::until("its balloon is empty again", SOON, balloon, |b| b["actual"] == 512 * MIB)?;
+    let grown = |g: &Value| g["target_bytes"].as_u64() > Some(squeezed);
+    wait::until("the other one may hold more", SOON, || host.get("/v1/guests/own"), grown)?;
+    ensure!(hand.runs()?);
+    Ok(())
+}
+
+pub fn without_balloon() -> Result<()> {
+    let host = Host::new()?;
+    let mut hand = Hand::start(&host, None, 60, &[])?;
+    attach(&host, &hand, &["--name", "plain", "--limit", "300M"])?;
+    let object = host.get("/v1/guests/plain")?;
+    ensure!(object["balloon"]["driver_ready"] == false && object["actual_bytes"] == 512 * MIB, "{object}");
+    ensure!(amount(&host.frames("plain")?["totals"], "private")? * 4096 >= 60 * MIB);
+    // It cannot be made to give; what it holds is charged.
+    let usage = amount(&host.get("/v1/containers/legacy/hand")?, "usage_bytes")?;
+    ensure!(usage >= 100 * MIB, "{usage}");
+    ensure!(host.balancer(&["detach", "plain"])?.status.success() && hand.runs()?);
+    Ok(())
+}
+
+pub fn helper_killed() -> Result<()> {
+    let mut host = Host::new()?;
+    let mut hand = Hand::start(&host, None, 60, &BALLOON)?;
+    attach(&host, &hand, &[])?;
+    let helper = amount(&host.get("/v1/guests/hand")?, "pid")?;
+    // A balancer that dies loses nothing.
+    host.kill_balancer();
+    host.start_balancer()?;
+    wait::until("the guest is back", SOON, || Ok(host.get("/v1/guests/hand").is_ok()), |there| *there)?;
+    ensure!(amount(&host.get("/v1/guests/hand")?, "pid")? == helper);
+    // SAFETY: a signal to the helper, which the balancer just told to be this process.
+    unsafe { libc::kill(i32::try_from(helper)?, libc::SIGKILL) };
+    wait::until("the guest is gone", SOON, || Ok(host.get("/v1/guests/hand").is_err()), |gone| *gone)?;
+    ensure!(hand.runs()?);
+    attach(&host, &hand, &[])?;
+    ensure!(amount(&host.get("/v1/guests/hand")?, "pid")? != helper);
+    // SIGTERM leaves the guest as detaching does.
+    let second = i32::try_from(amount(&host.get("/v1/guests/hand")?, "pid")?)?;
+    // SAFETY: as above.
+    unsafe { libc::kill(second, libc::SIGTERM) };
+    wait::until("the guest is gone", SOON, || Ok(host.get("/v1/guests/hand").is_err()), |gone| *gone)?;
+    let free = || Ok(hand.ask("query-balloon", &json!({})).is_ok());
+    wait::until("its monitor is free", SOON, free, |free| *free)?;
+    // And one whose QEMU ends is gone.
+    attach(&host, &hand, &[])?;
+    drop(hand);
+    wait::until("the guest is gone", SOON, || Ok(host.get("/v1/guests/hand").is_err()), |gone| *gone)?;
+    Ok(())
+}
+
+pub fn refuses() -> Result<()> {
+    let host = Host::new()?;
+    let hand = Hand::start(&host, None, 1, &BALLOON)?;
+    let refused = |qmp: &Path, words: &str| -> Result<()> {
+        let output = host.balancer(&["attach", "--name", "x", "--qmp", &qmp.display().to_string()])?;
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(output.status.code() == Some(1) && text.contains(words), "{words}: {output:?}");
+        Ok(())
+    };
+    refused(Path::new("/no/such.qmp"), "Cannot reach the monitor")?;
+    let silent = host.path("silent.qmp");
+    let _listener = UnixListener::bind(&silent)?;
+    refused(&silent, "did not greet within 5 s")?;
+    // The monitor serves one client, which is this one.
+    let client = UnixStream::connect(&hand.qmp)?;
+    refused(&hand.qmp, "another client has it")?;
+    drop(client);
+    // Somebody who speaks like a monitor, and has no guest.
+    let liar = host.path("liar.qmp");
+    let listener = UnixListener::bind(&liar)?;
+    let thread = std::thread::spawn(move || {
+        use std::io::Write;
+        let (mut stream, _) = listener.accept()?;
+        stream.write_all(b"{\"QMP\": {}}\n{\"return\": {}, \"id\": 1}\n{\"return\": {\"base-memory\": 1099511627776}, \"id\": 2}\n{\"return\": [], \"id\": 3}\n")?;
+        stream.write_all(
+            b"{\"return\": \"Host virtual address for 0x0 (pc.ram) is 0x7f0000000000\", \"id\": 4}\n",
+        )?;
+        stream.write_all(b"{\"return\": \"\", \"id\": 5}\n{\"return\": \"Host virtual address for 0x100000000 (pc.ram) is 0x7f0080000000\", \"id\": 6}\n")?;
+        std::thread::sleep(Duration::from_secs(2));
+        Ok::<_, std::io::Error>(())
+    });
+    refused(&liar, "No process of QEMU has this guest's RAM")?;
+    thread.join().map_err(|_| anyhow::anyhow!("the liar panicked"))??;
+    ensure!(host.get("/v1/guests")?.as_array().is_some_and(Vec::is_empty));
+    let output = host.balancer(&["detach", "x"])?;
+    ensure!(output.status.code() == Some(1));
+    Ok(())
+}

@@ -1,0 +1,247 @@
+//! Guests on a QEMU that their `vmm` starts.
+
+use anyhow::{Context, Result, ensure};
+use e2e::host::assert_tiles;
+use e2e::{Guest, Host, wait};
+use guest_images::{ImageSet, KernelSeries};
+use serde_json::{Value, json};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+const SOON: Duration = Duration::from_secs(60);
+const MIB: u64 = 1 << 20;
+/// What the engine promises of a boot.
+const BOOT: Duration = Duration::from_secs(30);
+
+/// A guest of 512M with 6.1, in `/a`.
+fn start(host: &Host, program: Option<&Path>, flags: &[&str]) -> Result<Guest> {
+    let images = ImageSet::of_user()?.ensure(KernelSeries::V6_1)?;
+    let (kernel, initrd) = (images.vmlinux.display().to_string(), images.initramfs.display().to_string());
+    let mut all = vec!["--engine", "qemu", "--kernel", &kernel, "--initrd", &initrd, "--memory", "512M"];
+    all.extend(["--container", "/a", "--cmdline", "console=ttyS0 quiet reboot=k panic=-1"]);
+    all.extend(flags);
+    match program {
+        None => host.guest("a", &all),
+        Some(program) => Guest::start_with(host, "a", &all, &[("BALLAST_QEMU", program)]),
+    }
+}
+
+fn amount(of: &Value, key: &str) -> Result<u64> {
+    of[key].as_u64().with_context(|| format!("{key} in {of}"))
+}
+
+/// True once what the guest may hold is what it was asked to, less than its RAM.
+fn settled(guest: &Value) -> bool {
+    let number = |key: &str| guest[key].as_u64().unwrap_or(0);
+    number("actual_bytes").abs_diff(number("target_bytes")) <= 2 * MIB && number("actual_bytes") < 400 * MIB
+}
+
+pub fn holds() -> Result<()> {
+    holds_with(None)
+}
+
+pub fn holds_on_old_qemu() -> Result<()> {
+    holds_with(Some(&ImageSet::of_user()?.old_qemu()?))
+}
+
+fn holds_with(program: Option<&Path>) -> Result<()> {
+    let host = Host::new()?;
+    let channel = host.path("a.channel").display().to_string();
+    let mut guest = start(&host, program, &["--container-limit", "256M", "--channel", &channel])?;
+    guest.wait_for("BALLAST-GUEST ready", BOOT)?;
+    wait::until("the limit is in force", SOON, || host.get("/v1/guests/a"), settled)?;
+    let mut agent = guest_images::Agent::connect(Path::new(&channel), SOON)?;
+    // What the limit leaves beside QEMU is little more than the kernel and this.
+    agent.alloc("heap", 24 * MIB, 5)?;
+    for _ in 0..10 {
+        let (object, resident) = (host.get("/v1/guests/a")?, guest.resident_bytes()?);
+        ensure!(resident <= 256 * MIB, "{} MiB are held", resident / MIB);
+        ensure!(amount(&object, "usage_bytes")? <= 256 * MIB, "{object}");
+        ensure!(
+            object["engine"] == "qemu" && object["stuck"].is_null() && object["trusted"] == true,
+            "{object}"
+        );
+        std::thread::sleep(Duration::from_millis(300));
+    }
+    // It has what it wrote, its own statistics are there, and the table says what is known and what is not.
+    ensure!(agent.verify("heap")?.intact);
+    let object = host.get("/v1/guests/a")?;
+    ensure!(amount(&object["statistics"], "available_memory_bytes")? > 0, "{object}");
+    let frames = host.frames("a")?;
+    let totals = &frames["totals"];
+    ensure!(amount(totals, "private")? * 4096 >= 24 * MIB, "{frames}");
+    ensure!(
+        amount(totals, "unknown")? > 0 && totals["ballooned"] == 0 && totals["error_source"] == "faults",
+        "{frames}"
+    );
+    let known: u64 = frames["sources"]
+        .as_array()
+        .context("sources")?
+        .iter()
+        .take(2)
+        .filter_map(|s| s["frames"].as_u64())
+        .sum();
+    ensure!(known == amount(totals, "frames")?, "{frames}");
+    host.assert_near_kernel(&guest)?;
+    let ps = String::from_utf8(host.balancer(&["ps"])?.stdout)?;
+    ensure!(ps.contains("max 256M") && ps.contains("is unknown"), "{ps}");
+    agent.power_off()?;
+    let status = guest.wait_end(SOON)?;
+    ensure!(status.code() == Some(0), "{status}");
+    ensure!(!Path::new(&channel).exists(), "the channel's socket is left");
+    Ok(())
+}
+
+pub fn holds_alone() -> Result<()> {
+    let host = Host::without_balancer()?;
+    let mut guest = start(&host, None, &["--balancer", "none", "--container-limit", "256M"])?;
+    guest.wait_for("BALLAST-GUEST ready", BOOT)?;
+    // What it touched while it booted goes, and nothing comes.
+    let look = || guest.resident_bytes();
+    wait::until("what the guest holds is inside the limit", SOON, look, |bytes| *bytes <= 256 * MIB)?;
+    for _ in 0..10 {
+        std::thread::sleep(Duration::from_millis(300));
+        ensure!(guest.resident_bytes()? <= 256 * MIB);
+    }
+    Ok(())
+}
+
+fn is_there(pid: u32) -> bool {
+    // A zombie that its new parent did not fetch yet is none.
+    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
+}
+
+/// A guest that is up, its QEMU, and the channel's socket.
+fn up(host: &Host) -> Result<(Guest, u32)> {
+    let mut guest = start(host, None, &["--container-limit", "400M"])?;
+    guest.wait_for("BALLAST-GUEST ready", BOOT)?;
+    wait::until("its balloon is served", SOON, || host.get("/v1/guests/a"), settled)?;
+    let machine = guest.machine_pid().context("its QEMU")?;
+    let object = host.get("/v1/guests/a")?;
+    ensure!(amount(&object, "machine_pid")? == u64::from(machine), "{object}");
+    Ok((guest, machine))
+}
+
+fn forgotten(host: &Host) -> Result<()> {
+    let status = |path| Ok::<_, anyhow::Error>(host.request("GET", path, None)?.status);
+    let look = || Ok((status("/v1/guests/a")?, status("/v1/containers/a")?));
+    wait::until("guest and container are gone", SOON, look, |seen| *seen == (404, 404))?;
+    Ok(())
+}
+
+pub fn machine_killed() -> Result<()> {
+    let host = Host::new()?;
+    let (mut guest, machine) = up(&host)?;
+    kill(machine, libc::SIGKILL);
+    let status = guest.wait_end(SOON)?;
+    ensure!(status.code() == Some(4), "{status}");
+    ensure!(guest.errors().contains("QEMU was ended by signal 9"), "{}", guest.errors());
+    forgotten(&host)?;
+    let events = String::from_utf8(host.balancer(&["events"])?.stdout)?;
+    ensure!(events.contains("QEMU was ended by signal 9"), "{events}");
+    Ok(())
+}
+
+pub fn vmm_killed() -> Result<()> {
+    let host = Host::new()?;
+    let (mut guest, machine) = up(&host)?;
+    let before = left_behind(&host)?;
+    guest.signal(libc::SIGKILL);
+    guest.wait_end(SOON)?;
+    wait::until("its QEMU is gone", SOON, || Ok(is_there(machine)), |there| !there)?;
+    forgotten(&host)?;
+    ensure!(left_behind(&host)? == before, "files are left: {:?}", left_behind(&host)?);
+    Ok(())
+}
+
+/// Names in the host's folder, where a QEMU could leave something.
+fn left_behind(host: &Host) -> Result<Vec<String>> {
+    let mut names: Vec<String> = std::fs::read_dir(host.dir())?
+        .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+        .collect::<Result<_>>()?;
+    names.sort();
+    Ok(names)
+}
+
+fn kill(pid: u32, signal: i32) {
+    // SAFETY: a plain signal to a process that this test's guest started and that is checked to be there.
+    unsafe { libc::kill(pid.cast_signed(), signal) };
+}
+
+pub fn stops() -> Result<()> {
+    let host = Host::new()?;
+    let (mut guest, machine) = up(&host)?;
+    kill(machine, libc::SIGSTOP);
+    let stuck = wait::until("it is told of", SOON, || host.get("/v1/guests/a"), |g| g["stuck"].is_string())?;
+    ensure!(stuck["stuck"].as_str().is_some_and(|text| text.contains("did not answer")), "{stuck}");
+    // The balancer answers as ever, the guest's vmm listens, and its table is what it was.
+    let asked = Instant::now();
+    host.set_max("/a", 330 * MIB)?;
+    assert_tiles(&host.frames("a")?)?;
+    ensure!(asked.elapsed() < Duration::from_secs(5));
+    let before = amount(&host.get("/v1/guests/a")?, "actual_bytes")?;
+    let ps = String::from_utf8(host.balancer(&["ps"])?.stdout)?;
+    ensure!(ps.contains("a is stuck for"), "{ps}");
+    kill(machine, libc::SIGCONT);
+    let follows = |g: &Value| g["stuck"].is_null() && settled(g) && g["actual_bytes"].as_u64() < Some(before);
+    wait::until("it answers and follows", SOON, || host.get("/v1/guests/a"), follows)?;
+    let events = String::from_utf8(host.balancer(&["events"])?.stdout)?;
+    ensure!(events.contains("guest_stuck") && events.contains("guest_answers"), "{events}");
+    // One that never answers again is ended with its vmm.
+    kill(machine, libc::SIGSTOP);
+    guest.signal(libc::SIGTERM);
+    let status = guest.wait_end(SOON)?;
+    ensure!(status.code() == Some(143) && !is_there(machine), "{status}");
+    Ok(())
+}
+
+pub fn no_driver() -> Result<()> {
+    let host = Host::new()?;
+    let images = ImageSet::of_user()?.ensure(KernelSeries::V6_1)?;
+    let kernel = images.vmlinux.display().to_string();
+    // Without an initramfs the kernel finds no root and stays where it is: virtio_balloon is a module.
+    let flags = ["--engine", "qemu", "--kernel", &kernel, "--memory", "256M", "--container", "/a"];
+    let mut all = flags.to_vec();
+    all.extend(["--container-limit", "250M", "--cmdline", "console=ttyS0 panic=0"]);
+    let mut guest = host.guest("a", &all)?;
+    guest.wait_for("Kernel panic", SOON)?;
+    // Time enough for statistics, if there were any.
+    std::thread::sleep(Duration::from_secs(3));
+    let object = host.get("/v1/guests/a")?;
+    ensure!(object["balloon"]["driver_ready"] == false && object["statistics"].is_null(), "{object}");
+    ensure!(amount(&object, "target_bytes")? < amount(&object, "actual_bytes")?, "{object}");
+    ensure!(amount(&object, "usage_bytes")? >= amount(&host.frames("a")?["totals"], "private")? * 4096);
+    host.assert_near_kernel(&guest)
+}
+
+pub fn refuses() -> Result<()> {
+    let host = Host::new()?;
+    let images = ImageSet::of_user()?.ensure(KernelSeries::V6_1)?;
+    let kernel = images.vmlinux.display().to_string();
+    let cases: [(&[&str], i32, &str); 5] = [
+        (&["--kernel", &kernel, "--merge"], 2, "--merge is asked for, which the engine qemu cannot do"),
+        (&["--kernel", &kernel, "--root", "/no/x.erofs"], 1, "Cannot use /no/x.erofs as image"),
+        (&["--kernel", "/dev/null"], 1, "Cannot read kernel /dev/null"),
+        (&["--kernel", env!("BALLAST_BAREMETAL")], 1, "QEMU ended with exit code 1"),
+        (&["--kernel", &kernel, "--container-limit", "20M"], 5, "this guest needs at least"),
+    ];
+    for (flags, code, words) in cases {
+        let mut guest = host.guest("a", &[&["--engine", "qemu", "--memory", "128M"], flags].concat())?;
+        let status = guest.wait_end(SOON)?;
+        ensure!(
+            status.code() == Some(code) && guest.errors().contains(words),
+            "{flags:?}: {status}, {}",
+            guest.errors()
+        );
+    }
+    let flags = ["--engine", "qemu", "--kernel", &kernel];
+    let mut guest = Guest::start_with(&host, "a", &flags, &[("BALLAST_QEMU", Path::new("/no/such/qemu"))])?;
+    ensure!(
+        guest.wait_end(SOON)?.code() == Some(1) && guest.errors().contains("Cannot start /no/such/qemu"),
+        "{}",
+        guest.errors()
+    );
+    let events = host.get("/v1/events?follow=false").unwrap_or(json!([]));
+    ensure!(!events.to_string().contains("guest_registered"), "{events}");
+    Ok(())
+}

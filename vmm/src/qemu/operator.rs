@@ -1,0 +1,297 @@
+//! The thread that speaks to QEMU's monitor, so that nobody else ever waits for it.
+//!
+//! ```text
+//!   session --orders--> desk: only the newest target counts       operator <--QMP--> QEMU
+//!           <--news---- balloon, statistics, stuck, shutdown, gone
+//! ```
+//!
+//! Once a second it asks for the balloon: that is the heartbeat. A command without an answer makes the guest *stuck*: from
+//! then on nothing is sent, the late answer is waited for, and orders wait on the desk, which does not grow.
+
+use super::balloon::BalloonObject;
+use super::qmp::wire::{Balloon, Cont, QueryBalloon, QueryBlockStats};
+use super::qmp::{Event, Qmp, QmpError};
+use protocol::message::Statistics;
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::Builder;
+use std::time::{Duration, Instant};
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+/// Time between two heartbeats.
+const TURN: Duration = Duration::from_secs(1);
+/// How long a late answer is waited for before the desk is looked at again.
+const CATCH_UP: Duration = Duration::from_millis(500);
+
+/// What is to be done.
+#[derive(Debug, Default)]
+struct Desk {
+    target_bytes: Option<u64>,
+    statistics: bool,
+    run: bool,
+    detach: bool,
+}
+
+/// What there is to tell.
+#[derive(Debug)]
+pub(super) enum News {
+    /// RAM less the balloon, by the guest's word, bytes.
+    Balloon(u64),
+    /// A sample that was not told of yet.
+    Statistics(Box<Statistics>),
+    /// QEMU does not answer, and what; or answers again.
+    Stuck(Option<String>),
+    /// The machine is about to end, and why in QEMU's words.
+    Shutdown(String),
+    /// The monitor is gone.
+    Gone(String),
+    /// The machine was left as it was found; or why not.
+    Detached(Result<(), String>),
+}
+
+/// The operator of one machine.
+#[derive(Debug)]
+pub(super) struct Operator {
+    desk: Arc<Mutex<Desk>>,
+    wake: EventFd,
+    news: Receiver<News>,
+    ready: EventFd,
+}
+
+impl Operator {
+    /// Starts the thread. `found_bytes` is what the balloon left the guest when it was found; `moved` gets what the disks move.
+    ///
+    /// # Errors
+    /// When the system has no thread or eventfd.
+    pub(super) fn start(
+        qmp: Qmp,
+        balloon: Option<BalloonObject>,
+        found_bytes: u64,
+        moved: Option<Arc<AtomicU64>>,
+    ) -> io::Result<Self> {
+        let (sender, news) = channel();
+        let (wake, ready) = (EventFd::new(EFD_NONBLOCK)?, EventFd::new(EFD_NONBLOCK)?);
+        let desk = Arc::new(Mutex::new(Desk::default()));
+        let worker = Worker {
+            qmp,
+            balloon,
+            found_bytes,
+            moved,
+            desk: Arc::clone(&desk),
+            wake: wake.try_clone()?,
+            news: sender,
+            ready: ready.try_clone()?,
+            told_bytes: None,
+            sequence: 0,
+        };
+        Builder::new().name("qmp".into()).spawn(move || worker.run())?;
+        Ok(Self { desk, wake, news, ready })
+    }
+
+    /// Readable when there are news.
+    pub(super) fn ready(&self) -> &EventFd {
+        &self.ready
+    }
+
+    /// All news, oldest first.
+    pub(super) fn take(&self) -> Vec<News> {
+        let _ = self.ready.read();
+        self.news.try_iter().collect()
+    }
+
+    /// Asks the guest to hold no more than this.
+    pub(super) fn set_target(&self, bytes: u64) {
+        self.order(|desk| desk.target_bytes = Some(bytes));
+    }
+
+    /// Lets the machine run, once it was told its target.
+    pub(super) fn start_machine(&self) {
+        self.order(|desk| desk.run = true);
+    }
+
+    /// Asks for a fresh sample of the guest's statistics.
+    pub(super) fn sample(&self) {
+        self.order(|desk| desk.statistics = true);
+    }
+
+    /// Has the machine left as it was found, and ends.
+    pub(super) fn detach(&self) {
+        self.order(|desk| desk.detach = true);
+    }
+
+    /// The same, and waits until it is done.
+    pub(super) fn leave(&self, within: Duration) -> Result<(), String> {
+        self.detach();
+        let deadline = Instant::now() + within;
+        loop {
+            match self.news.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(News::Detached(result)) => return result,
+                Ok(News::Gone(why)) => return Err(why),
+                Ok(_) => {}
+                Err(_) => return Err("QEMU does not answer".into()),
+            }
+        }
+    }
+
+    fn order(&self, put: impl FnOnce(&mut Desk)) {
+        put(&mut self.desk.lock().unwrap_or_else(PoisonError::into_inner));
+        let _ = self.wake.write(1);
+    }
+}
+
+struct Worker {
+    qmp: Qmp,
+    balloon: Option<BalloonObject>,
+    found_bytes: u64,
+    moved: Option<Arc<AtomicU64>>,
+    desk: Arc<Mutex<Desk>>,
+    wake: EventFd,
+    news: Sender<News>,
+    ready: EventFd,
+    told_bytes: Option<u64>,
+    /// The last sample that was told of.
+    sequence: u64,
+}
+
+impl Worker {
+    fn run(mut self) {
+        let mut next_turn = Instant::now();
+        loop {
+            let orders = std::mem::take(&mut *self.desk.lock().unwrap_or_else(PoisonError::into_inner));
+            if orders.detach {
+                let result = self.put_back().map_err(|error| chain(&error));
+                return self.tell(News::Detached(result));
+            }
+            let is_turn = Instant::now() >= next_turn;
+            if is_turn {
+                next_turn = Instant::now() + TURN;
+            }
+            match self.serve(&orders, is_turn) {
+                Ok(()) => {}
+                Err(error) if error.is_end() => return self.tell(News::Gone(chain(&error))),
+                Err(error @ QmpError::Deadline { .. }) => {
+                    // What was not done is done when it answers, unless something newer was ordered.
+                    let mut desk = self.desk.lock().unwrap_or_else(PoisonError::into_inner);
+                    desk.target_bytes = desk.target_bytes.or(orders.target_bytes);
+                    desk.run |= orders.run;
+                    drop(desk);
+                    if let Err(error) = self.wait_until_it_answers(&error) {
+                        return self.tell(News::Gone(chain(&error)));
+                    }
+                    continue;
+                }
+                Err(error) => tracing::warn!("{}", chain(&error)),
+            }
+            if let Err(error) = self.hear() {
+                return self.tell(News::Gone(chain(&error)));
+            }
+            self.wait(next_turn);
+        }
+    }
+
+    fn serve(&mut self, orders: &Desk, is_turn: bool) -> Result<(), QmpError> {
+        if let Some(value) = orders.target_bytes.filter(|_| self.balloon.is_some()) {
+            self.qmp.call(&Balloon { value })?;
+        }
+        if orders.run {
+            self.qmp.call(&Cont {})?;
+        }
+        // Until the guest gave its first, nobody asks: that is how a driver is known to be there.
+        if (orders.statistics || is_turn && self.sequence == 0)
+            && let Some(balloon) = &self.balloon
+            && let Some(sample) = balloon.statistics(&mut self.qmp)?
+            && sample.sequence != self.sequence
+        {
+            self.sequence = sample.sequence;
+            self.tell(News::Statistics(Box::new(sample)));
+        }
+        if is_turn {
+            match self.qmp.call(&QueryBalloon {}) {
+                Ok(balloon) => self.moved_to(balloon.actual),
+                // A machine without a balloon says so, which is an answer.
+                Err(QmpError::Refused { .. }) if self.balloon.is_none() => {}
+                Err(error) => return Err(error),
+            }
+            if let Some(moved) = &self.moved {
+                let stats = self.qmp.call(&QueryBlockStats {})?;
+                let bytes = |sum: u64, of: &super::qmp::wire::BlockStats| {
+                    sum.wrapping_add(of.stats.rd_bytes).wrapping_add(of.stats.wr_bytes)
+                };
+                moved.store(stats.iter().fold(0, bytes), Relaxed);
+            }
+        }
+        Ok(())
+    }
+
+    /// Hears what QEMU says by itself: of the balloon the newest.
+    fn hear(&mut self) -> Result<(), QmpError> {
+        let mut actual = None;
+        for event in self.qmp.events()? {
+            match event {
+                Event::BalloonChange { actual: bytes } => actual = Some(bytes),
+                Event::Shutdown { reason } => self.tell(News::Shutdown(reason)),
+            }
+        }
+        if let Some(bytes) = actual {
+            self.moved_to(bytes);
+        }
+        Ok(())
+    }
+
+    fn moved_to(&mut self, bytes: u64) {
+        if self.told_bytes.replace(bytes) != Some(bytes) {
+            self.tell(News::Balloon(bytes));
+        }
+    }
+
+    fn wait_until_it_answers(&mut self, late: &QmpError) -> Result<(), QmpError> {
+        self.tell(News::Stuck(Some(chain(late))));
+        loop {
+            if self.qmp.caught_up(Instant::now() + CATCH_UP)? {
+                self.tell(News::Stuck(None));
+                return Ok(());
+            }
+            if self.desk.lock().unwrap_or_else(PoisonError::into_inner).detach {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Leaves the machine as it was found.
+    fn put_back(&mut self) -> Result<(), QmpError> {
+        if !self.qmp.caught_up(Instant::now())? {
+            return Err(QmpError::Deadline { command: "balloon", waited: CATCH_UP });
+        }
+        if let Some(balloon) = &self.balloon {
+            self.qmp.call(&Balloon { value: self.found_bytes })?;
+            balloon.put_back(&mut self.qmp)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for QEMU, an order or the next turn.
+    fn wait(&self, until: Instant) {
+        let left = until.saturating_duration_since(Instant::now());
+        let fds: [RawFd; 2] = [self.qmp.fd().as_raw_fd(), self.wake.as_raw_fd()];
+        let mut polled = fds.map(|fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 });
+        let timeout = libc::c_int::try_from(left.as_millis()).unwrap_or(libc::c_int::MAX).saturating_add(1);
+        // SAFETY: an array of that length; descriptors that live as long as `self`.
+        unsafe { libc::poll(polled.as_mut_ptr(), 2, timeout) };
+        let _ = self.wake.read();
+    }
+
+    fn tell(&self, news: News) {
+        // Nobody listens any more when the process ends.
+        let _ = self.news.send(news);
+        let _ = self.ready.write(1);
+    }
+}
+
+/// An error and its causes in one line.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}

@@ -1,0 +1,98 @@
+//! Which process a monitor belongs to.
+//!
+//! The peer of its socket is who made the socket listen: QEMU itself, or whoever started it and handed the socket over, as
+//! libvirt does. So the peer is a guess, and the proof is RAM: the host addresses that the monitor tells are mapped in QEMU's
+//! process and, where the kernel puts mappings at random, in no other one.
+
+use super::ram::{Mapped, RamPlace};
+use std::fs;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+
+/// Why the process is not known.
+#[derive(Debug, thiserror::Error)]
+pub enum ProcessError {
+    /// The kernel does not tell the peer.
+    #[error("The kernel does not say which process listens at the monitor")]
+    Peer(#[source] io::Error),
+    /// No process fits.
+    #[error(
+        "No process of QEMU has this guest's RAM (process {peer} listens at the monitor): is QEMU in another namespace, or of another user?"
+    )]
+    None {
+        /// Who listens.
+        peer: i32,
+    },
+    /// Several fit.
+    #[error("Processes {0:?} may all have this guest's RAM")]
+    Several(Vec<i32>),
+}
+
+/// Finds the process of the machine at the other end.
+///
+/// # Errors
+/// When none fits, or several do.
+pub(super) fn find(stream: &UnixStream, ram: &RamPlace) -> Result<i32, ProcessError> {
+    let peer = peer(stream).map_err(ProcessError::Peer)?;
+    if fits(peer, ram) {
+        return Ok(peer);
+    }
+    let others: Vec<i32> = processes().filter(|pid| fits(*pid, ram)).collect();
+    match others.as_slice() {
+        [pid] => Ok(*pid),
+        [] => Err(ProcessError::None { peer }),
+        several => Err(ProcessError::Several(several.to_vec())),
+    }
+}
+
+/// True if it is a QEMU and has the RAM; what RAM that is cannot be told by several backends, then the program has to do.
+fn fits(pid: i32, ram: &RamPlace) -> bool {
+    is_qemu(pid) && (ram.slots.is_err() || ram.mapped_in(pid).is_ok_and(|mapped| mapped != Mapped::No))
+}
+
+/// By the name of its program.
+fn is_qemu(pid: i32) -> bool {
+    let exe = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+    let name = exe.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    name.starts_with("qemu-system-") || name.starts_with("qemu-kvm") || name == "kvm"
+}
+
+/// All processes that are visible here.
+fn processes() -> impl Iterator<Item = i32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+/// Who made the socket listen.
+fn peer(stream: &UnixStream) -> io::Result<i32> {
+    let mut peer = libc::ucred { pid: 0, uid: 0, gid: 0 };
+    let mut length = libc::socklen_t::try_from(size_of_val(&peer)).expect("12 bytes");
+    // SAFETY: a buffer of that length, filled by the kernel for a socket that we own.
+    let result = unsafe {
+        libc::getsockopt(
+            stream.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            (&raw mut peer).cast(),
+            &raw mut length,
+        )
+    };
+    if result == 0 { Ok(peer.pid) } else { Err(io::Error::last_os_error()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use protocol::frames::Region;
+
+    #[test]
+    fn the_peer_is_who_made_the_socket_and_this_test_is_no_qemu() {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let own = i32::try_from(std::process::id()).unwrap();
+        assert_eq!(peer(&ours).unwrap(), own);
+        let ram = RamPlace { bytes: 2 << 20, slots: Ok(vec![(Region::ram(0, 512), 0x1000)]) };
+        assert!(!is_qemu(own) && !is_qemu(i32::MAX));
+        assert!(matches!(find(&ours, &ram), Err(ProcessError::None { peer }) if peer == own));
+    }
+}
