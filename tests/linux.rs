@@ -1,10 +1,10 @@
 //! The scenarios with Linux guests: on this host where its processor virtualizes, in the lab elsewhere.
 //!
-//! All of them run in one go (one boot of the outer machine); each is then reported as a test of its own.
+//! All that want the same machine run in one go (one boot of the outer machine); each is then reported as a test of its own.
 
 use anyhow::Result;
 use e2e::ground::Ground;
-use e2e::scenarios::ALL;
+use e2e::scenarios::{ALL, lab_memory_mib};
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::collections::HashMap;
 use std::process::ExitCode;
@@ -44,12 +44,31 @@ fn run(filter: &str) -> Result<Vec<Trial>> {
     println!("Linux guests run {ground}");
     let seed = std::env::var(SEED_VARIABLE).unwrap_or_else(|_| "1".into());
     let chosen: Vec<&str> = ALL.iter().map(|(name, _)| *name).filter(|name| name.contains(filter)).collect();
-    let mut results = Results::new();
+    let (mut results, mut broke) = (Results::new(), String::new());
+    let mut machines: Vec<Option<u32>> = chosen.iter().map(|name| lab_memory_mib(name)).collect();
+    machines.sort();
+    machines.dedup();
+    for memory_mib in machines {
+        let alike: Vec<&str> =
+            chosen.iter().copied().filter(|name| lab_memory_mib(name) == memory_mib).collect();
+        broke += &together(ground, &seed, &alike, &mut results)?;
+    }
+    let trial = |name: &&str| {
+        let result = results.get(*name).cloned();
+        let result =
+            result.unwrap_or_else(|| Err(format!("the run ended before this scenario did: {broke}")));
+        Trial::test(*name, move || result.map_err(Failed::from))
+    };
+    Ok(chosen.iter().map(trial).collect())
+}
+
+/// Runs these on one machine. Returns why not all of them ran, if they did not.
+fn together(ground: Ground, seed: &str, chosen: &[&str], results: &mut Results) -> Result<String> {
     let mut broke = String::new();
     for turn in 1..=TURNS {
-        let left = chosen.iter().filter(|name| !results.contains_key(**name));
-        let words: Vec<&str> = ["scenarios", "--seed", &seed].into_iter().chain(left.copied()).collect();
-        match ground.run(&words, DEADLINE, &mut |line| hear(line, &mut results)) {
+        let left: Vec<&str> = chosen.iter().copied().filter(|name| !results.contains_key(*name)).collect();
+        let words: Vec<&str> = ["scenarios", "--seed", seed].into_iter().chain(left).collect();
+        match ground.run(&words, DEADLINE, &mut |line| hear(line, results)) {
             Ok(0 | 1) => break,
             Ok(code) => broke = format!("it ended with exit code {code}"),
             // An emulated processor is no real one: now and then the machine around the guests dies. What ran before
@@ -59,13 +78,7 @@ fn run(filter: &str) -> Result<Vec<Trial>> {
             Err(error) => broke = format!("{error:#}"),
         }
     }
-    let trial = |name: &&str| {
-        let result = results.get(*name).cloned();
-        let result =
-            result.unwrap_or_else(|| Err(format!("the run ended before this scenario did: {broke}")));
-        Trial::test(*name, move || result.map_err(Failed::from))
-    };
-    Ok(chosen.iter().map(trial).collect())
+    Ok(broke)
 }
 
 /// One line of the runner.

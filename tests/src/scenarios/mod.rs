@@ -2,6 +2,8 @@
 
 mod boot;
 mod limit;
+mod overcommit;
+mod random;
 mod roots;
 mod stress;
 mod survive;
@@ -14,12 +16,22 @@ use anyhow::Result;
 pub type Scenario = (&'static str, fn(&Images) -> Result<()>);
 
 const SERVICES_UNDER_LIMITS: &str = "redis and postgres run from a shared image while limits change";
+const OVERCOMMIT: &str =
+    "limits of twice the memory of the host: what idle guests have moves to those in need";
+const OVERCOMMIT_WITHOUT_BALLOON: &str =
+    "the same with a guest whose balloon driver is unloaded, which disturbs nobody";
 const ONE_IMAGE_FOR_ALL: &str = "a shared image costs each guest nothing of its own page cache";
 
 /// Whether a scenario needs the layers of a root ([`crate::library`]).
 #[must_use]
 pub fn needs_library(name: &str) -> bool {
     [SERVICES_UNDER_LIMITS, ONE_IMAGE_FOR_ALL].contains(&name)
+}
+
+/// Memory of the lab's machine that a scenario asks for, MiB; `None` where it does not matter.
+#[must_use]
+pub fn lab_memory_mib(name: &str) -> Option<u32> {
+    [OVERCOMMIT, OVERCOMMIT_WITHOUT_BALLOON].contains(&name).then_some(overcommit::HOST_MIB)
 }
 
 /// All of them, in the order in which they run.
@@ -33,6 +45,7 @@ pub const ALL: &[Scenario] = &[
     ("raising and lowering a limit over rest moves host memory", limit::moves_host_memory),
     ("a guest that frees memory gives it back without being asked", limit::free_pages_come_back),
     ("the balloon works without any agent in the guest", limit::without_agent),
+    ("what the host kernel says that a guest uses is what it touches", limit::working_set),
     ("a guest out of memory deflates instead of dying and its target follows", survive::out_of_memory),
     ("contents survive ballooning", survive::contents),
     ("a disk keeps its bytes through limits and a power-off", survive::disk),
@@ -42,4 +55,6 @@ pub const ALL: &[Scenario] = &[
     (SERVICES_UNDER_LIMITS, roots::services_under_limits),
     (ONE_IMAGE_FOR_ALL, roots::one_image_for_all),
     ("four guests live through a minute of random limits and loads", stress::random_minute),
+    (OVERCOMMIT, overcommit::moves_to_the_needy),
+    (OVERCOMMIT_WITHOUT_BALLOON, overcommit::works_around_one_without_balloon),
 ];
