@@ -35,3 +35,9 @@ pub mod pool_faults;
 pub mod reconciler;
 pub mod spec;
 pub mod vcpu;
+
+/// One line on standard error, if anything can be written there.
+pub fn say(text: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "vmm: {text}");
+}

@@ -3,12 +3,13 @@
 use anyhow::Error;
 use clap::Parser;
 use protocol::place::Place;
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::process::ExitCode;
 use vmm::boot::kernel::LoadError;
 use vmm::cli::Cli;
 use vmm::exit_code;
 use vmm::machine::{self, BuildError, StartError};
+use vmm::say;
 use vmm::spec::Balancer;
 use vmm::vcpu::End;
 
@@ -46,6 +47,14 @@ fn run(cli: Cli) -> u8 {
             exit_code::USAGE,
         );
     }
+    if spec.wait.is_some() && spec.balancer == Some(Balancer::None) {
+        return complain(
+            &Error::msg(
+                "wait is given without a balancer (balancer is none): nobody could say when there is memory",
+            ),
+            exit_code::USAGE,
+        );
+    }
     let place = (spec.balancer != Some(Balancer::None)).then(|| Place::new(run_dir));
     let mut machine = match machine::build(spec, place.as_ref()) {
         Ok(machine) => machine,
@@ -58,6 +67,7 @@ fn run(cli: Cli) -> u8 {
     let end = match machine.register(place).and_then(|()| machine.run()) {
         Ok(end) => end,
         Err(error @ StartError::Refused(_)) => return complain(&error.into(), exit_code::REFUSED),
+        Err(StartError::Ended(number)) => return exit_code::of(&End::Signal(number)),
         Err(error) => return complain(&error.into(), exit_code::HOST),
     };
     match &end {
@@ -73,9 +83,4 @@ fn run(cli: Cli) -> u8 {
 fn complain(error: &Error, code: u8) -> u8 {
     say(&format!("{error:#}"));
     code
-}
-
-/// One line on standard error, if anything can be written there: the exit code says the rest.
-fn say(text: &str) {
-    let _ = writeln!(std::io::stderr(), "vmm: {text}");
 }

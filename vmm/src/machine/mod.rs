@@ -17,11 +17,11 @@ pub use build::{BuildError, build};
 use crate::events::control::{Control, Registration};
 use crate::events::queues::Queues;
 use crate::events::signals::Signals;
-use crate::link::{self, Link};
+use crate::link::{self, Link, Waited};
 use crate::memory::{Images, MemoryError, Ram};
 use crate::own_objects::{fds_expected, threads_expected};
 use crate::pool_faults;
-use crate::spec::GuestSpec;
+use crate::spec::{GuestSpec, Wait};
 use crate::vcpu::{self, End, Shared, kick};
 use devices::virtio::block::Block;
 use event_manager::{EventManager, EventOps, Events, MutEventSubscriber, SubscriberOps};
@@ -42,12 +42,18 @@ use vmm_sys_util::eventfd::EventFd;
 /// How long vCPU threads may take to leave the guest.
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
 
+/// Before a balancer is asked again that hung up on one who waits.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+
 /// Why a guest does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The balancer or the limit says no.
     #[error("{0}")]
     Refused(String),
+    /// A signal ended the wait for memory.
+    #[error("Ended by signal {0}")]
+    Ended(i32),
     /// No balancer can be started.
     #[error("No balancer")]
     NoBalancer(#[from] link::StartError),
@@ -134,7 +140,6 @@ impl Machine {
             }
             return Ok(());
         };
-        link::ensure_running(&place)?;
         let register = Register {
             protocol_version: PROTOCOL_VERSION,
             name: self.name.clone(),
@@ -153,17 +158,14 @@ impl Machine {
             threads,
             engine: "kvm".into(),
             comes_back: false,
+            wait: self.spec.wait.is_some(),
             balloon: Balloon {
                 target_bytes: self.ram.bytes(),
                 actual_bytes: self.ram.bytes(),
                 ..Default::default()
             },
         };
-        let (link, answer) =
-            Link::register(&place.guest_socket(), &register, self.table.fd()).map_err(StartError::Link)?;
-        if let ToVmm::Refused { reason } = answer {
-            return Err(StartError::Refused(reason));
-        }
+        let (link, answer) = self.taken_in(&place, &register)?;
         // Not before: it is the balancer that knows with whom pages would be shared.
         if self.spec.merge {
             self.ram.merge()?;
@@ -171,6 +173,40 @@ impl Machine {
         self.place = Some(place.clone());
         self.control.linked(Registration { place, register }, link, &answer);
         Ok(())
+    }
+
+    /// Asks the balancer, and waits for memory if the spec says so.
+    fn taken_in(&self, place: &Place, register: &Register) -> Result<(Link, ToVmm), StartError> {
+        let signals = signals(&self.shared.end)?;
+        let deadline = match self.spec.wait {
+            Some(Wait::For(time)) => Some(Instant::now() + time),
+            _ => None,
+        };
+        loop {
+            link::ensure_running(place)?;
+            let (link, mut answer) =
+                Link::register(&place.guest_socket(), register, self.table.fd()).map_err(StartError::Link)?;
+            if let ToVmm::Waiting { reason } = answer {
+                crate::say(&format!("{reason}. Waiting"));
+                answer = match link.wait(&signals, deadline) {
+                    Ok(Waited::Answer(answer)) => answer,
+                    Ok(Waited::Signal(number)) => return Err(StartError::Ended(number)),
+                    Ok(Waited::Late) => {
+                        return Err(StartError::Refused(format!("It waited in vain: {reason}")));
+                    }
+                    // Another balancer begins with nobody that waits: behind those who ask it earlier.
+                    Err(error) => {
+                        tracing::warn!(%error, "The wait for memory broke off; it is asked again");
+                        std::thread::sleep(ASK_AGAIN);
+                        continue;
+                    }
+                };
+            }
+            return match answer {
+                ToVmm::Refused { reason } => Err(StartError::Refused(reason)),
+                answer => Ok((link, answer)),
+            };
+        }
     }
 
     /// Runs the guest until it ends.
@@ -204,6 +240,7 @@ impl Machine {
             }
         };
         self.shared.stop.store(true, Relaxed);
+        self.shared.gate.set_closed(false);
         let deadline = Instant::now() + STOP_DEADLINE;
         while threads.iter().any(|thread| !thread.is_finished()) && Instant::now() < deadline {
             threads.iter().filter(|thread| !thread.is_finished()).for_each(kick::kick);

@@ -172,6 +172,7 @@ pub fn about(name: &str, container: &str, limits: Option<&str>) -> Register {
         threads: 4,
         engine: "kvm".into(),
         comes_back: false,
+        wait: false,
         balloon: Balloon { actual_bytes: 512 * MIB, target_bytes: 512 * MIB, ..Default::default() },
     }
 }
