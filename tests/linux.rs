@@ -1,6 +1,6 @@
 //! The scenarios with Linux guests on KVM: on this host where its processor virtualizes, in the lab elsewhere.
 //!
-//! All of them run in one go (one boot of the outer machine); each is then reported as a test of its own.
+//! All that want the same machine run in one go (one boot of the outer machine); each is then reported as a test of its own.
 
 use e2e::ground::Ground;
 use e2e::runs;

@@ -1,8 +1,9 @@
-//! The journal: every container with its limits and every binding, on disk before a change is answered.
+//! The journal: every container with its limits, every binding and the knobs, on disk before a change is answered.
 //!
 //! One file of an embedded, crash-safe store (redb): a commit is atomic and synced. A balancer that is killed at any
 //! moment finds the last answered change when it comes back.
 
+use crate::policy::Knobs;
 use crate::pool::{Bindings, Subject};
 use crate::tree::{Node, Tree, TreeError};
 use protocol::path::ContainerPath;
@@ -11,13 +12,17 @@ use std::path::{Path, PathBuf};
 
 /// Version of the records below. A newer journal is refused, never half-understood; an older one is read, what it does not
 /// say is as if it were not set, and it becomes one of this version with the first change.
-/// 1: limits of memory. 2: limits on objects as well. 3: trust domains and bindings.
-pub const JOURNAL_VERSION: u64 = 3;
+/// 1: limits of memory. 2: limits on objects as well. 3: trust domains and bindings. 4: knobs of the policy.
+pub const JOURNAL_VERSION: u64 = 4;
 
 /// Path -> [`Node`] as JSON.
 const CONTAINERS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("containers");
 /// [`Subject`] -> path of the container that pays for it.
 const BINDINGS: TableDefinition<'_, &str, &str> = TableDefinition::new("bindings");
+/// `knobs` -> [`Knobs`] as JSON, once somebody turned one.
+const POLICY: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("policy");
+/// The one key of that table.
+const KNOBS: &str = "knobs";
 /// Facts about the journal itself: `version`.
 const ABOUT: TableDefinition<'_, &str, u64> = TableDefinition::new("about");
 
@@ -66,6 +71,8 @@ pub struct Journal {
     path: PathBuf,
     /// `None` after an error: the store does not trust itself then and has to be opened anew, which repairs it.
     store: Option<Database>,
+    /// The knobs that it held when it was opened.
+    knobs: Option<Knobs>,
 }
 
 impl Journal {
@@ -74,9 +81,10 @@ impl Journal {
     /// # Errors
     /// When it cannot be read or written, or is of a newer version.
     pub fn open(path: &Path) -> Result<(Self, Tree, Bindings), JournalError> {
-        let mut journal = Self { path: path.into(), store: None };
+        let mut journal = Self { path: path.into(), store: None, knobs: None };
         let store = open(path).map_err(|error| journal.failed("open", error))?;
-        let (tree, bindings) = journal.load(&store)?;
+        let (tree, bindings, knobs) = journal.load(&store)?;
+        journal.knobs = knobs;
         journal.store = Some(store);
         Ok((journal, tree, bindings))
     }
@@ -97,6 +105,20 @@ impl Journal {
         self.write(|store| write_bindings(store, before, after))
     }
 
+    /// The knobs that it held when it was opened; `None` if none was ever turned.
+    #[must_use]
+    pub fn knobs(&self) -> Option<Knobs> {
+        self.knobs
+    }
+
+    /// Writes the knobs.
+    ///
+    /// # Errors
+    /// When it cannot be written: the change must then not be made.
+    pub fn commit_knobs(&mut self, knobs: &Knobs) -> Result<(), JournalError> {
+        self.write(|store| write_knobs(store, knobs))
+    }
+
     fn write(
         &mut self,
         change: impl FnOnce(&Database) -> Result<(), redb::Error>,
@@ -110,7 +132,7 @@ impl Journal {
         Ok(())
     }
 
-    fn load(&self, store: &Database) -> Result<(Tree, Bindings), JournalError> {
+    fn load(&self, store: &Database) -> Result<(Tree, Bindings, Option<Knobs>), JournalError> {
         let records = read(store).map_err(|error| self.failed("read", error))?;
         if records.version > JOURNAL_VERSION {
             return Err(JournalError::Version { path: self.path.clone(), found: records.version });
@@ -127,7 +149,10 @@ impl Journal {
                 parsed.ok_or_else(|| JournalError::Record { path: self.path.clone(), key })?;
             bindings.put(subject, container);
         }
-        Ok((Tree::from_nodes(nodes)?, bindings))
+        let malformed = |_| JournalError::Record { path: self.path.clone(), key: KNOBS.into() };
+        let knobs =
+            records.knobs.map(|value| serde_json::from_slice(&value)).transpose().map_err(malformed)?;
+        Ok((Tree::from_nodes(nodes)?, bindings, knobs))
     }
 
     fn failed(&self, doing: &'static str, error: redb::Error) -> JournalError {
@@ -139,6 +164,7 @@ struct Records {
     version: u64,
     containers: Vec<(String, Vec<u8>)>,
     bindings: Vec<(String, String)>,
+    knobs: Option<Vec<u8>>,
 }
 
 fn open(path: &Path) -> Result<Database, redb::Error> {
@@ -152,6 +178,7 @@ fn open(path: &Path) -> Result<Database, redb::Error> {
         }
         transaction.open_table(CONTAINERS)?;
         transaction.open_table(BINDINGS)?;
+        transaction.open_table(POLICY)?;
     }
     transaction.commit()?;
     Ok(store)
@@ -170,7 +197,8 @@ fn read(store: &Database) -> Result<Records, redb::Error> {
         let (key, value) = record?;
         bindings.push((key.value().to_owned(), value.value().to_owned()));
     }
-    Ok(Records { version, containers, bindings })
+    let knobs = transaction.open_table(POLICY)?.get(KNOBS)?.map(|value| value.value().to_owned());
+    Ok(Records { version, containers, bindings, knobs })
 }
 
 fn write(store: &Database, before: &Tree, after: &Tree) -> Result<(), redb::Error> {
@@ -203,6 +231,17 @@ fn write_bindings(store: &Database, before: &Bindings, after: &Bindings) -> Resu
         {
             table.insert(subject.to_string().as_str(), container.as_str())?;
         }
+    }
+    transaction.commit()?;
+    Ok(())
+}
+
+fn write_knobs(store: &Database, knobs: &Knobs) -> Result<(), redb::Error> {
+    let transaction = store.begin_write()?;
+    {
+        transaction.open_table(ABOUT)?.insert("version", JOURNAL_VERSION)?;
+        let record = serde_json::to_vec(knobs).expect("knobs are plain fields");
+        transaction.open_table(POLICY)?.insert(KNOBS, record.as_slice())?;
     }
     transaction.commit()?;
     Ok(())

@@ -25,6 +25,18 @@ fn what_was_committed_is_there_again() {
 }
 
 #[test]
+fn knobs_that_were_turned_are_there_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("journal");
+    let (mut journal, ..) = Journal::open(&file).unwrap();
+    assert_eq!(journal.knobs(), None);
+    let knobs = Knobs { reserve_bytes: Some(7), idle_tax_percent: 5, ..Default::default() };
+    journal.commit_knobs(&knobs).unwrap();
+    drop(journal);
+    assert_eq!(Journal::open(&file).unwrap().0.knobs(), Some(knobs));
+}
+
+#[test]
 fn a_newer_journal_is_refused_with_both_versions() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("journal");
@@ -34,7 +46,7 @@ fn a_newer_journal_is_refused_with_both_versions() {
     transaction.commit().unwrap();
     drop(store);
     let error = Journal::open(&file).unwrap_err().to_string();
-    assert!(error.contains("99") && error.contains("up to 3"), "{error}");
+    assert!(error.contains("99") && error.contains("up to 4"), "{error}");
 }
 
 #[test]

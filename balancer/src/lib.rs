@@ -10,6 +10,7 @@
 //! | [`accounting`] | who pays for a frame? (pure) |
 //! | [`journal`] | what survives a killed balancer? |
 //! | [`ksm`] | what does the kernel merge, and whose? |
+//! | [`damon`] | what did a guest use lately, by the kernel's word? |
 //! | [`guests`] | what is known of a guest, and how does it register? |
 //! | [`host`] | what does the kernel say about the host? |
 //! | [`events`] | what happened? |
@@ -26,6 +27,7 @@ pub mod api;
 pub mod cli;
 pub mod client;
 pub mod daemon;
+pub mod damon;
 pub mod engine;
 pub mod events;
 pub mod guests;

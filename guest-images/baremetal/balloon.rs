@@ -97,6 +97,19 @@ pub fn serve(mib: u64, mut key: impl FnMut(u8) -> Result<(), &'static str>) -> R
     }
 }
 
+/// Touches so many MiB, serves no balloon, and says again and again that it runs, until a key is pressed.
+pub fn keep(mib: u64) -> Result<(), &'static str> {
+    fill(0x2000, mib * 256, 0x5e11);
+    say!("touched={}", Decimal(mib * 256));
+    let mut turns = 0;
+    while serial_byte().is_none() {
+        (0..1 << 14).for_each(|_| core::hint::spin_loop());
+        turns += 1;
+        say!("turn={}", Decimal(turns));
+    }
+    Ok(())
+}
+
 /// Reports one free 2 MiB block of two that were touched.
 pub fn report_free_pages() -> Result<(), &'static str> {
     const FIRST: u64 = 0x4000;

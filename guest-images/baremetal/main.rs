@@ -50,6 +50,7 @@ extern "C" fn guest_main(zero_page: u64) -> ! {
         }
         "balloon" => balloon::inflate_and_deflate(),
         "serve" => balloon::serve(words.next().and_then(|mib| mib.parse().ok()).unwrap_or(0), |_| Ok(())),
+        "keep" => balloon::keep(words.next().and_then(|mib| mib.parse().ok()).unwrap_or(0)),
         "report" => balloon::report_free_pages(),
         "block" => block::read_and_write(),
         "disk" => block::keep_moving(words.next().and_then(|mib| mib.parse().ok()).unwrap_or(0)),

@@ -11,6 +11,7 @@ mod managed;
 mod memory;
 mod merge;
 mod riders;
+mod starving;
 mod tenants;
 
 use anyhow::{Context, Result, ensure};
@@ -60,6 +61,9 @@ const TESTS: &[Test] = &[
     ("a moved guest takes its charges along or leaves them", tenants::moves),
     ("a move that breaks a limit is refused with the shortfall", tenants::refused_moves),
     ("a guest beyond a limit on objects is refused, and one inside is counted", memory::object_limits),
+    ("a guest stands still while the host starves, and goes on", starving::stands_still),
+    ("a guest that stands still ends by a signal", starving::ends_while_it_stands_still),
+    ("a guest waits until another one leaves, and ctrl-c ends its wait", starving::waits),
     ("vmm starts a balancer that ends with its last guest", balancers::balancer_started),
     ("a guest reads an image's bytes, behind more than 3 GiB of RAM too", images::reads),
     ("i8 guests that share an image hold it once, each with one mapping and one descriptor", images::shares),

@@ -3,7 +3,7 @@
 
 use crate::engine::{ENGINE_VARIABLE, Engine};
 use crate::host::program;
-use crate::{kvm, library};
+use crate::{kvm, library, scenarios};
 use anyhow::{Context, Result};
 use guest_images::outer::OuterResult;
 use guest_images::{Guest, ImageSet, KernelSeries, OuterMachine};
@@ -19,7 +19,7 @@ pub const GUEST: KernelSeries = KernelSeries::V6_1;
 pub const OUTER: KernelSeries = KernelSeries::V6_12;
 /// Where the outer machine has the images.
 const LAB_IMAGES: &str = "/payload/images";
-/// Memory of the outer machine, MiB.
+/// Memory of the outer machine unless a scenario asks for other, MiB.
 const LAB_MEMORY_MIB: u32 = 6144;
 /// CPUs of the outer machine. One: with two, guests whose balloon worked, or the machine itself, died of triple faults now
 /// and then (QEMU 10); the cause was not found. With one: 16 of 16 scenarios and 50 of 50 boots, as fast.
@@ -126,11 +126,12 @@ fn lab(
         }
     }
     let library = library::ensure(&set, words)?;
+    let memory_mib = words.iter().find_map(|word| scenarios::lab_memory_mib(word)).unwrap_or(LAB_MEMORY_MIB);
     let words: Vec<String> = words.iter().map(|word| format!("'{}'", word.replace('\'', ""))).collect();
     let artifacts = tempfile::Builder::new().prefix("ballast-lab-").tempdir()?;
     let machine = OuterMachine {
         kernel,
-        memory_mib: LAB_MEMORY_MIB,
+        memory_mib,
         cpus: LAB_CPUS,
         payload,
         library,

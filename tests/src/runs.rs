@@ -2,7 +2,7 @@
 
 use crate::engine::Engine;
 use crate::ground::Ground;
-use crate::scenarios::{ALL, cannot};
+use crate::scenarios::{ALL, cannot, lab_memory_mib};
 use libtest_mimic::{Failed, Trial};
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
@@ -92,9 +92,22 @@ fn run(ground: Ground, chosen: &[&str]) -> Result<Ran, String> {
         return Ok(ran);
     }
     println!("Linux guests run {ground}");
+    let mut machines: Vec<Option<u32>> = chosen.iter().map(|name| lab_memory_mib(name)).collect();
+    machines.sort_unstable();
+    machines.dedup();
+    for memory_mib in machines {
+        let alike: Vec<&str> =
+            chosen.iter().copied().filter(|name| lab_memory_mib(name) == memory_mib).collect();
+        together(ground, &alike, &mut ran)?;
+    }
+    Ok(ran)
+}
+
+/// Runs scenarios that want the same machine on one.
+fn together(ground: Ground, alike: &[&str], ran: &mut Ran) -> Result<(), String> {
     let seed = std::env::var(SEED_VARIABLE).unwrap_or_else(|_| "1".into());
     for turn in 1..=TURNS {
-        let left = chosen.iter().filter(|name| !ran.outcomes.contains_key(**name));
+        let left = alike.iter().filter(|name| !ran.outcomes.contains_key(**name));
         let words: Vec<&str> = ["scenarios", "--seed", &seed].into_iter().chain(left.copied()).collect();
         match ground.run(&words, DEADLINE, &mut |line| hear(line, &mut ran.outcomes)) {
             Ok(0 | 1) => break,
@@ -108,7 +121,7 @@ fn run(ground: Ground, chosen: &[&str]) -> Result<Ran, String> {
             Err(error) => ran.broke = format!("{error:#}"),
         }
     }
-    Ok(ran)
+    Ok(())
 }
 
 /// One line of the runner.

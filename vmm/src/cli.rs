@@ -50,6 +50,7 @@ fn after_help() -> String {
   vmm --kernel vmlinux --container /web/b --container-limit 512M,max-vcpus=4,max-threads=20
   vmm --engine qemu --kernel vmlinux --initrd initramfs.gz --container /web/d --container-limit 512M
   vmm --kernel vmlinux --initrd initramfs.gz --root sha256:3f1c09aa...,./app.erofs --container /web/c
+  vmm --kernel vmlinux --initrd initramfs.gz --container /web/d --wait=60
   vmm --spec guest.toml --name b --cpus 4 --may-charge /tenants
 
 Control port (with --may-charge): a program in the guest writes a line and reads the answer, ok or error WHY:

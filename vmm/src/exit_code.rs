@@ -25,7 +25,8 @@ pub const HELP: &str = "Exit codes:
   2  the command line or the spec file is wrong
   3  the guest crashed (triple fault; with --engine qemu a kernel panic that QEMU is told of)
   4  KVM could not go on, or QEMU ended without a word of the guest's
-  5  the balancer refused to start the guest: its name is taken, a limit is out of bounds
+  5  the balancer refused to start the guest: its name is taken, a limit is out of bounds,
+     memory is missing for it
   6  the guest was ended because it stored into its read-only images (--root) without end
   128+N  ended by signal N: 130 for Ctrl-C, 143 for SIGTERM";
 

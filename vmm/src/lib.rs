@@ -39,3 +39,9 @@ pub mod qemu;
 pub mod reconciler;
 pub mod spec;
 pub mod vcpu;
+
+/// One line on standard error, if anything can be written there.
+pub fn say(text: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "vmm: {text}");
+}

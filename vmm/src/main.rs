@@ -3,14 +3,16 @@
 use anyhow::Error;
 use clap::Parser;
 use protocol::place::Place;
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::process::ExitCode;
 use vmm::boot::kernel::LoadError;
 use vmm::cli::{Cli, Other};
 use vmm::engine::Engine;
 use vmm::exit_code;
+use vmm::link::NotTaken;
 use vmm::machine::{self, BuildError, StartError};
 use vmm::qemu::{self, QemuError};
+use vmm::say;
 use vmm::spec::{Balancer, GuestSpec};
 use vmm::vcpu::End;
 
@@ -55,6 +57,14 @@ fn run(cli: Cli) -> u8 {
             exit_code::USAGE,
         );
     }
+    if spec.wait.is_some() && spec.balancer == Some(Balancer::None) {
+        return complain(
+            &Error::msg(
+                "wait is given without a balancer (balancer is none): nobody could say when there is memory",
+            ),
+            exit_code::USAGE,
+        );
+    }
     let place = (spec.balancer != Some(Balancer::None)).then(|| Place::new(run_dir));
     let engine = match Engine::choose(spec.engine) {
         Ok(engine) => engine,
@@ -87,14 +97,20 @@ fn run_on_kvm(spec: GuestSpec, place: Option<Place>) -> Result<End, u8> {
         Err(error) => return Err(complain(&error.into(), exit_code::HOST)),
     };
     machine.register(place).and_then(|()| machine.run()).map_err(|error| match error {
-        StartError::Refused(_) => complain(&error.into(), exit_code::REFUSED),
+        StartError::Refused(_) | StartError::NotTaken(NotTaken::Refused(_)) => {
+            complain(&error.into(), exit_code::REFUSED)
+        }
+        StartError::NotTaken(NotTaken::Ended(number)) => exit_code::of(&End::Signal(number)),
         _ => complain(&error.into(), exit_code::HOST),
     })
 }
 
 fn refuse_qemu(error: QemuError) -> u8 {
     let code = match &error {
-        QemuError::Refused(_) | QemuError::File(BuildError::ImagesRefused(_)) => exit_code::REFUSED,
+        QemuError::NotTaken(NotTaken::Ended(number)) => return exit_code::of(&End::Signal(*number)),
+        QemuError::Refused(_)
+        | QemuError::NotTaken(NotTaken::Refused(_))
+        | QemuError::File(BuildError::ImagesRefused(_)) => exit_code::REFUSED,
         QemuError::CannotDo { .. } | QemuError::NoKernel => exit_code::USAGE,
         _ => exit_code::HOST,
     };
@@ -105,9 +121,4 @@ fn refuse_qemu(error: QemuError) -> u8 {
 fn complain(error: &Error, code: u8) -> u8 {
     say(&format!("{error:#}"));
     code
-}
-
-/// One line on standard error, if anything can be written there: the exit code says the rest.
-fn say(text: &str) {
-    let _ = writeln!(std::io::stderr(), "vmm: {text}");
 }

@@ -152,6 +152,31 @@ impl FromStr for Balancer {
     }
 }
 
+/// How long a guest waits for memory that is missing for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// Until there is.
+    Forever,
+    /// So long.
+    For(std::time::Duration),
+}
+
+/// Longest wait that has an end, seconds: a year.
+const WAIT_S_MAX: u64 = 365 * 24 * 3600;
+
+impl FromStr for Wait {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "forever" {
+            return Ok(Self::Forever);
+        }
+        let seconds = text.parse().ok().filter(|seconds| *seconds <= WAIT_S_MAX);
+        let seconds =
+            seconds.ok_or_else(|| format!("{text:?} is neither forever nor a number of seconds"))?;
+        Ok(Self::For(std::time::Duration::from_secs(seconds)))
+    }
+}
+
 fn memory(text: &str) -> Result<u64, String> {
     let bytes = bytes::parse(text).map_err(|error| error.to_string())?;
     if !(MEMORY_BYTES_MIN..=MEMORY_BYTES_MAX).contains(&bytes) {
@@ -298,6 +323,12 @@ pub struct GuestSpec {
     #[serde(deserialize_with = "parsed_path")]
     pub channel: Option<PathBuf>,
 
+    /// Wait where memory is missing for the guest, so many seconds or until there is: first come, first served. Ctrl-C ends it.
+    /// Without this it is refused
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "forever")]
+    #[serde(deserialize_with = "parsed")]
+    pub wait: Option<Wait>,
+
     /// Balancer to register with: auto starts one for this user if there is none, none enforces the limit alone [default: auto]
     #[arg(long, value_name = "auto|none")]
     #[serde(deserialize_with = "parsed")]
@@ -328,6 +359,7 @@ impl GuestSpec {
             merge: self.merge || other.merge,
             console: self.console.or(other.console),
             channel: self.channel.or(other.channel),
+            wait: self.wait.or(other.wait),
             balancer: self.balancer.or(other.balancer),
         }
     }

@@ -1,4 +1,6 @@
 use super::*;
+use crate::cli::Cli;
+use clap::Parser;
 
 fn from_file(text: &str) -> Result<GuestSpec, toml::de::Error> {
     toml::from_str(text)
@@ -71,4 +73,18 @@ fn a_bad_spec_file_names_what_is_wrong() {
         let error = from_file(text).expect_err(text).to_string();
         assert!(error.contains(word), "{text}: {error}");
     }
+}
+
+#[test]
+fn a_wait_has_an_end_or_none() {
+    let cli = |arguments: &[&str]| {
+        let all = ["vmm", "--kernel", "k"].iter().chain(arguments);
+        Cli::try_parse_from(all).map(|cli| cli.guest.wait).map_err(|error| error.to_string())
+    };
+    assert_eq!(cli(&[]), Ok(None));
+    assert_eq!(cli(&["--wait"]), Ok(Some(Wait::Forever)));
+    assert_eq!(cli(&["--wait=90"]), Ok(Some(Wait::For(std::time::Duration::from_secs(90)))));
+    assert!(cli(&["--wait=-1"]).is_err() && cli(&["--wait=soon"]).is_err() && cli(&["--wait", "9"]).is_err());
+    let file: GuestSpec = toml::from_str("wait = \"forever\"").unwrap();
+    assert_eq!(file.wait, Some(Wait::Forever));
 }

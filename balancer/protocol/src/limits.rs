@@ -148,13 +148,22 @@ pub struct LimitsError {
 }
 
 impl Limits {
-    /// Checks what can be said of one container alone: `min <= low` is not demanded (cgroup v2 does not either),
-    /// but no protection may exceed `max`, and a `max` or `high` of zero would forbid every guest.
+    /// Checks what can be said of one container alone.
     ///
     /// # Errors
-    /// The first field that is out of its bound.
+    /// The first of [`Limits::violations`].
     pub fn validate(&self) -> Result<(), LimitsError> {
-        let fail = |field, value: String, bound: String| Err(LimitsError { field, value, bound });
+        self.violations().into_iter().next().map_or(Ok(()), Err)
+    }
+
+    /// Every bound that is broken in one container alone: `min <= low` is not demanded (cgroup v2 does not either),
+    /// but no protection may exceed `max`, and a `max` or `high` of zero would forbid every guest.
+    #[must_use]
+    pub fn violations(&self) -> Vec<LimitsError> {
+        let mut broken = Vec::new();
+        let mut fail = |field, value: u64, bound: String| {
+            broken.push(LimitsError { field, value: value.to_string(), bound });
+        };
         let amounts = [
             ("min_bytes", Some(self.min_bytes), true),
             ("low_bytes", Some(self.low_bytes), true),
@@ -164,33 +173,23 @@ impl Limits {
         for (field, value, zero_allowed) in amounts {
             match value {
                 Some(0) if !zero_allowed => {
-                    return fail(field, "0".into(), "must be at least 1 (leave it out for no limit)".into());
+                    fail(field, 0, "must be at least 1 (leave it out for no limit)".into());
                 }
                 Some(v) if v > bytes::BYTES_MAX => {
-                    return fail(field, v.to_string(), format!("must be at most {} (64T)", bytes::BYTES_MAX));
+                    fail(field, v, format!("must be at most {} (64T)", bytes::BYTES_MAX));
+                }
+                // What exceeds every bound need not be told to exceed another field as well.
+                Some(v) if field != "max_bytes" && self.max_bytes.is_some_and(|max| max > 0 && v > max) => {
+                    let max = self.max_bytes.unwrap_or_default();
+                    fail(field, v, format!("must be at most max_bytes, which is {max}"));
                 }
                 _ => {}
             }
         }
-        if let Some(max) = self.max_bytes {
-            for (field, value) in [
-                ("min_bytes", self.min_bytes),
-                ("low_bytes", self.low_bytes),
-                ("high_bytes", self.high_bytes.unwrap_or(0)),
-            ] {
-                if value > max {
-                    return fail(
-                        field,
-                        value.to_string(),
-                        format!("must be at most max_bytes, which is {max}"),
-                    );
-                }
-            }
-        }
         if !WEIGHT_RANGE.contains(&self.weight) {
-            return fail("weight", self.weight.to_string(), "must be between 1 and 10000".into());
+            fail("weight", self.weight.into(), "must be between 1 and 10000".into());
         }
-        Ok(())
+        broken
     }
 
     /// These limits with a change applied.

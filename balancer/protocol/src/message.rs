@@ -5,7 +5,7 @@
 //!   | OpenImages {..} -->                  |   on a connection of its own, before the guest is built
 //!   |<-- Images {..} + descriptors         |   or Refused {..}; then that connection ends
 //!   | Register {..} + frame-table memfd -->|
-//!   |<-- Registered {..} or Refused {..}   |
+//!   |<-- Registered {..} or Refused {..}   |   or, to one that waits: Waiting {..}, and one of them later
 //!   |<-- Target {..}                       |   whenever a limit or the policy moves it
 //!   | Balloon {..} -->                     |   whenever the guest moved
 //!   |<-- SampleStats, Statistics {..} -->  |   at the policy's interval
@@ -19,6 +19,7 @@
 //!   | Stuck {..} -->                       |   its machine does not answer, or does again (engine qemu)
 //!   |<-- Detach, Ended {..} -->            |   a guest that was attached is let go as it was found
 //!   |<-- FdsMax {..}                       |   when what its containers leave changes
+//!   |<-- Pause {..}                        |   when the host starves, and when it does no more
 //!   | ServePool {..} -->                   |   on a second connection, for images with a managed backing
 //!   |<-- Images {..} + descriptors         |   here they are, and the guest holds nothing of them yet; or Refused {..}
 //!   | AskGranules {..} -->                 |   a vCPU or a device waits for a part that is not there
@@ -202,6 +203,8 @@ pub struct Register {
     pub machine: Option<Machine>,
     /// True when an earlier balancer took the guest in: what the journal says of its container is newer than `limits`.
     pub comes_back: bool,
+    /// True if it waits where memory is missing, instead of being refused.
+    pub wait: bool,
     /// The balloon's state now.
     pub balloon: Balloon,
 }
@@ -278,6 +281,11 @@ pub enum ToVmm {
         /// What they are.
         images: Vec<ImageHandle>,
     },
+    /// Memory is missing for the guest: it is taken in, or refused, once others gave some back. To hang up ends the waiting.
+    Waiting {
+        /// What is missing and who holds it, one sentence.
+        reason: String,
+    },
     /// The guest is not taken; the socket closes next.
     Refused {
         /// Why, one sentence.
@@ -289,6 +297,11 @@ pub enum ToVmm {
         target_bytes: u64,
         /// Which rule said so, one sentence.
         reason: String,
+    },
+    /// The guest stands still, or goes on; it also goes on when the balancer hangs up. Its devices are served all the while.
+    Pause {
+        /// True to stand still.
+        paused: bool,
     },
     /// The guest's statistics are wanted.
     SampleStats,

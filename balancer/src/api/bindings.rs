@@ -1,14 +1,16 @@
 //! `/v1/bindings`.
 
 use super::body::Json as Body;
+use super::change::{ChangeQuery, Changed, ChangedBinding, ended};
 use super::problem::Problem;
 use super::query::Params;
-use crate::engine::Engine;
+use crate::engine::{Engine, PlanObject};
 use crate::pool::{BindingObject, Library, LibraryError, Subject};
 use crate::tree::Put;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::response::Response;
 use protocol::path::ContainerPath;
 use serde::Deserialize;
 use std::io;
@@ -36,6 +38,9 @@ pub(super) struct BindingPut {
 pub(super) struct BindingQuery {
     /// What is bound, as in the list of bindings, or as it may be given to bind it.
     subject: String,
+    /// Answer with the plan that the change would cause, and change nothing.
+    #[serde(default)]
+    dry_run: bool,
 }
 
 /// All bindings.
@@ -46,29 +51,38 @@ pub(super) async fn list(State(engine): State<Arc<Engine>>) -> Json<Vec<BindingO
 
 /// Bind a host path or an image to a container: it pays for all that the host holds of the images that were built from there. The
 /// longest path decides, and a binding of the image itself over all.
-#[utoipa::path(put, path = "/v1/bindings", request_body = BindingPut,
-    responses((status = 200, description = "The binding, which was there.", body = BindingObject),
+#[utoipa::path(put, path = "/v1/bindings", params(ChangeQuery), request_body = BindingPut,
+    responses((status = 200, description = "The binding, which was there; with `dry_run`, what would change.", body = ChangedBinding),
         (status = 201, description = "The binding, which is new.", body = BindingObject), (status = 409), (status = 500), (status = 507)))]
 pub(super) async fn put(
     State(engine): State<Arc<Engine>>,
+    Params(how): Params<ChangeQuery>,
     Body(binding): Body<BindingPut>,
-) -> Result<(StatusCode, Json<BindingObject>), Problem> {
+) -> Result<(StatusCode, Json<Changed<BindingObject>>), Problem> {
     let (library, text) = (engine.library(), binding.subject.clone());
     let found = tokio::task::spawn_blocking(move || subject(&library, &text)).await;
     let found = found.map_err(|error| internal(&error))?;
     let subject = found.map_err(|why| refused(&binding.subject, &why))?;
-    let (put, object) = engine.bind(subject, &binding.container, binding.replace)?;
-    let status = if put == Put::Created { StatusCode::CREATED } else { StatusCode::OK };
-    Ok((status, Json(object)))
+    let (to, replace, mut status) = (&binding.container, binding.replace, StatusCode::OK);
+    let bind = || {
+        let (put, object) = engine.bind(subject.clone(), to, replace)?;
+        if put == Put::Created {
+            status = StatusCode::CREATED;
+        }
+        Ok(object)
+    };
+    let changed = Changed::by(how.dry_run, || engine.plan_bind(&subject, to, replace), bind)?;
+    Ok((status, Json(changed)))
 }
 
 /// Take a binding away: its images are charged by the accounting system again.
 #[utoipa::path(delete, path = "/v1/bindings", params(BindingQuery),
-    responses((status = 204, description = "It is gone."), (status = 404), (status = 422), (status = 500), (status = 507)))]
+    responses((status = 204, description = "It is gone."), (status = 200, description = "With `dry_run`: what would change.", body = PlanObject),
+        (status = 404), (status = 422), (status = 500), (status = 507)))]
 pub(super) async fn delete(
     State(engine): State<Arc<Engine>>,
     Params(query): Params<BindingQuery>,
-) -> Result<StatusCode, Problem> {
+) -> Result<Response, Problem> {
     let (library, text) = (engine.library(), query.subject.clone());
     // What is bound need not be there any more.
     let find = move || match text.parse() {
@@ -82,8 +96,8 @@ pub(super) async fn delete(
     let found = tokio::task::spawn_blocking(find).await.map_err(|error| internal(&error))?;
     let (plain, canonical) = found.map_err(|why| refused(&query.subject, &why))?;
     let known = engine.bindings().iter().any(|binding| binding.subject == plain.to_string());
-    engine.unbind(if known { &plain } else { &canonical })?;
-    Ok(StatusCode::NO_CONTENT)
+    let subject = if known { &plain } else { &canonical };
+    ended(query.dry_run, || engine.plan_unbind(subject), || engine.unbind(subject))
 }
 
 /// What people mean. A path is followed to where it leads: that is what images remember of where they were built from.

@@ -1,6 +1,7 @@
 //! `/v1/containers`.
 
 use super::body::Json as Body;
+use super::change::{ChangeQuery, Changed, ChangedContainer, ended};
 use super::problem::Problem;
 use super::query::Params;
 use crate::engine::{ContainerObject, Engine, PlanObject};
@@ -9,43 +10,10 @@ use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
+use axum::response::Response;
 use protocol::limits::{Limits, LimitsPatch};
 use protocol::path::ContainerPath;
-use serde::{Deserialize, Serialize};
 use std::sync::Arc;
-use utoipa::{IntoParams, ToSchema};
-
-/// How a change is made.
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(super) struct ChangeQuery {
-    /// Answer with the plan that the change would cause, and change nothing.
-    #[serde(default)]
-    dry_run: bool,
-}
-
-/// A container after a change, or what the change would do.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(untagged)]
-pub(super) enum Changed {
-    /// The container, changed.
-    Done(Box<ContainerObject>),
-    /// With `dry_run=true`: what would change.
-    Planned(PlanObject),
-}
-
-fn change(
-    engine: &Engine,
-    path: &ContainerPath,
-    patch: &LimitsPatch,
-    dry_run: bool,
-) -> Result<Changed, crate::engine::EngineError> {
-    match dry_run {
-        true => engine.plan_patch(path, patch).map(Changed::Planned),
-        false => engine.patch(path, patch).map(|object| Changed::Done(Box::new(object))),
-    }
-}
 
 type Engined = State<Arc<Engine>>;
 pub(super) type Inside = Result<Path<String>, PathRejection>;
@@ -75,15 +43,26 @@ pub(super) async fn get_root(State(engine): Engined) -> Result<Json<ContainerObj
     Ok(Json(engine.container(&ContainerPath::root())?))
 }
 
+#[expect(clippy::result_large_err, reason = "once per refused request, and handlers want the problem itself")]
+fn alter(
+    engine: &Engine,
+    path: &ContainerPath,
+    patch: &LimitsPatch,
+    dry_run: bool,
+) -> Result<Json<Changed<ContainerObject>>, Problem> {
+    let changed = Changed::by(dry_run, || engine.plan_patch(path, patch), || engine.patch(path, patch));
+    Ok(Json(changed?))
+}
+
 /// Change limits of the root container.
 #[utoipa::path(patch, path = "/v1/containers/", operation_id = "patch_root_container", params(ChangeQuery), request_body = LimitsPatch,
-    responses((status = 200, description = "The root container as it is now; with `dry_run`, what would change.", body = Changed), (status = 507)))]
+    responses((status = 200, description = "The root container as it is now; with `dry_run`, what would change.", body = ChangedContainer), (status = 507)))]
 pub(super) async fn patch_root(
     State(engine): Engined,
     Params(how): Params<ChangeQuery>,
     Body(patch): Body<LimitsPatch>,
-) -> Result<Json<Changed>, Problem> {
-    Ok(Json(change(&engine, &ContainerPath::root(), &patch, how.dry_run)?))
+) -> Result<Json<Changed<ContainerObject>>, Problem> {
+    alter(&engine, &ContainerPath::root(), &patch, how.dry_run)
 }
 
 /// One container.
@@ -95,35 +74,48 @@ pub(super) async fn get(State(engine): Engined, inside: Inside) -> Result<Json<C
 }
 
 /// Make a container that stays until it is deleted, or replace the limits of the one that is there.
-#[utoipa::path(put, path = "/v1/containers/{path}", operation_id = "put_container", params(("path" = String, Path)), request_body = Limits,
-    responses((status = 200, description = "The container as it is now.", body = ContainerObject),
+#[utoipa::path(put, path = "/v1/containers/{path}", operation_id = "put_container", params(("path" = String, Path), ChangeQuery), request_body = Limits,
+    responses((status = 200, description = "The container as it is now; with `dry_run`, what would change.", body = ChangedContainer),
         (status = 201, description = "The container, just made.", body = ContainerObject), (status = 409), (status = 507)))]
 pub(super) async fn put(
     State(engine): Engined,
     inside: Inside,
+    Params(how): Params<ChangeQuery>,
     Body(limits): Body<Limits>,
-) -> Result<(StatusCode, Json<ContainerObject>), Problem> {
-    let (done, object) = engine.put(&path(inside)?, limits)?;
-    let status = if done == Put::Created { StatusCode::CREATED } else { StatusCode::OK };
-    Ok((status, Json(object)))
+) -> Result<(StatusCode, Json<Changed<ContainerObject>>), Problem> {
+    let (path, mut status) = (path(inside)?, StatusCode::OK);
+    let put = || {
+        let (done, object) = engine.put(&path, limits.clone())?;
+        if done == Put::Created {
+            status = StatusCode::CREATED;
+        }
+        Ok(object)
+    };
+    let changed = Changed::by(how.dry_run, || engine.plan_put(&path, limits.clone()), put)?;
+    Ok((status, Json(changed)))
 }
 
 /// Change limits: absent fields stay, `null` takes a limit away. The targets that follow are on their way when this is answered.
 #[utoipa::path(patch, path = "/v1/containers/{path}", operation_id = "patch_container", params(("path" = String, Path), ChangeQuery), request_body = LimitsPatch,
-    responses((status = 200, description = "The container as it is now; with `dry_run`, what would change.", body = Changed), (status = 404), (status = 507)))]
+    responses((status = 200, description = "The container as it is now; with `dry_run`, what would change.", body = ChangedContainer), (status = 404), (status = 507)))]
 pub(super) async fn patch(
     State(engine): Engined,
     inside: Inside,
     Params(how): Params<ChangeQuery>,
     Body(patch): Body<LimitsPatch>,
-) -> Result<Json<Changed>, Problem> {
-    Ok(Json(change(&engine, &path(inside)?, &patch, how.dry_run)?))
+) -> Result<Json<Changed<ContainerObject>>, Problem> {
+    alter(&engine, &path(inside)?, &patch, how.dry_run)
 }
 
 /// Remove a container that holds neither guests nor containers.
-#[utoipa::path(delete, path = "/v1/containers/{path}", operation_id = "delete_container", params(("path" = String, Path)),
-    responses((status = 204, description = "It is gone."), (status = 404), (status = 409), (status = 507)))]
-pub(super) async fn delete(State(engine): Engined, inside: Inside) -> Result<StatusCode, Problem> {
-    engine.delete(&path(inside)?)?;
-    Ok(StatusCode::NO_CONTENT)
+#[utoipa::path(delete, path = "/v1/containers/{path}", operation_id = "delete_container", params(("path" = String, Path), ChangeQuery),
+    responses((status = 204, description = "It is gone."), (status = 200, description = "With `dry_run`: what would change.", body = PlanObject),
+        (status = 404), (status = 409), (status = 507)))]
+pub(super) async fn delete(
+    State(engine): Engined,
+    inside: Inside,
+    Params(how): Params<ChangeQuery>,
+) -> Result<Response, Problem> {
+    let path = path(inside)?;
+    ended(how.dry_run, || engine.plan_delete(&path), || engine.delete(&path))
 }

@@ -89,24 +89,28 @@ fn meaning(status: u16) -> &'static str {
     }
 }
 
-/// A container has the fields of its limits among others, but the schema of limits allows no others: it is that of a request.
+/// A container has the fields of its limits among others, and the policy those of its knobs, but their schemas allow no others: they
+/// are those of a request.
 struct Flattened;
+
+const FLATTENED: [(&str, &str); 2] = [("ContainerObject", "Limits"), ("PolicyObject", "Knobs")];
 
 impl Modify for Flattened {
     fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
         let Some(components) = &mut document.components else { return };
-        let Some(RefOr::T(Schema::Object(mut limits))) = components.schemas.get("Limits").cloned() else {
-            return;
-        };
-        limits.additional_properties = None;
-        if let Some(RefOr::T(Schema::AllOf(AllOf { items, .. }))) =
-            components.schemas.get_mut("ContainerObject")
-        {
-            let is_limits = |item: &&mut RefOr<Schema>| matches!(item, RefOr::Ref(item) if item.ref_location.ends_with("/Limits"));
-            items
-                .iter_mut()
-                .filter(is_limits)
-                .for_each(|item| *item = RefOr::T(Schema::Object(limits.clone())));
+        for (outer, inner) in FLATTENED {
+            let Some(RefOr::T(Schema::Object(mut fields))) = components.schemas.get(inner).cloned() else {
+                continue;
+            };
+            fields.additional_properties = None;
+            if let Some(RefOr::T(Schema::AllOf(AllOf { items, .. }))) = components.schemas.get_mut(outer) {
+                let end = format!("/{inner}");
+                let is_inner = |item: &&mut RefOr<Schema>| matches!(item, RefOr::Ref(item) if item.ref_location.ends_with(&end));
+                items
+                    .iter_mut()
+                    .filter(is_inner)
+                    .for_each(|item| *item = RefOr::T(Schema::Object(fields.clone())));
+            }
         }
     }
 }

@@ -1,15 +1,18 @@
 //! `/v1/guests`.
 
 use super::body::Json as Body;
+use super::change::{ChangeQuery, Changed, ChangedGuest};
 use super::problem::Problem;
 use super::query::{Name, Params};
-use crate::engine::{Engine, FramesObject, GuestObject};
+use crate::engine::{Engine, FramesObject, GuestObject, PlanObject};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use protocol::path::ContainerPath;
 use serde::{Deserialize, Deserializer};
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Semaphore;
 use utoipa::{IntoParams, ToSchema};
 
 /// What is asked of a frame table.
@@ -77,15 +80,16 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<C
 
 /// Move a guest to another container, or charge somebody else for what it touches. Targets that follow are on their way
 /// when this is answered. 202 if its vmm did not confirm within 5 s; `charge_pending` tells when it does.
-#[utoipa::path(patch, path = "/v1/guests/{id}", operation_id = "patch_guest", params(("id" = String, Path, description = "The guest's name")), request_body = GuestPatch,
-    responses((status = 200, description = "The guest as it is now.", body = GuestObject),
+#[utoipa::path(patch, path = "/v1/guests/{id}", operation_id = "patch_guest", params(("id" = String, Path, description = "The guest's name"), ChangeQuery), request_body = GuestPatch,
+    responses((status = 200, description = "The guest as it is now; with `dry_run`, what would change.", body = ChangedGuest),
         (status = 202, description = "The guest; its vmm did not confirm yet.", body = GuestObject),
         (status = 404), (status = 409), (status = 504), (status = 507)))]
 pub(super) async fn patch(
     State(engine): State<Arc<Engine>>,
     Name(id): Name,
+    Params(how): Params<ChangeQuery>,
     Body(patch): Body<GuestPatch>,
-) -> Result<(StatusCode, Json<GuestObject>), Problem> {
+) -> Result<(StatusCode, Json<Changed<GuestObject>>), Problem> {
     let alone = |field: &str, value: String, bound: &str| {
         let detail = format!("{field} is {value}, but {bound}");
         Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "field", "A field is refused", detail)
@@ -101,8 +105,13 @@ pub(super) async fn patch(
             return Err(alone("charges", value.to_owned(), "must be given together with container"));
         }
         (Some(to), None) => {
-            Some(engine.move_guest(&id, to, patch.charges.unwrap_or_default() == Charges::Move)?)
+            let with_charges = patch.charges.unwrap_or_default() == Charges::Move;
+            if how.dry_run {
+                return planned(engine.plan_move(&id, to, with_charges)?);
+            }
+            Some(engine.move_guest(&id, to, with_charges)?)
         }
+        (None, Some(to)) if how.dry_run => return planned(engine.plan_charge(&id, to.as_ref())?),
         (None, Some(to)) => Some(engine.charge(&id, to.as_ref())?),
         (None, None) => None,
     };
@@ -111,29 +120,54 @@ pub(super) async fn patch(
         None => true,
     };
     let status = if done { StatusCode::OK } else { StatusCode::ACCEPTED };
-    Ok((status, Json(engine.guest(&id)?)))
+    Ok((status, Json(Changed::Done(Box::new(engine.guest(&id)?)))))
 }
+
+#[expect(clippy::result_large_err, reason = "once per refused request, and handlers want the problem itself")]
+fn planned(plan: PlanObject) -> Result<(StatusCode, Json<Changed<GuestObject>>), Problem> {
+    Ok((StatusCode::OK, Json(Changed::Planned(plan))))
+}
+
+/// Tables that are counted frame by frame at a time, and how long one may take: that is up to its `vmm`.
+const AUDITS_MAX: usize = 16;
+const AUDIT_DEADLINE: Duration = Duration::from_secs(10);
+static AUDITS: Semaphore = Semaphore::const_new(AUDITS_MAX);
 
 /// A guest's frames by state.
 #[utoipa::path(get, path = "/v1/guests/{id}/frames", operation_id = "get_frames",
     params(("id" = String, Path, description = "The guest's name"), FramesQuery),
-    responses((status = 200, description = "Its frames by state.", body = FramesObject), (status = 404), (status = 500), (status = 504)))]
+    responses((status = 200, description = "Its frames by state.", body = FramesObject), (status = 404), (status = 500), (status = 503), (status = 504)))]
 pub(super) async fn frames(
     State(engine): State<Arc<Engine>>,
     Name(id): Name,
     Params(query): Params<FramesQuery>,
 ) -> Result<Json<FramesObject>, Problem> {
     let frames = engine.frames(&id, query.max_age_ms).await?;
+    let Ok(place) = AUDITS.try_acquire() else {
+        let detail = format!("{AUDITS_MAX} frame tables are being counted already");
+        return Err(Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "busy",
+            "There are too many clients",
+            detail,
+        ));
+    };
     // Counting millions of entries must not hold up the daemon's one thread.
     let guest = engine.guest(&id)?;
-    let count = move || FramesObject::new(&guest, &frames, query.blocks, query.audit);
-    let counted = tokio::task::spawn_blocking(count).await;
-    counted.map(Json).map_err(|error| {
-        Problem::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "internal",
-            "The frames could not be counted",
-            error.to_string(),
-        )
-    })
+    let count = move || {
+        let _place = place;
+        FramesObject::new(&guest, &frames, query.blocks, query.audit)
+    };
+    match tokio::time::timeout(AUDIT_DEADLINE, tokio::task::spawn_blocking(count)).await {
+        Ok(Ok(counted)) => Ok(Json(counted)),
+        Ok(Err(error)) => {
+            let title = "The frames could not be counted";
+            Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", title, error.to_string()))
+        }
+        Err(_) => {
+            let detail = format!("The frames were not counted within {} s", AUDIT_DEADLINE.as_secs());
+            let title = "A frame table takes too long";
+            Err(Problem::new(StatusCode::GATEWAY_TIMEOUT, "deadline", title, detail))
+        }
+    }
 }

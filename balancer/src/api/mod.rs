@@ -6,6 +6,7 @@
 mod attach;
 mod bindings;
 mod body;
+mod change;
 mod containers;
 mod document;
 mod events;
@@ -19,7 +20,7 @@ mod routes;
 mod server;
 mod token;
 
-pub use problem::Problem;
+pub use problem::{Problem, Reason};
 pub use routes::router;
 pub use server::serve;
 pub use token::Token;

@@ -1,9 +1,10 @@
 //! `/v1/policy`, and why guests have what they have.
 
 use super::body::Json as Body;
+use super::change::{ChangeQuery, Changed, ChangedPolicy};
 use super::containers::{self, Inside};
 use super::problem::Problem;
-use super::query::Name;
+use super::query::{Name, Params};
 use crate::engine::{ContainerExplanation, Engine, KnobsPatch, PolicyObject};
 use crate::policy::{Explanation, Observation};
 use axum::Json;
@@ -20,14 +21,16 @@ pub(super) async fn get(State(engine): Engined) -> Json<PolicyObject> {
     Json(engine.policy())
 }
 
-/// Turn knobs: absent fields stay. Targets that follow are on their way when this is answered.
-#[utoipa::path(patch, path = "/v1/policy", operation_id = "patch_policy", request_body = KnobsPatch,
-    responses((status = 200, description = "The policy as it is now.", body = PolicyObject)))]
+/// Turn knobs: absent fields stay. They stay as they are over a restart, unless that names others. Targets that follow are on their way when this is answered.
+#[utoipa::path(patch, path = "/v1/policy", operation_id = "patch_policy", params(ChangeQuery), request_body = KnobsPatch,
+    responses((status = 200, description = "The policy as it is now; with `dry_run`, what would change.", body = ChangedPolicy), (status = 507)))]
 pub(super) async fn patch(
     State(engine): Engined,
+    Params(how): Params<ChangeQuery>,
     Body(patch): Body<KnobsPatch>,
-) -> Result<Json<PolicyObject>, Problem> {
-    Ok(Json(engine.turn_knobs(&patch)?))
+) -> Result<Json<Changed<PolicyObject>>, Problem> {
+    let changed = Changed::by(how.dry_run, || engine.plan_knobs(&patch), || engine.turn_knobs(&patch));
+    Ok(Json(changed?))
 }
 
 /// What the policy is told now, as `balancer simulate --trace` reads it.

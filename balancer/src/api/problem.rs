@@ -30,6 +30,26 @@ pub struct Problem {
     /// What it would have to be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bound: Option<String>,
+    /// All reasons, where there is more than one: `detail` has them in one line, and `field`, `value` and `bound` are those of the
+    /// first that has a field.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<Reason>,
+}
+
+/// One of several reasons for a refusal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Reason {
+    /// What is wrong, one sentence with its values.
+    pub detail: String,
+    /// The field that is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub field: Option<String>,
+    /// Its value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<String>,
+    /// What it would have to be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bound: Option<String>,
 }
 
 impl Problem {
@@ -43,6 +63,7 @@ impl Problem {
             field: None,
             value: None,
             bound: None,
+            errors: vec![],
         }
     }
 
@@ -60,6 +81,22 @@ impl Problem {
         self
     }
 
+    /// One of several reasons; the first with a field gives the others their kind and status.
+    fn of_all(detail: String, reasons: &[EngineError]) -> Self {
+        let each: Vec<Self> = reasons.iter().map(Self::from).collect();
+        let first = each.iter().find(|problem| problem.field.is_some()).or(each.first()).cloned();
+        let first = first.unwrap_or_else(|| {
+            Self::new(StatusCode::CONFLICT, "conflict", "This cannot be done now", detail.clone())
+        });
+        let of = |problem: Self| Reason {
+            detail: problem.detail,
+            field: problem.field,
+            value: problem.value,
+            bound: problem.bound,
+        };
+        Self { detail, errors: each.into_iter().map(of).collect(), ..first }
+    }
+
     fn of_limits(detail: String, source: &LimitsError) -> Self {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "limit", "A limit is out of its bound", detail).of_field(
             source.field,
@@ -71,8 +108,15 @@ impl Problem {
 
 impl From<EngineError> for Problem {
     fn from(error: EngineError) -> Self {
+        Self::from(&error)
+    }
+}
+
+impl From<&EngineError> for Problem {
+    fn from(error: &EngineError) -> Self {
         let detail = error.chain();
-        match &error {
+        match error {
+            EngineError::Many(reasons) => Self::of_all(detail, reasons),
             EngineError::Tree(TreeError::Limits { source, .. }) => Self::of_limits(error.to_string(), source),
             EngineError::Knob(source) => Self::of_limits(error.to_string(), source),
             EngineError::Tree(TreeError::Missing(_)) | EngineError::NoGuest(_) => {

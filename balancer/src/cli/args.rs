@@ -1,7 +1,8 @@
 //! Arguments.
 
 use crate::accounting::System;
-use crate::policy::{IDLE_TAX_PERCENT, IDLE_TAX_RANGE, INTERVAL_MS, INTERVAL_MS_RANGE, OomPolicy};
+use crate::engine::KnobsPatch;
+use crate::policy::{IDLE_TAX_RANGE, INTERVAL_MS_RANGE, OomPolicy};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use protocol::bytes;
 use protocol::domain::{Domain, DomainError};
@@ -26,7 +27,7 @@ Files, in the folder that --run-dir names (else $BALLAST_RUN_DIR; else /run/ball
 $XDG_RUNTIME_DIR/ballast or /tmp/ballast-UID for others):
   api.sock       REST API, see GET /openapi.json
   guests.sock    where guests register
-  journal.redb   every container with its limits, every binding
+  journal.redb   every container with its limits, every binding, the policy's knobs
   balancer.log   log of a balancer that a vmm started
 
 Environment:
@@ -44,6 +45,7 @@ Examples:
   balancer set /web --domain tenants
   balancer explain db
   balancer set /web/a --max 1G --dry-run
+  balancer policy --reserve 2G
   curl --unix-socket /run/ballast/api.sock -X PATCH http://balancer/v1/containers/web/a -d '{\"max_bytes\": 1073741824}'";
 
 /// Memory limits of virtual machines that are used as containers.
@@ -94,6 +96,8 @@ pub(super) enum Command {
     Models(Models),
     /// Say why a guest, or the guests in a container, have what they have
     Explain(Explain),
+    /// Show the policy's knobs, or turn them; they stay as they are over a restart
+    Policy(Policy),
     /// Write down what the policy is told, one JSON object a turn, for `balancer simulate --trace`
     Record(Record),
     /// Run the policy on made-up hosts, or on a recording
@@ -162,19 +166,51 @@ pub(super) struct Serve {
     /// What holds the pages of images that guests share
     #[arg(long, value_name = "BACKING", value_enum, default_value_t)]
     pub pool: PoolBacking,
-    /// Time between two turns of sampling and deciding, milliseconds; a changed limit does not wait for a turn, nor does a host that
-    /// stalls for memory
-    #[arg(long, value_name = "MS", default_value_t = INTERVAL_MS, value_parser = interval, allow_negative_numbers = true)]
-    pub interval_ms: u64,
-    /// Memory that guests leave to the host [default: a sixteenth of it, at most 4G]
-    #[arg(long, value_name = "BYTES", value_parser = bytes::parse)]
-    pub reserve: Option<u64>,
-    /// How much dearer a byte that a guest holds and does not use is to it than one that it uses: 75 makes it four times as dear
-    #[arg(long, value_name = "PERCENT", default_value_t = IDLE_TAX_PERCENT, value_parser = clap::value_parser!(u32).range(i64::from(*IDLE_TAX_RANGE.start())..=i64::from(*IDLE_TAX_RANGE.end())))]
-    pub idle_tax: u32,
-    /// What happens when the host is about to run out of memory: an event, or the end of the guest that holds most beyond its target
-    #[arg(long, value_name = "WHAT", value_enum, default_value_t)]
-    pub oom_policy: OomPolicy,
+    #[command(flatten)]
+    pub knobs: Knobs,
+}
+
+/// The knobs of the policy. What is not given is as it was turned last, or its default.
+#[derive(Debug, Args)]
+pub(super) struct Knobs {
+    /// Memory that guests leave to the host: 2G, or default for a sixteenth of it, at most 4G
+    #[arg(long, value_name = "BYTES", value_parser = reserve, allow_negative_numbers = true)]
+    pub reserve: Option<Reserve>,
+    /// How much dearer a byte that a guest holds and does not use is to it than one that it uses: 75, the default, makes it four
+    /// times as dear
+    #[arg(long, value_name = "PERCENT", value_parser = idle_tax, allow_negative_numbers = true)]
+    pub idle_tax: Option<u32>,
+    /// Time between two turns of sampling and deciding, milliseconds, 1000 by default; a changed limit does not wait for a turn, nor
+    /// does a host that stalls for memory
+    #[arg(long, value_name = "MS", value_parser = interval, allow_negative_numbers = true)]
+    pub interval_ms: Option<u64>,
+    /// What happens when the host is about to run out of memory
+    #[arg(long, value_name = "WHAT", value_enum)]
+    pub oom_policy: Option<OomPolicy>,
+}
+
+impl Knobs {
+    /// The change that is asked for.
+    pub(super) fn patch(&self) -> KnobsPatch {
+        KnobsPatch {
+            reserve_bytes: self.reserve.map(|reserve| reserve.0),
+            idle_tax_percent: self.idle_tax,
+            interval_ms: self.interval_ms,
+            oom_policy: self.oom_policy,
+        }
+    }
+}
+
+/// An amount, or the default one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Reserve(pub Option<u64>);
+
+fn reserve(text: &str) -> Result<Reserve, bytes::ParseBytesError> {
+    if text == "default" { Ok(Reserve(None)) } else { bytes::parse(text).map(|bytes| Reserve(Some(bytes))) }
+}
+
+fn idle_tax(text: &str) -> Result<u32, String> {
+    between(text, IDLE_TAX_RANGE)
 }
 
 /// As `--pool` names it.
@@ -244,7 +280,7 @@ pub(super) struct Set {
     #[arg(long)]
     pub create: bool,
     /// Show the targets that would change, and change nothing
-    #[arg(long, conflicts_with = "create")]
+    #[arg(long)]
     pub dry_run: bool,
     /// Show the container as JSON
     #[arg(long)]
@@ -285,6 +321,9 @@ pub(super) struct Move {
     /// What becomes of what it is charged for
     #[arg(long, value_name = "WHAT", value_enum, default_value_t)]
     pub charges: Charges,
+    /// Show the targets that would change, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
     /// Show the guest as JSON
     #[arg(long)]
     pub json: bool,
@@ -307,6 +346,9 @@ pub(super) struct Charge {
     /// The container that pays, or - for the guest's own again
     #[arg(value_parser = payer)]
     pub container: Payer,
+    /// Show the targets that would change, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
     /// Show the guest as JSON
     #[arg(long)]
     pub json: bool,
@@ -338,6 +380,9 @@ pub(super) struct Bind {
     /// Bind it even if it is bound to another container
     #[arg(long)]
     pub replace: bool,
+    /// Show the targets that would change, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
     /// Show the binding as JSON
     #[arg(long)]
     pub json: bool,
@@ -348,12 +393,24 @@ pub(super) struct Unbind {
     /// What was bound
     #[arg(value_name = "PATH|IMAGE")]
     pub subject: String,
+    /// Show the targets that would change, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Show what would change as JSON
+    #[arg(long, requires = "dry_run")]
+    pub json: bool,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct Rm {
     /// The container: /web/a
     pub path: ContainerPath,
+    /// Show the targets that would change, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Show what would change as JSON
+    #[arg(long, requires = "dry_run")]
+    pub json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -410,6 +467,18 @@ fn interval(text: &str) -> Result<u64, String> {
 pub(super) struct Explain {
     /// A container: /web/a; or a guest's name
     pub what: String,
+    /// JSON instead of text
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Policy {
+    #[command(flatten)]
+    pub knobs: Knobs,
+    /// Show the targets that would change, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
     /// JSON instead of text
     #[arg(long)]
     pub json: bool,

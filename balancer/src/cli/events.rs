@@ -5,6 +5,8 @@ use super::print;
 use crate::client::Client;
 use crate::events::Event;
 use hyper::Method;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 pub(super) async fn run(client: &Client, command: &Events) -> anyhow::Result<()> {
     if command.follow {
@@ -16,7 +18,11 @@ pub(super) async fn run(client: &Client, command: &Events) -> anyhow::Result<()>
             }
             matches!(shown, Ok(true))
         };
-        client.follow("/v1/events", each).await?;
+        tokio::select! {
+            followed = client.follow("/v1/events", each) => followed?,
+            // `head -1` has its line: the next event need not come for that to be the end.
+            () = reader_gone() => {}
+        }
         return shown.map(drop);
     }
     let events: Vec<Event> = client.call(Method::GET, "/v1/events?follow=false", vec![]).await?;
@@ -47,4 +53,14 @@ fn show(event: &Event, json: bool) -> anyhow::Result<bool> {
         )
     };
     print(&(line + "\n"))
+}
+
+/// Waits until nobody can read standard output any more; for ever where the kernel does not tell (a file).
+async fn reader_gone() {
+    // SAFETY: standard output is open as long as the process is, and nothing here closes it.
+    let stdout = unsafe { AsyncFd::register_with_interest(std::io::stdout(), Interest::ERROR) };
+    let Ok(stdout) = stdout else { return std::future::pending().await };
+    if stdout.ready(Interest::ERROR).await.is_err() {
+        std::future::pending().await
+    }
 }

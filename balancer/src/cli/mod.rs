@@ -8,6 +8,8 @@ mod explain;
 mod image;
 mod models;
 mod pay;
+mod plan;
+mod policy;
 mod pool;
 mod ps;
 mod record;
@@ -15,6 +17,7 @@ mod serve;
 mod set;
 mod simulate;
 
+use crate::client::ClientError;
 use anyhow::Context;
 use args::{Arguments, Command};
 use clap::Parser;
@@ -46,7 +49,8 @@ pub fn run() -> ExitCode {
             Command::Pool(command) => pool::show(&client, command.json).await,
             Command::Bind(command) => pool::bind(&client, &command).await,
             Command::Unbind(command) => pool::unbind(&client, &command).await,
-            Command::Rm(command) => set::remove(&client, &command.path).await,
+            Command::Rm(command) => set::remove(&client, &command).await,
+            Command::Policy(command) => policy::run(&client, &command).await,
             Command::Models(command) => models::run(&command),
             Command::Explain(command) => explain::run(&client, &command).await,
             Command::Record(command) => record::run(&client, &command).await,
@@ -60,7 +64,13 @@ pub fn run() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            say(&format!("{error:#}"));
+            // Refused for several reasons: a line each.
+            match error.downcast_ref() {
+                Some(ClientError::Refused(problem)) if problem.errors.len() > 1 => {
+                    problem.errors.iter().for_each(|reason| say(&reason.detail));
+                }
+                _ => say(&format!("{error:#}")),
+            }
             exit::code(&error).into()
         }
     }

@@ -1,6 +1,7 @@
 //! `balancer move` and `balancer charge`.
 
 use super::args::{Charge, Charges, Move};
+use super::plan;
 use crate::client::Client;
 use hyper::Method;
 use protocol::bytes::Human;
@@ -10,17 +11,26 @@ use std::io::Write;
 pub(super) async fn move_guest(client: &Client, command: &Move) -> anyhow::Result<()> {
     let charges = if command.charges == Charges::Move { "move" } else { "leave" };
     let body = json!({ "container": command.container, "charges": charges });
-    patch(client, &command.guest, &body, command.json).await
+    patch(client, &command.guest, &body, (command.dry_run, command.json)).await
 }
 
 pub(super) async fn charge(client: &Client, command: &Charge) -> anyhow::Result<()> {
-    patch(client, &command.guest, &json!({ "charge_to": command.container.0 }), command.json).await
+    let body = json!({ "charge_to": command.container.0 });
+    patch(client, &command.guest, &body, (command.dry_run, command.json)).await
 }
 
-async fn patch(client: &Client, guest: &str, body: &Value, as_json: bool) -> anyhow::Result<()> {
+async fn patch(
+    client: &Client,
+    guest: &str,
+    body: &Value,
+    (dry_run, as_json): (bool, bool),
+) -> anyhow::Result<()> {
     let name: String = guest.bytes().map(encoded).collect();
-    let route = format!("/v1/guests/{name}");
+    let route = plan::route(&format!("/v1/guests/{name}"), dry_run);
     let guest: Value = client.call(Method::PATCH, &route, serde_json::to_vec(body)?).await?;
+    if dry_run {
+        return plan::show(&guest, as_json);
+    }
     let mut out = std::io::stdout().lock();
     // The change is made, whether or not anybody reads of it.
     if as_json {

@@ -1,6 +1,7 @@
 //! `balancer pool`, `balancer bind` and `balancer unbind`.
 
 use super::args::{Bind, Unbind};
+use super::plan;
 use crate::client::Client;
 use hyper::Method;
 use protocol::bytes::Human;
@@ -21,7 +22,11 @@ pub(super) async fn show(client: &Client, as_json: bool) -> anyhow::Result<()> {
 pub(super) async fn bind(client: &Client, command: &Bind) -> anyhow::Result<()> {
     let subject = absolute(&command.subject);
     let body = json!({ "subject": subject, "container": command.container, "replace": command.replace });
-    let binding: Value = client.call(Method::PUT, "/v1/bindings", serde_json::to_vec(&body)?).await?;
+    let route = plan::route("/v1/bindings", command.dry_run);
+    let binding: Value = client.call(Method::PUT, &route, serde_json::to_vec(&body)?).await?;
+    if command.dry_run {
+        return plan::show(&binding, command.json);
+    }
     let text = if command.json { serde_json::to_string_pretty(&binding)? + "\n" } else { sentence(&binding) };
     write!(std::io::stdout(), "{text}").ok();
     Ok(())
@@ -29,8 +34,9 @@ pub(super) async fn bind(client: &Client, command: &Bind) -> anyhow::Result<()> 
 
 pub(super) async fn unbind(client: &Client, command: &Unbind) -> anyhow::Result<()> {
     let subject: String = absolute(&command.subject).bytes().map(super::pay::encoded).collect();
-    client.call::<Value>(Method::DELETE, &format!("/v1/bindings?subject={subject}"), vec![]).await?;
-    Ok(())
+    let route = plan::route(&format!("/v1/bindings?subject={subject}"), command.dry_run);
+    let answer = client.call::<Value>(Method::DELETE, &route, vec![]).await?;
+    if command.dry_run { plan::show(&answer, command.json) } else { Ok(()) }
 }
 
 /// Names of the guests that map an image of the store at this path or with this digest, if a balancer knows.

@@ -14,17 +14,26 @@ pub(super) async fn run(client: &Client, as_json: bool) -> anyhow::Result<()> {
     let guests: Vec<Value> = client.call(Method::GET, "/v1/guests", vec![]).await?;
     let host: Value = client.call(Method::GET, "/v1/host", vec![]).await?;
     if as_json {
-        let all = json!({ "accounting": host["accounting"], "containers": containers, "guests": guests });
+        let all = json!({ "accounting": host["accounting"], "containers": containers, "guests": guests,
+            "waiting": host["waiting"] });
         print(&(serde_json::to_string_pretty(&all)? + "\n"))?;
         return Ok(());
     }
     let accounting = host["accounting"].as_str().unwrap_or("?");
-    print(&format!(
-        "{}\nUSAGE is counted by {accounting}.\n{}",
-        table(&containers, &guests),
-        notes(&guests)
-    ))?;
+    let waiting = waiting(host["waiting"].as_array().map_or(&[], Vec::as_slice));
+    let (table, notes) = (table(&containers, &guests), notes(&guests));
+    print(&format!("{table}\nUSAGE is counted by {accounting}.\n{notes}{waiting}"))?;
     Ok(())
+}
+
+/// Guests that wait for memory, a line each.
+fn waiting(guests: &[Value]) -> String {
+    let line = |guest: &Value| {
+        let text = |field: &str| guest[field].as_str().unwrap_or("?").to_owned();
+        let (name, container, since) = (text("guest"), text("container"), age(&guest["waited_ms"]));
+        format!("{name} waits for {container}, {since}: {}\n", text("reason"))
+    };
+    guests.iter().map(line).collect()
 }
 
 /// The tree: each container, below it its guests, then the containers inside it.

@@ -4,7 +4,6 @@ use super::args::Serve;
 use crate::api::Token;
 use crate::daemon::{self, Options};
 use crate::image::Store;
-use crate::policy::Knobs;
 use protocol::place::Place;
 use std::io;
 use tracing_subscriber::EnvFilter;
@@ -23,12 +22,7 @@ pub(super) async fn run(place: Place, command: Serve) -> anyhow::Result<()> {
         (Some(address), Some(file)) => Some((address, Token::read(&file)?)),
         _ => None,
     };
-    let knobs = Knobs {
-        reserve_bytes: command.reserve,
-        idle_tax_percent: command.idle_tax,
-        interval_ms: command.interval_ms,
-        oom_policy: command.oom_policy,
-    };
+    let knobs = command.knobs.patch();
     daemon::run(Options {
         place,
         exit_when_idle: command.exit_when_idle,

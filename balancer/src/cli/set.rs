@@ -1,7 +1,8 @@
 //! `balancer set` and `balancer rm`.
 
-use super::args::Set;
+use super::args::{Rm, Set};
 use super::exit::Usage;
+use super::plan;
 use crate::client::{Client, ClientError};
 use hyper::Method;
 use protocol::bytes::Human;
@@ -19,18 +20,16 @@ pub(super) async fn set(client: &Client, command: &Set) -> anyhow::Result<()> {
         );
     }
     let route = route(&command.path);
-    if command.dry_run {
-        let body = serde_json::to_vec(&patch)?;
-        let plan: Value = client.call(Method::PATCH, &format!("{route}?dry_run=true"), body).await?;
-        std::io::stdout().write_all(planned(&plan, command.json)?.as_bytes()).ok();
-        return Ok(());
-    }
+    let route = plan::route(&route, command.dry_run);
     let mut answer = client.call::<Value>(Method::PATCH, &route, serde_json::to_vec(&patch)?).await;
     if command.create && matches!(&answer, Err(ClientError::Refused(problem)) if problem.status == 404) {
         let limits = Limits::default().patched(&patch);
         answer = client.call(Method::PUT, &route, serde_json::to_vec(&limits)?).await;
     }
     let container = answer?;
+    if command.dry_run {
+        return plan::show(&container, command.json);
+    }
     // The change is made, whether or not anybody reads of it.
     if command.json {
         writeln!(std::io::stdout(), "{}", serde_json::to_string_pretty(&container)?).ok();
@@ -56,39 +55,13 @@ pub(super) async fn set(client: &Client, command: &Set) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What a change would do, for people or as it is.
-fn planned(plan: &Value, as_json: bool) -> serde_json::Result<String> {
-    if as_json {
-        return Ok(serde_json::to_string_pretty(plan)? + "\n");
-    }
-    let human =
-        |bytes: &Value| bytes.as_u64().map_or_else(|| "none".into(), |bytes| Human(bytes).to_string());
-    let mut text = String::new();
-    for target in plan["targets"].as_array().into_iter().flatten() {
-        text += &format!(
-            "{}: target {} -> {}: {}\n",
-            target["guest"].as_str().unwrap_or("?"),
-            human(&target["now_bytes"]),
-            human(&target["target_bytes"]),
-            target["reason"].as_str().unwrap_or("?")
-        );
-    }
-    for short in plan["shortfalls"].as_array().into_iter().flatten() {
-        let (path, needed) = (short["container"].as_str().unwrap_or("?"), human(&short["needed_bytes"]));
-        text += &format!(
-            "{path}: its guests need {needed}, and {} is what they may use\n",
-            human(&short["budget_bytes"])
-        );
-    }
-    Ok(if text.is_empty() { "No target would change\n".into() } else { text })
-}
-
-pub(super) async fn remove(client: &Client, path: &ContainerPath) -> anyhow::Result<()> {
-    if *path == ContainerPath::root() {
+pub(super) async fn remove(client: &Client, command: &Rm) -> anyhow::Result<()> {
+    if command.path == ContainerPath::root() {
         return Err(Usage("/ is the host, which cannot be removed").into());
     }
-    client.call::<Value>(Method::DELETE, &route(path), vec![]).await?;
-    Ok(())
+    let route = plan::route(&route(&command.path), command.dry_run);
+    let answer = client.call::<Value>(Method::DELETE, &route, vec![]).await?;
+    if command.dry_run { plan::show(&answer, command.json) } else { Ok(()) }
 }
 
 /// A container's limits, from its object.

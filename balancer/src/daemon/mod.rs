@@ -15,10 +15,9 @@ pub use place::{Owned, PlaceError};
 
 use crate::accounting::System;
 use crate::api::{self, Token, router};
-use crate::engine::Engine;
+use crate::engine::{Engine, KnobsPatch};
 use crate::guests::{self, GuestServer};
 use crate::journal::Journal;
-use crate::policy::Knobs;
 use crate::pool::{IMAGES_OPEN_MAX, Library};
 use anyhow::Context;
 use axum::middleware;
@@ -28,7 +27,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::net::{TcpListener, UnixListener};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Connections of the API at a time, by socket: who holds all of one does not get in the way of the other, nor of guests.
 const API_PLACES: usize = 512;
@@ -47,8 +46,8 @@ pub struct Options {
     pub tcp: Option<(SocketAddr, Token)>,
     /// Who pays for a frame.
     pub accounting: System,
-    /// The knobs of the policy.
-    pub knobs: Knobs,
+    /// Knobs of the policy that are given now; the others are as they were turned last.
+    pub knobs: KnobsPatch,
     /// Folder of the images.
     pub store: PathBuf,
     /// What holds the pages of images that guests share.
@@ -64,7 +63,8 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let guest_places = descriptors::left_for_guests(API_PLACES + TCP_PLACES + IMAGES_OPEN_MAX);
     let (journal, tree, bindings) = Journal::open(&options.place.journal())?;
     let library = Library::new(&options.store, options.pool);
-    let engine = Arc::new(Engine::new(journal, (tree, bindings), options.accounting, library, options.knobs));
+    let knobs = options.knobs.on(journal.knobs().unwrap_or_default());
+    let engine = Arc::new(Engine::new(journal, (tree, bindings), options.accounting, library, knobs));
     engine.lives_in(options.place.clone());
     let tcp = match &options.tcp {
         Some((address, _)) => {
@@ -88,11 +88,13 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     }
     tokio::spawn(pressure::watch(Arc::clone(&engine)));
     tokio::spawn(guests::watch_merge(Arc::clone(&engine)));
+    tokio::spawn(guests::watch_working_sets(Arc::clone(&engine), options.place.clone()));
     tokio::spawn(look(Arc::clone(&engine)));
     tokio::spawn(Arc::clone(&engine).look_at_tables());
     let turns = turn(Arc::clone(&engine));
     let idle = idle::wait(Arc::clone(&engine));
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::spawn(stay(signal(SignalKind::hangup())?));
     tokio::select! {
         () = api::serve(api, router(engine), API_PLACES) => {}
         () = turns => {}
@@ -102,6 +104,13 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     }
     owned.clear();
     Ok(())
+}
+
+/// A terminal that goes, or a service manager's reload, ends no balancer: guests need it, and there is no file to read anew.
+async fn stay(mut hangup: Signal) {
+    while hangup.recv().await.is_some() {
+        tracing::info!("SIGHUP changes nothing");
+    }
 }
 
 async fn turn(engine: Arc<Engine>) {

@@ -68,11 +68,13 @@ impl State {
                 self.events.push("shortfall", None, Some(&shortfall.container), &shortfall.to_string());
             }
         }
+        self.hold_up(&observation, &plan);
         self.end_victim(&observation, &plan);
         self.memory = plan.memory;
         self.budget = plan.budget;
         self.shortfalls = plan.shortfalls;
         self.drop_disk_caches();
+        self.room.send_replace(());
     }
 
     fn send_target(&mut self, observation: &Observation, i: usize, target: &GuestTarget) {
@@ -111,6 +113,33 @@ impl State {
                 let detail = format!("{}; it holds {held}", Health::Well.sentence());
                 self.guest_event("well", &view.name, &detail);
             }
+        }
+    }
+
+    /// Lets the guests stand still that the plan names, and the others go on.
+    fn hold_up(&mut self, observation: &Observation, plan: &Plan) {
+        for (i, view) in observation.guests.iter().enumerate() {
+            let Some(guest) = self.guests.get_mut(&view.name) else { continue };
+            let paused = plan.paused.contains(&i);
+            // A `vmm` that does not listen is told again at the next turn.
+            if guest.paused == paused || !guest.say(ToVmm::Pause { paused }) {
+                continue;
+            }
+            guest.paused = paused;
+            let left = Human(self.host.memory.available_bytes);
+            let (kind, detail) = match paused {
+                true => {
+                    let (held, target) = (Human(view.held_bytes()), Human(plan.targets[i].target_bytes));
+                    (
+                        "paused",
+                        format!(
+                            "The host has {left} left: it stands still by oom_policy, because it holds {held} and {target} is its target"
+                        ),
+                    )
+                }
+                false => ("resumed", format!("It goes on; the host has {left} left")),
+            };
+            self.events.push(kind, Some(&view.name), Some(&guest.about.container), &detail);
         }
     }
 

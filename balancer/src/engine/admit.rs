@@ -1,6 +1,7 @@
 //! Taking in a guest, and letting it go.
 
 use super::change::describe;
+use super::error::Reasons;
 use super::{Engine, State};
 use crate::guests::{
     Budget, CrossCheck, DiskCache, Figures, Guest, KernelSample, ProcessObjects, Sampled, objects,
@@ -20,9 +21,6 @@ use tokio::sync::{mpsc, watch};
 /// What can run a guest.
 const ENGINES: [&str; 2] = ["kvm", "qemu"];
 
-/// Holders that a refusal names.
-const HOLDERS_MAX: usize = 3;
-
 /// What a guest is told when it is taken in.
 #[derive(Debug, Clone, Copy)]
 pub struct Admission {
@@ -34,31 +32,75 @@ pub struct Admission {
     pub target_bytes: u64,
 }
 
+/// A guest that wants to be taken in.
+#[derive(Debug)]
+pub struct Candidate {
+    /// What it says of itself.
+    pub about: Register,
+    /// Process of its `vmm`.
+    pub pid: i32,
+    /// Its frame table.
+    pub frames: Arc<FrameReader>,
+    /// Messages to its `vmm`.
+    pub outbox: mpsc::Sender<ToVmm>,
+}
+
+/// Why a guest is not taken in, for the `vmm` to show.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// One sentence.
+    Never(String),
+    /// Memory is missing, which may be waited for.
+    NoRoom {
+        /// The outermost container that has no room; the root for the host.
+        at: ContainerPath,
+        /// What is missing and who holds it, one sentence.
+        reason: String,
+    },
+}
+
+impl Refusal {
+    /// Why, one sentence.
+    #[must_use]
+    pub fn reason(self) -> String {
+        match self {
+            Self::Never(reason) | Self::NoRoom { reason, .. } => reason,
+        }
+    }
+}
+
+impl From<String> for Refusal {
+    fn from(reason: String) -> Self {
+        Self::Never(reason)
+    }
+}
+
 impl Engine {
-    /// Takes in a guest, or says in one sentence why not.
+    /// Takes in a guest, or says why not. One that waits shows its ticket.
     ///
     /// # Errors
-    /// The reason, for the `vmm` to show.
-    pub fn register(
-        &self,
-        mut about: Register,
-        pid: i32,
-        frames: FrameReader,
-        outbox: mpsc::Sender<ToVmm>,
-    ) -> Result<Admission, String> {
+    /// The reason.
+    pub fn register(&self, candidate: &Candidate, ticket: Option<u64>) -> Result<Admission, Refusal> {
         let state = &mut *self.state();
-        check(&about, &frames)?;
+        let (mut about, pid, frames) = (candidate.about.clone(), candidate.pid, &candidate.frames);
+        check(&about, frames)?;
         if let Some(other) = state.guests.get(&about.name) {
-            return Err(format!(
+            return Err(Refusal::Never(format!(
                 "There is a guest {:?} already: its vmm is process {}",
                 about.name, other.pid
-            ));
+            )));
         }
         check_machine(&about, pid)?;
+        state.check_waiting(&about, ticket)?;
         let process = ProcessObjects::of_guest(pid, about.machine);
-        state.check_images(&about, &frames)?;
+        state.check_images(&about, frames)?;
         state.check_merge_domain(&about)?;
-        state.admit_container(&about, objects(&about, process))?;
+        // What a process that waits holds already is not missing for it.
+        let held = ticket.and_then(|_| KernelSample::take(pid)).map_or(0, |kernel| kernel.resident_bytes);
+        if let Err(refusal) = state.admit_container(&about, objects(&about, process), held) {
+            state.keep_waiting(ticket, &refusal);
+            return Err(refusal);
+        }
         let owner = state.tree.get(&about.container).expect("made above").owner;
         let charged = about.charge_to.take();
         let mut owners: BTreeSet<u16> = [owner].into();
@@ -72,7 +114,7 @@ impl Engine {
         let name = about.name.clone();
         let mut figures = Figures::of_engine(&about.engine);
         if let Some(kernel) = KernelSample::of_guest(pid, about.machine) {
-            figures.update(kernel, &pool_totals(&frames, &about.images));
+            figures.update(kernel, &pool_totals(frames, &about.images));
         }
         let detail = format!(
             "{} of RAM, {} vCPUs, engine {}, process {pid}",
@@ -81,6 +123,7 @@ impl Engine {
             about.engine
         );
         state.events.push("guest_registered", Some(&name), Some(&about.container), &detail);
+        state.waits_no_more(ticket, "admitted");
         let guest = Guest {
             session,
             pid,
@@ -92,7 +135,7 @@ impl Engine {
             look_wanted: false,
             is_looked_at: false,
             unseen: vec![],
-            frames: Arc::new(frames),
+            frames: Arc::clone(frames),
             balloon: Sampled::now(about.balloon.clone()),
             statistics: None,
             disk_cache: DiskCache::default(),
@@ -101,9 +144,11 @@ impl Engine {
             stuck: None,
             process,
             merge: None,
-            outbox,
+            working_set: None,
+            outbox: candidate.outbox.clone(),
             sent_target_bytes: None,
             target_reason: String::new(),
+            paused: false,
             memory: Default::default(),
             out_of_memory_at: None,
             reconciled: watch::Sender::new(0),
@@ -151,21 +196,29 @@ impl Engine {
 }
 
 impl State {
-    /// Makes the container of a guest where it is missing, with the limits of the launch.
-    fn admit_container(&mut self, about: &Register, own: ObjectCounts) -> Result<(), String> {
+    /// Makes the container of a guest where it is missing, with the limits of the launch. `held` is what its process holds
+    /// already of what the host has, bytes.
+    fn admit_container(&mut self, about: &Register, own: ObjectCounts, held: u64) -> Result<(), Refusal> {
         let mut next = self.tree.clone();
         let made = next.ensure(&about.container).map_err(|error| error.to_string())?;
         // A guest that comes back after a restart brings the limits of its launch; the journal knows better.
         if let Some(limits) = about.limits.as_ref().filter(|_| made || !about.comes_back) {
-            next.patch(&about.container, limits).map_err(|error| error.to_string())?;
+            next.alter(&about.container, limits).map_err(|error| error.to_string())?;
+            Reasons::default()
+                .note_all(next.broken(&about.container))
+                .checked()
+                .map_err(|error| error.chain())?;
         }
         if !about.comes_back {
+            let mut beyond = Vec::new();
             for above in about.container.ancestors() {
                 let limits = next.get(&above).map(|node| &node.limits).expect("ensured above");
-                self.check_admission(about, &above, limits.max_bytes)?;
-                self.check_objects(about, own, &above, limits)?;
+                beyond.extend(self.objects_missing(about, own, &above, limits));
             }
-            self.check_host(about, &next)?;
+            if !beyond.is_empty() {
+                return Err(Refusal::Never(beyond.join("; ")));
+            }
+            self.check_memory(about, &next, held)?;
         }
         let limits = |tree: &Tree| tree.get(&about.container).map(|node| node.limits.clone());
         let (before, after) = (limits(&self.tree), limits(&next));
@@ -183,72 +236,6 @@ impl State {
             );
         }
         Ok(())
-    }
-
-    /// A guest that could not live beside those that are there is refused, and told what is missing.
-    fn check_admission(
-        &self,
-        about: &Register,
-        above: &ContainerPath,
-        max: Option<u64>,
-    ) -> Result<(), String> {
-        let Some(max) = max else { return Ok(()) };
-        let others =
-            self.guests_inside(above).fold(0u64, |sum, guest| sum.saturating_add(guest.about.floor_bytes));
-        let needed = others.saturating_add(about.floor_bytes);
-        if needed <= max {
-            return Ok(());
-        }
-        let (own, others, max, short) =
-            (Human(about.floor_bytes), Human(others), Human(max), Human(needed - max));
-        let holders =
-            holders(self.guests_inside(above).map(|guest| (guest.about.floor_bytes, &*guest.about.name)));
-        Err(format!(
-            "Guest {:?} needs {own} to live and the guests in {above} need {others}{holders}, but max of {above} is {max}: {short} are missing",
-            about.name
-        ))
-    }
-
-    /// Nor is there room for a guest if the host cannot keep what was promised: `min` of containers, and what guests need to live.
-    fn check_host(&self, about: &Register, next: &Tree) -> Result<(), String> {
-        let Some(budget) = self.budget else { return Ok(()) };
-        let others = self.guests.values().fold(0u64, |sum, guest| {
-            sum.saturating_add(guest.about.floor_bytes).saturating_add(guest.figures.reserved_bytes())
-        });
-        let own = about.floor_bytes.saturating_add(Figures::default().reserved_bytes());
-        let root = ContainerPath::root();
-        let promised = next.promised_inside(&root);
-        let needed = others.saturating_add(own).max(promised);
-        if needed <= budget.bytes {
-            return Ok(());
-        }
-        let living = holders(self.guests.values().map(|guest| (guest.about.floor_bytes, &*guest.about.name)));
-        let kept = next.children(&root).map(|(path, node)| (node.limits.min_bytes, path.as_str()));
-        let kept = holders(kept);
-        Err(format!(
-            "Guest {:?} needs {} to start, others need {}{living}, and min promises {}{kept}, but the host has {} for guests beside a reserve of {}: {} are missing",
-            about.name,
-            Human(own),
-            Human(others),
-            Human(promised),
-            Human(budget.bytes),
-            Human(budget.reserve_bytes),
-            Human(needed - budget.bytes)
-        ))
-    }
-}
-
-/// Those who hold most, in brackets; nothing if nobody holds anything.
-fn holders<'a>(all: impl Iterator<Item = (u64, &'a str)>) -> String {
-    let mut all: Vec<(u64, &str)> = all.filter(|(bytes, _)| *bytes > 0).collect();
-    all.sort_unstable_by(|a, b| b.cmp(a));
-    let names: Vec<String> =
-        all.iter().take(HOLDERS_MAX).map(|(bytes, name)| format!("{name} {}", Human(*bytes))).collect();
-    let more = all.len().saturating_sub(HOLDERS_MAX);
-    match (names.is_empty(), more) {
-        (true, _) => String::new(),
-        (false, 0) => format!(" ({})", names.join(", ")),
-        (false, more) => format!(" ({} and {more} more)", names.join(", ")),
     }
 }
 

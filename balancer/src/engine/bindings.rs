@@ -1,5 +1,6 @@
 //! Bindings by a client: who pays for an image as a whole.
 
+use super::error::Reasons;
 use super::{Engine, EngineError, State};
 use crate::pool::{BINDINGS_MAX, BindingObject, Bindings, Subject};
 use crate::tree::Put;
@@ -25,20 +26,8 @@ impl Engine {
         replace: bool,
     ) -> Result<(Put, BindingObject), EngineError> {
         let state = &mut *self.state();
-        if state.tree.get(container).is_none() {
-            return Err(EngineError::NoContainer { field: "container", path: container.clone() });
-        }
         let before = state.bindings.get(&subject).cloned();
-        match &before {
-            Some(other) if other != container && !replace => {
-                return Err(EngineError::Bound { subject, container: other.clone() });
-            }
-            None if state.bindings.len() >= BINDINGS_MAX => return Err(EngineError::Bindings),
-            _ => {}
-        }
-        let mut next = state.bindings.clone();
-        next.put(subject.clone(), container.clone());
-        state.check_binding(&next, container)?;
+        let next = state.bindings_with(&subject, container, replace)?;
         state.adopt_bindings(next)?;
         if before.as_ref() != Some(container) {
             let detail = match &before {
@@ -57,10 +46,7 @@ impl Engine {
     /// When it is not bound, or the journal cannot be written.
     pub fn unbind(&self, subject: &Subject) -> Result<(), EngineError> {
         let state = &mut *self.state();
-        let container = state.bindings.get(subject).cloned();
-        let container = container.ok_or_else(|| EngineError::NoBinding(subject.clone()))?;
-        let mut next = state.bindings.clone();
-        next.remove(subject);
+        let (container, next) = state.bindings_without(subject)?;
         state.adopt_bindings(next)?;
         state.events.push("unbound", None, Some(&container), &format!("It pays for {subject} no longer"));
         state.sweep(&container);
@@ -79,16 +65,61 @@ impl State {
         Ok(())
     }
 
+    /// The bindings with one more, or with another payer.
+    pub(super) fn bindings_with(
+        &mut self,
+        subject: &Subject,
+        container: &ContainerPath,
+        replace: bool,
+    ) -> Result<Bindings, EngineError> {
+        if self.tree.get(container).is_none() {
+            return Err(EngineError::NoContainer { field: "container", path: container.clone() });
+        }
+        match self.bindings.get(subject) {
+            Some(other) if other != container && !replace => {
+                return Err(EngineError::Bound { subject: subject.clone(), container: other.clone() });
+            }
+            None if self.bindings.len() >= BINDINGS_MAX => return Err(EngineError::Bindings),
+            _ => {}
+        }
+        let mut next = self.bindings.clone();
+        next.put(subject.clone(), container.clone());
+        self.check_binding(&next, container)?;
+        Ok(next)
+    }
+
+    /// Who pays for what is bound, and the bindings without it.
+    pub(super) fn bindings_without(
+        &self,
+        subject: &Subject,
+    ) -> Result<(ContainerPath, Bindings), EngineError> {
+        let container = self.bindings.get(subject).cloned();
+        let container = container.ok_or_else(|| EngineError::NoBinding(subject.clone()))?;
+        let mut next = self.bindings.clone();
+        next.remove(subject);
+        Ok((container, next))
+    }
+
+    /// Looks at what would be if these were the bindings. They are as they were when this returns.
+    pub(super) fn with_bindings<T>(&mut self, next: &Bindings, look: impl FnOnce(&Self) -> T) -> T {
+        let kept = std::mem::replace(&mut self.bindings, next.clone());
+        self.rebind();
+        let seen = look(self);
+        self.bindings = kept;
+        self.rebind();
+        seen
+    }
+
     /// No limit on the way to the root is broken by what guests map of images that a container is to pay for. What nobody maps
     /// can go.
     fn check_binding(&mut self, next: &Bindings, container: &ContainerPath) -> Result<(), EngineError> {
         let before = self.usage();
-        let kept = std::mem::replace(&mut self.bindings, next.clone());
-        self.rebind();
-        let after = self.usage();
-        let unmapped: u64 = self.payers_of(container).map(|payer| self.pool.unmapped_bytes(payer)).sum();
-        self.bindings = kept;
-        self.rebind();
+        let (after, unmapped) = self.with_bindings(next, |state| {
+            let unmapped: u64 =
+                state.payers_of(container).map(|payer| state.pool.unmapped_bytes(payer)).sum();
+            (state.usage(), unmapped)
+        });
+        let mut reasons = Reasons::default();
         for above in container.ancestors() {
             let Some(max_bytes) = self.tree.get(&above).and_then(|node| node.limits.max_bytes) else {
                 continue;
@@ -99,10 +130,11 @@ impl State {
             // A limit that holds no more than before is not this binding's business.
             if needed_bytes > max_bytes && would > was {
                 let (field, path) = ("container", container.clone());
-                return Err(EngineError::NoRoom { field, path, above, max_bytes, needed_bytes });
+                let missing = EngineError::NoRoom { field, path, above, max_bytes, needed_bytes };
+                reasons.note(Err(missing));
             }
         }
-        Ok(())
+        reasons.checked()
     }
 
     fn binding_object(&self, subject: &Subject, container: &ContainerPath) -> BindingObject {

@@ -1,5 +1,6 @@
 //! Changes of containers by a client.
 
+use super::error::Reasons;
 use super::{ContainerObject, Engine, EngineError, State};
 use crate::tree::{Put, Tree, TreeError};
 use protocol::limits::{Limits, LimitsError, LimitsPatch};
@@ -10,23 +11,20 @@ impl Engine {
     /// Makes a container or replaces its limits.
     ///
     /// # Errors
-    /// When a bound is broken or the journal cannot be written.
+    /// Every bound that is broken, or that the journal cannot be written.
     pub fn put(&self, path: &ContainerPath, limits: Limits) -> Result<(Put, ContainerObject), EngineError> {
         let state = &mut *self.state();
-        let mut next = state.tree.clone();
-        let done = next.put(path, limits)?;
-        let object = state.change_limits(path, next)?;
-        Ok((done, object))
+        let (done, next) = state.tree_with(path, limits)?;
+        Ok((done, state.change_limits(path, next)?))
     }
 
     /// Changes limits of a container. The targets that follow from it are on their way when this returns.
     ///
     /// # Errors
-    /// When there is no such container, a bound is broken or the journal cannot be written.
+    /// When there is no such container, every bound that is broken, or that the journal cannot be written.
     pub fn patch(&self, path: &ContainerPath, patch: &LimitsPatch) -> Result<ContainerObject, EngineError> {
         let state = &mut *self.state();
-        let mut next = state.tree.clone();
-        next.patch(path, patch)?;
+        let next = state.tree_altered(path, patch)?;
         state.change_limits(path, next)
     }
 
@@ -36,29 +34,52 @@ impl Engine {
     /// When there is no such container, it is not empty or the journal cannot be written.
     pub fn delete(&self, path: &ContainerPath) -> Result<(), EngineError> {
         let state = &mut *self.state();
-        // Who charges it is as good as inside; what was charged to it before passes to the guests' own containers.
-        let uses = |guest: &&crate::guests::Guest| {
-            guest.about.container == *path || guest.about.charge_to.as_ref() == Some(path)
-        };
-        let guests = state.guests.values().filter(uses).count();
-        state.check_unbound(path)?;
-        let mut next = state.tree.clone();
-        next.remove(path, guests)?;
+        let next = state.tree_without(path)?;
         state.adopt(next)?;
         state.events.push("container_removed", None, Some(path), "By request");
         if let Some(parent) = path.parent() {
             state.sweep(&parent);
         }
+        state.adjust();
         Ok(())
     }
 }
 
 impl State {
+    /// The tree with a container of these limits.
+    pub(super) fn tree_with(&self, path: &ContainerPath, limits: Limits) -> Result<(Put, Tree), EngineError> {
+        let mut next = self.tree.clone();
+        let done = next.place(path, limits)?;
+        self.check_limits(path, &next)?;
+        Ok((done, next))
+    }
+
+    /// The tree with other limits of a container.
+    pub(super) fn tree_altered(
+        &self,
+        path: &ContainerPath,
+        patch: &LimitsPatch,
+    ) -> Result<Tree, EngineError> {
+        let mut next = self.tree.clone();
+        next.alter(path, patch)?;
+        self.check_limits(path, &next)?;
+        Ok(next)
+    }
+
+    /// The tree without a container.
+    pub(super) fn tree_without(&self, path: &ContainerPath) -> Result<Tree, EngineError> {
+        // Who charges it is as good as inside; what was charged to it before passes to the guests' own containers.
+        let uses = |guest: &&crate::guests::Guest| {
+            guest.about.container == *path || guest.about.charge_to.as_ref() == Some(path)
+        };
+        let guests = self.guests.values().filter(uses).count();
+        self.check_unbound(path)?;
+        let mut next = self.tree.clone();
+        next.remove(path, guests)?;
+        Ok(next)
+    }
+
     fn change_limits(&mut self, path: &ContainerPath, next: Tree) -> Result<ContainerObject, EngineError> {
-        self.check_floors(path, &next)?;
-        self.check_objects_held(path, &next)?;
-        self.check_domains(path, &next)?;
-        self.check_pinned(path, &next)?;
         let before = self.tree.get(path).map(|node| node.limits.clone());
         self.adopt(next)?;
         let after = self.tree.get(path).map(|node| node.limits.clone());
@@ -72,9 +93,21 @@ impl State {
         self.container(path)
     }
 
+    /// All that speaks against the limits of a container: the tree's bounds, and what is there already.
+    fn check_limits(&self, path: &ContainerPath, next: &Tree) -> Result<(), EngineError> {
+        Reasons::default()
+            .note_all(next.broken(path))
+            .note(self.check_floors(path, next))
+            .note_all(self.objects_held(path, next))
+            .note(self.check_domains(path, next))
+            .note(self.check_pinned(path, next))
+            .checked()
+    }
+
     /// A `max` below what the guests inside need to live is refused here, instead of killing somebody later.
-    pub(super) fn check_floors(&self, path: &ContainerPath, next: &Tree) -> Result<(), EngineError> {
-        let Some(max) = next.get(path).and_then(|node| node.limits.max_bytes) else { return Ok(()) };
+    fn check_floors(&self, path: &ContainerPath, next: &Tree) -> Result<(), EngineError> {
+        let max = next.get(path).and_then(|node| node.limits.max_bytes).filter(|max| *max > 0);
+        let Some(max) = max else { return Ok(()) };
         let floors =
             self.guests_inside(path).fold(0u64, |sum, guest| sum.saturating_add(guest.about.floor_bytes));
         if floors <= max {

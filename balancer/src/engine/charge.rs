@@ -7,6 +7,7 @@
 //! What was touched before the change is charged as it was; what is touched after the answer, as ordered. Between the two
 //! it may be either.
 
+use super::error::Reasons;
 use super::{Engine, EngineError, State};
 use crate::guests::{CarriedOut, Guest};
 use protocol::message::{Charge, OWNERS_MAX, ToVmm};
@@ -45,11 +46,7 @@ impl Engine {
         with_charges: bool,
     ) -> Result<Ordered, EngineError> {
         let state = &mut *self.state();
-        let guest = state.guests.get(name).ok_or_else(|| EngineError::NoGuest(name.to_owned()))?;
-        let owner = state.owner_of(to, "container")?;
-        state.check_order(guest, owner, "container")?;
-        state.check_move(guest, to, owner, with_charges)?;
-        state.check_domain_of_move(guest, to)?;
+        let owner = state.check_move(name, to, with_charges)?;
         let guest = state.guests.get_mut(name).expect("looked up above");
         let from = std::mem::replace(&mut guest.about.container, to.clone());
         guest.about.charge_to = None;
@@ -115,14 +112,9 @@ impl State {
         to: Option<&ContainerPath>,
         question: Option<u64>,
     ) -> Result<Ordered, EngineError> {
-        let guest = self.guests.get(name).ok_or_else(|| EngineError::NoGuest(name.to_owned()))?;
-        let own = guest.about.container.clone();
+        let own = self.existing(name)?.about.container.clone();
         let to = to.filter(|to| **to != own);
-        let owner = to.map_or(Ok(guest.owner), |to| self.owner_of(to, "charge_to"))?;
-        self.check_order(guest, owner, "charge_to")?;
-        if let Some(to) = to {
-            self.check_charge(guest, to)?;
-        }
+        self.check_charge(name, to)?;
         let by = if question.is_some() { "by its own wish" } else { "by request" };
         let whom = to.unwrap_or(&own);
         let detail = format!("{whom} pays for what it touches from now on, {by}");
@@ -133,6 +125,39 @@ impl State {
         self.charge_pool(name, false);
         self.adjust();
         Ok(ordered)
+    }
+
+    /// A guest of this name.
+    pub(super) fn existing(&self, name: &str) -> Result<&Guest, EngineError> {
+        self.guests.get(name).ok_or_else(|| EngineError::NoGuest(name.to_owned()))
+    }
+
+    /// All that speaks against a move; else the owner id of where it leads.
+    pub(super) fn check_move(
+        &self,
+        name: &str,
+        to: &ContainerPath,
+        with_charges: bool,
+    ) -> Result<u16, EngineError> {
+        let guest = self.existing(name)?;
+        let owner = self.owner_of(to, "container")?;
+        Reasons::default()
+            .note(self.check_order(guest, owner, "container"))
+            .note_all(self.room_for_move(guest, to, owner, with_charges))
+            .note(self.check_domain_of_move(guest, to))
+            .checked()?;
+        Ok(owner)
+    }
+
+    /// All that speaks against charging a container other than the guest's own; else its owner id.
+    pub(super) fn check_charge(&self, name: &str, to: Option<&ContainerPath>) -> Result<u16, EngineError> {
+        let guest = self.existing(name)?;
+        let owner = to.map_or(Ok(guest.owner), |to| self.owner_of(to, "charge_to"))?;
+        Reasons::default()
+            .note(self.check_order(guest, owner, "charge_to"))
+            .note_all(to.map(|to| self.room_for_charge(guest, to)).unwrap_or_default())
+            .checked()?;
+        Ok(owner)
     }
 
     /// Owner id of a container that a request names in a field.

@@ -12,6 +12,9 @@ use std::path::PathBuf;
 /// Why the engine refuses a request. Nothing changed.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
+    /// Several reasons.
+    #[error("{}", sentence(.0))]
+    Many(Vec<EngineError>),
     /// The tree forbids it.
     #[error(transparent)]
     Tree(#[from] TreeError),
@@ -121,7 +124,49 @@ pub enum EngineError {
     },
 }
 
+/// Reasons in one line.
+fn sentence(reasons: &[EngineError]) -> String {
+    let reasons: Vec<String> = reasons.iter().map(EngineError::chain).collect();
+    reasons.join("; ")
+}
+
+/// Reasons against a change, all of them, so that who asked need not ask again for each.
+#[derive(Debug, Default)]
+pub(super) struct Reasons(Vec<EngineError>);
+
+impl Reasons {
+    /// Writes down what a check found.
+    pub(super) fn note<E: Into<EngineError>>(&mut self, checked: Result<(), E>) -> &mut Self {
+        self.0.extend(checked.err().map(Into::into));
+        self
+    }
+
+    /// The same of a check that finds several.
+    pub(super) fn note_all<E: Into<EngineError>>(&mut self, found: impl IntoIterator<Item = E>) -> &mut Self {
+        self.0.extend(found.into_iter().map(Into::into));
+        self
+    }
+
+    /// Fails if there is any.
+    pub(super) fn checked(&mut self) -> Result<(), EngineError> {
+        let mut found = std::mem::take(&mut self.0);
+        match found.len() {
+            0 | 1 => found.pop().map_or(Ok(()), Err),
+            _ => Err(EngineError::Many(found)),
+        }
+    }
+}
+
 impl EngineError {
+    /// The reasons one by one.
+    #[must_use]
+    pub fn reasons(&self) -> &[EngineError] {
+        match self {
+            Self::Many(reasons) => reasons,
+            one => std::slice::from_ref(one),
+        }
+    }
+
     /// The error and its causes in one line.
     #[must_use]
     pub fn chain(&self) -> String {

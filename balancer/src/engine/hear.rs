@@ -32,6 +32,9 @@ impl Engine {
                     }
                 } else if ready && !was_ready {
                     state.guest_event("balloon_ready", name, "The guest serves its balloon");
+                } else if was_ready && !ready {
+                    let detail = "The guest serves its balloon no more: it can hold all of its RAM";
+                    state.guest_event("balloon_gone", name, detail);
                 }
             }
             FromVmm::Statistics(statistics) => guest.statistics = Some(Sampled::now(statistics)),

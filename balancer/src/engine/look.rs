@@ -3,6 +3,7 @@
 use super::{Engine, State};
 use crate::guests::{CarriedOut, Look, Looking};
 use protocol::bytes::{FRAME_BYTES, Human};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 impl Engine {
@@ -12,8 +13,11 @@ impl Engine {
             for looking in self.looks_due() {
                 let engine = Arc::clone(&self);
                 tokio::task::spawn_blocking(move || {
-                    let look = Look::take(&looking.frames);
-                    engine.looked(looking, look);
+                    // What a hostile table makes of it must not leave its guest without looks for ever.
+                    match catch_unwind(AssertUnwindSafe(|| Look::take(&looking.frames))) {
+                        Ok(look) => engine.looked(looking, look),
+                        Err(_) => engine.looked_in_vain(looking),
+                    }
                 });
             }
             self.look_wanted.notified().await;
@@ -24,6 +28,20 @@ impl Engine {
         let state = &mut *self.state();
         let (accounting, guests) = (state.accounting, state.guests.len());
         state.guests.values_mut().filter_map(|guest| guest.look_due(accounting, guests)).collect()
+    }
+
+    /// A look came to nothing: it is taken again when one is due, and sees what this one would have.
+    fn looked_in_vain(&self, looking: Looking) {
+        let state = &mut *self.state();
+        let Some(guest) =
+            state.guests.get_mut(&looking.guest).filter(|guest| guest.session == looking.session)
+        else {
+            return;
+        };
+        tracing::error!(guest = looking.guest, "a look at its frame table panicked");
+        guest.is_looked_at = false;
+        guest.look_wanted = true;
+        guest.unseen.splice(0..0, looking.carried_out);
     }
 
     fn looked(&self, looking: Looking, look: Look) {

@@ -16,11 +16,13 @@ mod change;
 mod charge;
 mod disk_cache;
 mod error;
+mod footprint;
 mod granules;
 mod hear;
 mod look;
 mod merge;
 mod objects;
+mod plan;
 mod policy;
 mod pool;
 mod reconcile;
@@ -30,15 +32,18 @@ mod tick;
 mod trust;
 mod usage;
 mod views;
+mod waiting;
 
-pub use admit::Admission;
+pub use admit::{Admission, Candidate, Refusal};
 pub use attach::{Attach, VMM_VARIABLE, name_of as attach_name};
 pub use charge::Ordered;
 pub use error::EngineError;
 pub use granules::Served;
 pub use objects::{ObjectUsage, ObjectsObject};
-pub use policy::{ContainerExplanation, KnobsPatch, PlanObject, PlannedTarget, PolicyObject};
+pub use plan::{PlanObject, PlannedTarget};
+pub use policy::{ContainerExplanation, KnobsPatch, PolicyObject};
 pub use views::{ContainerObject, FramesObject, GuestObject, HostObject, MergeObject, SourceObject};
+pub use waiting::{Ticket, WaitingObject};
 
 use crate::accounting::{ContainerId, System};
 use crate::events::{Event, Events};
@@ -99,6 +104,11 @@ struct State {
     merge_exposed: Option<String>,
     /// When it was last told that a guest waits for room in the pool.
     granules_full_at: Option<Instant>,
+    /// Guests that wait for memory, in the order in which they came.
+    waiting: BTreeMap<u64, waiting::Waiter>,
+    tickets: u64,
+    /// There may be room for them.
+    room: watch::Sender<()>,
     /// Limits on objects that are exceeded, or were until lately, and when they last were.
     exceeded: BTreeMap<(ContainerPath, ObjectKind), Instant>,
     sessions: u64,
@@ -146,6 +156,9 @@ impl Engine {
             pool_budget: guests::Budget::new(Instant::now()),
             merge_exposed: None,
             granules_full_at: None,
+            waiting: BTreeMap::new(),
+            tickets: 0,
+            room: watch::Sender::new(()),
             exceeded: BTreeMap::new(),
             sessions: 0,
             started_at: Instant::now(),
@@ -202,7 +215,7 @@ impl Engine {
     pub fn idle(&self) -> (std::time::Duration, bool) {
         let state = self.state();
         match state.empty_since {
-            _ if !state.guests.is_empty() => (std::time::Duration::ZERO, true),
+            _ if !state.guests.is_empty() || !state.waiting.is_empty() => (std::time::Duration::ZERO, true),
             Some(since) => (since.elapsed(), true),
             None => (state.started_at.elapsed(), false),
         }

@@ -4,7 +4,7 @@
 //! a limit below what is used. File descriptors and threads come and go: a launch beyond a limit is refused as well; who
 //! grows beyond it later is told of, and each `vmm` is told how many descriptors are left for it.
 
-use super::{EngineError, State};
+use super::State;
 use crate::guests::Guest;
 use crate::tree::{Node, Tree, TreeError};
 use protocol::limits::{Limits, LimitsError};
@@ -77,39 +77,45 @@ impl State {
         }
     }
 
-    /// Refuses a launch that a limit of a container on its way to the root does not allow.
-    pub(super) fn check_objects(
+    /// What a limit of a container on the way of a launch to the root does not allow.
+    pub(super) fn objects_missing(
         &self,
         about: &Register,
         own: ObjectCounts,
         above: &ContainerPath,
         limits: &Limits,
-    ) -> Result<(), String> {
+    ) -> Vec<String> {
         let others = self.objects_inside(above);
         let mut sum = others;
         sum += own;
-        let Some((kind, max)) = sum.beyond(limits).next() else { return Ok(()) };
-        let (field, others, own, over) = (kind.field(), others.of(kind), own.of(kind), sum.of(kind) - max);
-        Err(format!(
-            "{field} of {above} is {max}, but its guests have {others} and guest {:?} needs {own}: {over} too many",
-            about.name
-        ))
+        sum.beyond(limits)
+            .map(|(kind, max)| {
+                let (field, others, own, over) =
+                    (kind.field(), others.of(kind), own.of(kind), sum.of(kind) - max);
+                format!(
+                    "{field} of {above} is {max}, but its guests have {others} and guest {:?} needs {own}: {over} too many",
+                    about.name
+                )
+            })
+            .collect()
     }
 
-    /// Refuses a limit below what is used and cannot be taken back.
-    pub(super) fn check_objects_held(&self, path: &ContainerPath, next: &Tree) -> Result<(), EngineError> {
-        let Some(node) = next.get(path) else { return Ok(()) };
+    /// Limits below what is used and cannot be taken back.
+    pub(super) fn objects_held(&self, path: &ContainerPath, next: &Tree) -> Vec<TreeError> {
+        let Some(node) = next.get(path) else { return vec![] };
         let before = self.tree.get(path).map(|node| &node.limits);
         let counts = self.objects_inside(path);
         let lowered =
             |kind: ObjectKind| before.and_then(|limits| limits.max_of(kind)) != node.limits.max_of(kind);
-        let mut beyond = counts.beyond(&node.limits);
-        let Some((kind, max)) = beyond.find(|(kind, _)| kind.is_fixed_at_launch() && lowered(*kind)) else {
-            return Ok(());
-        };
-        let bound = format!("must be at least {}, what the guests in it have", counts.of(kind));
-        let source = LimitsError { field: kind.field(), value: max.to_string(), bound };
-        Err(TreeError::Limits { path: path.clone(), source }.into())
+        counts
+            .beyond(&node.limits)
+            .filter(|(kind, _)| kind.is_fixed_at_launch() && lowered(*kind))
+            .map(|(kind, max)| {
+                let bound = format!("must be at least {}, what the guests in it have", counts.of(kind));
+                let source = LimitsError { field: kind.field(), value: max.to_string(), bound };
+                TreeError::Limits { path: path.clone(), source }
+            })
+            .collect()
     }
 
     /// Tells of containers that have more than they may, and tells each `vmm` how many descriptors are left for it.

@@ -1,14 +1,14 @@
-//! The policy as clients see it: knobs, why a guest has what it has, and what a change would do.
+//! The policy as clients see it: knobs, and why a guest has what it has.
 
 use super::adjust::since;
+use super::error::Reasons;
 use super::{Engine, EngineError, State};
 use crate::policy::{
-    self, Budget, Explanation, IDLE_TAX_RANGE, INTERVAL_MS_RANGE, Knobs, Observation, OomPolicy, Plan,
-    Shortfall,
+    self, Budget, Explanation, IDLE_TAX_RANGE, INTERVAL_MS_RANGE, Knobs, Observation, OomPolicy,
 };
-use crate::tree::{Tree, TreeError};
+use crate::tree::TreeError;
 use protocol::bytes::BYTES_MAX;
-use protocol::limits::{LimitsError, LimitsPatch};
+use protocol::limits::LimitsError;
 use protocol::path::ContainerPath;
 use serde::{Deserialize, Deserializer, Serialize};
 use std::time::Duration;
@@ -28,50 +28,40 @@ pub struct PolicyObject {
 }
 
 /// A change of the knobs; absent fields stay as they are.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct KnobsPatch {
     /// New reserve, bytes; `null` for a sixteenth of the host's memory, at most 4 GiB.
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<u64>)]
     pub reserve_bytes: Option<Option<u64>>,
     /// New idle tax, percent, 0 to 99.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub idle_tax_percent: Option<u32>,
     /// New time between two turns, milliseconds, 10 to 60000.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub interval_ms: Option<u64>,
     /// New policy for a host that is about to run out of memory.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub oom_policy: Option<OomPolicy>,
+}
+
+impl KnobsPatch {
+    /// These knobs with the change, whatever their bounds.
+    #[must_use]
+    pub fn on(&self, knobs: Knobs) -> Knobs {
+        Knobs {
+            reserve_bytes: self.reserve_bytes.unwrap_or(knobs.reserve_bytes),
+            idle_tax_percent: self.idle_tax_percent.unwrap_or(knobs.idle_tax_percent),
+            interval_ms: self.interval_ms.unwrap_or(knobs.interval_ms),
+            oom_policy: self.oom_policy.unwrap_or(knobs.oom_policy),
+        }
+    }
 }
 
 /// Tells a field that is `null` from one that is absent (RFC 7396, JSON Merge Patch).
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<u64>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
-}
-
-/// What a change would do; nothing was changed.
-#[derive(Debug, Clone, Serialize, ToSchema)]
-pub struct PlanObject {
-    /// Targets that would change.
-    pub targets: Vec<PlannedTarget>,
-    /// Limits that would be smaller than the floors of the guests under them.
-    pub shortfalls: Vec<Shortfall>,
-}
-
-/// A target that would change.
-#[derive(Debug, Clone, Serialize, ToSchema)]
-pub struct PlannedTarget {
-    /// The guest.
-    pub guest: String,
-    /// Its target now, bytes; `null` if it has none yet.
-    pub now_bytes: Option<u64>,
-    /// Its target right after the change, bytes.
-    pub target_bytes: u64,
-    /// Where that goes when others gave what they were asked for, bytes.
-    pub share_bytes: u64,
-    /// The rule that would decide, a word.
-    pub rule: String,
-    /// The rule as a sentence.
-    pub reason: String,
 }
 
 /// Why a container's guests have what they have.
@@ -98,11 +88,12 @@ impl Engine {
     /// Turns knobs; targets that follow are on their way when this returns.
     ///
     /// # Errors
-    /// When a value is out of its bounds; nothing changed.
+    /// Every value that is out of its bounds, or that the journal cannot be written; nothing changed.
     pub fn turn_knobs(&self, patch: &KnobsPatch) -> Result<PolicyObject, EngineError> {
         let state = &mut *self.state();
         let knobs = patched(state.knobs, patch)?;
         if knobs != state.knobs {
+            state.journal.commit_knobs(&knobs)?;
             let text = format!(
                 "reserve_bytes={},idle_tax_percent={},interval_ms={},oom_policy={}",
                 knobs.reserve_bytes.map_or("default".into(), |bytes| bytes.to_string()),
@@ -168,20 +159,6 @@ impl Engine {
         })
     }
 
-    /// What a change of limits would do, without making it.
-    ///
-    /// # Errors
-    /// When the change would be refused.
-    pub fn plan_patch(&self, path: &ContainerPath, patch: &LimitsPatch) -> Result<PlanObject, EngineError> {
-        let state = self.state();
-        let mut next: Tree = state.tree.clone();
-        next.patch(path, patch)?;
-        state.check_floors(path, &next)?;
-        state.check_objects_held(path, &next)?;
-        let observation = state.observe_with(&next);
-        Ok(plan_object(&observation, policy::decide(&observation)))
-    }
-
     /// Tasks of the host stalled for memory: the host is looked at and decided about now, not at the next turn.
     pub fn stalled(&self) {
         let state = &mut *self.state();
@@ -207,46 +184,21 @@ impl State {
     }
 }
 
-fn plan_object(observation: &Observation, plan: Plan) -> PlanObject {
-    let targets = plan
-        .targets
-        .iter()
-        .zip(&observation.guests)
-        .enumerate()
-        .filter(|(_, (target, view))| view.memory.target_bytes != Some(target.target_bytes))
-        .map(|(i, (target, view))| PlannedTarget {
-            guest: view.name.clone(),
-            now_bytes: view.memory.target_bytes,
-            target_bytes: target.target_bytes,
-            share_bytes: target.share_bytes,
-            rule: target.reason.rule().into(),
-            reason: target.reason.text(observation, i),
-        })
-        .collect();
-    PlanObject { targets, shortfalls: plan.shortfalls }
-}
-
 /// Knobs after a change.
-fn patched(knobs: Knobs, patch: &KnobsPatch) -> Result<Knobs, EngineError> {
-    let next = Knobs {
-        reserve_bytes: patch.reserve_bytes.unwrap_or(knobs.reserve_bytes),
-        idle_tax_percent: patch.idle_tax_percent.unwrap_or(knobs.idle_tax_percent),
-        interval_ms: patch.interval_ms.unwrap_or(knobs.interval_ms),
-        oom_policy: patch.oom_policy.unwrap_or(knobs.oom_policy),
-    };
-    let fail = |field, value: u64, least: u64, most: u64| {
-        let bound = format!("must be between {least} and {most}");
-        Err(EngineError::Knob(LimitsError { field, value: value.to_string(), bound }))
-    };
-    if let Some(bytes) = next.reserve_bytes.filter(|bytes| *bytes > BYTES_MAX) {
-        return fail("reserve_bytes", bytes, 0, BYTES_MAX);
+pub(super) fn patched(knobs: Knobs, patch: &KnobsPatch) -> Result<Knobs, EngineError> {
+    let next = patch.on(knobs);
+    let tax = (u64::from(*IDLE_TAX_RANGE.start()), u64::from(*IDLE_TAX_RANGE.end()));
+    let interval = (*INTERVAL_MS_RANGE.start(), *INTERVAL_MS_RANGE.end());
+    let mut reasons = Reasons::default();
+    for (field, value, (least, most)) in [
+        ("reserve_bytes", next.reserve_bytes.unwrap_or(0), (0, BYTES_MAX)),
+        ("idle_tax_percent", next.idle_tax_percent.into(), tax),
+        ("interval_ms", next.interval_ms, interval),
+    ] {
+        if !(least..=most).contains(&value) {
+            let bound = format!("must be between {least} and {most}");
+            reasons.note(Err(EngineError::Knob(LimitsError { field, value: value.to_string(), bound })));
+        }
     }
-    if !IDLE_TAX_RANGE.contains(&next.idle_tax_percent) {
-        let (least, most) = (*IDLE_TAX_RANGE.start(), *IDLE_TAX_RANGE.end());
-        return fail("idle_tax_percent", next.idle_tax_percent.into(), least.into(), most.into());
-    }
-    if !INTERVAL_MS_RANGE.contains(&next.interval_ms) {
-        return fail("interval_ms", next.interval_ms, *INTERVAL_MS_RANGE.start(), *INTERVAL_MS_RANGE.end());
-    }
-    Ok(next)
+    reasons.checked().map(|()| next)
 }

@@ -11,15 +11,15 @@ use protocol::path::ContainerPath;
 use std::collections::{BTreeMap, BTreeSet};
 
 impl State {
-    /// No limit on the way to the container is broken by a guest that moves there: neither by what its frames and its
-    /// `vmm` take, nor by what it needs to live. Limits above both containers hold it already.
-    pub(super) fn check_move(
+    /// Limits on the way to a container that a guest would break that moves there: by what its frames and its
+    /// `vmm` take, or by what it needs to live. Limits above both containers hold it already.
+    pub(super) fn room_for_move(
         &self,
         guest: &Guest,
         to: &ContainerPath,
         owner: u16,
         with_charges: bool,
-    ) -> Result<(), EngineError> {
+    ) -> Vec<EngineError> {
         let usage = self.usage_with(|other| {
             let mut reading = other.reading();
             if std::ptr::eq(guest, other) {
@@ -27,44 +27,44 @@ impl State {
             }
             reading
         });
-        for above in self.foreign_limits(guest, to) {
+        let memory = self.foreign_limits(guest, to).into_iter().filter_map(|above| {
             let floors = self
                 .guests_inside(&above.path)
                 .fold(guest.about.floor_bytes, |sum, other| sum.saturating_add(other.about.floor_bytes));
             let charged = self.usage_inside(&usage, &above.path).bytes;
-            above.check("container", to, floors.max(charged))?;
-        }
-        self.check_moved_objects(guest, to)
+            above.check("container", to, floors.max(charged)).err()
+        });
+        memory.chain(self.objects_for_move(guest, to)).collect()
     }
 
-    /// Nor are limits on objects of the kernel: they hold for a guest that moves in as for one that is launched there.
-    fn check_moved_objects(&self, guest: &Guest, to: &ContainerPath) -> Result<(), EngineError> {
+    /// The same of limits on objects of the kernel: they hold for a guest that moves in as for one that is launched there.
+    fn objects_for_move(&self, guest: &Guest, to: &ContainerPath) -> Vec<EngineError> {
+        let mut missing = Vec::new();
         for above in to.ancestors().filter(|above| !guest.about.container.is_inside(above)) {
             let Some(node) = self.tree.get(&above) else { continue };
             let mut sum = self.objects_inside(&above);
             sum += guest.objects();
-            let beyond = sum.beyond(&node.limits).next();
-            if let Some((kind, max)) = beyond {
+            for (kind, max) in sum.beyond(&node.limits) {
                 let bound = format!(
                     "must be at least {} for guest {:?} to move to {to}",
                     sum.of(kind),
                     guest.about.name
                 );
                 let source = LimitsError { field: kind.field(), value: max.to_string(), bound };
-                return Err(TreeError::Limits { path: above, source }.into());
+                missing.push(TreeError::Limits { path: above.clone(), source }.into());
             }
         }
-        Ok(())
+        missing
     }
 
-    /// A container that is to be charged can take one frame more.
-    pub(super) fn check_charge(&self, guest: &Guest, to: &ContainerPath) -> Result<(), EngineError> {
+    /// Limits on the way to a container that is to be charged which leave no room for one frame more.
+    pub(super) fn room_for_charge(&self, guest: &Guest, to: &ContainerPath) -> Vec<EngineError> {
         let usage = self.memory_usage();
-        for above in self.foreign_limits(guest, to) {
+        let check = |above: Limit| {
             let charged = self.usage_inside(&usage, &above.path).bytes;
-            above.check("charge_to", to, charged.saturating_add(FRAME_BYTES))?;
-        }
-        Ok(())
+            above.check("charge_to", to, charged.saturating_add(FRAME_BYTES)).err()
+        };
+        self.foreign_limits(guest, to).into_iter().filter_map(check).collect()
     }
 
     /// Limits on the way from a container to the root, up to where the guest's own container is inside.

@@ -1,12 +1,31 @@
 //! What guests and containers cost, by the host's accounting system.
 
-use super::State;
+use super::{Engine, State};
 use crate::accounting::{Cost, GuestReading, Usage};
-use crate::guests::Guest;
+use crate::guests::{Guest, Sampled, Watchable};
 use crate::tree::Tree;
 use protocol::bytes::FRAME_BYTES;
 use protocol::path::ContainerPath;
 use std::collections::BTreeSet;
+
+impl Engine {
+    /// Guests whose working sets may be watched: session, process, RAM in bytes.
+    #[must_use]
+    pub fn watchable(&self) -> Vec<Watchable> {
+        let state = self.state();
+        state.guests.values().map(|guest| (guest.session, guest.pid, guest.about.ram_bytes)).collect()
+    }
+
+    /// Takes what was read of working sets, by session. Bytes.
+    pub fn take_working_sets(&self, sets: &[(u64, u64)]) {
+        let state = &mut *self.state();
+        for guest in state.guests.values_mut() {
+            if let Some((_, bytes)) = sets.iter().find(|(session, _)| *session == guest.session) {
+                guest.working_set = Some(Sampled::now((*bytes).min(guest.about.ram_bytes)));
+            }
+        }
+    }
+}
 
 impl State {
     /// What a guest costs, whoever pays, with what it is charged for the page cache of its disks.

@@ -1,6 +1,6 @@
 //! The objects that clients see.
 
-use super::{Engine, EngineError, ObjectsObject, State as EngineState};
+use super::{Engine, EngineError, ObjectsObject, State as EngineState, WaitingObject};
 use crate::accounting::{Cost, System, Usage};
 use crate::guests::{Guest, Sampled};
 use crate::host::HostMemory;
@@ -121,8 +121,14 @@ pub struct GuestObject {
     pub overhead_bytes: u64,
     /// What it uses by its own fresh statistics, bytes.
     pub used_bytes: Option<u64>,
+    /// What it used of its RAM within 2 s, by the host kernel's data access monitor (DAMON), which samples: bytes; `null` where that does not tell.
+    pub working_set_bytes: Option<u64>,
+    /// Age of that, milliseconds.
+    pub working_set_age_ms: Option<u64>,
     /// How it does what it is asked: `well`, `slow`, `stuck`, `lying`, `vanished` (its statistics stopped) or `without_statistics`.
     pub health: Health,
+    /// `running`, or `paused` while it stands still because the host starves (`oom_policy`).
+    pub state: String,
     /// `no`, `holding` or `returning`: whether it took memory back because it was out of memory.
     pub out_of_memory: String,
     /// The balloon as told last.
@@ -227,6 +233,8 @@ pub struct HostObject {
     pub pool_uncharged_frames: u64,
     /// Limits that are smaller than the floors of the guests under them.
     pub shortfalls: Vec<Shortfall>,
+    /// Guests that wait for memory (`vmm --wait`), first come, first served.
+    pub waiting: Vec<WaitingObject>,
     /// Process of the balancer.
     pub balancer_pid: u32,
     /// Time since it started, milliseconds.
@@ -258,6 +266,7 @@ impl Engine {
             pool_resident_bytes: state.pool.iter().map(|(_, image)| image.resident_bytes()).sum(),
             pool_uncharged_frames: state.pool.uncharged_frames(),
             shortfalls: state.shortfalls.clone(),
+            waiting: state.waiting_objects(),
             balancer_pid: std::process::id(),
             balancer_age_ms: age_ms(state.started_at),
         }
@@ -379,7 +388,10 @@ impl EngineState {
             disk_cache_age_ms: guest.disk_cache.age_ms(),
             overhead_bytes: guest.figures.overhead_bytes(),
             used_bytes: guest.used_bytes(),
+            working_set_bytes: guest.working_set().map(|sample| sample.value),
+            working_set_age_ms: guest.working_set().map(Sampled::age_ms),
             health: guest.memory.health,
+            state: if guest.paused { "paused" } else { "running" }.into(),
             out_of_memory: state.into(),
             balloon: guest.balloon.value.clone(),
             balloon_age_ms: guest.balloon.age_ms(),

@@ -21,6 +21,9 @@ use tokio::sync::{mpsc, watch};
 /// After it ran out of memory a guest keeps what it holds for so long.
 const OUT_OF_MEMORY_HOLD: Duration = Duration::from_secs(30);
 
+/// A working set that was read longer ago says nothing. It is read every six seconds or so.
+const WORKING_SET_AGE_MAX: Duration = Duration::from_secs(30);
+
 /// A guest that takes memory back in need again and again is answered at most so often between two turns.
 const NEED_INTERVAL: Duration = Duration::from_millis(250);
 
@@ -85,6 +88,8 @@ pub struct Guest {
     pub cross_check: CrossCheck,
     /// Descriptors and threads of its `vmm` as counted last.
     pub process: Option<ProcessObjects>,
+    /// What it used lately by the kernel's word, bytes; as read last.
+    pub working_set: Option<Sampled<u64>>,
     /// What the kernel merges of it as read last.
     pub merge: Option<Sampled<Merged>>,
     /// Messages to its `vmm`.
@@ -93,6 +98,8 @@ pub struct Guest {
     pub sent_target_bytes: Option<u64>,
     /// The rule behind that.
     pub target_reason: String,
+    /// It was told to stand still, because the host starves.
+    pub paused: bool,
     /// What the policy remembers of it.
     pub memory: GuestMemory,
     /// When it last took memory back because it was out of memory; `None` when that is over.
@@ -144,6 +151,12 @@ impl Guest {
         (statistics.age_ms <= STATISTICS_AGE_MS_MAX).then_some(statistics.used_bytes)
     }
 
+    /// What it used lately by the kernel's word, as long as that is not old.
+    #[must_use]
+    pub fn working_set(&self) -> Option<&Sampled<u64>> {
+        self.working_set.as_ref().filter(|sample| sample.at.elapsed() <= WORKING_SET_AGE_MAX)
+    }
+
     /// Its statistics as the policy sees them, however old; `None` if it does not tell what it has and what is available.
     fn policy_statistics(&self) -> Option<GuestStatistics> {
         let sample = self.statistics.as_ref()?;
@@ -155,7 +168,7 @@ impl Guest {
             used_bytes: total.saturating_sub(available).saturating_sub(told.ballooned_used_bytes),
             available_bytes: available,
             cache_bytes: told.disk_caches_bytes.unwrap_or(0),
-            working_set_bytes: None,
+            working_set_bytes: self.working_set().map(|sample| sample.value),
             counters: Counters {
                 oom_kills: told.oom_kills.unwrap_or(0),
                 alloc_stalls: told.alloc_stalls.unwrap_or(0),

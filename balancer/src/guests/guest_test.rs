@@ -26,6 +26,7 @@ fn guest(table: &FrameTable, owner: u16) -> Guest {
         engine: "kvm".into(),
         machine: None,
         comes_back: false,
+        wait: false,
         balloon: Balloon::default(),
     };
     Guest {
@@ -48,9 +49,11 @@ fn guest(table: &FrameTable, owner: u16) -> Guest {
         cross_check: CrossCheck::default(),
         process: None,
         merge: None,
+        working_set: None,
         outbox: mpsc::channel(1).0,
         sent_target_bytes: None,
         target_reason: String::new(),
+        paused: false,
         memory: Default::default(),
         out_of_memory_at: None,
         reconciled: watch::Sender::new(0),

@@ -12,6 +12,7 @@ mod merge;
 mod process;
 mod server;
 mod session;
+mod working_set;
 
 pub use budget::Budget;
 pub use cross_check::{CrossCheck, Verdict};
@@ -22,3 +23,4 @@ pub use look::{CarriedOut, Look, Looking};
 pub use merge::watch as watch_merge;
 pub use process::ProcessObjects;
 pub use server::{GuestServer, serve};
+pub use working_set::{Watchable, watch as watch_working_sets};

@@ -1,11 +1,12 @@
 //! One connection of a `vmm`, from its registration to its hang-up.
 
 use super::{images, merge};
-use crate::engine::Engine;
+use crate::engine::{Admission, Candidate, Engine, Refusal};
 use protocol::frames::FrameReader;
 use protocol::message::{
     self, FromVmm, MESSAGE_BYTES_MAX, OpenImages, PROTOCOL_VERSION, Register, ServePool, ToVmm,
 };
+use protocol::path::ContainerPath;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -63,10 +64,20 @@ pub(super) async fn run(engine: Arc<Engine>, socket: UnixSeqpacket, (about, pid,
     if let Err(reason) = merge::check(&engine, &about, pid).await {
         return refuse(&socket, reason).await;
     }
-    let admission = match engine.register(about, pid, frames, outbox) {
+    let candidate = Candidate { about, pid, frames: Arc::new(frames), outbox };
+    let admission = match engine.register(&candidate, None) {
         Ok(admission) => admission,
-        Err(reason) => return refuse(&socket, reason).await,
+        Err(Refusal::NoRoom { at, reason }) if candidate.about.wait => {
+            match wait(&engine, &socket, &candidate, (at, reason)).await {
+                Ok(Some(admission)) => admission,
+                Ok(None) => return,
+                Err(reason) => return refuse(&socket, reason).await,
+            }
+        }
+        Err(refusal) => return refuse(&socket, refusal.reason()).await,
     };
+    // Its outbox ends with the session of the guest, which has one of its own.
+    drop(candidate);
     let reason = tokio::select! {
         reason = listen(&engine, &socket, &name, admission.session) => reason,
         reason = async {
@@ -83,6 +94,37 @@ pub(super) async fn run(engine: Arc<Engine>, socket: UnixSeqpacket, (about, pid,
         } => reason,
     };
     engine.hang_up(&name, admission.session, &reason);
+}
+
+/// Waits until there is memory for a guest. `None` if it hung up before.
+async fn wait(
+    engine: &Arc<Engine>,
+    socket: &UnixSeqpacket,
+    candidate: &Candidate,
+    (at, reason): (ContainerPath, String),
+) -> Result<Option<Admission>, String> {
+    let mut room = engine.watch_room();
+    let ticket = engine.wait(&candidate.about, at, &reason)?;
+    if let Err(error) = send(socket, &ToVmm::Waiting { reason }).await {
+        tracing::debug!(error, "a guest that was to wait is gone");
+        return Ok(None);
+    }
+    loop {
+        tokio::select! {
+            changed = room.changed() => {
+                changed.map_err(|_| "The balancer ends".to_owned())?;
+                match engine.register(candidate, Some(ticket.number())) {
+                    Ok(admission) => return Ok(Some(admission)),
+                    Err(Refusal::NoRoom { .. }) => {}
+                    Err(Refusal::Never(reason)) => return Err(reason),
+                }
+            }
+            packet = receive(socket) => match packet? {
+                None => return Ok(None),
+                Some(_) => return Err("A guest that waits has nothing to say".to_owned()),
+            },
+        }
+    }
 }
 
 /// What a connection must bring: the same user, this version, and with a registration a frame table. `None` for one that hangs up

@@ -12,7 +12,7 @@
 //!
 //! To owe is to hold more than the last target. Who is stuck or lies counts with what it holds from then on (`Rule::Exclude`), so
 //! that no memory is promised to others that is not there; what it was asked for stays asked for. *Vanished* is who sent statistics
-//! and stopped: it is not shrunk. Who never sent any has its share by weight.
+//! and stopped, as one does whose balloon driver is unloaded: it is not shrunk. Who never sent any has its share by weight.
 
 use super::observation::{GuestView, OutOfMemory};
 use super::rules::{Rule, Rules};
@@ -91,9 +91,7 @@ impl GuestView {
     /// True if it holds more than it was asked to.
     pub(super) fn owes(&self) -> bool {
         let beyond = |target: u64| self.held_bytes() > target.saturating_add(self.tolerance_bytes());
-        self.driver_ready
-            && self.out_of_memory == OutOfMemory::No
-            && self.memory.target_bytes.is_some_and(beyond)
+        self.out_of_memory == OutOfMemory::No && self.memory.target_bytes.is_some_and(beyond)
     }
 }
 
@@ -108,7 +106,8 @@ pub(super) fn assess(view: &GuestView, now_ms: u64, rules: Rules) -> (super::Gue
         memory.owes_since_ms = None;
         memory.tries = 0;
         memory.health = match &view.statistics {
-            _ if !view.driver_ready => Health::Well,
+            // It boots.
+            None if !view.driver_ready => Health::Well,
             None => Health::WithoutStatistics,
             Some(_) if view.fresh().is_none() => Health::Vanished,
             Some(_) => Health::Well,

@@ -17,25 +17,43 @@ impl Tree {
     /// Makes a container with these limits or gives them to the one that is there; it stays until it is removed.
     ///
     /// # Errors
-    /// When a bound is broken. The tree must then be thrown away: changes are made on a copy.
+    /// The first bound that is broken. The tree must then be thrown away: changes are made on a copy.
     pub fn put(&mut self, path: &ContainerPath, limits: Limits) -> Result<Put, TreeError> {
+        let done = self.place(path, limits)?;
+        self.check(path)?;
+        Ok(done)
+    }
+
+    /// The same, whatever bound is broken: [`Tree::broken`] tells.
+    ///
+    /// # Errors
+    /// When no owner id is left.
+    pub fn place(&mut self, path: &ContainerPath, limits: Limits) -> Result<Put, TreeError> {
         let done = if self.nodes.contains_key(path) { Put::Replaced } else { Put::Created };
         self.ensure(path)?;
         let node = self.nodes.get_mut(path).expect("ensured above");
         node.limits = limits;
         node.transient = false;
-        self.check(path)?;
         Ok(done)
     }
 
     /// Changes limits of a container.
     ///
     /// # Errors
-    /// When it does not exist or a bound is broken; the tree must then be thrown away.
+    /// When it does not exist, and the first bound that is broken; the tree must then be thrown away.
     pub fn patch(&mut self, path: &ContainerPath, patch: &LimitsPatch) -> Result<(), TreeError> {
+        self.alter(path, patch)?;
+        self.check(path)
+    }
+
+    /// The same, whatever bound is broken: [`Tree::broken`] tells.
+    ///
+    /// # Errors
+    /// When it does not exist.
+    pub fn alter(&mut self, path: &ContainerPath, patch: &LimitsPatch) -> Result<(), TreeError> {
         let node = self.nodes.get_mut(path).ok_or_else(|| TreeError::Missing(path.clone()))?;
         node.limits = node.limits.patched(patch);
-        self.check(path)
+        Ok(())
     }
 
     /// Makes a container and those above it where they are missing, all transient. True if anything was made.

@@ -8,20 +8,16 @@ use protocol::limits::LimitsError;
 use protocol::path::ContainerPath;
 
 impl Tree {
-    /// Checks the limits of `path` alone, against all above it and against all inside it.
-    ///
-    /// # Errors
-    /// The first bound that is broken, told in terms of the limit that was changed.
-    pub(super) fn check(&self, path: &ContainerPath) -> Result<(), TreeError> {
-        let fail = |source| Err(TreeError::Limits { path: path.clone(), source });
-        let node = self.nodes.get(path).ok_or_else(|| TreeError::Missing(path.clone()))?;
-        if let Err(error) = node.limits.validate() {
-            return fail(error);
-        }
-        if let Some(max) = node.limits.max_bytes {
+    /// Every bound that the limits of `path` break: alone, against all above it and against all inside it, told in terms of
+    /// those limits.
+    #[must_use]
+    pub fn broken(&self, path: &ContainerPath) -> Vec<TreeError> {
+        let Some(node) = self.nodes.get(path) else { return vec![TreeError::Missing(path.clone())] };
+        let mut broken = node.limits.violations();
+        if let Some(max) = node.limits.max_bytes.filter(|max| *max > 0) {
             let inside = self.promised_inside(path);
             if inside > max {
-                return fail(LimitsError {
+                broken.push(LimitsError {
                     field: "max_bytes",
                     value: max.to_string(),
                     bound: format!("must be at least {inside}, the sum of min_bytes inside {path}"),
@@ -34,7 +30,7 @@ impl Tree {
             if inside > max {
                 let own = self.promised(path);
                 let room = max.saturating_sub(inside.saturating_sub(own));
-                return fail(LimitsError {
+                broken.push(LimitsError {
                     field: "min_bytes",
                     value: node.limits.min_bytes.to_string(),
                     bound: format!(
@@ -43,7 +39,12 @@ impl Tree {
                 });
             }
         }
-        Ok(())
+        broken.into_iter().map(|source| TreeError::Limits { path: path.clone(), source }).collect()
+    }
+
+    /// The first of them.
+    pub(super) fn check(&self, path: &ContainerPath) -> Result<(), TreeError> {
+        self.broken(path).into_iter().next().map_or(Ok(()), Err)
     }
 
     /// What a container must be able to hold for its own `min` and for those inside it.

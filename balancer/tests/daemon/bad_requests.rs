@@ -83,7 +83,14 @@ async fn refused_requests_say_why_and_change_nothing() {
         (&get, "/v1/events?follow=maybe", "", 400, Some("follow"), &["maybe"]),
         (&get, "/v1/events?after=1&after=2", "", 400, Some("after"), &["twice"]),
         (&get, "/v1/host?fresh=1", "", 400, None, &["fresh=1", "no parameters"]),
-        (&patch, "/v1/containers/web?max_bytes=5", "{}", 400, None, &["max_bytes=5"]),
+        (
+            &patch,
+            "/v1/containers/web?max_bytes=5",
+            "{}",
+            400,
+            Some("max_bytes"),
+            &["max_bytes is 5", "dry_run"],
+        ),
         (&patch, "/v1/guests/none", r#"{"container": "x"}"#, 422, Some("container"), &["start with /"]),
     ];
     for (method, path, body, status, field, words) in table {

@@ -91,6 +91,35 @@ async fn sigterm_ends_it_cleanly() {
 }
 
 #[tokio::test]
+async fn a_hang_up_ends_no_balancer() {
+    let (_dir, place) = place();
+    let mut daemon = Daemon::start(&place).await;
+    daemon.signal(libc::SIGHUP);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    daemon.get("/v1/host").await;
+    daemon.signal(libc::SIGTERM);
+    assert_eq!(daemon.ended().await, Some(0));
+}
+
+#[tokio::test]
+async fn a_follower_ends_with_its_reader_and_not_with_the_next_event() {
+    let (_dir, place) = place();
+    let _daemon = Daemon::start(&place).await;
+    let mut follower =
+        command(&place, &["events", "--follow"]).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    let mut out = std::io::BufReader::new(follower.stdout.take().unwrap());
+    std::io::BufRead::read_line(&mut out, &mut line).unwrap();
+    assert!(line.contains("balancer_started"), "{line}");
+    drop(out);
+    let start = Instant::now();
+    while follower.try_wait().unwrap().is_none() {
+        assert!(start.elapsed() < Duration::from_secs(5), "it waits for an event");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
 async fn an_idle_balancer_ends_after_its_last_guest() {
     let (_dir, place) = place();
     let mut daemon = Daemon::start_with(&place, &["--exit-when-idle"]).await;

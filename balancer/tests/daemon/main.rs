@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 mod accounting;
+mod admission;
 mod bad_requests;
 mod charges;
 mod command_line;
@@ -20,4 +21,5 @@ mod moves;
 mod objects;
 mod policy;
 mod pool;
+mod pressure;
 mod support;

@@ -167,10 +167,10 @@ async fn a_moved_guest_comes_back_to_its_new_container_after_a_restart() {
 async fn the_command_line_moves_a_guest() {
     let (_dir, place) = place();
     let daemon = Daemon::start(&place).await;
-    daemon.put("/v1/containers/b", r#"{"max_bytes": 67108864}"#).await;
+    daemon.put("/v1/containers/b", r#"{"max_bytes": 201326592}"#).await;
     let (vmm, _) = Vmm::register(&place, about("a", "/a", None)).await;
-    vmm.touch(80 * MIB);
-    daemon.until_charged(&[("/a", 80)]).await;
+    vmm.touch(208 * MIB);
+    daemon.until_charged(&[("/a", 208)]).await;
     let run = |arguments: &'static [&'static str]| {
         let mut command = command(&place, arguments);
         tokio::task::spawn_blocking(move || command.output().unwrap())
@@ -178,7 +178,7 @@ async fn the_command_line_moves_a_guest() {
     let output = run(&["move", "a", "/b"]).await.unwrap();
     let text = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1));
-    assert!(text.contains("max is 67108864") && missing(&text) / MIB == 16, "{text}");
+    assert!(text.contains("max is 201326592") && missing(&text) / MIB == 16, "{text}");
     let (output, _) = tokio::join!(run(&["move", "a", "/b", "--charges", "leave"]), vmm.carry_out());
     let output = output.unwrap();
     let text = String::from_utf8(output.stdout).unwrap();

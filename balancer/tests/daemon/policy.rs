@@ -96,7 +96,7 @@ async fn knobs_are_turned_within_bounds_and_take_effect_at_once() {
     assert!(reason.contains("host"), "{reason}");
     let refused = Vmm::connect(&place, about("b", "/b", None)).await;
     let Some(ToVmm::Refused { reason }) = refused.hear_any().await else { panic!("taken in") };
-    for word in ["\"b\"", "80M", "a 64M", "reserve", "missing"] {
+    for word in ["\"b\" needs 80M to start", "a 80M", "reserve", "missing"] {
         assert!(reason.contains(word), "{reason:?} does not say {word:?}");
     }
     let policy = daemon.patch("/v1/policy", r#"{"reserve_bytes": null, "interval_ms": 50}"#).await;
@@ -112,7 +112,148 @@ async fn knobs_are_turned_within_bounds_and_take_effect_at_once() {
         let problem = daemon.refused("/v1/policy", body).await;
         assert_eq!((problem.status, problem.field.as_deref()), (422, Some(field)), "{body}");
     }
-    assert_eq!(daemon.get("/v1/policy").await["interval_ms"], json!(50));
+    let both = r#"{"idle_tax_percent": 100, "interval_ms": 5, "oom_policy": "kill"}"#;
+    let problem = daemon.refused("/v1/policy", both).await;
+    let fields: Vec<_> = problem.errors.iter().map(|reason| reason.field.as_deref().unwrap()).collect();
+    assert_eq!(fields, ["idle_tax_percent", "interval_ms"]);
+    let policy = daemon.get("/v1/policy").await;
+    assert_eq!((&policy["interval_ms"], &policy["oom_policy"]), (&json!(50), &json!("report")));
+}
+
+#[tokio::test]
+async fn knobs_stay_as_they_are_over_a_restart_unless_it_names_others() {
+    let (_dir, place) = place();
+    let daemon = Daemon::start_with(&place, &["--interval-ms", "100", "--idle-tax", "50"]).await;
+    let said = text(&run(&place, &["policy"]));
+    assert!(said.contains("idle tax    50 %") && said.contains("Guests may hold"), "{said}");
+    let said = text(&run(&place, &["policy", "--reserve", "1G", "--oom-policy", "kill"]));
+    assert!(said.contains("reserve     1G") && said.contains("kill"), "{said}");
+    daemon.kill();
+    let daemon = Daemon::start_with(&place, &["--interval-ms", "200"]).await;
+    let policy = daemon.get("/v1/policy").await;
+    let knobs = |policy: &serde_json::Value| {
+        ["reserve_bytes", "idle_tax_percent", "interval_ms", "oom_policy"].map(|key| policy[key].clone())
+    };
+    assert_eq!(knobs(&policy), [json!(1 << 30), json!(50), json!(200), json!("kill")]);
+    let said = text(&run(&place, &["policy", "--reserve", "default", "--json"]));
+    let policy: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(policy["reserve_bytes"], json!(null));
+    for bad in [["--reserve", "lots"], ["--idle-tax", "100"], ["--oom-policy", "panic"]] {
+        assert_eq!(run(&place, &[&["policy"][..], &bad].concat()).status.code(), Some(2), "{bad:?}");
+    }
+}
+
+#[tokio::test]
+async fn every_change_can_be_looked_at_before_it_is_made() {
+    let (dir, place) = place();
+    let daemon = Daemon::start(&place).await;
+    daemon.put("/v1/containers/small", r#"{"max_bytes": 134217728}"#).await;
+    daemon.put("/v1/containers/empty", r#"{"max_bytes": 134217728}"#).await;
+    let (vmm, _) = Vmm::register(&place, about("a", "/web/a", Some("256M"))).await;
+    let images = dir.path().to_str().unwrap();
+    daemon.put("/v1/bindings", &format!(r#"{{"subject": "{images}", "container": "/empty"}}"#)).await;
+    let all = async || {
+        let mut seen = Vec::new();
+        for path in ["/v1/bindings", "/v1/events?follow=false"] {
+            seen.push(daemon.get(path).await);
+        }
+        for container in daemon.get("/v1/containers").await.as_array().unwrap() {
+            seen.push(json!([container["path"], container["max_bytes"], container["guests"]]));
+        }
+        let policy = daemon.get("/v1/policy").await;
+        seen.push(json!([policy["reserve_bytes"], policy["idle_tax_percent"]]));
+        let guest = daemon.get("/v1/guests/a").await;
+        seen.push(json!([guest["container"], guest["charge_to"], guest["target_bytes"]]));
+        seen
+    };
+    let before = all().await;
+    let web = "/v1/containers/web/a";
+    for (method, path, body, change) in [
+        (Method::PATCH, web, r#"{"max_bytes": 134217728}"#, Some((240, 112))),
+        (Method::PUT, web, r#"{"max_bytes": 134217728}"#, Some((240, 112))),
+        (Method::PUT, "/v1/containers/new", "{}", None),
+        (Method::PATCH, "/v1/containers/", r#"{"max_bytes": 134217728}"#, Some((240, 112))),
+        (Method::DELETE, "/v1/containers/empty2", "", None),
+        (Method::PATCH, "/v1/guests/a", r#"{"container": "/small"}"#, Some((240, 112))),
+        (Method::PATCH, "/v1/guests/a", r#"{"container": "/empty", "charges": "leave"}"#, Some((240, 112))),
+        (Method::PATCH, "/v1/guests/a", r#"{"charge_to": "/small"}"#, None),
+        (Method::PATCH, "/v1/policy", r#"{"idle_tax_percent": 3}"#, None),
+        (Method::PUT, "/v1/bindings", r#"{"subject": "/", "container": "/small"}"#, None),
+    ] {
+        let shown = format!("{method} {path} {body}");
+        let plan = daemon.call(method, &format!("{path}?dry_run=true"), body).await;
+        if path.ends_with("empty2") {
+            assert!(matches!(plan, Err(ClientError::Refused(problem)) if problem.status == 404), "{shown}");
+            continue;
+        }
+        let plan = plan.unwrap();
+        let target = &plan["targets"][0];
+        let seen = target["now_bytes"].as_u64().zip(target["target_bytes"].as_u64());
+        assert_eq!(seen.map(|(now, then)| (now / MIB, then / MIB)), change, "{shown}: {plan}");
+        assert!(plan["targets"].is_array() && plan["shortfalls"].is_array(), "{shown}");
+    }
+    daemon.put("/v1/containers/gone", "{}").await;
+    let before = [before, vec![]].concat();
+    for arguments in [
+        &["set", "/web/a", "--max", "128M", "--dry-run"][..],
+        &["set", "/other", "--max", "1G", "--create", "--dry-run"],
+        &["rm", "/gone", "--dry-run"],
+        &["move", "a", "/small", "--dry-run"],
+        &["charge", "a", "/small", "--dry-run"],
+        &["policy", "--idle-tax", "3", "--dry-run"],
+        &["bind", "/", "/small", "--dry-run"],
+        &["unbind", images, "--dry-run"],
+    ] {
+        let output = run(&place, arguments);
+        let said = text(&output);
+        assert!(output.status.success(), "{arguments:?}: {said}");
+        assert!(
+            said.contains("240M -> 112M") || said.contains("No target would change"),
+            "{arguments:?}: {said}"
+        );
+    }
+    daemon.call(Method::DELETE, "/v1/containers/gone", "").await.unwrap();
+    let after: Vec<_> = all().await;
+    let events = |seen: &[serde_json::Value]| seen[1].as_array().unwrap().len();
+    // The container that was made and removed in between.
+    assert_eq!(events(&after), events(&before) + 2);
+    assert_eq!((&after[0], &after[2..]), (&before[0], &before[2..]));
+    let refused = daemon.call(Method::PATCH, "/v1/guests/a?dry_run=true", r#"{"container": "/none"}"#).await;
+    assert!(matches!(refused, Err(ClientError::Refused(problem)) if problem.status == 422));
+    drop(vmm);
+}
+
+#[tokio::test]
+async fn a_refusal_names_every_reason_and_changes_nothing() {
+    let (_dir, place) = place();
+    let daemon = Daemon::start(&place).await;
+    daemon.put("/v1/containers/web", r#"{"max_bytes": 1073741824}"#).await;
+    let (_vmm, _) = Vmm::register(&place, about("a", "/web/a", Some("256M"))).await;
+    let before = daemon.get("/v1/containers/web/a").await["max_bytes"].clone();
+    let body =
+        r#"{"max_bytes": 1048576, "min_bytes": 2147483648, "high_bytes": 0, "weight": 0, "max_vcpus": 0}"#;
+    for path in ["/v1/containers/web/a", "/v1/containers/web/a?dry_run=true"] {
+        let problem = daemon.refused(path, body).await;
+        let named: Vec<_> = problem.errors.iter().map(|reason| reason.field.as_deref().unwrap()).collect();
+        assert_eq!(
+            named,
+            ["min_bytes", "high_bytes", "weight", "min_bytes", "max_bytes", "max_vcpus"],
+            "{problem:#?}"
+        );
+        assert_eq!((problem.status, problem.field.as_deref()), (422, Some("min_bytes")));
+        for reason in &problem.errors {
+            assert!(problem.detail.contains(&reason.detail) && reason.bound.is_some(), "{problem:#?}");
+        }
+    }
+    assert_eq!(daemon.get("/v1/containers/web/a").await["max_bytes"], before);
+    let output = run(&place, &["set", "/web/a", "--max", "1M", "--min", "2G", "--max-vcpus", "0"]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(said.lines().count(), 4, "{said}");
+    assert!(said.lines().all(|line| line.starts_with("balancer: /web/a: ")), "{said}");
+    // A single one is told as before.
+    let problem = daemon.refused("/v1/containers/web/a", r#"{"weight": 0}"#).await;
+    assert!(problem.errors.is_empty() && problem.field.as_deref() == Some("weight"), "{problem:?}");
 }
 
 #[tokio::test]

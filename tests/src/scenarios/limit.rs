@@ -116,3 +116,45 @@ pub fn without_agent(images: &Images) -> Result<()> {
     wait::until("and lets it go", SOON, || ballooned_bytes(&host, "a"), |b| *b <= 120 * MIB)?;
     Ok(())
 }
+
+/// What the kernel's data access monitor says that a guest uses, beside what it does use.
+pub fn working_set(images: &Images) -> Result<()> {
+    if !std::path::Path::new("/sys/kernel/mm/damon/admin/kdamonds/nr_kdamonds").exists() {
+        println!("SKIPPED working sets: this host's kernel has no DAMON");
+        return Ok(());
+    }
+    let host = Host::new()?;
+    let linux = Linux::default().start(&host, images, "a")?;
+    let mut agent = linux.agent()?;
+    agent.alloc("idle", 160 * MIB, 1)?;
+    agent.alloc("small", 32 * MIB, 2)?;
+    agent.alloc("large", 128 * MIB, 3)?;
+    let settle = |agent: &mut guest_images::Agent, holds: &[&str]| -> Result<u64> {
+        // The monitor looks back a moment and finds its regions by and by.
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(45);
+        while std::time::Instant::now() < end {
+            for hold in holds {
+                agent.touch(hold)?;
+            }
+        }
+        let guest = host.get("/v1/guests/a")?;
+        let text = std::fs::read_to_string(host.path("balancer.log")).unwrap_or_default();
+        let why = text.lines().rfind(|line| line.contains("working sets")).unwrap_or_default().to_owned();
+        guest["working_set_bytes"].as_u64().with_context(|| format!("a working set; {why}"))
+    };
+    let small = settle(&mut agent, &["small"])?;
+    let large = settle(&mut agent, &["small", "large"])?;
+    let used = host.get("/v1/guests/a")?["used_bytes"].as_u64().context("what it uses")?;
+    println!(
+        "working set: {} MiB when 32 are touched, {} MiB when 160 are; {} MiB are used",
+        small / MIB,
+        large / MIB,
+        used / MIB
+    );
+    // Beside what the agent touches there are the kernel and the agent; and the monitor samples.
+    ensure!((24 * MIB..=144 * MIB).contains(&small), "{small} bytes when 32 MiB are touched");
+    let more = large.saturating_sub(small);
+    ensure!((64 * MIB..=192 * MIB).contains(&more), "{more} bytes more when 128 MiB more are touched");
+    ensure!(small < used && large < used, "what it holds and does not use is not in it");
+    Ok(())
+}

@@ -2,6 +2,8 @@
 
 mod boot;
 mod limit;
+mod overcommit;
+mod random;
 mod roots;
 mod stress;
 mod survive;
@@ -15,6 +17,10 @@ use anyhow::Result;
 pub type Scenario = (&'static str, fn(&Images) -> Result<()>);
 
 const SERVICES_UNDER_LIMITS: &str = "redis and postgres run from a shared image while limits change";
+const OVERCOMMIT: &str =
+    "limits of twice the memory of the host: what idle guests have moves to those in need";
+const OVERCOMMIT_WITHOUT_BALLOON: &str =
+    "the same with a guest whose balloon driver is unloaded, which disturbs nobody";
 const ONE_IMAGE_FOR_ALL: &str = "a shared image costs each guest nothing of its own page cache";
 const FILLED_BY_THE_BALANCER: &str = "guests read an image that the balancer fills within its budget, and sampled figures agree with the exact ones";
 const ON_ITS_OWN_DISK: &str = "a guest keeps what it writes over an image on a disk of its own";
@@ -29,7 +35,10 @@ pub fn needs_library(name: &str) -> bool {
 }
 
 /// What guests on QEMU cannot show, and why.
-const NOT_ON_QEMU: &[(&str, &str)] = &[];
+const NOT_ON_QEMU: &[(&str, &str)] =
+    &[(OVERCOMMIT, A_HOST_OF_ITS_OWN), (OVERCOMMIT_WITHOUT_BALLOON, A_HOST_OF_ITS_OWN)];
+const A_HOST_OF_ITS_OWN: &str =
+    "a host with less memory than limits is a machine of its own: guests on QEMU run on this one";
 
 /// Why guests on an engine cannot show a scenario, if they cannot.
 #[must_use]
@@ -38,6 +47,12 @@ pub fn cannot(engine: Engine, name: &str) -> Option<&'static str> {
         Engine::Kvm => None,
         Engine::Qemu => NOT_ON_QEMU.iter().find(|(not, _)| *not == name).map(|(_, why)| *why),
     }
+}
+
+/// Memory of the lab's machine that a scenario asks for, MiB; `None` where it does not matter.
+#[must_use]
+pub fn lab_memory_mib(name: &str) -> Option<u32> {
+    [OVERCOMMIT, OVERCOMMIT_WITHOUT_BALLOON].contains(&name).then_some(overcommit::HOST_MIB)
 }
 
 /// All of them, in the order in which they run.
@@ -51,6 +66,7 @@ pub const ALL: &[Scenario] = &[
     ("raising and lowering a limit over rest moves host memory", limit::moves_host_memory),
     ("a guest that frees memory gives it back without being asked", limit::free_pages_come_back),
     ("the balloon works without any agent in the guest", limit::without_agent),
+    ("what the host kernel says that a guest uses is what it touches", limit::working_set),
     ("a guest out of memory deflates instead of dying and its target follows", survive::out_of_memory),
     ("contents survive ballooning", survive::contents),
     ("a disk keeps its bytes through limits and a power-off", survive::disk),
@@ -62,4 +78,6 @@ pub const ALL: &[Scenario] = &[
     (FILLED_BY_THE_BALANCER, roots::filled_by_the_balancer),
     (ON_ITS_OWN_DISK, roots::on_its_own_disk),
     ("four guests live through a minute of random limits and loads", stress::random_minute),
+    (OVERCOMMIT, overcommit::moves_to_the_needy),
+    (OVERCOMMIT_WITHOUT_BALLOON, overcommit::works_around_one_without_balloon),
 ];

@@ -1,5 +1,6 @@
 //! The balloon stress test: random limits and loads from a seed.
 
+use super::random::Random;
 use crate::engine::Engine;
 use crate::host::Host;
 use crate::linux::{Images, Linux, LinuxGuest, SOON};
@@ -10,19 +11,6 @@ use std::time::{Duration, Instant};
 const MIB: u64 = 1 << 20;
 const MINUTE: Duration = Duration::from_secs(60);
 const GUESTS: usize = 4;
-
-/// splitmix64: a seed is a run.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % bound
-    }
-}
 
 pub fn random_minute(images: &Images) -> Result<()> {
     run(images, images.seed).with_context(|| format!("BALLAST_STRESS_SEED={} repeats this run", images.seed))

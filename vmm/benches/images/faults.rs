@@ -176,6 +176,7 @@ impl Host {
             engine: "kvm".into(),
             machine: None,
             comes_back: false,
+            wait: false,
             balloon: Balloon::default(),
         };
         let (link, answer) =

@@ -9,6 +9,7 @@ use crate::link::{Again, Link};
 use crate::machine::attach::Attached;
 use crate::own_objects::FdLimit;
 use crate::reconciler::{InPlace, Payer, Reconciler};
+use crate::vcpu::gate::Gate;
 use devices::virtio::balloon::{Balloon, BalloonEvent, StatsSample};
 use event_manager::{EventOps, Events, MutEventSubscriber};
 use protocol::bytes::FRAME_BYTES;
@@ -61,6 +62,8 @@ pub struct Control {
     again: Option<Again>,
     alone: Option<Alone>,
     port: Option<Port>,
+    /// Closed while the balancer wants the guest to stand still.
+    gate: Option<Arc<Gate>>,
     oom_deflates: u64,
     sequence_sent: u64,
     /// The last look at the page cache of the disks.
@@ -88,6 +91,7 @@ impl Control {
             again: None,
             alone: None,
             port: None,
+            gate: None,
             oom_deflates: 0,
             sequence_sent: 0,
             disk_cache: None,
@@ -99,6 +103,12 @@ impl Control {
     #[must_use]
     pub fn with_port(self, port: Option<Port>) -> Self {
         Self { port, ..self }
+    }
+
+    /// The guest's vCPUs go through this gate.
+    #[must_use]
+    pub fn with_gate(self, gate: Arc<Gate>) -> Self {
+        Self { gate: Some(gate), ..self }
     }
 
     /// A balancer took the guest, which does not run yet.
@@ -164,7 +174,14 @@ impl Control {
                 if transport.device_mut().request_stats() {
                     transport.queue_event(STATS_QUEUE);
                 }
+                let ready = transport.device().driver_ready();
+                drop(transport);
+                // A driver that was unloaded went without an event of a queue.
+                if !ready {
+                    self.report_balloon();
+                }
             }
+            ToVmm::Pause { paused } => self.pause(*paused),
             ToVmm::DropDiskCache { files } => self.reconciler.keep_cached(files.clone()),
             ToVmm::Reconcile => self.reconciler.request(),
             ToVmm::ReconcileShare { cpu_ppm } => self.reconciler.set_share(*cpu_ppm),
@@ -182,9 +199,18 @@ impl Control {
             ToVmm::Detach => tracing::warn!("The balancer would let go of a guest that this process runs"),
             // Of the second connection.
             ToVmm::Granules { .. } | ToVmm::Unmap { .. } => tracing::warn!("The balancer spoke of granules"),
+            ToVmm::Waiting { reason } => tracing::warn!(reason, "The balancer lets a guest wait that runs"),
             // Only ever the answer to a registration.
             ToVmm::Images { .. } => tracing::warn!("The balancer handed images over that nobody asked for"),
             ToVmm::Refused { reason } => tracing::warn!(reason, "The balancer refused what nobody asked"),
+        }
+    }
+
+    /// Lets the guest stand still, or go on.
+    fn pause(&self, paused: bool) {
+        if let Some(gate) = &self.gate {
+            tracing::info!(paused, "The balancer holds the guest up, or lets it go on");
+            gate.set_closed(paused);
         }
     }
 
@@ -270,10 +296,13 @@ impl Control {
             if let Some(port) = &mut self.port {
                 port.forsaken();
             }
+            // Nobody is left to say when it may go on.
+            self.pause(false);
             tracing::warn!("The balancer is gone; the guest keeps its target and registers again");
         }
         let Some(Registration { place, register }) = &self.registration else { return };
-        let register = Register { comes_back: true, balloon: self.balloon_state(), ..register.clone() };
+        let register =
+            Register { comes_back: true, wait: false, balloon: self.balloon_state(), ..register.clone() };
         match Again::start(place.clone(), register, Arc::clone(&self.table)) {
             Ok(again) => {
                 watch(ops, again.ready(), AGAIN);

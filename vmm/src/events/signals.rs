@@ -4,7 +4,7 @@ use super::watch_raw;
 use crate::vcpu::End;
 use event_manager::{EventOps, Events, MutEventSubscriber};
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::mpsc::Sender;
 
 const ENDING: [libc::c_int; 3] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP];
@@ -48,14 +48,28 @@ fn is_nohup(number: libc::c_int) -> bool {
     number == libc::SIGHUP && looked && action.sa_sigaction == libc::SIG_IGN
 }
 
-impl MutEventSubscriber for Signals {
-    fn process(&mut self, _: Events, _: &mut EventOps<'_>) {
+impl Signals {
+    /// The signal that came, if one did.
+    #[must_use]
+    pub fn take(&self) -> Option<i32> {
         // SAFETY: all zero is a valid value of this plain struct.
         let mut info: libc::signalfd_siginfo = unsafe { std::mem::zeroed() };
         // SAFETY: the buffer is as long as we say.
         let read = unsafe { libc::read(self.fd.as_raw_fd(), (&raw mut info).cast(), size_of_val(&info)) };
-        if usize::try_from(read) == Ok(size_of_val(&info)) {
-            let number = i32::try_from(info.ssi_signo).unwrap_or(libc::SIGTERM);
+        let whole = usize::try_from(read) == Ok(size_of_val(&info));
+        whole.then(|| i32::try_from(info.ssi_signo).unwrap_or(libc::SIGTERM))
+    }
+}
+
+impl AsRawFd for Signals {
+    fn as_raw_fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+}
+
+impl MutEventSubscriber for Signals {
+    fn process(&mut self, _: Events, _: &mut EventOps<'_>) {
+        if let Some(number) = self.take() {
             let _ = self.end.send(End::Signal(number));
         }
     }

@@ -70,6 +70,7 @@ fn a_guest_that_is_refused_asks_again_until_it_is_taken_back() {
         may_charge: vec![],
         owners: vec![],
         comes_back: true,
+        wait: false,
         balloon: Balloon::default(),
     };
     let again = Again::start(place, register.clone(), table).unwrap();

@@ -4,11 +4,13 @@ mod again;
 mod granules;
 mod images;
 mod start;
+mod wait;
 
 pub use again::Again;
 pub use granules::serve_pool;
 pub use images::{Granted, open_images};
 pub use start::{BALANCER_VARIABLE, StartError, ensure_running};
+pub use wait::{NotTaken, enter};
 
 use protocol::message::{self, FromVmm, MESSAGE_BYTES_MAX, Register, ToVmm};
 use std::io::{self, ErrorKind};

@@ -19,6 +19,7 @@ use crate::memory::{Images, MemoryError, Ram, RamBalloon};
 use crate::reconciler::Reconciler;
 use crate::spec::{Console as ConsoleSpec, Disk, GuestSpec};
 use crate::vcpu::Shared;
+use crate::vcpu::gate::Gate;
 use crate::vcpu::images::ImageExits;
 use devices::bus::{Bus, BusError};
 use devices::power::{RESET_PORT_LEN, ResetPort, SLEEP_CONTROL_LEN, SleepControl};
@@ -245,13 +246,17 @@ pub fn build(spec: GuestSpec, place: Option<&Place>) -> Result<Machine, BuildErr
     let disk_cache = DiskCache::new(disk_files);
     let reconciler =
         Reconciler::start(Arc::clone(&ram), Arc::clone(&images), Arc::clone(&table), disk_cache)?;
-    let control = Control::new(balloon, Arc::clone(&table), ram.bytes(), reconciler).with_port(port);
+    let gate = Arc::new(Gate::default());
+    let control = Control::new(balloon, Arc::clone(&table), ram.bytes(), reconciler)
+        .with_port(port)
+        .with_gate(Arc::clone(&gate));
     let wake = EventFd::new(EFD_NONBLOCK)?;
     let shared = Arc::new(Shared {
         pio,
         mmio,
         images: ImageExits::new(Arc::clone(&images), memory, Arc::clone(&table)),
         stop: AtomicBool::new(false),
+        gate,
         end,
         wake: wake.try_clone()?,
     });

@@ -17,7 +17,7 @@ pub use build::{BuildError, build};
 use crate::events::control::{Control, Registration};
 use crate::events::queues::Queues;
 use crate::events::signals::Signals;
-use crate::link::{self, Link};
+use crate::link::{self, NotTaken};
 use crate::memory::{Images, MemoryError, Ram};
 use crate::own_objects::{fds_expected, threads_expected};
 use crate::pool_faults;
@@ -29,7 +29,7 @@ use kvm_ioctls::{VcpuFd, VmFd};
 use protocol::bytes::{FRAME_BYTES, Human};
 use protocol::frames::FrameTable;
 use protocol::limits::Limits;
-use protocol::message::{Balloon, PROTOCOL_VERSION, Register, ToVmm};
+use protocol::message::{Balloon, PROTOCOL_VERSION, Register};
 use protocol::objects::ObjectCounts;
 use protocol::path::ContainerPath;
 use protocol::place::Place;
@@ -48,12 +48,9 @@ pub enum StartError {
     /// The balancer or the limit says no.
     #[error("{0}")]
     Refused(String),
-    /// No balancer can be started.
-    #[error("No balancer")]
-    NoBalancer(#[from] link::StartError),
-    /// It does not answer.
-    #[error("Cannot register with the balancer")]
-    Link(#[source] std::io::Error),
+    /// The balancer does not take it in.
+    #[error(transparent)]
+    NotTaken(#[from] NotTaken),
     /// The kernel does not merge guest RAM.
     #[error(transparent)]
     Memory(#[from] MemoryError),
@@ -134,7 +131,6 @@ impl Machine {
             }
             return Ok(());
         };
-        link::ensure_running(&place)?;
         let register = Register {
             protocol_version: PROTOCOL_VERSION,
             name: self.name.clone(),
@@ -154,17 +150,15 @@ impl Machine {
             engine: "kvm".into(),
             machine: None,
             comes_back: false,
+            wait: self.spec.wait.is_some(),
             balloon: Balloon {
                 target_bytes: self.ram.bytes(),
                 actual_bytes: self.ram.bytes(),
                 ..Default::default()
             },
         };
-        let (link, answer) =
-            Link::register(&place.guest_socket(), &register, self.table.fd()).map_err(StartError::Link)?;
-        if let ToVmm::Refused { reason } = answer {
-            return Err(StartError::Refused(reason));
-        }
+        let signals = signals(&self.shared.end)?;
+        let (link, answer) = link::enter(&place, &register, self.table.fd(), &signals, self.spec.wait)?;
         // Not before: it is the balancer that knows with whom pages would be shared.
         if self.spec.merge {
             self.ram.merge()?;
@@ -205,6 +199,7 @@ impl Machine {
             }
         };
         self.shared.stop.store(true, Relaxed);
+        self.shared.gate.set_closed(false);
         let deadline = Instant::now() + STOP_DEADLINE;
         while threads.iter().any(|thread| !thread.is_finished()) && Instant::now() < deadline {
             threads.iter().filter(|thread| !thread.is_finished()).for_each(kick::kick);

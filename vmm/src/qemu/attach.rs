@@ -110,9 +110,10 @@ pub fn attach(spec: &AttachSpec, place: Place) -> Result<End, QemuError> {
         engine: "qemu".into(),
         machine: Some(Machine { pid, attached: true }),
         comes_back: false,
+        wait: false,
         balloon: session.balloon(),
     };
-    let registered = register(&mut session, &table, place, about);
+    let registered = register(&mut session, &table, place, about, (&signals, None));
     if let Err(error) = registered {
         session.leave();
         return Err(error);

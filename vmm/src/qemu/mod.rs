@@ -43,15 +43,17 @@ pub use own::run;
 use crate::boot::kernel::LoadError;
 use crate::disk_cache::DiskCache;
 use crate::events::control::Registration;
-use crate::link::{self, Link};
+use crate::events::signals::Signals;
+use crate::link::{self, NotTaken};
 use crate::machine::{BuildError, Wake};
 use crate::memory::{Comparison, MemoryError, Pagemap};
 use crate::reconciler::{Reconciler, Watch};
+use crate::spec::Wait;
 use crate::vcpu::End;
 use event_manager::{EventManager, MutEventSubscriber, SubscriberOps};
 use process::ProcessError;
 use protocol::frames::{FrameTable, LayoutError, Region};
-use protocol::message::{Register, ToVmm};
+use protocol::message::Register;
 use protocol::place::Place;
 use qmp::QmpError;
 use ram::{Mapped, RamError, RamPlace};
@@ -111,12 +113,9 @@ pub enum QemuError {
     /// Frame table.
     #[error("Cannot make the frame table")]
     Table(#[from] LayoutError),
-    /// No balancer can be started.
-    #[error("No balancer")]
-    NoBalancer(#[from] link::StartError),
-    /// It does not answer.
-    #[error("Cannot register with the balancer")]
-    Link(#[source] io::Error),
+    /// The balancer does not take it in.
+    #[error(transparent)]
+    NotTaken(#[from] NotTaken),
     /// The system refused a thread or a descriptor.
     #[error("The system refused a thread or a descriptor")]
     System(#[from] io::Error),
@@ -164,13 +163,9 @@ fn register(
     table: &FrameTable,
     place: Place,
     register: Register,
+    (signals, wait): (&Signals, Option<Wait>),
 ) -> Result<(), QemuError> {
-    link::ensure_running(&place)?;
-    let (link, answer) =
-        Link::register(&place.guest_socket(), &register, table.fd()).map_err(QemuError::Link)?;
-    if let ToVmm::Refused { reason } = answer {
-        return Err(QemuError::Refused(reason));
-    }
+    let (link, answer) = link::enter(&place, &register, table.fd(), signals, wait)?;
     session.linked(Registration { place, register }, link, &answer);
     Ok(())
 }

@@ -9,7 +9,7 @@
 //! then on nothing is sent, the late answer is waited for, and orders wait on the desk, which does not grow.
 
 use super::balloon::BalloonObject;
-use super::qmp::wire::{Balloon, Cont, QueryBalloon, QueryBlockStats};
+use super::qmp::wire::{Balloon, Cont, QueryBalloon, QueryBlockStats, Stop};
 use super::qmp::{Event, Qmp, QmpError};
 use protocol::message::Statistics;
 use std::io;
@@ -31,7 +31,7 @@ const CATCH_UP: Duration = Duration::from_millis(500);
 struct Desk {
     target_bytes: Option<u64>,
     statistics: bool,
-    run: bool,
+    running: Option<bool>,
     detach: bool,
 }
 
@@ -85,6 +85,7 @@ impl Operator {
             news: sender,
             ready: ready.try_clone()?,
             told_bytes: None,
+            is_held_up: false,
             sequence: 0,
         };
         Builder::new().name("qmp".into()).spawn(move || worker.run())?;
@@ -107,9 +108,9 @@ impl Operator {
         self.order(|desk| desk.target_bytes = Some(bytes));
     }
 
-    /// Lets the machine run, once it was told its target.
-    pub(super) fn start_machine(&self) {
-        self.order(|desk| desk.run = true);
+    /// Lets the machine run, once it was told its target, or has it stand still.
+    pub(super) fn set_running(&self, running: bool) {
+        self.order(|desk| desk.running = Some(running));
     }
 
     /// Asks for a fresh sample of the guest's statistics.
@@ -152,6 +153,8 @@ struct Worker {
     news: Sender<News>,
     ready: EventFd,
     told_bytes: Option<u64>,
+    /// It stands still because it was told to here.
+    is_held_up: bool,
     /// The last sample that was told of.
     sequence: u64,
 }
@@ -176,7 +179,7 @@ impl Worker {
                     // What was not done is done when it answers, unless something newer was ordered.
                     let mut desk = self.desk.lock().unwrap_or_else(PoisonError::into_inner);
                     desk.target_bytes = desk.target_bytes.or(orders.target_bytes);
-                    desk.run |= orders.run;
+                    desk.running = desk.running.or(orders.running);
                     drop(desk);
                     if let Err(error) = self.wait_until_it_answers(&error) {
                         return self.tell(News::Gone(chain(&error)));
@@ -196,8 +199,8 @@ impl Worker {
         if let Some(value) = orders.target_bytes.filter(|_| self.balloon.is_some()) {
             self.qmp.call(&Balloon { value })?;
         }
-        if orders.run {
-            self.qmp.call(&Cont {})?;
+        if let Some(running) = orders.running {
+            self.set_running(running)?;
         }
         // Until the guest gave its first, nobody asks: that is how a driver is known to be there.
         if (orders.statistics || is_turn && self.sequence == 0)
@@ -223,6 +226,16 @@ impl Worker {
                 moved.store(stats.iter().fold(0, bytes), Relaxed);
             }
         }
+        Ok(())
+    }
+
+    fn set_running(&mut self, running: bool) -> Result<(), QmpError> {
+        if running {
+            self.qmp.call(&Cont {})?;
+        } else {
+            self.qmp.call(&Stop {})?;
+        }
+        self.is_held_up = !running;
         Ok(())
     }
 
@@ -268,6 +281,9 @@ impl Worker {
         if let Some(balloon) = &self.balloon {
             self.qmp.call(&Balloon { value: self.found_bytes })?;
             balloon.put_back(&mut self.qmp)?;
+        }
+        if self.is_held_up {
+            self.set_running(true)?;
         }
         Ok(())
     }

@@ -123,12 +123,13 @@ pub fn run(spec: &GuestSpec, accelerator: Accelerator, place: Option<Place>) -> 
         engine: "qemu".into(),
         machine: Some(Machine { pid, attached: false }),
         comes_back: false,
+        wait: spec.wait.is_some(),
         balloon: session.balloon(),
     };
     let limits = spec.container_limit.as_ref().map(|patch| Limits::default().patched(patch));
     check_floor(limits.as_ref(), about.floor_bytes)?;
     match place {
-        Some(place) => register(&mut session, &table, place, about)?,
+        Some(place) => register(&mut session, &table, place, about, (&signals, spec.wait))?,
         None => limit_alone(&mut session, limits.as_ref(), &about)?,
     }
     session.start();

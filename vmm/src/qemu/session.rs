@@ -78,6 +78,8 @@ pub(super) struct Session {
     actual_bytes: u64,
     oom_deflates: u64,
     disk_cache: Option<Reading>,
+    /// The balancer holds the machine up.
+    paused: bool,
     /// Why the machine does not answer.
     stuck: Option<String>,
     /// Why the machine ends, in QEMU's words.
@@ -97,6 +99,7 @@ impl Session {
             actual_bytes,
             oom_deflates: 0,
             disk_cache: None,
+            paused: false,
             stuck: None,
             shutdown: None,
             parts,
@@ -139,7 +142,7 @@ impl Session {
 
     /// Lets a machine run that was started and waits.
     pub(super) fn start(&self) {
-        self.parts.operator.start_machine();
+        self.parts.operator.set_running(true);
     }
 
     /// Leaves the machine as it was found, as far as it answers.
@@ -193,6 +196,7 @@ impl Session {
                 self.set_target(*target_bytes);
                 self.report_balloon();
             }
+            ToVmm::Pause { paused } => self.pause(*paused),
             ToVmm::SampleStats => self.parts.operator.sample(),
             ToVmm::DropDiskCache { files } => self.parts.reconciler.keep_cached(files.clone()),
             ToVmm::Reconcile => self.parts.reconciler.request(),
@@ -209,7 +213,16 @@ impl Session {
             ToVmm::Granules { .. } | ToVmm::Unmap { .. } | ToVmm::Images { .. } => {
                 tracing::warn!("The balancer spoke of images that this guest does not have");
             }
+            ToVmm::Waiting { reason } => tracing::warn!(reason, "The balancer lets a guest wait that runs"),
             ToVmm::Refused { reason } => tracing::warn!(reason, "The balancer refused what nobody asked"),
+        }
+    }
+
+    fn pause(&mut self, paused: bool) {
+        if self.paused != paused {
+            tracing::info!(paused, "The balancer holds the guest up, or lets it go on");
+            self.paused = paused;
+            self.parts.operator.set_running(!paused);
         }
     }
 
@@ -346,6 +359,7 @@ impl Session {
             if let Some(port) = &mut self.parts.port {
                 port.forsaken();
             }
+            self.pause(false);
             tracing::warn!("The balancer is gone; the guest keeps its target and registers again");
         }
         let Some(Registration { place, register }) = &self.registration else { return };

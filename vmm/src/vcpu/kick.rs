@@ -55,6 +55,12 @@ impl Drop for Armed {
 
 /// Kicks a vCPU thread out of the guest. Harmless when it is not in it.
 pub fn kick<T>(thread: &JoinHandle<T>) {
-    // SAFETY: the handle was not joined, so the thread id is valid even if the thread has returned.
-    unsafe { libc::pthread_kill(thread.as_pthread_t(), SIGRTMIN()) };
+    // The handle was not joined, so the thread id is valid even if the thread has returned.
+    kick_thread(thread.as_pthread_t());
+}
+
+/// The same for a thread that is known not to have ended.
+pub(super) fn kick_thread(thread: libc::pthread_t) {
+    // SAFETY: the caller's word that the thread was neither joined nor has it ended detached; the signal has a handler.
+    unsafe { libc::pthread_kill(thread, SIGRTMIN()) };
 }

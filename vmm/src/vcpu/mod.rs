@@ -1,11 +1,13 @@
 //! Virtual CPUs: one thread each, which runs guest code and hands port and memory accesses to the buses.
 
+pub mod gate;
 pub mod images;
 pub mod kick;
 pub mod stores;
 
 use crate::memory::images::lost_frames;
 use devices::bus::{Action, Bus};
+use gate::Gate;
 use images::ImageExits;
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use std::panic::{self, AssertUnwindSafe};
@@ -60,6 +62,8 @@ pub struct Shared {
     pub images: ImageExits,
     /// Set before a kick: leave the guest for good.
     pub stop: AtomicBool,
+    /// Where vCPUs stand still while it is closed.
+    pub gate: Arc<Gate>,
     /// Told about the first end, with `wake` behind it.
     pub end: Sender<End>,
     /// Wakes the event loop.
@@ -87,8 +91,10 @@ pub fn start(index: u8, mut vcpu: VcpuFd, shared: Arc<Shared>) -> std::io::Resul
 /// Runs guest code until the guest ends or the threads are stopped.
 fn run(vcpu: &mut VcpuFd, shared: &Shared) -> Option<End> {
     let _armed = kick::arm(vcpu);
+    let _passing = shared.gate.enter();
     loop {
         vcpu.set_kvm_immediate_exit(0);
+        shared.gate.pass();
         if shared.stop.load(Relaxed) {
             return None;
         }

@@ -173,6 +173,7 @@ pub fn about(name: &str, container: &str, limits: Option<&str>) -> Register {
         engine: "kvm".into(),
         machine: None,
         comes_back: false,
+        wait: false,
         balloon: Balloon { actual_bytes: 512 * MIB, target_bytes: 512 * MIB, ..Default::default() },
     }
 }

@@ -34,6 +34,8 @@ commands! {
     Capabilities = "qmp_capabilities" {} -> IgnoredAny;
     /// Lets the machine run.
     Cont = "cont" {} -> IgnoredAny;
+    /// Has it stand still.
+    Stop = "stop" {} -> IgnoredAny;
     /// What the balloon leaves the guest.
     QueryBalloon = "query-balloon" {} -> BalloonInfo;
     /// Asks the guest to hold no more than this.

@@ -1,0 +1,128 @@
+//! Who is taken in, who is refused, and who waits.
+
+use crate::support::{Daemon, MIB, Vmm, about, place};
+use protocol::message::{FromVmm, Register, Statistics, ToVmm};
+use serde_json::{Value, json};
+
+fn waits(name: &str, container: &str) -> Register {
+    Register { wait: true, ..about(name, container, None) }
+}
+
+async fn refused(vmm: &Vmm) -> String {
+    match vmm.hear_any().await {
+        Some(ToVmm::Refused { reason }) => reason,
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+async fn waiting(vmm: &Vmm) -> String {
+    match vmm.hear_any().await {
+        Some(ToVmm::Waiting { reason }) => reason,
+        other => panic!("it does not wait: {other:?}"),
+    }
+}
+
+async fn taken_in(vmm: &Vmm) {
+    match vmm.hear_any().await {
+        Some(ToVmm::Registered { .. }) => {}
+        other => panic!("not taken in: {other:?}"),
+    }
+}
+
+async fn queue(daemon: &Daemon) -> Vec<String> {
+    let host = daemon.get("/v1/host").await;
+    let guests = host["waiting"].as_array().unwrap().iter();
+    guests.map(|guest| guest["guest"].as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn who_waits_is_taken_in_when_others_leave_in_the_order_in_which_they_came() {
+    let (_dir, place) = place();
+    let daemon = Daemon::start(&place).await;
+    // Room for the floors of two, 64M each.
+    daemon.put("/v1/containers/web", r#"{"max_bytes": 167772160}"#).await;
+    let (first, _) = Vmm::register(&place, about("first", "/web/1", None)).await;
+    let (_second, _) = Vmm::register(&place, about("second", "/web/2", None)).await;
+    let reason = refused(&Vmm::connect(&place, about("third", "/web/3", None)).await).await;
+    for words in
+        ["\"third\" needs 64M to start", "second 64M, first 64M", "max of /web is 160M", "32M are missing"]
+    {
+        assert!(reason.contains(words), "{reason:?} does not say {words:?}");
+    }
+    let third = Vmm::connect(&place, waits("third", "/web/3")).await;
+    assert_eq!(waiting(&third).await, reason);
+    let fourth = Vmm::connect(&place, waits("fourth", "/web/4")).await;
+    assert!(waiting(&fourth).await.contains("\"third\" waits for memory of /web and came first"));
+    assert_eq!(queue(&daemon).await, ["third", "fourth"]);
+    // Neither is anybody in the way elsewhere, nor does anybody go before them here.
+    let (_elsewhere, _) = Vmm::register(&place, about("elsewhere", "/db", None)).await;
+    let reason = refused(&Vmm::connect(&place, about("third", "/db", None)).await).await;
+    assert!(reason.contains("waits for memory already"), "{reason}");
+    drop(first);
+    taken_in(&third).await;
+    daemon.until("/v1/host", |host| host["waiting"].as_array().unwrap().len() == 1).await;
+    let reason = refused(&Vmm::connect(&place, about("fifth", "/web/5", None)).await).await;
+    assert!(reason.contains("came first"), "{reason}");
+    daemon.patch("/v1/containers/web", r#"{"max_bytes": 1073741824}"#).await;
+    taken_in(&fourth).await;
+    assert_eq!(queue(&daemon).await, Vec::<String>::new());
+    let events = daemon.get("/v1/events?follow=false").await;
+    let of = |kind: &str| -> Vec<&Value> {
+        let all = events.as_array().unwrap().iter();
+        all.filter(|event| event["kind"] == kind).map(|event| &event["guest"]).collect()
+    };
+    assert_eq!(of("waiting"), [&json!("third"), &json!("fourth")]);
+    assert_eq!(of("admitted"), [&json!("third"), &json!("fourth")]);
+}
+
+#[tokio::test]
+async fn who_hangs_up_waits_no_more_and_who_came_behind_is_next() {
+    let (_dir, place) = place();
+    let daemon = Daemon::start(&place).await;
+    daemon.put("/v1/containers/web", r#"{"max_bytes": 167772160}"#).await;
+    let (_first, _) = Vmm::register(&place, about("first", "/web/1", None)).await;
+    let large = Register { floor_bytes: 128 * MIB, ..waits("large", "/web/2") };
+    let large = Vmm::connect(&place, large).await;
+    waiting(&large).await;
+    let small = Vmm::connect(&place, waits("small", "/web/3")).await;
+    waiting(&small).await;
+    drop(large);
+    taken_in(&small).await;
+    let events = daemon.get("/v1/events?follow=false").await;
+    assert!(events.as_array().unwrap().iter().any(|event| event["kind"] == "waiting_ended"), "{events:#}");
+}
+
+#[tokio::test]
+async fn what_is_promised_and_what_is_used_is_not_given_to_a_newcomer() {
+    let (_dir, place) = place();
+    let daemon = Daemon::start(&place).await;
+    daemon.put("/v1/containers/web", r#"{"max_bytes": 419430400}"#).await;
+    daemon.put("/v1/containers/web/kept", r#"{"min_bytes": 268435456}"#).await;
+    let (user, _) = Vmm::register(&place, about("user", "/web/user", None)).await;
+    // 400M less 256M that are promised and 64M that the user needs to live.
+    let big = Register { floor_bytes: 96 * MIB, ..about("big", "/web/big", None) };
+    let reason = refused(&Vmm::connect(&place, big.clone()).await).await;
+    assert!(
+        reason.contains("min of /web/kept 256M, user 64M") && reason.contains("16M are missing"),
+        "{reason}"
+    );
+    // Inside what is promised there is room.
+    let inside = Register { container: "/web/kept".parse().unwrap(), ..big };
+    let (_inside, _) = Vmm::register(&place, inside).await;
+    daemon.patch("/v1/containers/web/kept", r#"{"min_bytes": 0}"#).await;
+    // What a guest says that it uses counts as far as the host finds it there.
+    user.touch(200 * MIB);
+    let statistics = Statistics {
+        total_memory_bytes: Some(500 * MIB),
+        available_memory_bytes: Some(10 * MIB),
+        sequence: 1,
+        ..Default::default()
+    };
+    user.say(&FromVmm::Statistics(statistics)).await;
+    daemon.until("/v1/guests/user", |guest| guest["used_bytes"].as_u64() == Some(490 * MIB)).await;
+    let reason = refused(
+        &Vmm::connect(&place, Register { floor_bytes: 128 * MIB, ..about("c", "/web/c", None) }).await,
+    )
+    .await;
+    assert!(reason.contains("user 200M, inside") || reason.contains("user 200M, big"), "{reason}");
+}

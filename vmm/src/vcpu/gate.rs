@@ -1,0 +1,108 @@
+//! Where vCPUs stand still: `oom_policy` may hold a guest up until its host has memory again.
+//!
+//! A closed gate is looked at before each `KVM_RUN`, in the order of `kick`: clear `immediate_exit`, look, run. Whoever closes it kicks
+//! every vCPU behind its own back. Devices are served all the while: what the guest asked for before it stands still is done.
+
+use super::kick;
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+/// A gate that all vCPUs of a guest go through.
+#[derive(Debug, Default)]
+pub struct Gate {
+    closed: AtomicBool,
+    /// Threads that go through it; one leaves under the lock, so that none is kicked that is gone.
+    threads: Mutex<BTreeSet<libc::pthread_t>>,
+    opened: Condvar,
+}
+
+/// While it lives, its thread goes through the gate.
+#[derive(Debug)]
+pub struct Passing<'a>(&'a Gate, libc::pthread_t);
+
+impl Gate {
+    /// Lets the calling thread go through, from now on.
+    pub fn enter(&self) -> Passing<'_> {
+        // SAFETY: no preconditions, cannot fail.
+        let thread = unsafe { libc::pthread_self() };
+        self.threads().insert(thread);
+        Passing(self, thread)
+    }
+
+    /// Holds vCPUs up from now on, or lets them go on.
+    pub fn set_closed(&self, closed: bool) {
+        let threads = self.threads();
+        self.closed.store(closed, SeqCst);
+        if closed {
+            // The lock is held: none of them has left.
+            threads.iter().for_each(|thread| kick::kick_thread(*thread));
+        } else {
+            self.opened.notify_all();
+        }
+    }
+
+    /// Waits while it is closed.
+    pub fn pass(&self) {
+        if !self.closed.load(SeqCst) {
+            return;
+        }
+        let mut threads = self.threads();
+        while self.closed.load(SeqCst) {
+            threads = self.opened.wait(threads).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn threads(&self) -> MutexGuard<'_, BTreeSet<libc::pthread_t>> {
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Passing<'_> {
+    fn drop(&mut self) {
+        self.0.threads().remove(&self.1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicU64;
+    use std::time::Duration;
+
+    #[test]
+    fn who_comes_to_a_closed_gate_waits_until_it_is_open() {
+        kick::install().unwrap();
+        let (gate, turns) = (Arc::new(Gate::default()), Arc::new(AtomicU64::new(0)));
+        let stop = Arc::new(AtomicBool::new(false));
+        let thread = {
+            let (gate, turns, stop) = (Arc::clone(&gate), Arc::clone(&turns), Arc::clone(&stop));
+            std::thread::spawn(move || {
+                let _passing = gate.enter();
+                while !stop.load(SeqCst) {
+                    gate.pass();
+                    turns.fetch_add(1, SeqCst);
+                }
+            })
+        };
+        let moved = || {
+            let before = turns.load(SeqCst);
+            std::thread::sleep(Duration::from_millis(50));
+            turns.load(SeqCst) > before
+        };
+        while !moved() {}
+        for _ in 0..3 {
+            gate.set_closed(true);
+            // One turn may be under way.
+            while moved() {}
+            assert!(!moved());
+            gate.set_closed(false);
+            while !moved() {}
+        }
+        stop.store(true, SeqCst);
+        thread.join().unwrap();
+        // Nobody is left to be kicked.
+        gate.set_closed(true);
+    }
+}
