@@ -1,5 +1,5 @@
-# make demo        three Linux guests share memory under limits; a limit changes; a summary
-# make test        everything: unit and property tests, guests on bare metal, Linux guests natively or in the lab
+# make demo        three Linux guests share memory under limits; a limit changes; a summary (on QEMU without KVM; in the lab: lab demo --engine kvm)
+# make test        everything: unit and property tests, guests on bare metal, on QEMU, and Linux guests natively or in the lab
 # make bench       what the frame table costs beside the kernel's memory cgroup, and images beside copies and KSM
 # make models      measures the accounting systems against each other: table and figure in docs
 # make check       format and lints

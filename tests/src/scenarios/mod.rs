@@ -23,10 +23,13 @@ pub fn needs_library(name: &str) -> bool {
     [SERVICES_UNDER_LIMITS, ONE_IMAGE_FOR_ALL].contains(&name)
 }
 
-/// What guests on QEMU cannot show, and why.
-const NOT_ON_QEMU: &[(&str, &str)] = &[];
+/// What is not shown on QEMU, and why.
+const NOT_ON_QEMU: &[(&str, &str)] = &[(
+    SERVICES_UNDER_LIMITS,
+    "left to the engine kvm: it takes two minutes, and that guests on QEMU share images is what the next scenario shows",
+)];
 
-/// Why guests on an engine cannot show a scenario, if they cannot.
+/// Why guests on an engine do not show a scenario, if they do not.
 #[must_use]
 pub fn cannot(engine: Engine, name: &str) -> Option<&'static str> {
     match engine {
