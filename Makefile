@@ -1,5 +1,6 @@
-# make demo        three Linux guests share memory under limits; a limit changes; two share a root image; a summary
-# make test        everything: unit and property tests, guests on bare metal, Linux guests natively or in the lab
+# make demo        three Linux guests share memory under limits; a limit changes; two share a root image; a summary (on QEMU without KVM;
+#                  in the lab: lab demo --engine kvm)
+# make test        everything: unit and property tests, guests on bare metal, on QEMU, and Linux guests natively or in the lab
 # make bench       what the frame table costs beside the kernel's memory cgroup, and images beside copies and KSM; what a decision costs
 # make versus      the policy beside Proxmox VE's and oVirt MoM's rules, in the simulator: docs/policy.md
 # make models      measures the accounting systems against each other: table and figure in docs

@@ -50,7 +50,8 @@ pub fn hang_ups() -> Result<()> {
         let mut vmm = std::process::Command::new("sh")
             .args(["-c", &format!("{ignored} exec \"$0\" \"$@\"")])
             .arg(host.vmm().get_program())
-            .args(["--kernel", ELF, "--memory", "128M", "--cmdline", "serve 1", "--balancer", "none"])
+            .args(["--engine", "kvm", "--kernel", ELF, "--memory", "128M", "--cmdline", "serve 1"])
+            .args(["--balancer", "none"])
             .arg("--console")
             .arg(format!("file={}", console.display()))
             .stdin(Stdio::null())
@@ -149,7 +150,7 @@ pub fn no_kvm() -> Result<()> {
     let output = std::process::Command::new("unshare")
         .args(["--mount", "--map-root-user", "sh", "-c", hidden, "sh"])
         .arg(vmm)
-        .args(["--kernel", ELF, "--balancer", "none"])
+        .args(["--engine", "kvm", "--kernel", ELF, "--balancer", "none"])
         .output();
     let Ok(output) = output else {
         println!("SKIPPED hiding /dev/kvm: there is no unshare");

@@ -34,13 +34,23 @@ pub fn needs_library(name: &str) -> bool {
     [SERVICES_UNDER_LIMITS, ONE_IMAGE_FOR_ALL, FILLED_BY_THE_BALANCER, ON_ITS_OWN_DISK, DEMO].contains(&name)
 }
 
-/// What guests on QEMU cannot show, and why.
-const NOT_ON_QEMU: &[(&str, &str)] =
-    &[(OVERCOMMIT, A_HOST_OF_ITS_OWN), (OVERCOMMIT_WITHOUT_BALLOON, A_HOST_OF_ITS_OWN)];
+/// What is not shown on QEMU, and why.
+const NOT_ON_QEMU: &[(&str, &str)] = &[
+    (OVERCOMMIT, A_HOST_OF_ITS_OWN),
+    (OVERCOMMIT_WITHOUT_BALLOON, A_HOST_OF_ITS_OWN),
+    (
+        FILLED_BY_THE_BALANCER,
+        "QEMU cannot be given images that the balancer fills: it maps what it opens by itself",
+    ),
+    (
+        SERVICES_UNDER_LIMITS,
+        "left to the engine kvm: it takes two minutes, and that guests on QEMU share images is what the next scenario shows",
+    ),
+];
 const A_HOST_OF_ITS_OWN: &str =
     "a host with less memory than limits is a machine of its own: guests on QEMU run on this one";
 
-/// Why guests on an engine cannot show a scenario, if they cannot.
+/// Why guests on an engine do not show a scenario, if they do not.
 #[must_use]
 pub fn cannot(engine: Engine, name: &str) -> Option<&'static str> {
     match engine {
