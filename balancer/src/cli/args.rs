@@ -166,6 +166,9 @@ pub(super) struct Serve {
     /// What holds the pages of images that guests share
     #[arg(long, value_name = "BACKING", value_enum, default_value_t)]
     pub pool: PoolBacking,
+    /// Learn what guests use of what they hold from the kernel's data access monitor (DAMON), where this user may and nobody else uses it
+    #[arg(long)]
+    pub working_sets: bool,
     #[command(flatten)]
     pub knobs: Knobs,
 }

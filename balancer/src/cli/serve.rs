@@ -29,6 +29,7 @@ pub(super) async fn run(place: Place, command: Serve) -> anyhow::Result<()> {
         tcp,
         accounting: command.accounting,
         knobs,
+        working_sets: command.working_sets,
         pool: command.pool.into(),
         store: command.store.unwrap_or_else(Store::default_folder),
     })

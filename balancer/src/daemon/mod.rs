@@ -48,6 +48,8 @@ pub struct Options {
     pub accounting: System,
     /// Knobs of the policy that are given now; the others are as they were turned last.
     pub knobs: KnobsPatch,
+    /// Ask the kernel's data access monitor what guests use.
+    pub working_sets: bool,
     /// Folder of the images.
     pub store: PathBuf,
     /// What holds the pages of images that guests share.
@@ -88,7 +90,9 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     }
     tokio::spawn(pressure::watch(Arc::clone(&engine)));
     tokio::spawn(guests::watch_merge(Arc::clone(&engine)));
-    tokio::spawn(guests::watch_working_sets(Arc::clone(&engine), options.place.clone()));
+    if options.working_sets {
+        tokio::spawn(guests::watch_working_sets(Arc::clone(&engine), options.place.clone()));
+    }
     tokio::spawn(look(Arc::clone(&engine)));
     tokio::spawn(Arc::clone(&engine).look_at_tables());
     let turns = turn(Arc::clone(&engine));

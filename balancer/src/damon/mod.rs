@@ -21,14 +21,14 @@ pub const FILES: &str = "/sys/kernel/mm/damon/admin/kdamonds";
 /// Guests that are watched at a time.
 pub const WATCHED_MAX: usize = 64;
 /// Accesses within this are counted.
-pub const AGGREGATION: Duration = Duration::from_secs(2);
+pub const AGGREGATION: Duration = Duration::from_secs(4);
 /// Time between two samples: one access check for each region.
-const SAMPLE: Duration = Duration::from_millis(100);
+const SAMPLE: Duration = Duration::from_millis(200);
 /// A region that so many of those samples found accessed is used. One is not enough: regions are cut and joined by what was found, so that
 /// one of which a small part is used now and then is not wholly so.
 const ACCESSES_MIN: u64 = 2;
 /// Bounds of the number of regions, for each guest that is watched: the cost of a sample, and its resolution.
-const REGIONS: std::ops::RangeInclusive<usize> = 64..=512;
+const REGIONS: std::ops::RangeInclusive<usize> = 64..=256;
 
 /// RAM of a guest in the process of its `vmm`.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -121,7 +121,8 @@ pub struct GuestObject {
     pub overhead_bytes: u64,
     /// What it uses by its own fresh statistics, bytes.
     pub used_bytes: Option<u64>,
-    /// What it used of its RAM within 2 s, by the host kernel's data access monitor (DAMON), which samples: bytes; `null` where that does not tell.
+    /// What it used of its RAM within 4 s, by the host kernel's data access monitor (DAMON), which samples: bytes; `null` where that
+    /// does not tell or is not asked (`serve --working-sets`).
     pub working_set_bytes: Option<u64>,
     /// Age of that, milliseconds.
     pub working_set_age_ms: Option<u64>,

@@ -123,7 +123,8 @@ pub fn working_set(images: &Images) -> Result<()> {
         println!("SKIPPED working sets: this host's kernel has no DAMON");
         return Ok(());
     }
-    let host = Host::new()?;
+    let mut host = Host::without_balancer()?;
+    host.start_balancer_with(&["--working-sets"])?;
     let linux = Linux::default().start(&host, images, "a")?;
     let mut agent = linux.agent()?;
     agent.alloc("idle", 160 * MIB, 1)?;

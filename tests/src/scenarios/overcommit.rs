@@ -25,6 +25,8 @@ use std::time::{Duration, Instant};
 const MIB: u64 = 1 << 20;
 /// How long the phases go on.
 const LOAD: Duration = Duration::from_secs(180);
+/// And so many slots at least, on a machine that is slow.
+const SLOTS_MIN: usize = 4;
 /// A slot takes so long at least.
 const SLOT_MIN: Duration = Duration::from_secs(15);
 /// What guests have of a host: the memory of the lab's machine for this scenario, and where the host is larger, all beyond it is
@@ -191,7 +193,7 @@ fn load(
 ) -> Result<Vec<Slot>> {
     let mut random = Random(seed);
     let mut slots: Vec<Slot> = Vec::new();
-    while started.elapsed() < LOAD {
+    while started.elapsed() < LOAD || slots.len() < SLOTS_MIN {
         let last = slots.last().map(|slot| slot.heavy);
         let plan = plan(&mut random, last, without_balloon);
         let heavy =
@@ -376,7 +378,7 @@ fn moved(slots: &[Slot]) -> Result<()> {
             moves += 1;
         }
     }
-    ensure!(slots.len() >= 3 && moves >= 2, "memory moved in {moves} of {} slots", slots.len());
+    ensure!(moves >= 2, "memory moved in {moves} of {} slots", slots.len());
     Ok(())
 }
 
