@@ -4,7 +4,7 @@ use crate::engine::Engine;
 use crate::ground::Ground;
 use crate::scenarios::{ALL, cannot, lab_memory_mib};
 use libtest_mimic::{Failed, Trial};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -92,19 +92,27 @@ fn run(ground: Ground, chosen: &[&str]) -> Result<Ran, String> {
         return Ok(ran);
     }
     println!("Linux guests run {ground}");
-    let mut machines: Vec<Option<u32>> = chosen.iter().map(|name| lab_memory_mib(name)).collect();
-    machines.sort_unstable();
-    machines.dedup();
-    for memory_mib in machines {
-        let alike: Vec<&str> =
-            chosen.iter().copied().filter(|name| lab_memory_mib(name) == memory_mib).collect();
-        together(ground, &alike, &mut ran)?;
+    let mut machines: BTreeMap<Option<u32>, Vec<&str>> = BTreeMap::new();
+    for name in chosen {
+        let memory_mib = lab_memory_mib(name).filter(|_| matches!(ground, Ground::Lab(_)));
+        machines.entry(memory_mib).or_default().push(name);
     }
-    Ok(ran)
+    // A machine of the lab has one processor: they run beside each other.
+    std::thread::scope(|scope| {
+        let running: Vec<_> =
+            machines.values().map(|alike| scope.spawn(move || together(ground, alike))).collect();
+        for machine in running {
+            let Ran { outcomes, broke } = machine.join().map_err(|_| "a machine's run panicked")??;
+            ran.outcomes.extend(outcomes);
+            ran.broke += &broke;
+        }
+        Ok(ran)
+    })
 }
 
 /// Runs scenarios that want the same machine on one.
-fn together(ground: Ground, alike: &[&str], ran: &mut Ran) -> Result<(), String> {
+fn together(ground: Ground, alike: &[&str]) -> Result<Ran, String> {
+    let mut ran = Ran { outcomes: Outcomes::new(), broke: String::new() };
     let seed = std::env::var(SEED_VARIABLE).unwrap_or_else(|_| "1".into());
     for turn in 1..=TURNS {
         let left = alike.iter().filter(|name| !ran.outcomes.contains_key(**name));
@@ -121,7 +129,7 @@ fn together(ground: Ground, alike: &[&str], ran: &mut Ran) -> Result<(), String>
             Err(error) => ran.broke = format!("{error:#}"),
         }
     }
-    Ok(())
+    Ok(ran)
 }
 
 /// One line of the runner.

@@ -119,9 +119,19 @@ pub fn without_agent(images: &Images) -> Result<()> {
 
 /// What the kernel's data access monitor says that a guest uses, beside what it does use.
 pub fn working_set(images: &Images) -> Result<()> {
-    if !std::path::Path::new("/sys/kernel/mm/damon/admin/kdamonds/nr_kdamonds").exists() {
-        println!("SKIPPED working sets: this host's kernel has no DAMON");
-        return Ok(());
+    match std::fs::read_to_string("/sys/kernel/mm/damon/admin/kdamonds/nr_kdamonds") {
+        Ok(many) if many.trim() == "0" => {}
+        Ok(many) => {
+            println!(
+                "SKIPPED working sets: somebody else on this host uses DAMON (nr_kdamonds is {})",
+                many.trim()
+            );
+            return Ok(());
+        }
+        Err(error) => {
+            println!("SKIPPED working sets: this host's kernel has no DAMON ({error})");
+            return Ok(());
+        }
     }
     let mut host = Host::without_balancer()?;
     host.start_balancer_with(&["--working-sets"])?;
@@ -153,7 +163,7 @@ pub fn working_set(images: &Images) -> Result<()> {
         used / MIB
     );
     // Beside what the agent touches there are the kernel and the agent; and the monitor samples.
-    ensure!((24 * MIB..=144 * MIB).contains(&small), "{small} bytes when 32 MiB are touched");
+    ensure!((24 * MIB..=used * 2 / 3).contains(&small), "{small} bytes when 32 MiB are touched");
     let more = large.saturating_sub(small);
     ensure!((64 * MIB..=192 * MIB).contains(&more), "{more} bytes more when 128 MiB more are touched");
     ensure!(small < used && large < used, "what it holds and does not use is not in it");
