@@ -12,6 +12,9 @@ const REPEATS: usize = 101;
 const MIB: u64 = 1 << 20;
 /// Guests of the host on which memory is moved.
 const GUESTS: usize = 100;
+/// The clock of that host, and how often what is given is given on between two turns (`engine/grant.rs`), milliseconds.
+const STEP_MS: u64 = 10;
+const GRANT_EVERY_MS: u64 = 100;
 
 /// A host of the simulator in its second minute, with so many guests, each in a container of its own.
 fn observation(guests: usize) -> Observation {
@@ -56,41 +59,53 @@ fn decisions() {
     }
 }
 
-/// A host with idle guests that hold what it has, and one that needs 1 GiB more from a time on.
-fn host(step_at_ms: u64, interval_ms: u64) -> World {
+/// A host with idle guests that hold what it has, and one that needs 1 GiB more from a time on. Its clock goes by `STEP_MS`.
+fn host(demand_at_ms: u64) -> World {
     let mut world = World::new((GUESTS as u64 * 512 + 4096) * MIB);
-    world.observation.knobs.interval_ms = interval_ms;
+    world.observation.knobs.interval_ms = STEP_MS;
     let phase = |at_ms, used| Phase { at_ms, used_bytes: used * MIB, files_bytes: 0 };
     for _ in 0..GUESTS {
         world.guest(0, World::plain(), SimGuest::new(Kind::Ideal, 1024 * MIB, vec![phase(0, 200)]));
     }
-    let mut needy = SimGuest::new(Kind::Ideal, 4096 * MIB, vec![phase(0, 400), phase(step_at_ms, 1900)]);
+    let mut needy = SimGuest::new(Kind::Ideal, 4096 * MIB, vec![phase(0, 400), phase(demand_at_ms, 1900)]);
     needy.deflates = false;
     world.guest(0, World::plain(), needy);
     world
 }
 
-/// Time from a step of demand until others have given the first byte, and until the needy guest has 1 GiB more.
+/// Time from a step of demand in the middle between two turns until others have given the first byte, and until the needy guest has
+/// 1 GiB more. As in the daemon, what is given is given on between two turns.
 fn moves(interval_ms: u64) {
-    let step_at_ms = 60_000;
-    let mut world = host(step_at_ms, interval_ms);
+    let demand_at_ms = 60_000 + interval_ms / 2 / STEP_MS * STEP_MS;
+    let mut world = host(demand_at_ms);
     let (mut governor, mut targets) = (Ballast::default(), vec![]);
-    while world.observation.now_ms + interval_ms < step_at_ms {
-        turn(&mut world, &mut governor, &mut targets);
-    }
     let held = |world: &World| world.guests[..GUESTS].iter().map(|guest| guest.actual_bytes).sum::<u64>();
-    let (idle, needy) = (held(&world), world.guests[GUESTS].actual_bytes);
+    let (mut idle, mut needy, mut before, mut granted_at_ms) = (0, 0, 0, 0);
     let (mut first, mut moved, mut cost) = (None, None, Duration::ZERO);
-    while moved.is_none() && world.observation.now_ms < 2 * step_at_ms {
+    while moved.is_none() && world.observation.now_ms < 2 * demand_at_ms {
         world.pass(&targets);
-        let since = (world.observation.now_ms + interval_ms).saturating_sub(step_at_ms);
-        let gave = held(&world) < idle;
-        first = first.or(gave.then_some(since - interval_ms));
-        moved = (world.guests[GUESTS].actual_bytes >= needy + 1024 * MIB).then_some(since - interval_ms);
+        let now_ms = world.observation.now_ms;
+        let holds = held(&world);
+        if now_ms < demand_at_ms {
+            (idle, needy) = (holds, world.guests[GUESTS].actual_bytes);
+        } else {
+            let since = now_ms - demand_at_ms;
+            first = first.or((holds < idle).then_some(since));
+            moved = (world.guests[GUESTS].actual_bytes >= needy + 1024 * MIB).then_some(since);
+        }
         let start = Instant::now();
-        governor.turn(&mut world.observation, &mut targets);
-        cost += start.elapsed();
-        governor.remember(&mut world.observation);
+        if now_ms.is_multiple_of(interval_ms) {
+            governor.turn(&mut world.observation, &mut targets);
+            governor.remember(&mut world.observation);
+        } else if governor.plan.somebody_waits() && holds < before && now_ms >= granted_at_ms + GRANT_EVERY_MS
+        {
+            governor.grant(&mut world.observation, &mut targets);
+            granted_at_ms = now_ms;
+        }
+        if now_ms >= demand_at_ms {
+            cost += start.elapsed();
+        }
+        before = holds;
     }
     let time = |ms: Option<u64>| ms.map_or("never".to_owned(), |ms| format!("{ms} ms"));
     println!(

@@ -95,6 +95,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     }
     tokio::spawn(look(Arc::clone(&engine)));
     tokio::spawn(Arc::clone(&engine).look_at_tables());
+    tokio::spawn(Arc::clone(&engine).grant_what_is_freed());
     let turns = turn(Arc::clone(&engine));
     let idle = idle::wait(Arc::clone(&engine));
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);

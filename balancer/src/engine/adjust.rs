@@ -68,6 +68,7 @@ impl State {
                 self.events.push("shortfall", None, Some(&shortfall.container), &shortfall.to_string());
             }
         }
+        self.waits = plan.somebody_waits();
         self.hold_up(&observation, &plan);
         self.end_victim(&observation, &plan);
         self.memory = plan.memory;
@@ -77,7 +78,7 @@ impl State {
         self.room.send_replace(());
     }
 
-    fn send_target(&mut self, observation: &Observation, i: usize, target: &GuestTarget) {
+    pub(super) fn send_target(&mut self, observation: &Observation, i: usize, target: &GuestTarget) {
         let view = &observation.guests[i];
         let guest = self.guests.get_mut(&view.name).expect("a plan has the guests of its observation");
         let before = guest.memory.health;

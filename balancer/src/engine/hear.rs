@@ -20,6 +20,7 @@ impl Engine {
             FromVmm::Balloon(balloon) => {
                 let was_ready = guest.balloon.value.driver_ready;
                 let (ready, actual) = (balloon.driver_ready, balloon.actual_bytes);
+                let gives = actual < guest.balloon.value.actual_bytes;
                 let told = guest.out_of_memory_at.is_some_and(|at| at.elapsed() < OUT_OF_MEMORY_EVENT_EVERY);
                 if guest.take_balloon(balloon) {
                     let answer = guest.answer_need();
@@ -35,6 +36,8 @@ impl Engine {
                 } else if was_ready && !ready {
                     let detail = "The guest serves its balloon no more: it can hold all of its RAM";
                     state.guest_event("balloon_gone", name, detail);
+                } else if gives && state.gave(name) {
+                    self.freed.notify_one();
                 }
             }
             FromVmm::Statistics(statistics) => guest.statistics = Some(Sampled::now(statistics)),

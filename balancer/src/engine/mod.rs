@@ -17,6 +17,7 @@ mod charge;
 mod disk_cache;
 mod error;
 mod footprint;
+mod grant;
 mod granules;
 mod hear;
 mod look;
@@ -73,6 +74,8 @@ pub struct Engine {
     look_wanted: tokio::sync::Notify,
     /// Granules came or went.
     granules_changed: tokio::sync::Notify,
+    /// Somebody gave what others wait for.
+    freed: tokio::sync::Notify,
     /// Where helpers find this balancer.
     place: OnceLock<Place>,
 }
@@ -95,6 +98,8 @@ struct State {
     /// When tasks of the host last stalled for memory.
     stalled_at: Option<Instant>,
     shortfalls: Vec<Shortfall>,
+    /// Somebody is to grow once others gave what they were asked for.
+    waits: bool,
     bindings: Bindings,
     pool: Pool,
     pool_shortfalls: Vec<PoolShortfall>,
@@ -150,6 +155,7 @@ impl Engine {
             budget: None,
             stalled_at: None,
             shortfalls: vec![],
+            waits: false,
             bindings,
             pool: Pool::new(accounting, Instant::now()),
             pool_shortfalls: vec![],
@@ -172,6 +178,7 @@ impl Engine {
             looking: tokio::sync::Mutex::default(),
             look_wanted: tokio::sync::Notify::new(),
             granules_changed: tokio::sync::Notify::new(),
+            freed: tokio::sync::Notify::new(),
             place: OnceLock::new(),
         }
     }

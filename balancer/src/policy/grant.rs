@@ -138,8 +138,11 @@ pub(super) fn grant(
                 .is_some_and(|last| target < last.saturating_add(CHANGE_BYTES_MIN) && target > last)
                 && target < senses[guest].most
                 && rules.has(Rule::Hysteresis);
+            // So little is not worth it; who is to have more later waits for that.
+            let target = if small { moves[guest].target } else { target };
+            let waits = target.saturating_add(CHANGE_BYTES_MIN) <= share(guest);
             moves[guest] = match () {
-                () if small => Move { pause: Some(Pause::Small), ..moves[guest] },
+                () if small && !waits => Move { target, pause: Some(Pause::Small) },
                 () if target < share(guest) => Move { target, pause: Some(Pause::WaitsForOthers) },
                 () => Move { target, pause: None },
             };

@@ -2,6 +2,7 @@
 
 use super::budget::Budget;
 use super::memory::{GuestMemory, HostMemory};
+use super::observation::GuestView;
 use super::reason::Reason;
 use super::stress::Stress;
 use protocol::bytes::Human;
@@ -53,6 +54,22 @@ pub struct GuestTarget {
     pub ask_again: bool,
     /// What to remember of it.
     pub memory: GuestMemory,
+}
+
+impl Plan {
+    /// True if somebody is to grow once others gave what they were asked for.
+    #[must_use]
+    pub fn somebody_waits(&self) -> bool {
+        self.targets.iter().any(|target| target.reason.waits())
+    }
+}
+
+impl GuestTarget {
+    /// True if it is more than what the guest may hold by its last target.
+    #[must_use]
+    pub fn grows(&self, view: &GuestView) -> bool {
+        view.memory.target_bytes.is_some_and(|last| self.target_bytes > last)
+    }
 }
 
 /// A limit that is smaller than the floors of the guests under it.

@@ -66,6 +66,12 @@ impl Reason {
         }
     }
 
+    /// True for one that grows once others gave what they were asked for.
+    #[must_use]
+    pub fn waits(&self) -> bool {
+        matches!(self, Self::OnItsWay(Pause::WaitsForOthers, _))
+    }
+
     /// A word for it, as JSON names it.
     #[must_use]
     pub fn rule(&self) -> &'static str {

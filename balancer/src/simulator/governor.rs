@@ -26,6 +26,16 @@ impl Governor for Ballast {
 }
 
 impl Ballast {
+    /// Between two turns, when somebody gave: targets that grow, and no others.
+    pub fn grant(&mut self, observation: &mut Observation, targets: &mut [(u64, bool)]) {
+        self.plan = decide_by(observation, self.rules);
+        for ((target, view), now) in self.plan.targets.iter().zip(&mut observation.guests).zip(targets) {
+            if target.grows(view) {
+                (view.memory, *now) = (target.memory, (target.target_bytes, target.ask_again));
+            }
+        }
+    }
+
     /// Writes what has to be remembered into the observation; a checker looks at it before.
     pub fn remember(&self, observation: &mut Observation) {
         observation.memory = self.plan.memory;

@@ -78,6 +78,26 @@ async fn two_guests_share_by_what_they_use() {
 }
 
 #[tokio::test]
+async fn what_a_guest_gives_reaches_who_waits_for_it_before_the_next_turn() {
+    let (_dir, place) = place();
+    let daemon = Daemon::start_with(&place, &["--interval-ms", "60000"]).await;
+    let share = 256 * MIB - OVERHEAD;
+    let balloon = |actual_bytes| {
+        FromVmm::Balloon(Balloon { driver_ready: true, target_bytes: share, actual_bytes, oom_deflates: 0 })
+    };
+    let (first, target) = Vmm::register(&place, about("first", "/web", Some("512M"))).await;
+    first.say(&balloon(target)).await;
+    daemon.until("/v1/guests/first", |guest| guest["balloon"]["driver_ready"] == json!(true)).await;
+    let (late, waiting) = Vmm::register(&place, about("late", "/web", None)).await;
+    assert!(waiting < share, "{waiting} bytes are promised while the first one holds {target}");
+    first.hear_target(share).await;
+    let start = Instant::now();
+    first.say(&balloon(share)).await;
+    late.hear_target(share).await;
+    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+}
+
+#[tokio::test]
 async fn a_guest_out_of_memory_keeps_what_it_took() {
     let (_dir, place) = place();
     let daemon = Daemon::start(&place).await;
