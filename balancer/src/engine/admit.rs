@@ -96,7 +96,9 @@ impl Engine {
         state.check_images(&about, frames)?;
         state.check_merge_domain(&about)?;
         // What a process that waits holds already is not missing for it.
-        let held = ticket.and_then(|_| KernelSample::take(pid)).map_or(0, |kernel| kernel.resident_bytes);
+        let held = ticket
+            .and_then(|_| KernelSample::of_guest(pid, about.machine))
+            .map_or(0, |kernel| kernel.resident_bytes);
         if let Err(refusal) = state.admit_container(&about, objects(&about, process), held) {
             state.keep_waiting(ticket, &refusal);
             return Err(refusal);

@@ -39,7 +39,7 @@ impl State {
         }
         if let Some(budget) = self.budget {
             let least = |guest: &Guest| least(guest).saturating_add(guest.figures.reserved_bytes());
-            let own = own.saturating_add(Figures::default().reserved_bytes());
+            let own = own.saturating_add(Figures::of_engine(&about.engine).reserved_bytes());
             let (before, after) =
                 (self.needs(next, None, least), self.needs(next, Some((about, own)), least));
             let (root, room) = (ContainerPath::root(), budget.bytes.saturating_add(held));

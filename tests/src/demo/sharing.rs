@@ -83,7 +83,7 @@ pub(super) fn run(host: &Host, images: &Images, screen: &Screen) -> Result<Share
     );
     screen.typed("balancer pool | grep -A 5 CONTAINER", &payers(&balancer(host, &["pool"])?));
 
-    // QEMU's own memory grows by more than what this is to show.
+    // A guest on QEMU is charged for its own read of that file although another container is bound to pay: a defect that is open.
     let writes = if is_kvm { Some(write_over(host, screen, &mut guests)?) } else { None };
     let store = images.library.display().to_string();
     let checked = balancer(host, &["image", "check", &digest, "--store", &store])?;
@@ -111,12 +111,8 @@ fn write_over(host: &Host, screen: &Screen, guests: &mut [Running]) -> Result<Wr
         || Ok(usage(host, 0)?.saturating_sub(north)),
         |grown| *grown + ITS_OWN_BYTES >= written,
     )?;
-    let other = wait::until(
-        "nothing of that is charged to the other",
-        SOON,
-        || Ok(usage(host, 1)?.saturating_sub(south)),
-        |other| *other <= ITS_OWN_BYTES,
-    )?;
+    let other = usage(host, 1)?.saturating_sub(south);
+    ensure!(other <= ITS_OWN_BYTES, "south is charged {other} bytes for what north wrote");
     ensure!(printed(&mut guests[1].agent, &sum)? == untouched, "south reads what north wrote");
     ensure!(printed(&mut guests[0].agent, &sum)? != untouched, "north does not read what it wrote");
     Ok(Writes { written, writer: grown, other })

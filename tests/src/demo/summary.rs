@@ -20,7 +20,7 @@ pub(crate) struct Shared {
     pub saved: u64,
     /// What went from the guests' container to the one that an image was bound to.
     pub bound: u64,
-    /// Where the engine's own memory is steady enough to show it.
+    /// On the engine kvm.
     pub writes: Option<Writes>,
 }
 
@@ -62,7 +62,7 @@ impl Summary {
     pub(crate) fn text(&self, seen: Seen) -> String {
         let mib = |bytes: u64| bytes / MIB;
         let writes = self.shared.writes.map_or_else(
-            || "shown by `lab demo --engine kvm`: QEMU's own memory grows by more".to_owned(),
+            || "shown by `lab demo --engine kvm`; on QEMU who reads such a file is charged for it, which is wrong".to_owned(),
             |Writes { written, writer, other }| {
                 let (written, writer, other) = (mib(written), mib(writer), mib(other));
                 format!(

@@ -363,7 +363,8 @@ impl Session {
             tracing::warn!("The balancer is gone; the guest keeps its target and registers again");
         }
         let Some(Registration { place, register }) = &self.registration else { return };
-        let register = Register { comes_back: true, balloon: self.balloon(), ..register.clone() };
+        let register =
+            Register { comes_back: true, wait: false, balloon: self.balloon(), ..register.clone() };
         match Again::start(place.clone(), register, Arc::clone(&self.parts.table)) {
             Ok(again) => {
                 watch(ops, again.ready(), AGAIN);
