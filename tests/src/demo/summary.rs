@@ -20,8 +20,7 @@ pub(crate) struct Shared {
     pub saved: u64,
     /// What went from the guests' container to the one that an image was bound to.
     pub bound: u64,
-    /// On the engine kvm.
-    pub writes: Option<Writes>,
+    pub writes: Writes,
 }
 
 /// What one of them wrote over a file of an image, what it is charged more for that, and what the other one is.
@@ -61,15 +60,7 @@ impl Summary {
     /// The text.
     pub(crate) fn text(&self, seen: Seen) -> String {
         let mib = |bytes: u64| bytes / MIB;
-        let writes = self.shared.writes.map_or_else(
-            || "shown by `lab demo --engine kvm`; on QEMU who reads such a file is charged for it, which is wrong".to_owned(),
-            |Writes { written, writer, other }| {
-                let (written, writer, other) = (mib(written), mib(writer), mib(other));
-                format!(
-                    "{written}M over a file of the image: {writer}M more for who wrote, {other}M more for the other, whose file is the same"
-                )
-            },
-        );
+        let Writes { written, writer, other } = self.shared.writes;
         let limits: u64 = MEMBERS.iter().map(|member| member.limit_bytes()).sum();
         let boots: Vec<String> =
             self.boots.iter().map(|boot| format!("{:.1} s", boot.as_secs_f64())).collect();
@@ -87,7 +78,7 @@ Summary
   Overhead      {:.1}M for a vmm beside guest RAM, {:.1}M for the balancer
   One root      two guests with nginx, redis and python hold {}M of images once; alone {}M: {}M saved
   Binding       {}M of the image that was bound went from the guests to /common
-  Own writes    {writes}
+  Own writes    {}M over a file of the image: {}M more for who wrote, {}M more for the other, whose file is the same
 ",
             boots.join(", "),
             mib(limits),
@@ -110,6 +101,9 @@ Summary
             mib(self.shared.alone),
             mib(self.shared.saved),
             mib(self.shared.bound),
+            mib(written),
+            mib(writer),
+            mib(other),
         )
     }
 }
