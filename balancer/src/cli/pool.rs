@@ -110,9 +110,10 @@ fn report(pool: &Value) -> String {
     }
     for shortfall in list("shortfalls") {
         let (container, max) = (text(&shortfall["container"]), bytes(&shortfall["max_bytes"]));
-        let (mapped, missing) = (bytes(&shortfall["mapped_bytes"]), bytes(&shortfall["missing_bytes"]));
+        let [mapped, kept, missing] =
+            ["mapped_bytes", "kept_bytes", "missing_bytes"].map(|field| bytes(&shortfall[field]));
         out += &format!(
-            "\n{container}: max is {max}, but guests map {mapped} of what it pays for: {missing} too much\n"
+            "\n{container}: max is {max}, but guests map {mapped} of what it pays for, and the kernel keeps {kept} beside that: {missing} too much\n"
         );
     }
     out
@@ -133,7 +134,7 @@ mod tests {
                 "bound_to": "/lib", "changed": null, "sharers": [{"guest": "a"}, {"guest": "b"}]}],
             "containers": [{"container": "/common", "alone_bytes": 0, "charged_bytes": mib(10), "saved_bytes": 0}],
             "guests": [{"guest": "a", "alone_bytes": mib(100), "charged_bytes": mib(40), "saved_bytes": mib(60)}],
-            "shortfalls": [{"container": "/lib", "max_bytes": mib(60), "mapped_bytes": mib(80), "missing_bytes": mib(20)}],
+            "shortfalls": [{"container": "/lib", "max_bytes": mib(60), "mapped_bytes": mib(80), "kept_bytes": 0, "missing_bytes": mib(20)}],
         });
         let text = report(&pool);
         let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
@@ -146,7 +147,7 @@ mod tests {
         for row in [["/common", "0B", "10M", "0B"], ["a", "100M", "40M", "60M"]] {
             assert!(lines.iter().any(|line| line[..] == row), "{row:?} in {text}");
         }
-        assert!(text.contains("/lib: max is 60M, but guests map 80M of what it pays for: 20M too much"));
+        assert!(text.contains("/lib: max is 60M, but guests map 80M of what it pays for, and the kernel keeps 0B beside that: 20M too much"));
     }
 
     #[test]

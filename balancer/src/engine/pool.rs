@@ -325,14 +325,16 @@ impl State {
             let Some(max_bytes) = self.tree.get(&path).and_then(|node| node.limits.max_bytes) else {
                 continue;
             };
-            let missing_bytes =
-                self.usage_inside(&usage, &path).bytes.saturating_sub(max_bytes).min(pinned_bytes);
+            let kept_bytes = self.payers_of(&path).map(|payer| self.pool.kept_bytes(payer)).sum();
+            let over = self.usage_inside(&usage, &path).bytes.saturating_sub(max_bytes);
+            let missing_bytes = over.min(pinned_bytes + kept_bytes);
             let unmapped: u64 = self.payers_of(&path).map(|payer| self.pool.unmapped_bytes(payer)).sum();
             if missing_bytes > 0 && unmapped == 0 {
                 shortfalls.push(PoolShortfall {
                     container: path,
                     max_bytes,
                     mapped_bytes: pinned_bytes,
+                    kept_bytes,
                     missing_bytes,
                 });
             }
@@ -347,9 +349,10 @@ impl State {
         for shortfall in &shortfalls {
             if !self.pool_shortfalls.iter().any(|known| known.container == shortfall.container) {
                 let detail = format!(
-                    "max is {}, but guests map {} of what it pays for: {} cannot be let go",
+                    "max is {}, but guests map {} of what it pays for, and the kernel keeps {} beside that: {} cannot be let go",
                     Human(shortfall.max_bytes),
                     Human(shortfall.mapped_bytes),
+                    Human(shortfall.kept_bytes),
                     Human(shortfall.missing_bytes)
                 );
                 self.events.push("pool_shortfall", None, Some(&shortfall.container), &detail);

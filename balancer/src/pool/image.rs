@@ -3,6 +3,7 @@
 use super::backing::{PoolBacking, Stamp};
 use super::granules::Granules;
 use super::ledger::ImageLedger;
+use super::page_set::PageSet;
 use crate::accounting::{ContainerId, GuestId, Run};
 use protocol::bytes::FRAME_BYTES;
 use protocol::domain::Domain;
@@ -10,7 +11,10 @@ use protocol::frames::FrameReader;
 use protocol::image::Digest;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// Pages that the kernel would not let go are tried again after this.
+const KEPT_FOR: Duration = Duration::from_secs(30);
 
 /// An image in a trust domain: in another domain it is another file, and nothing is shared.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -64,6 +68,36 @@ pub struct PoolImage {
     pub(super) is_removed: bool,
     pub(super) idle_since: Instant,
     pub(super) evict: Vec<Run>,
+    pub(super) kept: Kept,
+}
+
+/// Pages that no guest maps and that the kernel would not let go: of a large folio another page of which is mapped.
+#[derive(Debug)]
+pub(super) struct Kept {
+    pages: PageSet,
+    /// When the first of them was tried.
+    since: Instant,
+}
+
+impl Kept {
+    /// None yet, of an image of so many pages.
+    pub(super) fn new(pages: u64, now: Instant) -> Self {
+        Self { pages: PageSet::new(pages), since: now }
+    }
+
+    /// Takes in what was tried, and what is there and mapped after that. After a while all of them are worth another try.
+    pub(super) fn update(&mut self, tried: &[Run], ledger: &ImageLedger, now: Instant) {
+        if self.pages.is_empty() || now.duration_since(self.since) >= KEPT_FOR {
+            *self = Self::new(self.pages.pages(), now);
+        }
+        tried.iter().for_each(|run| self.pages.insert(*run));
+        self.pages = self.pages.and(&ledger.resident().minus(ledger.mapped()));
+    }
+
+    /// What is left of a set without them.
+    pub(super) fn without(&self, pages: &PageSet) -> PageSet {
+        pages.minus(&self.pages)
+    }
 }
 
 impl PoolImage {
@@ -77,6 +111,18 @@ impl PoolImage {
     #[must_use]
     pub fn mapped_bytes(&self) -> u64 {
         self.ledger.mapped().count() * FRAME_BYTES
+    }
+
+    /// What no guest maps and the kernel keeps all the same, bytes.
+    #[must_use]
+    pub fn kept_bytes(&self) -> u64 {
+        self.kept.pages.count() * FRAME_BYTES
+    }
+
+    /// What can be let go, bytes.
+    #[must_use]
+    pub fn unmapped_bytes(&self) -> u64 {
+        self.resident_bytes() - self.mapped_bytes() - self.kept_bytes()
     }
 
     /// What the guests' tables may not tell of yet, bytes.

@@ -4,7 +4,7 @@ use super::admission::Fills;
 use super::backing::{PoolBacking, Stamp};
 use super::error::PoolError;
 use super::granules::Granules;
-use super::image::{Key, PoolImage, Sharer};
+use super::image::{Kept, Key, PoolImage, Sharer};
 use super::ledger::ImageLedger;
 use super::page_set::PageSet;
 use super::sample::{Answer, Plan, Question};
@@ -104,6 +104,7 @@ impl Pool {
             is_removed: false,
             idle_since: now,
             evict: vec![],
+            kept: Kept::new(pages, now),
         };
         self.images.insert(key.clone(), image);
         Ok(())
@@ -144,6 +145,7 @@ impl Pool {
         for image in self.images.values_mut() {
             if image.sharers.remove(&order).is_some() {
                 image.ledger.leave(order);
+                image.kept = Kept::new(image.ledger.resident().pages(), now);
                 image.idle_since = now;
             }
         }
@@ -247,6 +249,7 @@ impl Pool {
             let known = |order: &u64| image.sharers.contains_key(order);
             answer.seen.mapped.retain(|order, _| known(order));
             let runs = image.ledger.apply(&answer.seen);
+            image.kept.update(&answer.evicted, &image.ledger, now);
             for (order, took) in answer.took {
                 if let Some(sharer) = image.sharers.get_mut(&order) {
                     let runs = u32::try_from(runs.get(&order).copied().unwrap_or(0)).unwrap_or(u32::MAX);
@@ -352,7 +355,13 @@ impl Pool {
     /// What a container pays for without that any guest maps it, bytes: this can go.
     #[must_use]
     pub fn unmapped_bytes(&self, payer: ContainerId) -> u64 {
-        self.paid_unmapped(payer).map(|image| image.resident_bytes() - image.mapped_bytes()).sum()
+        self.paid_unmapped(payer).map(PoolImage::unmapped_bytes).sum()
+    }
+
+    /// What a container pays for that no guest maps and the kernel keeps all the same, bytes.
+    #[must_use]
+    pub fn kept_bytes(&self, payer: ContainerId) -> u64 {
+        self.paid_unmapped(payer).map(PoolImage::kept_bytes).sum()
     }
 
     /// The part of what a container pays for as a whole that guests map, bytes: this cannot go. What of managed images is mapped
@@ -404,7 +413,7 @@ impl Pool {
     }
 
     /// Marks so much of that to be let go with the next look, of images that nobody maps first. What cannot be marked is
-    /// mapped.
+    /// mapped, or kept by the kernel.
     pub fn evict(&mut self, payer: ContainerId, bytes: u64) {
         let mut left = self.evict_managed(payer, bytes).div_ceil(FRAME_BYTES);
         let mut images: Vec<&mut PoolImage> = self
@@ -415,7 +424,8 @@ impl Pool {
         images.sort_by_key(|image| image.sharers.len());
         for image in images {
             image.evict.clear();
-            for run in image.ledger.resident().minus(image.ledger.mapped()).runs() {
+            let unmapped = image.ledger.resident().minus(image.ledger.mapped());
+            for run in image.kept.without(&unmapped).runs() {
                 if left == 0 {
                     break;
                 }

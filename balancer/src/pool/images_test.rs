@@ -209,6 +209,38 @@ fn only_what_nobody_maps_is_let_go_and_of_images_without_guests_first() {
 }
 
 #[test]
+fn what_the_kernel_keeps_beside_a_mapped_page_does_not_stand_before_what_it_lets_go() {
+    let mut host = Host::new(System::Static);
+    let key = Host::key(1, "web");
+    let fake = host.open(&key, 1);
+    fake.hold(0, 100);
+    host.join(&key, 1, A);
+    host.map(1, 0, 1);
+    // A large folio at the front.
+    fake.pinned.lock().unwrap().insert(Run { first: 0, count: 16 });
+    host.look();
+    let held = |host: &Host| host.pool.get(&key).unwrap().resident_bytes() / 4096;
+    // The first turn is spent on what stays; the next ones know.
+    for (left, kept) in [(100, 10), (95, 15)] {
+        host.pool.evict(POOL, 10 * 4096);
+        host.look();
+        assert_eq!((held(&host), host.pool.kept_bytes(POOL) / 4096), (left, kept));
+    }
+    host.pool.evict(POOL, u64::MAX);
+    host.look();
+    assert_eq!((host.pool.unmapped_bytes(POOL), host.pool.kept_bytes(POOL)), (0, 15 * 4096));
+    // It is tried again after a while, and at once when a guest goes.
+    *fake.pinned.lock().unwrap() = PageSet::new(PAGES);
+    for _ in 0..3 {
+        host.look();
+    }
+    assert_eq!(host.pool.unmapped_bytes(POOL), 15 * 4096);
+    host.pool.evict(POOL, u64::MAX);
+    host.look();
+    assert_eq!((held(&host), host.pool.kept_bytes(POOL)), (1, 0));
+}
+
+#[test]
 fn a_file_that_changes_is_told_of_once_and_another_one_is_not_taken_while_the_first_is_mapped() {
     let mut host = Host::new(System::Static);
     let key = Host::key(1, "web");

@@ -127,6 +127,8 @@ pub struct PoolShortfall {
     pub max_bytes: u64,
     /// What it pays for and guests map, bytes: this cannot be let go.
     pub mapped_bytes: u64,
+    /// What no guest maps and the kernel keeps all the same, bytes: pages of a large folio another page of which is mapped.
+    pub kept_bytes: u64,
     /// What is missing, bytes.
     pub missing_bytes: u64,
 }

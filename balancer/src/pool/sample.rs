@@ -31,6 +31,8 @@ pub struct Answer {
     pub(super) key: Key,
     pub(super) backing: Arc<dyn PoolBacking>,
     pub(super) seen: Seen,
+    /// What was let go first, or should have been.
+    pub(super) evicted: Vec<Run>,
     pub(super) stamp: io::Result<Stamp>,
     /// How long each guest's table took.
     pub(super) took: Vec<(u64, Duration)>,
@@ -62,8 +64,8 @@ impl Question {
             seen.mapped.insert(order, shared(&frames, first, pages));
             took.push((order, begun.elapsed()));
         }
-        for run in self.evict {
-            if let Err(error) = self.backing.evict(run) {
+        for run in &self.evict {
+            if let Err(error) = self.backing.evict(*run) {
                 tracing::warn!(image = %self.key.digest, %error, "pages cannot be let go");
             }
         }
@@ -76,7 +78,8 @@ impl Question {
                 )
                 .ok()
         });
-        Answer { stamp: self.backing.stamp(), key: self.key, backing: self.backing, seen, took, at }
+        let (stamp, evicted) = (self.backing.stamp(), self.evict);
+        Answer { stamp, key: self.key, backing: self.backing, seen, evicted, took, at }
     }
 }
 
