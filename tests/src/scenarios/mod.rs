@@ -42,10 +42,6 @@ const NOT_ON_QEMU: &[(&str, &str)] = &[
         FILLED_BY_THE_BALANCER,
         "QEMU cannot be given images that the balancer fills: it maps what it opens by itself",
     ),
-    (
-        SERVICES_UNDER_LIMITS,
-        "left to the engine kvm: it takes two minutes, and that guests on QEMU share images is what the next scenario shows",
-    ),
 ];
 const A_HOST_OF_ITS_OWN: &str =
     "a host with less memory than limits is a machine of its own: guests on QEMU run on this one";
