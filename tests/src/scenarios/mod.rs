@@ -42,13 +42,9 @@ const NOT_ON_QEMU: &[(&str, &str)] = &[
         FILLED_BY_THE_BALANCER,
         "QEMU cannot be given images that the balancer fills: it maps what it opens by itself",
     ),
-    (
-        SERVICES_UNDER_LIMITS,
-        "left to the engine kvm: it takes two minutes, and that guests on QEMU share images is what the next scenario shows",
-    ),
 ];
-const A_HOST_OF_ITS_OWN: &str =
-    "a host with less memory than limits is a machine of its own: guests on QEMU run on this one";
+/// The budget is what guests hold and what is available beside them, less the reserve.
+const A_HOST_OF_ITS_OWN: &str = "it wants a host whose memory nobody else moves: of this one a reserve could leave guests 1 GiB, but the tests beside them take and free as much";
 
 /// Why guests on an engine do not show a scenario, if they do not.
 #[must_use]

@@ -19,6 +19,10 @@ const BALLOON: &str = "balloon";
 /// Memory for translated code under TCG, MiB. QEMU's own choice is 1 GiB, of which a guest that does much takes all; 32 hold what
 /// a booted Linux runs.
 const TB_MIB: u32 = 32;
+/// Word of a kernel's command line for its buffers for devices that do not reach all memory.
+const BOUNCE_WORD: &str = "swiotlb=";
+/// It has none. Linux 4.10 and newer.
+const NO_BOUNCE: &str = "swiotlb=noforce";
 
 /// How instructions are run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,9 +116,16 @@ pub(super) fn arguments(
     (words.0, devices)
 }
 
-/// The kernel's command line without what would hide the devices.
+/// The kernel's command line without what would hide the devices, and with a word against buffers that none of them needs: Linux
+/// sets 64 MiB aside for devices that reach only 4 GiB (`pci_swiotlb_detect` in arch/x86/kernel/pci-dma.c) wherever memory may be
+/// plugged in above, which the room for images is. Virtio reaches all of it. Who says himself what he wants has that.
 fn cmdline(text: &str) -> String {
-    text.split(' ').filter(|word| *word != "pci=off").collect::<Vec<_>>().join(" ")
+    let mut words: Vec<&str> = text.split(' ').filter(|word| *word != "pci=off").collect();
+    if !words.iter().any(|word| word.starts_with(BOUNCE_WORD)) {
+        // First: what is behind `--` is not for the kernel.
+        words.insert(0, NO_BOUNCE);
+    }
+    words.join(" ")
 }
 
 fn stream(words: &mut Words, name: &str, descriptor: RawFd, listens: bool) {
@@ -176,7 +187,7 @@ mod tests {
         let (text, devices) =
             line(&spec, &Descriptors { monitor: 5, channel: Some(6), port: None, images: vec![] });
         for words in [
-            "-smp 2 -m 256M -kernel k -append console=ttyS0 reboot=k panic=-1 -chardev file,id=console,append=on,path=/c,,d",
+            "-smp 2 -m 256M -kernel k -append swiotlb=noforce console=ttyS0 reboot=k panic=-1 -chardev file,id=console,append=on,path=/c,,d",
             "readonly=on,file=./a -device virtio-blk-pci,drive=disk0",
             "readonly=off,file=/x/b -device virtio-blk-pci,drive=disk1",
             "socket,id=channel,fd=6,server=on,wait=off -device virtio-serial-pci,id=channels,max_ports=1 -device virtconsole,bus=channels.0",
@@ -191,6 +202,13 @@ mod tests {
 
     #[test]
     fn the_word_that_hides_pci_is_taken_out_and_nothing_else() {
-        assert_eq!(cmdline("a pci=off  b=\"c d\" xpci=off"), "a  b=\"c d\" xpci=off");
+        let text = cmdline("swiotlb=1 pci=off  b=\"c d\" xpci=off");
+        assert_eq!(text, "swiotlb=1  b=\"c d\" xpci=off");
+    }
+
+    #[test]
+    fn a_kernel_keeps_no_memory_for_devices_that_are_not_there_unless_the_user_wants_it() {
+        assert_eq!(cmdline("quiet -- x"), "swiotlb=noforce quiet -- x");
+        assert_eq!(cmdline("swiotlb=512 quiet"), "swiotlb=512 quiet");
     }
 }

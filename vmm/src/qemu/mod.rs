@@ -16,7 +16,7 @@
 //! | `arguments`, `child` | QEMU's command line, and QEMU as a child that ends with this process |
 //! | `qmp` | the protocol of its monitor, with deadlines |
 //! | `operator` | the one thread that waits for QEMU |
-//! | `session`, `targets` | the event loop's part: balancer, targets, charges |
+//! | `session`, `targets`, `ballooned` | the event loop's part: balancer, targets, charges; what the balloon held when |
 //! | `balloon`, `ram`, `images`, `process` | what the machine has: its balloon and statistics, where RAM and images are, which process it is |
 //! | `watch` | how far the frame table may be off |
 //! | `own`, `attach` | a guest from its start to its end; a guest that was there |
@@ -24,6 +24,7 @@
 mod arguments;
 mod attach;
 mod balloon;
+mod ballooned;
 mod child;
 mod images;
 mod operator;

@@ -202,6 +202,15 @@ impl Worker {
         if let Some(running) = orders.running {
             self.set_running(running)?;
         }
+        // Where the balloon is comes before a sample, in which it counts.
+        if is_turn || orders.statistics {
+            match self.qmp.call(&QueryBalloon {}) {
+                Ok(balloon) => self.moved_to(balloon.actual),
+                // A machine without a balloon says so, which is an answer.
+                Err(QmpError::Refused { .. }) if self.balloon.is_none() => {}
+                Err(error) => return Err(error),
+            }
+        }
         // Until the guest gave its first, nobody asks: that is how a driver is known to be there.
         if (orders.statistics || is_turn && self.sequence == 0)
             && let Some(balloon) = &self.balloon
@@ -211,20 +220,12 @@ impl Worker {
             self.sequence = sample.sequence;
             self.tell(News::Statistics(Box::new(sample)));
         }
-        if is_turn {
-            match self.qmp.call(&QueryBalloon {}) {
-                Ok(balloon) => self.moved_to(balloon.actual),
-                // A machine without a balloon says so, which is an answer.
-                Err(QmpError::Refused { .. }) if self.balloon.is_none() => {}
-                Err(error) => return Err(error),
-            }
-            if let Some(moved) = &self.moved {
-                let stats = self.qmp.call(&QueryBlockStats {})?;
-                let bytes = |sum: u64, of: &super::qmp::wire::BlockStats| {
-                    sum.wrapping_add(of.stats.rd_bytes).wrapping_add(of.stats.wr_bytes)
-                };
-                moved.store(stats.iter().fold(0, bytes), Relaxed);
-            }
+        if is_turn && let Some(moved) = &self.moved {
+            let stats = self.qmp.call(&QueryBlockStats {})?;
+            let bytes = |sum: u64, of: &super::qmp::wire::BlockStats| {
+                sum.wrapping_add(of.stats.rd_bytes).wrapping_add(of.stats.wr_bytes)
+            };
+            moved.store(stats.iter().fold(0, bytes), Relaxed);
         }
         Ok(())
     }

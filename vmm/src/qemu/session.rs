@@ -1,6 +1,7 @@
 //! A guest on QEMU beside its balancer: what `events::control` is to the `kvm` engine. It waits for the balancer, for the
 //! operator's news, for the frame table's thread and for the control port, and for nobody else.
 
+use super::ballooned::Ballooned;
 use super::operator::{News, Operator};
 use super::targets::Targets;
 use crate::disk_cache::Reading;
@@ -76,6 +77,7 @@ pub(super) struct Session {
     driver_ready: bool,
     targets: Targets,
     actual_bytes: u64,
+    ballooned: Ballooned,
     oom_deflates: u64,
     disk_cache: Option<Reading>,
     /// The balancer holds the machine up.
@@ -97,6 +99,7 @@ impl Session {
             driver_ready: actual_bytes != ram_bytes,
             targets: Targets::new(actual_bytes),
             actual_bytes,
+            ballooned: Ballooned::new(ram_bytes.saturating_sub(actual_bytes)),
             oom_deflates: 0,
             disk_cache: None,
             paused: false,
@@ -294,7 +297,7 @@ impl Session {
                         self.report_balloon();
                     }
                     if self.parts.deflates_on_oom {
-                        sample.ballooned_used_bytes = self.parts.ram_bytes - self.actual_bytes;
+                        sample.ballooned_used_bytes = self.ballooned.at(&sample, Instant::now());
                     }
                     self.send(&FromVmm::Statistics(*sample));
                 }
@@ -318,9 +321,10 @@ impl Session {
 
     /// The guest gave memory, or took it back: by its own word, which QEMU passes on.
     fn balloon_moved(&mut self, bytes: u64) {
-        let before = std::mem::replace(&mut self.actual_bytes, bytes);
+        let (before, now) = (std::mem::replace(&mut self.actual_bytes, bytes), Instant::now());
         self.driver_ready |= bytes != before;
-        if self.targets.is_in_need(before, bytes, Instant::now()) {
+        self.ballooned.moved(self.parts.ram_bytes - bytes, now);
+        if self.targets.is_in_need(before, bytes, now) {
             // Out of memory. The target follows at once, or the guest would be made to give the same memory again while it
             // still needs it; whoever decides asks it back later.
             self.oom_deflates += 1;
