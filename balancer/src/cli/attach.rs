@@ -1,13 +1,46 @@
 //! `balancer attach` and `balancer detach`.
 
-use super::args::{Attach, Detach};
 use super::exit::Usage;
 use super::pay::encoded;
 use crate::client::Client;
+use clap::Args;
 use hyper::Method;
 use protocol::bytes::Human;
+use protocol::limits::LimitsPatch;
+use protocol::path::ContainerPath;
 use serde_json::{Value, json};
 use std::io::Write;
+use std::path::PathBuf;
+
+#[derive(Debug, Args)]
+pub(super) struct Attach {
+    /// Unix socket of the guest's QMP monitor
+    #[arg(long, value_name = "SOCKET")]
+    pub qmp: PathBuf,
+    /// The guest's name here [default: the socket's file name without its ending]
+    #[arg(long)]
+    pub name: Option<String>,
+    /// The container that it is attached to; made if there is none [default: /NAME]
+    #[arg(long, value_name = "PATH")]
+    pub container: Option<ContainerPath>,
+    /// Limits of that container: 2G, or any of max=2G,high=1.5G,low=512M,min=256M,weight=200
+    #[arg(long, value_name = "LIMIT", value_parser = limits, allow_negative_numbers = true)]
+    pub limit: Option<String>,
+    /// Show the guest as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Detach {
+    /// The guest's name
+    pub guest: String,
+}
+
+/// Limits as a `vmm` takes them, which reads them again.
+fn limits(text: &str) -> Result<String, String> {
+    text.parse::<LimitsPatch>().map(|_| text.to_owned()).map_err(|error| error.to_string())
+}
 
 pub(super) async fn attach(client: &Client, command: &Attach) -> anyhow::Result<()> {
     // The balancer has another working directory.

@@ -1,12 +1,22 @@
 //! `balancer events`.
 
-use super::args::Events;
 use super::print;
 use crate::client::Client;
 use crate::events::Event;
+use clap::Args;
 use hyper::Method;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+
+#[derive(Debug, Args)]
+pub(super) struct Events {
+    /// Wait for more
+    #[arg(long, short)]
+    pub follow: bool,
+    /// One JSON object a line
+    #[arg(long)]
+    pub json: bool,
+}
 
 pub(super) async fn run(client: &Client, command: &Events) -> anyhow::Result<()> {
     if command.follow {

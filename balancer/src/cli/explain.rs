@@ -1,11 +1,20 @@
 //! `balancer explain`.
 
-use super::args::Explain;
 use crate::client::Client;
+use clap::Args;
 use hyper::Method;
 use protocol::bytes::Human;
 use serde_json::Value;
 use std::io::Write;
+
+#[derive(Debug, Args)]
+pub(super) struct Explain {
+    /// A container: /web/a; or a guest's name
+    pub what: String,
+    /// JSON instead of text
+    #[arg(long)]
+    pub json: bool,
+}
 
 pub(super) async fn run(client: &Client, command: &Explain) -> anyhow::Result<()> {
     // A container's path starts with a slash, a guest's name never does.

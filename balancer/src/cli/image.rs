@@ -1,10 +1,10 @@
 //! `balancer image`: needs no balancer, the store is a folder.
 
-use super::args::{Image, ImageCommand};
 use crate::client::Client;
 use crate::image::StoreError;
 use crate::image::{self, BuildError, Manifest, Phase, Progress, Report, Store, Watch, check, digest};
 use anyhow::Context;
+use clap::{Args, Subcommand};
 use protocol::bytes::Human;
 use protocol::image::Digest;
 use std::fs::File;
@@ -17,6 +17,46 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// Time between two lines of progress.
 const PROGRESS_PAUSE: Duration = Duration::from_millis(100);
+
+#[derive(Debug, Args)]
+pub(super) struct Image {
+    /// Folder with images: else $BALLAST_STORE; else /var/lib/ballast for root, $XDG_DATA_HOME/ballast or ~/.local/share/ballast
+    #[arg(long, global = true, value_name = "DIR")]
+    pub store: Option<PathBuf>,
+    /// JSON instead of text
+    #[arg(long, global = true)]
+    pub json: bool,
+    #[command(subcommand)]
+    pub command: ImageCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ImageCommand {
+    /// Build an image from a folder or a tar, or one per layer of an OCI image layout
+    ///
+    /// Prints the digests, the lowest layer first. The same tree gives the same digest on every machine: all times are 0, and
+    /// of the extended attributes only user.*, trusted.*, security.capability and access control lists are kept. A tar
+    /// may be compressed with gzip or zstd. A folder with a file oci-layout is an OCI image layout. Files must not change
+    /// meanwhile. Interrupted, it leaves nothing.
+    Build {
+        /// A folder, a tar, or an OCI image layout
+        #[arg(value_name = "DIR|TAR|OCI-LAYOUT")]
+        source: PathBuf,
+    },
+    /// Show the images of the store
+    List,
+    /// Remove an image that nobody uses
+    Rm {
+        /// sha256:.., at least 8 of its digits, or a path in the store
+        image: String,
+    },
+    /// Look whether an image is what its name says, and DAX serves all its files
+    Check {
+        /// sha256:.., at least 8 of its digits; or, with a slash, the path of any EROFS file
+        #[arg(value_name = "IMAGE|FILE")]
+        image: String,
+    },
+}
 
 pub(super) async fn run(client: &Client, command: Image) -> anyhow::Result<()> {
     let store = Store::open(&command.store.unwrap_or_else(Store::default_folder));

@@ -16,6 +16,7 @@ mod record;
 mod serve;
 mod set;
 mod simulate;
+mod values;
 
 use crate::client::ClientError;
 use anyhow::Context;

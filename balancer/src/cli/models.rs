@@ -1,10 +1,33 @@
 //! `balancer models`.
 
-use super::args::Models;
 use super::print;
 use crate::models::{Report, Trace, figure, into_markers, markdown, mixed, text};
 use anyhow::Context;
+use clap::Args;
 use std::fs;
+use std::path::PathBuf;
+
+#[derive(Debug, Args)]
+pub(super) struct Models {
+    /// Seed of the made-up traces: the same seed gives the same figures, but for times
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Play this trace as well: one JSON object a line
+    #[arg(long, value_name = "FILE")]
+    pub trace: Option<PathBuf>,
+    /// Write the made-up mixed trace to a file and measure nothing
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["trace", "json", "svg", "into"])]
+    pub record: Option<PathBuf>,
+    /// JSON instead of tables
+    #[arg(long)]
+    pub json: bool,
+    /// Draw a figure as well
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
+    /// Replace the table between the markers of a Markdown file as well
+    #[arg(long, value_name = "FILE")]
+    pub into: Option<PathBuf>,
+}
 
 pub(super) fn run(command: &Models) -> anyhow::Result<()> {
     if let Some(path) = &command.record {

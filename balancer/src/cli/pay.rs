@@ -1,12 +1,61 @@
 //! `balancer move` and `balancer charge`.
 
-use super::args::{Charge, Charges, Move};
 use super::plan;
+use super::values::{OrWord, or_word};
 use crate::client::Client;
+use clap::{Args, ValueEnum};
 use hyper::Method;
 use protocol::bytes::Human;
+use protocol::path::{ContainerPath, ParsePathError};
 use serde_json::{Value, json};
 use std::io::Write;
+
+#[derive(Debug, Args)]
+pub(super) struct Move {
+    /// The guest's name
+    pub guest: String,
+    /// The container that it is attached to from now on; it must exist
+    pub container: ContainerPath,
+    /// What becomes of what it is charged for
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t)]
+    pub charges: Charges,
+    /// Show the targets that would change, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Show the guest as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Where the charges of a guest go that moves.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum Charges {
+    /// The new container pays for every frame that the guest holds
+    #[default]
+    Move,
+    /// Whoever pays for a frame that it holds pays until it is given back
+    Leave,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Charge {
+    /// The guest's name
+    pub guest: String,
+    /// The container that pays, or - for the guest's own again
+    #[arg(value_parser = payer)]
+    pub container: OrWord<ContainerPath>,
+    /// Show the targets that would change, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Show the guest as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A container, or `-` for the guest's own.
+fn payer(text: &str) -> Result<OrWord<ContainerPath>, ParsePathError> {
+    or_word("-", text, str::parse)
+}
 
 pub(super) async fn move_guest(client: &Client, command: &Move) -> anyhow::Result<()> {
     let charges = if command.charges == Charges::Move { "move" } else { "leave" };
@@ -62,6 +111,8 @@ pub(super) fn encoded(byte: u8) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::args::{Arguments, Command};
+    use clap::Parser;
 
     #[test]
     fn a_name_is_one_segment_of_a_path() {
@@ -76,5 +127,16 @@ mod tests {
         guest["charge_to"] = json!("/x");
         guest["charge_pending"] = json!(true);
         assert!(sentence(&guest).ends_with("charged to /x, target 64M; its vmm did not confirm yet"));
+    }
+
+    #[test]
+    fn a_guest_charges_a_container_or_its_own() {
+        let payer = |text| match Arguments::try_parse_from(["balancer", "charge", "db", text])?.command {
+            Command::Charge(charge) => Ok::<_, clap::Error>(charge.container.0.map(String::from)),
+            _ => panic!("not charge"),
+        };
+        assert_eq!(payer("-").unwrap(), None);
+        assert_eq!(payer("/a").unwrap().as_deref(), Some("/a"));
+        assert!(payer("a").is_err() && payer("").is_err());
     }
 }

@@ -1,12 +1,70 @@
 //! `balancer policy`.
 
-use super::args::Policy;
+use super::values::{OrWord, between, or_word};
 use super::{plan, print};
 use crate::client::Client;
 use crate::engine::KnobsPatch;
+use crate::policy::{IDLE_TAX_RANGE, INTERVAL_MS_RANGE, OomPolicy};
+use clap::Args;
 use hyper::Method;
-use protocol::bytes::Human;
+use protocol::bytes::{self, Human, ParseBytesError};
 use serde_json::Value;
+
+#[derive(Debug, Args)]
+pub(super) struct Policy {
+    #[command(flatten)]
+    pub knobs: Knobs,
+    /// Show the targets that would change, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// JSON instead of text
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The knobs of the policy. What is not given is as it was turned last, or its default.
+#[derive(Debug, Args)]
+pub(super) struct Knobs {
+    /// Memory that guests leave to the host: 2G, or default for a sixteenth of it, at most 4G
+    #[arg(long, value_name = "BYTES", value_parser = reserve, allow_negative_numbers = true)]
+    pub reserve: Option<OrWord<u64>>,
+    /// How much dearer a byte that a guest holds and does not use is to it than one that it uses: 75, the default, makes it four
+    /// times as dear
+    #[arg(long, value_name = "PERCENT", value_parser = idle_tax, allow_negative_numbers = true)]
+    pub idle_tax: Option<u32>,
+    /// Time between two turns of sampling and deciding, milliseconds, 1000 by default; a changed limit does not wait for a turn, nor
+    /// does a host that stalls for memory
+    #[arg(long, value_name = "MS", value_parser = interval, allow_negative_numbers = true)]
+    pub interval_ms: Option<u64>,
+    /// What happens when the host is about to run out of memory
+    #[arg(long, value_name = "WHAT", value_enum)]
+    pub oom_policy: Option<OomPolicy>,
+}
+
+impl Knobs {
+    /// The change that is asked for.
+    pub(super) fn patch(&self) -> KnobsPatch {
+        KnobsPatch {
+            reserve_bytes: self.reserve.map(|reserve| reserve.0),
+            idle_tax_percent: self.idle_tax,
+            interval_ms: self.interval_ms,
+            oom_policy: self.oom_policy,
+        }
+    }
+}
+
+/// An amount, or the default one.
+fn reserve(text: &str) -> Result<OrWord<u64>, ParseBytesError> {
+    or_word("default", text, bytes::parse)
+}
+
+fn idle_tax(text: &str) -> Result<u32, String> {
+    between(text, IDLE_TAX_RANGE)
+}
+
+fn interval(text: &str) -> Result<u64, String> {
+    between(text, INTERVAL_MS_RANGE)
+}
 
 const ROUTE: &str = "/v1/policy";
 

@@ -1,12 +1,52 @@
 //! `balancer pool`, `balancer bind` and `balancer unbind`.
 
-use super::args::{Bind, Unbind};
 use super::plan;
 use crate::client::Client;
+use clap::Args;
 use hyper::Method;
 use protocol::bytes::Human;
+use protocol::path::ContainerPath;
 use serde_json::{Value, json};
 use std::io::Write;
+
+#[derive(Debug, Args)]
+pub(super) struct Pool {
+    /// JSON instead of tables
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Bind {
+    /// A path of the host, for images built from it or from below it (the longest one decides); or an image: sha256:..,
+    /// at least 8 of its digits
+    #[arg(value_name = "PATH|IMAGE")]
+    pub subject: String,
+    /// The container that pays; it must exist. /common is the pool's own
+    pub container: ContainerPath,
+    /// Bind it even if it is bound to another container
+    #[arg(long)]
+    pub replace: bool,
+    /// Show the targets that would change, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Show the binding as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Unbind {
+    /// What was bound
+    #[arg(value_name = "PATH|IMAGE")]
+    pub subject: String,
+    /// Show the targets that would change, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Show what would change as JSON
+    #[arg(long, requires = "dry_run")]
+    pub json: bool,
+}
 
 /// A look this old is new enough: asking again and again costs the host a look each time otherwise.
 const POOL: &str = "/v1/pool?max_age_ms=200";

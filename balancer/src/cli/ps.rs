@@ -3,9 +3,17 @@
 use super::print;
 use super::set::{bound, limits_of};
 use crate::client::Client;
+use clap::Args;
 use hyper::Method;
 use protocol::bytes::{FRAME_BYTES, Human};
 use serde_json::{Value, json};
+
+#[derive(Debug, Args)]
+pub(super) struct Ps {
+    /// JSON instead of a table
+    #[arg(long)]
+    pub json: bool,
+}
 
 const HEAD: [&str; 7] = ["CONTAINER / GUEST", "LIMIT", "USAGE", "TARGET", "ACTUAL", "RESIDENT", "AGE"];
 

@@ -1,13 +1,24 @@
 //! `balancer record`.
 
-use super::args::Record;
 use crate::client::Client;
 use anyhow::Context;
+use clap::Args;
 use hyper::Method;
 use serde_json::Value;
 use std::fs::File;
 use std::io::{BufWriter, Write};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
+
+#[derive(Debug, Args)]
+pub(super) struct Record {
+    /// For so long
+    #[arg(long, value_name = "S", default_value_t = 60)]
+    pub seconds: u64,
+    /// Into a file instead of to standard output
+    #[arg(long, value_name = "FILE")]
+    pub into: Option<PathBuf>,
+}
 
 pub(super) async fn run(client: &Client, command: &Record) -> anyhow::Result<()> {
     let mut out: Box<dyn Write> = match &command.into {

@@ -1,12 +1,63 @@
 //! `balancer serve`.
 
-use super::args::Serve;
+use super::policy::Knobs;
+use crate::accounting::System;
 use crate::api::Token;
 use crate::daemon::{self, Options};
 use crate::image::Store;
+use clap::{Args, ValueEnum};
+use protocol::image::Backing;
 use protocol::place::Place;
 use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use tracing_subscriber::EnvFilter;
+
+#[derive(Debug, Args)]
+pub(super) struct Serve {
+    /// End 2 s after the last guest left, or 30 s after the start if none came
+    #[arg(long)]
+    pub exit_when_idle: bool,
+    /// Serve the API over TCP as well, to clients that show the token
+    #[arg(long, value_name = "ADDRESS:PORT", requires = "token_file")]
+    pub listen: Option<SocketAddr>,
+    /// File whose first line is the token, at least 32 characters
+    #[arg(long, value_name = "FILE", requires = "listen")]
+    pub token_file: Option<PathBuf>,
+    /// Who pays for a frame: the accounting system behind every usage
+    #[arg(long, value_name = "SYSTEM", value_enum, default_value_t)]
+    pub accounting: System,
+    /// Folder with images: else $BALLAST_STORE; else /var/lib/ballast for root, $XDG_DATA_HOME/ballast or ~/.local/share/ballast
+    #[arg(long, value_name = "DIR")]
+    pub store: Option<PathBuf>,
+    /// What holds the pages of images that guests share
+    #[arg(long, value_name = "BACKING", value_enum, default_value_t)]
+    pub pool: PoolBacking,
+    /// Learn what guests use of what they hold from the kernel's data access monitor (DAMON), where this user may and nobody else uses it
+    #[arg(long)]
+    pub working_sets: bool,
+    #[command(flatten)]
+    pub knobs: Knobs,
+}
+
+/// As `--pool` names it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum PoolBacking {
+    /// The page cache of their files: who uses a page is sampled, and the kernel reclaims what nobody uses
+    #[default]
+    Pagecache,
+    /// Memory of the balancer, filled when a guest touches it: who uses a page is known, and the max of /common is never exceeded
+    Managed,
+}
+
+impl From<PoolBacking> for Backing {
+    fn from(pool: PoolBacking) -> Self {
+        match pool {
+            PoolBacking::Pagecache => Self::Pagecache,
+            PoolBacking::Managed => Self::Managed,
+        }
+    }
+}
 
 pub(super) async fn run(place: Place, command: Serve) -> anyhow::Result<()> {
     // SAFETY: umask cannot fail. Nothing that a balancer makes is anybody else's business.

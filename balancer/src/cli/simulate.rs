@@ -1,11 +1,46 @@
 //! `balancer simulate`.
 
-use super::args::Simulate;
 use crate::models::into_markers_of;
 use crate::simulator::{Settings, replay, simulate, versus};
 use anyhow::Context;
+use clap::Args;
 use std::fs;
 use std::io::Write;
+use std::path::PathBuf;
+
+#[derive(Debug, Args)]
+pub(super) struct Simulate {
+    /// Where everything comes from: the same seed gives the same run, to the byte
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Guests of the host
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=20_000))]
+    pub guests: usize,
+    /// Simulated time, hours
+    #[arg(long, value_name = "H", default_value_t = 1.0, value_parser = hours)]
+    pub hours: f64,
+    /// Simulated time between two turns, milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(100..=60_000))]
+    pub interval_ms: u64,
+    /// Play what `balancer record` wrote instead
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["compare", "into"])]
+    pub trace: Option<PathBuf>,
+    /// Run the same hosts under Proxmox VE's and oVirt MoM's published rules as well; prints a table
+    #[arg(long, conflicts_with = "json")]
+    pub compare: bool,
+    /// Replace the table between the markers of a Markdown file as well
+    #[arg(long, value_name = "FILE", requires = "compare")]
+    pub into: Option<PathBuf>,
+    /// JSON instead of text
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn hours(text: &str) -> Result<f64, String> {
+    let wrong = || "must be a number above 0, at most 1000".to_owned();
+    let hours: f64 = text.parse().map_err(|_| wrong())?;
+    if hours > 0.0 && hours <= 1000.0 { Ok(hours) } else { Err(wrong()) }
+}
 
 pub(super) fn run(command: &Simulate) -> anyhow::Result<()> {
     let out = |text: &str| {

@@ -26,6 +26,8 @@ mod objects;
 mod plan;
 mod policy;
 mod pool;
+mod pool_limits;
+mod pool_views;
 mod reconcile;
 mod room;
 mod sources;

@@ -1,21 +1,17 @@
-//! The shared pool and the guests: who maps which image, what that costs whom, and what a limit does about it.
+//! The shared pool and the guests: who maps which image, and who pays for it.
 
 use super::{Engine, State};
 use crate::accounting::{ContainerId, POOL, System};
 use crate::guests::Guest;
-use crate::pool::{
-    Backed, Key, Opened, Plan, PoolGuestObject, PoolImage, PoolImageObject, PoolObject, PoolPayerObject,
-    PoolShortfall, SharerObject,
-};
+use crate::pool::{Backed, Key, Opened, Plan, PoolImage, PoolObject};
 use crate::tree::{Tree, TreeError};
-use protocol::bytes::{FRAME_BYTES, Human};
+use protocol::bytes::FRAME_BYTES;
 use protocol::domain::Domain;
 use protocol::frames::{FrameReader, RegionKind};
 use protocol::image::IMAGES_MAX;
 use protocol::limits::{Limits, LimitsError};
 use protocol::message::Register;
 use protocol::path::ContainerPath;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -125,7 +121,6 @@ impl Engine {
         looks.collect::<Option<Vec<Instant>>>()?.into_iter().min()
     }
 }
-
 impl State {
     /// The pool's own container is there from the start.
     pub(super) fn make_common(&mut self) {
@@ -276,213 +271,15 @@ impl State {
         Err(TreeError::Busy { path: path.clone(), inside }.into())
     }
 
-    /// A `max` below what a container pays for and guests map is refused: that cannot be let go. Of images that the balancer fills it
-    /// can, down to what guests need at once.
-    pub(super) fn check_pinned(&self, path: &ContainerPath, next: &Tree) -> Result<(), super::EngineError> {
-        let max_of = |tree: &Tree| tree.get(path).and_then(|node| node.limits.max_bytes);
-        let Some(max) = max_of(next).filter(|max| Some(*max) != max_of(&self.tree)) else { return Ok(()) };
-        let needed: u64 = self.payers_of(path).map(|payer| self.pool.needed_bytes(payer)).sum();
-        let least = self.pinned_bytes(path) + needed;
-        if least <= max {
-            return Ok(());
-        }
-        let what = if needed == 0 {
-            "what it pays for of images that guests map"
-        } else {
-            "what guests need of its images"
-        };
-        let bound = format!("must be at least {least}, {what}");
-        let source = LimitsError { field: "max_bytes", value: max.to_string(), bound };
-        Err(TreeError::Limits { path: path.clone(), source }.into())
-    }
-
-    /// What a container pays for as a whole and guests map, bytes.
-    fn pinned_bytes(&self, path: &ContainerPath) -> u64 {
-        self.payers_of(path).map(|payer| self.pool.pinned_bytes(payer)).sum()
-    }
-
-    /// The books' names of a container that pays for images as a whole.
-    pub(super) fn payers_of(&self, path: &ContainerPath) -> impl Iterator<Item = ContainerId> + use<> {
-        let own = self.tree.get(path).map(|node| ContainerId(node.owner));
-        let pool = (path.as_str() == COMMON).then_some(POOL);
-        own.into_iter().chain(pool)
-    }
-
-    /// Lets unmapped pages go where a limit is exceeded: of those who pay for them, and of those that are inside a container
-    /// that holds too much. They go before any guest shrinks.
-    fn keep_pool_limits(&mut self) {
-        let usage = self.usage();
-        let mut shortfalls = Vec::new();
-        let mut excess: BTreeMap<ContainerPath, u64> = BTreeMap::new();
-        for path in self.paying_containers() {
-            let over = |above: ContainerPath| {
-                let max = self.tree.get(&above)?.limits.max_bytes?;
-                Some(self.usage_inside(&usage, &above).bytes.saturating_sub(max))
-            };
-            let most = path.ancestors().filter_map(over).max().unwrap_or(0);
-            excess.insert(path.clone(), most);
-            let pinned_bytes = self.pinned_bytes(&path);
-            let Some(max_bytes) = self.tree.get(&path).and_then(|node| node.limits.max_bytes) else {
-                continue;
-            };
-            let kept_bytes = self.payers_of(&path).map(|payer| self.pool.kept_bytes(payer)).sum();
-            let over = self.usage_inside(&usage, &path).bytes.saturating_sub(max_bytes);
-            let missing_bytes = over.min(pinned_bytes + kept_bytes);
-            let unmapped: u64 = self.payers_of(&path).map(|payer| self.pool.unmapped_bytes(payer)).sum();
-            if missing_bytes > 0 && unmapped == 0 {
-                shortfalls.push(PoolShortfall {
-                    container: path,
-                    max_bytes,
-                    mapped_bytes: pinned_bytes,
-                    kept_bytes,
-                    missing_bytes,
-                });
-            }
-        }
-        for (path, mut bytes) in excess {
-            for payer in self.payers_of(&path) {
-                let bytes_here = bytes.min(self.pool.unmapped_bytes(payer));
-                self.pool.evict(payer, bytes_here);
-                bytes -= bytes_here;
-            }
-        }
-        for shortfall in &shortfalls {
-            if !self.pool_shortfalls.iter().any(|known| known.container == shortfall.container) {
-                let detail = format!(
-                    "max is {}, but guests map {} of what it pays for, and the kernel keeps {} beside that: {} cannot be let go",
-                    Human(shortfall.max_bytes),
-                    Human(shortfall.mapped_bytes),
-                    Human(shortfall.kept_bytes),
-                    Human(shortfall.missing_bytes)
-                );
-                self.events.push("pool_shortfall", None, Some(&shortfall.container), &detail);
-            }
-        }
-        self.pool_shortfalls = shortfalls;
-    }
-
-    /// The pool's own container, and those that images are bound to.
-    fn paying_containers(&self) -> Vec<ContainerPath> {
-        let bound: Vec<u16> =
-            self.pool.iter().filter_map(|(_, image)| image.bound.map(|bound| bound.0)).collect();
-        let pays = |(path, node): &(&ContainerPath, &crate::tree::Node)| {
-            path.as_str() == COMMON || bound.contains(&node.owner)
-        };
-        self.tree.iter().filter(pays).map(|(path, _)| path.clone()).collect()
-    }
-
-    /// What of the pool counts against the limit of a container, bytes. What is charged to the pool's own container squeezes
-    /// no guest: that is let go instead.
-    pub(super) fn pool_bytes_for_policy(&self, path: &ContainerPath, owner: u16) -> u64 {
-        if path.as_str() == COMMON { 0 } else { self.pool.enforceable_bytes(ContainerId(owner)) }
-    }
-
     /// An event about the pool, within its budget.
     pub(super) fn pool_event(&mut self, kind: &str, container: Option<&ContainerPath>, detail: &str) {
         if self.pool_budget.take(Instant::now()).is_some() {
             self.events.push(kind, None, container, detail);
         }
     }
-
-    fn pool_object(&self) -> PoolObject {
-        let (pool, common) = (&self.pool, common());
-        let images: Vec<PoolImageObject> =
-            pool.iter().map(|(key, image)| self.pool_image_object(key, image)).collect();
-        let sum = |of: fn(&PoolImageObject) -> u64| images.iter().map(of).fold(0u64, u64::saturating_add);
-        let guests: Vec<PoolGuestObject> =
-            self.guests.values().filter_map(|guest| self.pool_guest_object(guest)).collect();
-        PoolObject {
-            max_bytes: self.tree.get(&common).and_then(|node| node.limits.max_bytes),
-            container: common,
-            resident_bytes: sum(|image| image.resident_bytes),
-            mapped_bytes: sum(|image| image.mapped_bytes),
-            alone_bytes: sum(|image| image.alone_bytes),
-            charged_bytes: pool.charges().values().sum(),
-            saved_bytes: sum(|image| image.saved_bytes),
-            would_have_saved_bytes: pool.would_have_saved_bytes(),
-            error_bytes: pool.error_bytes(),
-            age_ms: images.iter().map(|image| image.age_ms).max().flatten(),
-            uncharged_frames: pool.uncharged_frames(),
-            containers: self.pool_payer_objects(&guests),
-            images,
-            guests,
-            shortfalls: self.pool_shortfalls.clone(),
-        }
-    }
-
-    fn pool_image_object(&self, key: &Key, image: &PoolImage) -> PoolImageObject {
-        let mapped: BTreeMap<u64, u64> = image.ledger.sharers().collect();
-        let alone_bytes = mapped.values().sum::<u64>() * FRAME_BYTES;
-        let sharers = image.sharers.iter().map(|(order, sharer)| SharerObject {
-            guest: sharer.name.clone(),
-            mapped_bytes: mapped.get(order).map_or(0, |pages| pages * FRAME_BYTES),
-            age_ms: age_ms(sharer.seen_at),
-        });
-        let path_of =
-            |owner: u16| self.tree.iter().find(|(_, node)| node.owner == owner).map(|(path, _)| path.clone());
-        PoolImageObject {
-            digest: key.digest,
-            domain: key.domain.clone(),
-            origin: image.origin.clone(),
-            bytes: image.backing.bytes(),
-            backing: image.backing.kind(),
-            resident_bytes: image.resident_bytes(),
-            mapped_bytes: image.mapped_bytes(),
-            alone_bytes,
-            saved_bytes: alone_bytes.saturating_sub(image.mapped_bytes()),
-            error_bytes: image.error_bytes(),
-            age_ms: age_ms(image.seen_at),
-            bound_to: image.bound.and_then(|bound| path_of(bound.0)),
-            changed: image.changed.clone(),
-            books_bytes: image.ledger.storage_bytes() as u64,
-            sharers: sharers.collect(),
-        }
-    }
-
-    /// A guest and the pool; `None` for one that maps no image.
-    pub(super) fn pool_guest_object(&self, guest: &Guest) -> Option<PoolGuestObject> {
-        if !self.pool.has_guest(guest.session) {
-            return None;
-        }
-        let (alone_bytes, charged_bytes) =
-            (self.pool.mapped_by(guest.session), self.pool.charged_to_guest(guest.session));
-        let guest = guest.about.name.clone();
-        Some(PoolGuestObject {
-            guest,
-            alone_bytes,
-            charged_bytes,
-            saved_bytes: alone_bytes.saturating_sub(charged_bytes),
-        })
-    }
-
-    fn pool_payer_objects(&self, guests: &[PoolGuestObject]) -> Vec<PoolPayerObject> {
-        let mut charged: BTreeMap<u16, u64> = BTreeMap::new();
-        for (payer, bytes) in self.pool.charges() {
-            *charged.entry(self.payer(*payer)).or_default() += bytes;
-        }
-        let of = |(path, node): (&ContainerPath, &crate::tree::Node)| {
-            let inside = guests.iter().filter(|guest| {
-                self.guests.get(&guest.guest).is_some_and(|guest| guest.about.container == *path)
-            });
-            let alone_bytes = inside.clone().map(|guest| guest.alone_bytes).sum::<u64>();
-            let charged_bytes = charged.get(&node.owner).copied().unwrap_or(0);
-            let shown = charged_bytes > 0 || inside.count() > 0 || path.as_str() == COMMON;
-            shown.then(|| PoolPayerObject {
-                container: path.clone(),
-                alone_bytes,
-                charged_bytes,
-                saved_bytes: alone_bytes.saturating_sub(charged_bytes),
-            })
-        };
-        self.tree.iter().filter_map(of).collect()
-    }
 }
 
 /// Its path.
 pub(super) fn common() -> ContainerPath {
     COMMON.parse().expect("a path with one plain name")
-}
-
-fn age_ms(at: Option<Instant>) -> Option<u64> {
-    at.map(|at| u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX))
 }

@@ -1,11 +1,13 @@
 use super::*;
-use crate::pool::PageSet;
+use crate::accounting::{POOL, Run};
+use crate::pool::{PageSet, Stamp};
 use protocol::frames::{FrameTable, Region, State};
 use protocol::image::Backing;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Mutex;
+use std::time::Duration;
 
 const PAGES: u64 = 1024;
 const FIRST: u64 = 1 << 15;

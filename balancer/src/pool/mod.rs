@@ -25,10 +25,12 @@
 //! | `granules.rs` | which parts of a managed image are in memory, and who holds them? |
 //! | `admission.rs` | who gets a granule, and what goes for it? |
 //! | `page_set.rs` | which pages? |
+//! | `looks.rs` | what is to be looked at, and what follows from what was seen? |
 //! | `sample.rs` | what does the host hold, and who maps it? |
 //! | `ledger.rs` | who pays for which page of one image? |
 //! | `image.rs` | what is known of an image in a trust domain, and of who maps it? |
-//! | `images.rs` | which images are there, and what does all of it cost whom? |
+//! | `images.rs` | which images are there, and who maps them? |
+//! | `costs.rs` | what does all of it cost whom, and what of it can go? |
 //! | `bindings.rs` | who pays for an image as a whole? |
 //! | `library.rs` | may a guest have this image? |
 //! | `report.rs` | what is saved? |
@@ -36,12 +38,14 @@
 mod admission;
 mod backing;
 mod bindings;
+mod costs;
 mod error;
 mod granules;
 mod image;
 mod images;
 mod ledger;
 mod library;
+mod looks;
 mod managed;
 mod page_set;
 mod pagecache;
