@@ -5,7 +5,7 @@ use super::port::Port;
 use super::queues::Queues;
 use super::watch;
 use crate::disk_cache::Reading;
-use crate::link::{Again, Link};
+use crate::link::{Heard, KeptLink, Link, Registration};
 use crate::machine::attach::Attached;
 use crate::own_objects::FdLimit;
 use crate::reconciler::{InPlace, Payer, Reconciler};
@@ -14,17 +14,14 @@ use devices::virtio::balloon::{Balloon, BalloonEvent, StatsSample};
 use event_manager::{EventOps, Events, MutEventSubscriber};
 use protocol::bytes::FRAME_BYTES;
 use protocol::frames::FrameTable;
-use protocol::message::{self, Charge, FromVmm, Register, ToVmm};
-use protocol::place::Place;
-use std::io::ErrorKind;
+use protocol::message::{self, Charge, FromVmm, ToVmm};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use vmm_sys_util::timerfd::TimerFd;
 
 const LINK: u32 = 100;
-const AGAIN: u32 = 101;
-const RECONCILED: u32 = 102;
-const HOLD: u32 = 103;
+const RECONCILED: u32 = 101;
+const HOLD: u32 = 102;
 /// The first queue of the control port.
 const PORT: u32 = 200;
 const STATS_QUEUE: usize = 2;
@@ -32,15 +29,6 @@ const STATS_QUEUE: usize = 2;
 /// time, so that a guest that cannot live inside its limit is not made to give and take for ever.
 const HOLD_MIN: Duration = Duration::from_secs(30);
 const HOLD_MAX: Duration = Duration::from_secs(600);
-
-/// How the guest reaches its balancer.
-#[derive(Debug)]
-pub struct Registration {
-    /// Where the balancer lives.
-    pub place: Place,
-    /// What is said to it.
-    pub register: Register,
-}
 
 /// A limit that nobody but this process enforces.
 #[derive(Debug)]
@@ -57,9 +45,7 @@ pub struct Control {
     table: Arc<FrameTable>,
     ram_bytes: u64,
     reconciler: Reconciler,
-    registration: Option<Registration>,
-    link: Option<Link>,
-    again: Option<Again>,
+    link: KeptLink,
     alone: Option<Alone>,
     port: Option<Port>,
     /// Closed while the balancer wants the guest to stand still.
@@ -83,12 +69,10 @@ impl Control {
     ) -> Self {
         Self {
             balloon,
+            link: KeptLink::new(Arc::clone(&table), LINK),
             table,
             ram_bytes,
             reconciler,
-            registration: None,
-            link: None,
-            again: None,
             alone: None,
             port: None,
             gate: None,
@@ -113,8 +97,7 @@ impl Control {
 
     /// A balancer took the guest, which does not run yet.
     pub fn linked(&mut self, registration: Registration, link: Link, answer: &ToVmm) {
-        self.registration = Some(registration);
-        self.link = Some(link);
+        self.link.linked(registration, link);
         if let ToVmm::Registered { owner, target_bytes, .. } = answer {
             self.table.set_owner(*owner);
             self.set_target(*target_bytes);
@@ -153,9 +136,7 @@ impl Control {
 
     /// Says good-bye, so that the balancer knows why the guest ends.
     pub fn say_ended(&self, reason: &str) {
-        if let Some(link) = &self.link {
-            let _ = link.send(&FromVmm::Ended { reason: reason.into() });
-        }
+        self.link.send(&FromVmm::Ended { reason: reason.into() });
     }
 
     fn obey(&mut self, message: &ToVmm) {
@@ -214,17 +195,9 @@ impl Control {
         }
     }
 
-    /// Somebody else pays from now on. What is told to the next balancer is what this one said.
+    /// Somebody else pays from now on.
     fn charge(&mut self, charge: &Charge) {
-        if let Some(Registration { register, .. }) = &mut self.registration {
-            if register.container != charge.container {
-                // They were limits of the container that it was launched in.
-                register.limits = None;
-            }
-            register.container = charge.container.clone();
-            register.charge_to.clone_from(&charge.charge_to);
-            register.owners.clone_from(&charge.owners);
-        }
+        self.link.charged(charge);
         if let (Some(port), Some(question)) = (&mut self.port, charge.question) {
             port.granted(question, charge.order);
         }
@@ -232,98 +205,44 @@ impl Control {
         self.reconciler.pay(Payer { order, owner, with_charges, by_guest: charge.question.is_some() });
     }
 
-    /// The guest wrote to its control port.
-    fn serve_port(&mut self, queue: usize) {
-        let Some(port) = &mut self.port else { return };
-        for command in port.serve(queue) {
-            let to = match command {
-                Ok(to) => to,
-                Err(why) => {
-                    port.answer(Err(&why));
-                    continue;
-                }
-            };
-            let Some(question) = port.ask() else {
-                port.answer(Err("One at a time: the line before was not answered yet"));
-                continue;
-            };
-            let asked = self.link.as_ref().map(|link| link.tell(&FromVmm::AskCharge { question, to }));
-            match asked {
-                Some(Ok(true)) => {}
-                Some(_) => port.refused(question, "The balancer does not listen; ask again"),
-                None => port.refused(question, "No balancer knows this guest"),
-            }
-        }
-    }
-
     /// The reconciler did what it was asked for.
     fn reconciled(&mut self) {
         let done = self.reconciler.take();
         if let Some(pass) = done.pass {
             let took_us = u64::try_from(pass.took.as_micros()).unwrap_or(u64::MAX);
-            self.send(&FromVmm::Reconciled { mended_frames: pass.mended_frames, took_us });
+            self.link.send(&FromVmm::Reconciled { mended_frames: pass.mended_frames, took_us });
         }
         if done.disk_cache.is_some() {
             self.disk_cache = done.disk_cache;
             self.report_disk_cache();
         }
         for InPlace { order, moved_frames } in done.payers.into_iter().filter(|payer| payer.order > 0) {
-            self.send(&FromVmm::Charged { order, moved_frames });
+            self.link.send(&FromVmm::Charged { order, moved_frames });
             if let Some(port) = &mut self.port {
                 port.carried_out(order);
             }
         }
     }
 
-    fn receive(&mut self, ops: &mut EventOps<'_>) {
-        while let Some(link) = &self.link {
-            match link.receive() {
-                Ok(Some(message)) => self.obey(&message),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::InvalidData => {
-                    tracing::warn!(%error, "The balancer sent something else than a message");
+    fn hear(&mut self, ops: &mut EventOps<'_>) {
+        while let Some(heard) = self.link.hear(ops) {
+            match heard {
+                Heard::Said(message) => self.obey(&message),
+                Heard::Gone => {
+                    if let Some(port) = &mut self.port {
+                        port.forsaken();
+                    }
+                    // Nobody is left to say when it may go on.
+                    self.pause(false);
+                    self.link.register_again(self.balloon_state(), ops);
                 }
-                Ok(None) | Err(_) => self.lost(ops),
+                Heard::TakenBack(answer) => {
+                    self.obey(&answer);
+                    self.report_balloon();
+                    self.report_disk_cache();
+                }
             }
         }
-    }
-
-    /// The balancer is gone. The guest runs on inside its last target, and registers again as soon as there is one.
-    fn lost(&mut self, ops: &mut EventOps<'_>) {
-        if let Some(link) = self.link.take() {
-            let _ = ops.remove(Events::empty(&link));
-            if let Some(port) = &mut self.port {
-                port.forsaken();
-            }
-            // Nobody is left to say when it may go on.
-            self.pause(false);
-            tracing::warn!("The balancer is gone; the guest keeps its target and registers again");
-        }
-        let Some(Registration { place, register }) = &self.registration else { return };
-        let register =
-            Register { comes_back: true, wait: false, balloon: self.balloon_state(), ..register.clone() };
-        match Again::start(place.clone(), register, Arc::clone(&self.table)) {
-            Ok(again) => {
-                watch(ops, again.ready(), AGAIN);
-                self.again = Some(again);
-            }
-            Err(error) => tracing::error!(%error, "Cannot look for a balancer"),
-        }
-    }
-
-    /// The search for a balancer ended.
-    fn found(&mut self, ops: &mut EventOps<'_>) {
-        let Some((link, answer)) = self.again.as_ref().and_then(Again::take) else { return };
-        if let Some(again) = self.again.take() {
-            let _ = ops.remove(Events::empty(again.ready()));
-        }
-        tracing::info!("The balancer took the guest back");
-        watch(ops, &link, LINK);
-        self.link = Some(link);
-        self.obey(&answer);
-        self.report_balloon();
-        self.report_disk_cache();
     }
 
     fn balloon_state(&self) -> message::Balloon {
@@ -339,22 +258,13 @@ impl Control {
     }
 
     fn report_balloon(&self) {
-        self.send(&FromVmm::Balloon(self.balloon_state()));
+        self.link.send(&FromVmm::Balloon(self.balloon_state()));
     }
 
     fn report_disk_cache(&self) {
         if let Some(Reading { files, at }) = &self.disk_cache {
             let age_ms = u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX);
-            self.send(&FromVmm::DiskCache { files: files.clone(), age_ms });
-        }
-    }
-
-    fn send(&self, message: &FromVmm) {
-        // A link that broke is noticed by its hang-up.
-        if let Some(link) = &self.link
-            && let Err(error) = link.send(message)
-        {
-            tracing::debug!(%error, "Cannot tell the balancer");
+            self.link.send(&FromVmm::DiskCache { files: files.clone(), age_ms });
         }
     }
 
@@ -369,7 +279,7 @@ impl Control {
         };
         if let Some(statistics) = statistics {
             self.sequence_sent = statistics.sequence;
-            self.send(&FromVmm::Statistics(statistics));
+            self.link.send(&FromVmm::Statistics(statistics));
         }
         let mut moved = false;
         for event in events {
@@ -435,11 +345,14 @@ fn statistics(sample: &StatsSample, ballooned_used_bytes: u64) -> message::Stati
 impl MutEventSubscriber for Control {
     fn process(&mut self, events: Events, ops: &mut EventOps<'_>) {
         match events.data() {
-            LINK => self.receive(ops),
-            AGAIN => self.found(ops),
+            LINK => self.hear(ops),
             HOLD => self.limit_again(),
             RECONCILED => self.reconciled(),
-            queue if queue >= PORT => self.serve_port((queue - PORT) as usize),
+            queue if queue >= PORT => {
+                if let Some(port) = &mut self.port {
+                    port.pass_on((queue - PORT) as usize, &self.link);
+                }
+            }
             queue => {
                 Queues::serve(&self.balloon, queue as usize);
                 self.after_queue_event();
@@ -456,9 +369,7 @@ impl MutEventSubscriber for Control {
         if let Some(alone) = &self.alone {
             watch(ops, &alone.timer, HOLD);
         }
-        if let Some(link) = &self.link {
-            watch(ops, link, LINK);
-        }
+        self.link.watch(ops);
     }
 }
 

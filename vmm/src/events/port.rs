@@ -13,9 +13,11 @@
 //! back what it reads: lines that look like answers are no commands.
 
 use super::queues::Queues;
+use crate::link::KeptLink;
 use crate::machine::attach::Attached;
 use devices::virtio::console::{Console, Output, RECEIVE_QUEUE};
 use event_manager::EventOps;
+use protocol::message::FromVmm;
 use protocol::path::{ContainerPath, DEPTH_MAX, NAME_BYTES_MAX};
 use std::collections::VecDeque;
 use std::io::{Read, Write};
@@ -139,7 +141,7 @@ impl Port {
     }
 
     /// Serves a queue; what the guest said.
-    pub(crate) fn serve(&mut self, queue: usize) -> VecDeque<Command> {
+    fn serve(&mut self, queue: usize) -> VecDeque<Command> {
         if let Wire::Device(console) = &self.wire {
             Queues::serve(console, queue);
         }
@@ -157,8 +159,30 @@ impl Port {
         std::mem::take(&mut lines.commands)
     }
 
+    /// Serves a queue, and passes on what the guest said.
+    pub(crate) fn pass_on(&mut self, queue: usize, link: &KeptLink) {
+        for command in self.serve(queue) {
+            let to = match command {
+                Ok(to) => to,
+                Err(why) => {
+                    self.answer(Err(&why));
+                    continue;
+                }
+            };
+            let Some(question) = self.ask() else {
+                self.answer(Err("One at a time: the line before was not answered yet"));
+                continue;
+            };
+            match link.tell(&FromVmm::AskCharge { question, to }) {
+                Some(Ok(true)) => {}
+                Some(_) => self.refused(question, "The balancer does not listen; ask again"),
+                None => self.refused(question, "No balancer knows this guest"),
+            }
+        }
+    }
+
     /// A new question for the balancer; `None` while one waits for its answer.
-    pub(crate) fn ask(&mut self) -> Option<u64> {
+    fn ask(&mut self) -> Option<u64> {
         if self.open.is_some() {
             return None;
         }
@@ -198,7 +222,7 @@ impl Port {
     }
 
     /// Answers a line.
-    pub(crate) fn answer(&mut self, answer: Result<(), &str>) {
+    fn answer(&mut self, answer: Result<(), &str>) {
         let line = match answer {
             Ok(()) => "ok\n".to_owned(),
             Err(why) => {

@@ -28,7 +28,7 @@ pub fn listen(path: &std::path::Path) -> File {
 }
 
 /// Takes the next registration and answers it.
-fn answer(listener: &File, answer: &ToVmm) -> (Register, File) {
+pub fn answer(listener: &File, answer: &ToVmm) -> (Register, File) {
     // SAFETY: a listening socket that we own; the result is checked and owned at once.
     let mut link = unsafe {
         let fd = libc::accept(listener.as_raw_fd(), std::ptr::null_mut(), std::ptr::null_mut());
@@ -44,14 +44,9 @@ fn answer(listener: &File, answer: &ToVmm) -> (Register, File) {
     (register, link)
 }
 
-#[test]
-fn a_guest_that_is_refused_asks_again_until_it_is_taken_back() {
-    let dir = std::env::temp_dir().join(format!("ballast-again-{}", std::process::id()));
-    std::fs::create_dir_all(&dir).unwrap();
-    let place = Place::new(Some(dir.clone()));
-    let listener = listen(&place.guest_socket());
-    let table = Arc::new(FrameTable::new(&[Region::ram(0, 512)]).unwrap());
-    let register = Register {
+/// What a guest of 2 MiB says that came back.
+pub fn register() -> Register {
+    Register {
         protocol_version: PROTOCOL_VERSION,
         name: "a".into(),
         container: "/a".parse().unwrap(),
@@ -72,7 +67,17 @@ fn a_guest_that_is_refused_asks_again_until_it_is_taken_back() {
         comes_back: true,
         wait: false,
         balloon: Balloon::default(),
-    };
+    }
+}
+
+#[test]
+fn a_guest_that_is_refused_asks_again_until_it_is_taken_back() {
+    let dir = std::env::temp_dir().join(format!("ballast-again-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let place = Place::new(Some(dir.clone()));
+    let listener = listen(&place.guest_socket());
+    let table = Arc::new(FrameTable::new(&[Region::ram(0, 512)]).unwrap());
+    let register = register();
     let again = Again::start(place, register.clone(), table).unwrap();
     let mut refused_at = Vec::new();
     for reason in

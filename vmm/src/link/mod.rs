@@ -3,15 +3,17 @@
 mod again;
 mod granules;
 mod images;
+mod kept;
 mod start;
 mod wait;
 
-pub use again::Again;
 pub use granules::serve_pool;
 pub use images::{Granted, open_images};
+pub use kept::{Heard, KeptLink, Registration};
 pub use start::{BALANCER_VARIABLE, StartError, ensure_running};
 pub use wait::{NotTaken, enter};
 
+use again::Again;
 use protocol::message::{self, FromVmm, MESSAGE_BYTES_MAX, Register, ToVmm};
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};

@@ -14,10 +14,10 @@ pub(crate) mod roots;
 
 pub use build::{BuildError, build};
 
-use crate::events::control::{Control, Registration};
+use crate::events::control::Control;
 use crate::events::queues::Queues;
 use crate::events::signals::Signals;
-use crate::link::{self, NotTaken};
+use crate::link::{self, NotTaken, Registration};
 use crate::memory::{Images, MemoryError, Ram};
 use crate::own_objects::{fds_expected, threads_expected};
 use crate::pool_faults;

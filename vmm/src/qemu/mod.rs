@@ -43,9 +43,8 @@ pub use own::run;
 
 use crate::boot::kernel::LoadError;
 use crate::disk_cache::DiskCache;
-use crate::events::control::Registration;
 use crate::events::signals::Signals;
-use crate::link::{self, NotTaken};
+use crate::link::{self, NotTaken, Registration};
 use crate::machine::{BuildError, Wake};
 use crate::memory::{Comparison, MemoryError, Pagemap};
 use crate::reconciler::{Reconciler, Watch};

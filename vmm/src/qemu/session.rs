@@ -5,18 +5,17 @@ use super::ballooned::Ballooned;
 use super::operator::{News, Operator};
 use super::targets::Targets;
 use crate::disk_cache::Reading;
-use crate::events::control::Registration;
 use crate::events::port::Port;
 use crate::events::watch;
-use crate::link::{Again, Link};
+use crate::link::{Heard, KeptLink, Link, Registration};
 use crate::machine::resident_bytes_of;
 use crate::reconciler::{InPlace, Payer, Reconciler};
 use crate::vcpu::End;
 use event_manager::{EventOps, Events, MutEventSubscriber};
 use protocol::bytes::FRAME_BYTES;
 use protocol::frames::{FrameTable, RegionKind, State};
-use protocol::message::{self, Charge, FromVmm, Register, ToVmm};
-use std::io::{self, ErrorKind};
+use protocol::message::{self, Charge, FromVmm, ToVmm};
+use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
@@ -24,11 +23,10 @@ use vmm_sys_util::eventfd::EventFd;
 use vmm_sys_util::timerfd::TimerFd;
 
 const LINK: u32 = 1;
-const AGAIN: u32 = 2;
-const RECONCILED: u32 = 3;
-const NEWS: u32 = 4;
-const TURN: u32 = 5;
-const PORT: u32 = 6;
+const RECONCILED: u32 = 2;
+const NEWS: u32 = 3;
+const TURN: u32 = 4;
+const PORT: u32 = 5;
 
 /// How often a limit is looked at that nobody else enforces.
 const TURN_EVERY: Duration = Duration::from_secs(1);
@@ -70,9 +68,7 @@ struct Alone {
 /// The session of one guest.
 pub(super) struct Session {
     parts: Parts,
-    registration: Option<Registration>,
-    link: Option<Link>,
-    again: Option<Again>,
+    link: KeptLink,
     alone: Option<(Alone, TimerFd)>,
     driver_ready: bool,
     targets: Targets,
@@ -92,9 +88,7 @@ impl Session {
     pub(super) fn new(parts: Parts) -> Self {
         let (ram_bytes, actual_bytes) = (parts.ram_bytes, parts.actual_bytes);
         Self {
-            registration: None,
-            link: None,
-            again: None,
+            link: KeptLink::new(Arc::clone(&parts.table), LINK),
             alone: None,
             driver_ready: actual_bytes != ram_bytes,
             targets: Targets::new(actual_bytes),
@@ -121,8 +115,7 @@ impl Session {
 
     /// A balancer took the guest.
     pub(super) fn linked(&mut self, registration: Registration, link: Link, answer: &ToVmm) {
-        self.registration = Some(registration);
-        self.link = Some(link);
+        self.link.linked(registration, link);
         if let ToVmm::Registered { owner, target_bytes, .. } = answer {
             self.parts.table.set_owner(*owner);
             self.set_target(*target_bytes);
@@ -140,7 +133,7 @@ impl Session {
 
     /// Says good-bye, so that the balancer knows why the guest ends.
     pub(super) fn say_ended(&self, reason: &str) {
-        self.send(&FromVmm::Ended { reason: reason.into() });
+        self.link.send(&FromVmm::Ended { reason: reason.into() });
     }
 
     /// Lets a machine run that was started and waits.
@@ -229,16 +222,9 @@ impl Session {
         }
     }
 
-    /// Somebody else pays from now on. What is told to the next balancer is what this one said.
+    /// Somebody else pays from now on.
     fn charge(&mut self, charge: &Charge) {
-        if let Some(Registration { register, .. }) = &mut self.registration {
-            if register.container != charge.container {
-                register.limits = None;
-            }
-            register.container = charge.container.clone();
-            register.charge_to.clone_from(&charge.charge_to);
-            register.owners.clone_from(&charge.owners);
-        }
+        self.link.charged(charge);
         if let (Some(port), Some(question)) = (&mut self.parts.port, charge.question) {
             port.granted(question, charge.order);
         }
@@ -246,42 +232,19 @@ impl Session {
         self.parts.reconciler.pay(Payer { order, owner, with_charges, by_guest: charge.question.is_some() });
     }
 
-    /// The guest wrote to its control port.
-    fn serve_port(&mut self) {
-        let Some(port) = &mut self.parts.port else { return };
-        for command in port.serve(0) {
-            let to = match command {
-                Ok(to) => to,
-                Err(why) => {
-                    port.answer(Err(&why));
-                    continue;
-                }
-            };
-            let Some(question) = port.ask() else {
-                port.answer(Err("One at a time: the line before was not answered yet"));
-                continue;
-            };
-            match self.link.as_ref().map(|link| link.tell(&FromVmm::AskCharge { question, to })) {
-                Some(Ok(true)) => {}
-                Some(_) => port.refused(question, "The balancer does not listen; ask again"),
-                None => port.refused(question, "No balancer knows this guest"),
-            }
-        }
-    }
-
     /// The frame table's thread did what it was asked for.
     fn reconciled(&mut self) {
         let done = self.parts.reconciler.take();
         if let Some(pass) = done.pass {
             let took_us = u64::try_from(pass.took.as_micros()).unwrap_or(u64::MAX);
-            self.send(&FromVmm::Reconciled { mended_frames: pass.mended_frames, took_us });
+            self.link.send(&FromVmm::Reconciled { mended_frames: pass.mended_frames, took_us });
         }
         if done.disk_cache.is_some() {
             self.disk_cache = done.disk_cache;
             self.report_disk_cache();
         }
         for InPlace { order, moved_frames } in done.payers.into_iter().filter(|payer| payer.order > 0) {
-            self.send(&FromVmm::Charged { order, moved_frames });
+            self.link.send(&FromVmm::Charged { order, moved_frames });
             if let Some(port) = &mut self.parts.port {
                 port.carried_out(order);
             }
@@ -299,7 +262,7 @@ impl Session {
                     if self.parts.deflates_on_oom {
                         sample.ballooned_used_bytes = self.ballooned.at(&sample, Instant::now());
                     }
-                    self.send(&FromVmm::Statistics(*sample));
+                    self.link.send(&FromVmm::Statistics(*sample));
                 }
                 News::Stuck(reason) => {
                     match &reason {
@@ -342,78 +305,40 @@ impl Session {
         let _ = self.parts.end.1.write(1);
     }
 
-    fn receive(&mut self, ops: &mut EventOps<'_>) {
-        while let Some(link) = &self.link {
-            match link.receive() {
-                Ok(Some(message)) => self.obey(&message),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::InvalidData => {
-                    tracing::warn!(%error, "The balancer sent something else than a message");
+    fn hear(&mut self, ops: &mut EventOps<'_>) {
+        while let Some(heard) = self.link.hear(ops) {
+            match heard {
+                Heard::Said(message) => self.obey(&message),
+                Heard::Gone => {
+                    if let Some(port) = &mut self.parts.port {
+                        port.forsaken();
+                    }
+                    // Nobody is left to say when it may go on.
+                    self.pause(false);
+                    self.link.register_again(self.balloon(), ops);
                 }
-                Ok(None) | Err(_) => self.lost(ops),
+                Heard::TakenBack(answer) => {
+                    self.obey(&answer);
+                    self.report_balloon();
+                    self.report_disk_cache();
+                    self.report_stuck();
+                }
             }
         }
-    }
-
-    /// The balancer is gone. The guest runs on inside its last target, and registers again as soon as there is one.
-    fn lost(&mut self, ops: &mut EventOps<'_>) {
-        if let Some(link) = self.link.take() {
-            let _ = ops.remove(Events::empty(&link));
-            if let Some(port) = &mut self.parts.port {
-                port.forsaken();
-            }
-            self.pause(false);
-            tracing::warn!("The balancer is gone; the guest keeps its target and registers again");
-        }
-        let Some(Registration { place, register }) = &self.registration else { return };
-        let register =
-            Register { comes_back: true, wait: false, balloon: self.balloon(), ..register.clone() };
-        match Again::start(place.clone(), register, Arc::clone(&self.parts.table)) {
-            Ok(again) => {
-                watch(ops, again.ready(), AGAIN);
-                self.again = Some(again);
-            }
-            Err(error) => tracing::error!(%error, "Cannot look for a balancer"),
-        }
-    }
-
-    /// The search for a balancer ended.
-    fn found(&mut self, ops: &mut EventOps<'_>) {
-        let Some((link, answer)) = self.again.as_ref().and_then(Again::take) else { return };
-        if let Some(again) = self.again.take() {
-            let _ = ops.remove(Events::empty(again.ready()));
-        }
-        tracing::info!("The balancer took the guest back");
-        watch(ops, &link, LINK);
-        self.link = Some(link);
-        self.obey(&answer);
-        self.report_balloon();
-        self.report_disk_cache();
-        self.report_stuck();
     }
 
     fn report_balloon(&self) {
-        self.send(&FromVmm::Balloon(self.balloon()));
+        self.link.send(&FromVmm::Balloon(self.balloon()));
     }
 
     fn report_stuck(&self) {
-        self.send(&FromVmm::Stuck { reason: self.stuck.clone() });
+        self.link.send(&FromVmm::Stuck { reason: self.stuck.clone() });
     }
 
     fn report_disk_cache(&self) {
         if let Some(Reading { files, at }) = &self.disk_cache {
             let age_ms = u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX);
-            self.send(&FromVmm::DiskCache { files: files.clone(), age_ms });
-        }
-    }
-
-    fn send(&self, message: &FromVmm) {
-        // A link that broke is noticed by its hang-up.
-        if let Some(link) = &self.link
-            && let Err(error) = link.send(message)
-        {
-            tracing::debug!(%error, "Cannot tell the balancer");
+            self.link.send(&FromVmm::DiskCache { files: files.clone(), age_ms });
         }
     }
 }
@@ -421,8 +346,7 @@ impl Session {
 impl MutEventSubscriber for Session {
     fn process(&mut self, events: Events, ops: &mut EventOps<'_>) {
         match events.data() {
-            LINK => self.receive(ops),
-            AGAIN => self.found(ops),
+            LINK => self.hear(ops),
             RECONCILED => self.reconciled(),
             NEWS => self.news(),
             TURN => {
@@ -431,7 +355,11 @@ impl MutEventSubscriber for Session {
                 }
                 self.limit_again();
             }
-            _ => self.serve_port(),
+            _ => {
+                if let Some(port) = &mut self.parts.port {
+                    port.pass_on(0, &self.link);
+                }
+            }
         }
     }
 
@@ -444,8 +372,6 @@ impl MutEventSubscriber for Session {
         if let Some((_, timer)) = &self.alone {
             watch(ops, timer, TURN);
         }
-        if let Some(link) = &self.link {
-            watch(ops, link, LINK);
-        }
+        self.link.watch(ops);
     }
 }
