@@ -2,6 +2,9 @@
 
 use std::sync::OnceLock;
 
+/// What a QEMU is assumed to take beside guest RAM before that was measured, bytes: under TCG, with Debian's kernel, which it maps.
+pub const QEMU_BYTES_ASSUMED: u64 = 128 << 20;
+
 /// By how many frames `/proc/PID/statm` may be off. Until Linux 6.16 it left out what each CPU had counted for itself: a
 /// batch of max(32, 2 n) pages on each of n CPUs (lib/percpu_counter.c; "mm: fix the inaccurate memory statistics issue for
 /// users").

@@ -7,6 +7,7 @@ use crate::guests::{
     Budget, CrossCheck, DiskCache, Figures, Guest, KernelSample, ProcessObjects, Sampled, objects,
     pool_totals,
 };
+use crate::policy::GuestMemory;
 use crate::tree::Tree;
 use protocol::bytes::{BYTES_MAX, Human};
 use protocol::frames::FrameReader;
@@ -91,6 +92,15 @@ impl Engine {
             )));
         }
         check_machine(&about, pid)?;
+        if let Some(machine) = about.machine
+            && let Some(other) =
+                state.guests.values().find(|guest| guest.about.machine.is_some_and(|m| m.pid == machine.pid))
+        {
+            let (pid, other) = (machine.pid, &other.about.name);
+            return Err(Refusal::Never(format!(
+                "machine is process {pid}, which is guest {other:?} already"
+            )));
+        }
         state.check_waiting(&about, ticket)?;
         let process = ProcessObjects::of_guest(pid, about.machine);
         state.check_images(&about, frames)?;
@@ -126,6 +136,7 @@ impl Engine {
         );
         state.events.push("guest_registered", Some(&name), Some(&about.container), &detail);
         state.waits_no_more(ticket, "admitted");
+        let takes_over = about.comes_back || about.machine.is_some_and(|machine| machine.attached);
         let guest = Guest {
             session,
             pid,
@@ -151,7 +162,11 @@ impl Engine {
             sent_target_bytes: None,
             target_reason: String::new(),
             paused: false,
-            memory: Default::default(),
+            // One that runs already has what it was left with: it goes to its share from there.
+            memory: GuestMemory {
+                target_bytes: takes_over.then_some(about.balloon.target_bytes),
+                ..GuestMemory::default()
+            },
             out_of_memory_at: None,
             reconciled: watch::Sender::new(0),
             sent_cpu_ppm: None,

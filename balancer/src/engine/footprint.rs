@@ -1,6 +1,7 @@
 //! Whether there is memory for one guest more: below each `max` on its way to the root, and on the host.
 //!
-//! A guest needs its floor to start. Who is there needs what it uses by its own statistics, no more than the host counts, or its
+//! A guest needs its floor to start, and what its `vmm` takes beside that, with QEMU if it has one; of a QEMU that somebody else
+//! started that is not known, and it runs already. Who is there needs what it uses by its own statistics, no more than the host counts, or its
 //! floor if that is more; one that gives nothing back needs what it holds. A container needs what is in it, or its `min` if that is
 //! more. What is beyond that can be had from its guests.
 
@@ -20,16 +21,22 @@ impl State {
     /// There is memory for a guest. `held` is what its process holds already of what the host has, bytes.
     pub(super) fn check_memory(&self, about: &Register, next: &Tree, held: u64) -> Result<(), Refusal> {
         let (mut missing, mut outermost) = (Vec::new(), None);
-        let own = about.floor_bytes;
-        let (before, after) = (self.needs(next, None, least), self.needs(next, Some((about, own)), least));
+        let beside = match about.machine {
+            Some(machine) if machine.attached => 0,
+            _ => Figures::of_engine(&about.engine).reserved_bytes(),
+        };
+        let own = about.floor_bytes.saturating_add(beside);
+        let (before, after) = (self.needs(next, None), self.needs(next, Some((about, own))));
+        let mut who = format!("Guest {:?} needs {} to start", about.name, Human(about.floor_bytes));
+        if beside > 0 {
+            who += &format!(" and {} beside its RAM", Human(beside));
+        }
         for above in about.container.ancestors() {
             let max = next.get(&above).and_then(|node| node.limits.max_bytes);
             let needed = after.of(&above);
             let Some(max) = max.filter(|max| needed > *max) else { continue };
             missing.push(format!(
-                "Guest {:?} needs {} to start, what is in {above} needs {}{}, but max of {above} is {}: {} are missing",
-                about.name,
-                Human(own),
+                "{who}, what is in {above} needs {}{}, but max of {above} is {}: {} are missing",
                 Human(before.of(&above)),
                 before.holders(&above),
                 Human(max),
@@ -38,17 +45,11 @@ impl State {
             outermost = Some(above);
         }
         if let Some(budget) = self.budget {
-            let least = |guest: &Guest| least(guest).saturating_add(guest.figures.reserved_bytes());
-            let own = own.saturating_add(Figures::of_engine(&about.engine).reserved_bytes());
-            let (before, after) =
-                (self.needs(next, None, least), self.needs(next, Some((about, own)), least));
             let (root, room) = (ContainerPath::root(), budget.bytes.saturating_add(held));
             let needed = after.of(&root);
             if needed > room {
                 missing.push(format!(
-                    "Guest {:?} needs {} to start, others need {}{}, but the host has {} for guests beside a reserve of {}: {} are missing",
-                    about.name,
-                    Human(own),
+                    "{who}, others need {}{}, but the host has {} for guests beside a reserve of {}: {} are missing",
                     Human(before.of(&root)),
                     before.holders(&root),
                     Human(room),
@@ -65,7 +66,7 @@ impl State {
     }
 
     /// What all containers need, with a guest more if there is one.
-    fn needs(&self, tree: &Tree, more: Option<(&Register, u64)>, least: impl Fn(&Guest) -> u64) -> Needs {
+    fn needs(&self, tree: &Tree, more: Option<(&Register, u64)>) -> Needs {
         let mut needs = Needs::default();
         for guest in self.guests.values() {
             needs.add(&guest.about.container, least(guest), guest.about.name.clone());
@@ -89,14 +90,15 @@ impl State {
     }
 }
 
-/// What a guest cannot be asked to go below without harm, bytes of its RAM.
+/// What a guest cannot be asked to go below without harm, and what it takes beside its RAM. Bytes.
 fn least(guest: &Guest) -> u64 {
     let held = guest.figures.ram_bytes(&guest.frames.totals());
     let least = match guest.memory.health.is_excluded() {
         true => held,
         false => guest.used_bytes().unwrap_or(0).min(held),
     };
-    least.max(guest.about.floor_bytes).min(guest.about.ram_bytes)
+    let least = least.max(guest.about.floor_bytes).min(guest.about.ram_bytes);
+    least.saturating_add(guest.figures.reserved_bytes())
 }
 
 /// What is needed in each container, and for what.

@@ -4,6 +4,7 @@ use crate::policy::CHANGE_BYTES_MIN;
 use protocol::bytes::FRAME_BYTES;
 use protocol::frames::{FrameReader, Region, RegionKind, Totals};
 use protocol::image::MappedImage;
+use protocol::kernel::QEMU_BYTES_ASSUMED;
 use protocol::message::Machine;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -76,8 +77,6 @@ fn of_status(status: &str, name: &str) -> u64 {
 
 /// Overhead that is assumed before it was measured: twice what an idle `vmm` takes. Bytes.
 const OVERHEAD_BYTES_ASSUMED: u64 = 16 << 20;
-/// The same of a QEMU under TCG with Debian's kernel, which it maps. Bytes.
-const QEMU_BYTES_ASSUMED: u64 = 128 << 20;
 /// What a QEMU may grow by between two readings, and while the middle of them lags behind: code that is translated, threads
 /// for input and output. Bytes.
 const QEMU_GROWTH_BYTES: u64 = 16 << 20;

@@ -1,7 +1,7 @@
 //! Who is taken in, who is refused, and who waits.
 
 use crate::support::{Daemon, MIB, Vmm, about, place};
-use protocol::message::{FromVmm, Register, Statistics, ToVmm};
+use protocol::message::{Balloon, FromVmm, Machine, Register, Statistics, ToVmm};
 use serde_json::{Value, json};
 
 fn waits(name: &str, container: &str) -> Register {
@@ -39,14 +39,17 @@ async fn queue(daemon: &Daemon) -> Vec<String> {
 async fn who_waits_is_taken_in_when_others_leave_in_the_order_in_which_they_came() {
     let (_dir, place) = place();
     let daemon = Daemon::start(&place).await;
-    // Room for the floors of two, 64M each.
+    // Room for the floors of two, 64M each, and for what is assumed that each takes beside its RAM, 16M.
     daemon.put("/v1/containers/web", r#"{"max_bytes": 167772160}"#).await;
     let (first, _) = Vmm::register(&place, about("first", "/web/1", None)).await;
     let (_second, _) = Vmm::register(&place, about("second", "/web/2", None)).await;
     let reason = refused(&Vmm::connect(&place, about("third", "/web/3", None)).await).await;
-    for words in
-        ["\"third\" needs 64M to start", "second 64M, first 64M", "max of /web is 160M", "32M are missing"]
-    {
+    for words in [
+        "\"third\" needs 64M to start and 16M beside",
+        "second 80M, first 80M",
+        "max of /web is 160M",
+        "80M are missing",
+    ] {
         assert!(reason.contains(words), "{reason:?} does not say {words:?}");
     }
     let third = Vmm::connect(&place, waits("third", "/web/3")).await;
@@ -99,11 +102,11 @@ async fn what_is_promised_and_what_is_used_is_not_given_to_a_newcomer() {
     daemon.put("/v1/containers/web", r#"{"max_bytes": 419430400}"#).await;
     daemon.put("/v1/containers/web/kept", r#"{"min_bytes": 268435456}"#).await;
     let (user, _) = Vmm::register(&place, about("user", "/web/user", None)).await;
-    // 400M less 256M that are promised and 64M that the user needs to live.
+    // 400M less 256M that are promised and 80M that the user needs to live.
     let big = Register { floor_bytes: 96 * MIB, ..about("big", "/web/big", None) };
     let reason = refused(&Vmm::connect(&place, big.clone()).await).await;
     assert!(
-        reason.contains("min of /web/kept 256M, user 64M") && reason.contains("16M are missing"),
+        reason.contains("min of /web/kept 256M, user 80M") && reason.contains("48M are missing"),
         "{reason}"
     );
     // Inside what is promised there is room.
@@ -124,5 +127,43 @@ async fn what_is_promised_and_what_is_used_is_not_given_to_a_newcomer() {
         &Vmm::connect(&place, Register { floor_bytes: 128 * MIB, ..about("c", "/web/c", None) }).await,
     )
     .await;
-    assert!(reason.contains("user 200M, inside") || reason.contains("user 200M, big"), "{reason}");
+    assert!(reason.contains("user 216M, inside") || reason.contains("user 216M, big"), "{reason}");
+}
+
+#[tokio::test]
+async fn a_guest_that_is_taken_over_goes_to_its_share_from_what_it_has() {
+    let (_dir, place) = place();
+    let daemon = Daemon::start(&place).await;
+    daemon.put("/v1/containers/legacy", r#"{"max_bytes": 367001600}"#).await;
+    // It held what a balancer before this one left it, and is on its way to what that one asked for last.
+    let balloon =
+        Balloon { driver_ready: true, target_bytes: 320 * MIB, actual_bytes: 338 * MIB, oom_deflates: 0 };
+    let back = Register { comes_back: true, balloon, ..about("back", "/legacy/back", None) };
+    let (_back, target) = Vmm::register(&place, back).await;
+    assert!((320 * MIB..=350 * MIB).contains(&target), "{} MiB", target / MIB);
+}
+
+#[tokio::test]
+async fn a_guest_on_qemu_needs_room_for_its_qemu_and_a_qemu_is_one_guest() {
+    let (_dir, place) = place();
+    let daemon = Daemon::start(&place).await;
+    daemon.put("/v1/containers/web", r#"{"max_bytes": 188743680}"#).await;
+    let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+    let machine = Some(Machine { pid: i32::try_from(child.id()).unwrap(), attached: false });
+    let on_qemu =
+        |name, container| Register { engine: "qemu".into(), machine, ..about(name, container, None) };
+    let reason = refused(&Vmm::connect(&place, on_qemu("a", "/web")).await).await;
+    assert!(
+        reason.contains("\"a\" needs 64M to start and 128M beside its RAM")
+            && reason.contains("12M are missing"),
+        "{reason}"
+    );
+    let (_a, _) = Vmm::register(&place, on_qemu("a", "/db")).await;
+    let reason = refused(&Vmm::connect(&place, on_qemu("b", "/db")).await).await;
+    assert!(
+        reason.contains(&format!("process {}", child.id())) && reason.contains("guest \"a\""),
+        "{reason}"
+    );
+    child.kill().unwrap();
+    child.wait().unwrap();
 }

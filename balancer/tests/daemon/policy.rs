@@ -96,7 +96,7 @@ async fn knobs_are_turned_within_bounds_and_take_effect_at_once() {
     assert!(reason.contains("host"), "{reason}");
     let refused = Vmm::connect(&place, about("b", "/b", None)).await;
     let Some(ToVmm::Refused { reason }) = refused.hear_any().await else { panic!("taken in") };
-    for word in ["\"b\" needs 80M to start", "a 80M", "reserve", "missing"] {
+    for word in ["\"b\" needs 64M to start and 16M beside", "a 80M", "reserve", "missing"] {
         assert!(reason.contains(word), "{reason:?} does not say {word:?}");
     }
     let policy = daemon.patch("/v1/policy", r#"{"reserve_bytes": null, "interval_ms": 50}"#).await;

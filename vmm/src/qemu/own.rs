@@ -26,6 +26,7 @@ use crate::spec::{Console, GuestSpec};
 use crate::vcpu::End;
 use devices::virtio::block::Block;
 use protocol::bytes::Human;
+use protocol::kernel::QEMU_BYTES_ASSUMED;
 use protocol::limits::Limits;
 use protocol::message::{Machine, PROTOCOL_VERSION, Register};
 use protocol::objects::ObjectCounts;
@@ -170,10 +171,11 @@ fn floor(spec: &GuestSpec, image_bytes: u64) -> Result<u64, QemuError> {
 
 fn check_floor(limits: Option<&Limits>, floor_bytes: u64) -> Result<(), QemuError> {
     let ceiling = limits.and_then(Limits::ceiling_bytes);
-    let Some(ceiling) = ceiling.filter(|ceiling| *ceiling < floor_bytes) else { return Ok(()) };
-    let (ceiling, floor) = (Human(ceiling), Human(floor_bytes));
+    let needed = floor_bytes.saturating_add(QEMU_BYTES_ASSUMED);
+    let Some(ceiling) = ceiling.filter(|ceiling| *ceiling < needed) else { return Ok(()) };
+    let (ceiling, floor, beside) = (Human(ceiling), Human(floor_bytes), Human(QEMU_BYTES_ASSUMED));
     Err(QemuError::Refused(format!(
-        "container-limit is {ceiling}, but this guest needs at least {floor} to boot"
+        "container-limit is {ceiling}, but this guest needs at least {floor} to boot and {beside} for its QEMU"
     )))
 }
 
