@@ -69,7 +69,7 @@ Spec file:
   merge = true
 
 Engine qemu: the guest runs on a qemu-system-x86_64 (7.2 or newer) that this program starts and ends, machine q35, so the guest needs the
-driver virtio_pci; the word pci=off is taken out of its command line, and swiotlb=noforce put in where it says nothing of swiotlb, or
+driver virtio_pci; the word pci=off is taken out of its command line, no_timer_check put in, and swiotlb=noforce where it says nothing of swiotlb, or
 Linux sets 64M of the guest aside. A limit also covers what QEMU takes beside guest RAM, about 145M. It has no --merge, and no images of a managed pool. Frames without host memory are unknown, since QEMU does not tell what it gave back.
 
 Environment:

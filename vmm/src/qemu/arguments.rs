@@ -23,6 +23,9 @@ const TB_MIB: u32 = 32;
 const BOUNCE_WORD: &str = "swiotlb=";
 /// It has none. Linux 4.10 and newer.
 const NO_BOUNCE: &str = "swiotlb=noforce";
+/// The timer is not waited for at boot: on a busy host the interrupts of a translated machine come so late that Linux takes it for broken
+/// and stops (`check_timer` in arch/x86/kernel/apic/io_apic.c). Under KVM it does not look either.
+const NO_TIMER_CHECK: &str = "no_timer_check";
 
 /// How instructions are run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,7 +119,7 @@ pub(super) fn arguments(
     (words.0, devices)
 }
 
-/// The kernel's command line without what would hide the devices, and with a word against buffers that none of them needs: Linux
+/// The kernel's command line without what would hide the devices, with a word for a slow host, and with one against buffers that none of them needs: Linux
 /// sets 64 MiB aside for devices that reach only 4 GiB (`pci_swiotlb_detect` in arch/x86/kernel/pci-dma.c) wherever memory may be
 /// plugged in above, which the room for images is. Virtio reaches all of it. Who says himself what he wants has that.
 fn cmdline(text: &str) -> String {
@@ -125,6 +128,7 @@ fn cmdline(text: &str) -> String {
         // First: what is behind `--` is not for the kernel.
         words.insert(0, NO_BOUNCE);
     }
+    words.insert(0, NO_TIMER_CHECK);
     words.join(" ")
 }
 
@@ -187,7 +191,7 @@ mod tests {
         let (text, devices) =
             line(&spec, &Descriptors { monitor: 5, channel: Some(6), port: None, images: vec![] });
         for words in [
-            "-smp 2 -m 256M -kernel k -append swiotlb=noforce console=ttyS0 reboot=k panic=-1 -chardev file,id=console,append=on,path=/c,,d",
+            "-smp 2 -m 256M -kernel k -append no_timer_check swiotlb=noforce console=ttyS0 reboot=k panic=-1 -chardev file,id=console,append=on,path=/c,,d",
             "readonly=on,file=./a -device virtio-blk-pci,drive=disk0",
             "readonly=off,file=/x/b -device virtio-blk-pci,drive=disk1",
             "socket,id=channel,fd=6,server=on,wait=off -device virtio-serial-pci,id=channels,max_ports=1 -device virtconsole,bus=channels.0",
@@ -203,12 +207,12 @@ mod tests {
     #[test]
     fn the_word_that_hides_pci_is_taken_out_and_nothing_else() {
         let text = cmdline("swiotlb=1 pci=off  b=\"c d\" xpci=off");
-        assert_eq!(text, "swiotlb=1  b=\"c d\" xpci=off");
+        assert_eq!(text, "no_timer_check swiotlb=1  b=\"c d\" xpci=off");
     }
 
     #[test]
     fn a_kernel_keeps_no_memory_for_devices_that_are_not_there_unless_the_user_wants_it() {
-        assert_eq!(cmdline("quiet -- x"), "swiotlb=noforce quiet -- x");
-        assert_eq!(cmdline("swiotlb=512 quiet"), "swiotlb=512 quiet");
+        assert_eq!(cmdline("quiet -- x"), "no_timer_check swiotlb=noforce quiet -- x");
+        assert_eq!(cmdline("swiotlb=512 quiet"), "no_timer_check swiotlb=512 quiet");
     }
 }
