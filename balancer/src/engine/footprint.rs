@@ -136,3 +136,7 @@ impl Needs {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "footprint_test.rs"]
+mod tests;
