@@ -7,6 +7,8 @@ mod attached;
 mod hand;
 #[path = "qemu/own.rs"]
 mod own;
+#[path = "qemu/starving.rs"]
+mod starving;
 
 use anyhow::Result;
 use e2e::ground::Ground;
@@ -27,6 +29,11 @@ const TESTS: &[Test] = &[
     ("qemu: a killed vmm takes its QEMU along and leaves nothing", own::vmm_killed),
     ("qemu: a QEMU that stops answering is told of, and gets its target when it answers", own::stops),
     ("qemu: a guest without a balloon driver is charged for what it holds", own::no_driver),
+    (
+        "qemu: a guest waits until another one leaves, and not again when its balancer is killed",
+        starving::waits,
+    ),
+    ("qemu: a guest stands still while the host starves, and goes on as it was", starving::stands_still),
     ("qemu: what the engine cannot do is refused by name", own::refuses),
     (
         "attach: a guest started by hand is resized, squeezed beside another, and left as it was",

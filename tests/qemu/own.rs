@@ -8,22 +8,27 @@ use serde_json::{Value, json};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-const SOON: Duration = Duration::from_secs(60);
-const MIB: u64 = 1 << 20;
+pub const SOON: Duration = Duration::from_secs(60);
+pub const MIB: u64 = 1 << 20;
 /// What the engine promises of a boot.
-const BOOT: Duration = Duration::from_secs(30);
+pub const BOOT: Duration = Duration::from_secs(30);
 
-/// A guest of 512M with 6.1, in `/a`.
-fn start(host: &Host, program: Option<&Path>, flags: &[&str]) -> Result<Guest> {
+/// A guest with 6.1.
+pub fn linux(host: &Host, name: &str, program: Option<&Path>, flags: &[&str]) -> Result<Guest> {
     let images = ImageSet::of_user()?.ensure(KernelSeries::V6_1)?;
     let (kernel, initrd) = (images.vmlinux.display().to_string(), images.initramfs.display().to_string());
-    let mut all = vec!["--engine", "qemu", "--kernel", &kernel, "--initrd", &initrd, "--memory", "512M"];
-    all.extend(["--container", "/a", "--cmdline", "console=ttyS0 quiet reboot=k panic=-1"]);
+    let mut all = vec!["--engine", "qemu", "--kernel", &kernel, "--initrd", &initrd];
+    all.extend(["--cmdline", "console=ttyS0 quiet reboot=k panic=-1"]);
     all.extend(flags);
     match program {
-        None => host.guest("a", &all),
-        Some(program) => Guest::start_with(host, "a", &all, &[("BALLAST_QEMU", program)]),
+        None => host.guest(name, &all),
+        Some(program) => Guest::start_with(host, name, &all, &[("BALLAST_QEMU", program)]),
     }
+}
+
+/// One of 512M in `/a`.
+fn start(host: &Host, program: Option<&Path>, flags: &[&str]) -> Result<Guest> {
+    linux(host, "a", program, &[&["--memory", "512M", "--container", "/a"], flags].concat())
 }
 
 fn amount(of: &Value, key: &str) -> Result<u64> {

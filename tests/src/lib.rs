@@ -13,6 +13,7 @@ pub mod library;
 pub mod linux;
 pub mod runs;
 pub mod scenarios;
+pub mod starving;
 pub mod wait;
 
 pub use engine::Engine;

@@ -313,3 +313,7 @@ fn check(about: &Register, frames: &FrameReader) -> Result<(), String> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "admit_test.rs"]
+pub(super) mod tests;

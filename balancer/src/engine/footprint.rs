@@ -138,3 +138,7 @@ impl Needs {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "footprint_test.rs"]
+mod tests;

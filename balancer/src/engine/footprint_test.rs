@@ -1,0 +1,24 @@
+use super::super::admit::tests::{MIB, about, engine};
+use super::*;
+use crate::policy::Budget;
+
+#[test]
+fn a_guest_needs_its_floor_and_what_its_engine_takes_beside_it() {
+    let (_dir, engine) = engine();
+    let state = &mut *engine.state();
+    let mut tree = state.tree.clone();
+    tree.ensure(&about("a").container).unwrap();
+    // The floor is 64 MiB; a vmm takes 16 MiB, a QEMU 128 MiB until it was measured.
+    for (of, needed) in [("kvm", 80 * MIB), ("qemu", 192 * MIB)] {
+        let about = Register { engine: of.into(), ..about("a") };
+        let mut room = |bytes| {
+            state.budget = Some(Budget { bytes, reserve_bytes: 0, stalled: false });
+            state.check_memory(&about, &tree, 0)
+        };
+        assert_eq!(room(needed), Ok(()), "{of}");
+        let Err(Refusal::NoRoom { at, reason }) = room(needed - MIB) else { panic!("{of} is let in") };
+        assert_eq!(at, ContainerPath::root());
+        let told = format!("needs {} to start", Human(needed));
+        assert!(reason.contains(&told) && reason.contains("1M are missing"), "{of}: {reason}");
+    }
+}

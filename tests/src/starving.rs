@@ -1,0 +1,155 @@
+//! What `oom_policy` and `--wait` do to real guests, whatever runs them.
+
+use crate::{Guest, Host, wait};
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+use std::thread::sleep;
+use std::time::Duration;
+
+const SOON: Duration = Duration::from_secs(60);
+
+/// Turns that a guest said it made.
+fn turns(guest: &Guest) -> usize {
+    guest.console().matches("turn=").count()
+}
+
+/// The guest makes turns.
+///
+/// # Errors
+/// When it does not.
+pub fn moves(guest: &Guest) -> Result<()> {
+    let before = turns(guest);
+    wait::until("the guest runs", SOON, || Ok(turns(guest)), |now| *now > before).map(drop)
+}
+
+/// A guest that makes turns and cannot give what it holds stands still while the host starves, and goes on when it does no more, or
+/// when its balancer is killed. `meanwhile` is done while it stands still.
+///
+/// # Errors
+/// When anything else happens.
+pub fn stands_still(
+    host: &mut Host,
+    guest: &Guest,
+    meanwhile: impl FnOnce(&Host) -> Result<()>,
+) -> Result<()> {
+    moves(guest)?;
+    starve(host, true)?;
+    let object = until_state(host, &guest.name, "paused")?;
+    ensure!(object["stuck"].is_null(), "it is held up, not stuck: {object}");
+    ensure!(has_event(host, "host_starves")? && has_event(host, "paused")?);
+    // A turn may be on its way to the console.
+    sleep(Duration::from_millis(300));
+    let before = turns(guest);
+    meanwhile(host)?;
+    sleep(Duration::from_secs(1));
+    ensure!(turns(guest) == before, "it made {} turns while it stood still", turns(guest) - before);
+    starve(host, false)?;
+    until_state(host, &guest.name, "running")?;
+    moves(guest)?;
+    ensure!(has_event(host, "resumed")?);
+    starve(host, true)?;
+    until_state(host, &guest.name, "paused")?;
+    // Without a balancer nobody would ever let it go on.
+    host.kill_balancer();
+    moves(guest)
+}
+
+/// A balancer that looks often and has a guest stand still when the host starves.
+///
+/// # Errors
+/// When it does not start.
+pub fn pausing(host: &mut Host) -> Result<()> {
+    host.start_balancer_with(&["--interval-ms", "100", "--oom-policy", "pause"])
+}
+
+/// The host has less than a fourth of a reserve as large as can be, or the usual reserve.
+///
+/// # Errors
+/// When the balancer refuses that.
+pub fn starve(host: &Host, starves: bool) -> Result<()> {
+    let reserve: Option<u64> = starves.then_some(64 << 40);
+    let answer = host.request("PATCH", "/v1/policy", Some(&json!({ "reserve_bytes": reserve })))?;
+    ensure!(answer.status == 200, "{answer:?}");
+    Ok(())
+}
+
+/// Waits until REST says that a guest is in this state.
+///
+/// # Errors
+/// When it does not come to be.
+pub fn until_state(host: &Host, guest: &str, state: &str) -> Result<Value> {
+    // A balancer that just started knows of no guest yet.
+    let look = || Ok(host.request("GET", &format!("/v1/guests/{guest}"), None)?.body);
+    wait::until("the guest's state", SOON, look, |seen| seen["state"] == state)
+}
+
+/// True if the balancer tells of such an event.
+fn has_event(host: &Host, kind: &str) -> Result<bool> {
+    let events = host.get("/v1/events?follow=false")?;
+    Ok(events.as_array().context("events")?.iter().any(|event| event["kind"] == kind))
+}
+
+/// How guests come and go.
+#[derive(Clone, Copy)]
+pub struct Cast {
+    /// Starts a guest of a name with these flags.
+    pub start: fn(&Host, &str, &[&str]) -> Result<Guest>,
+    /// What its console shows when it runs.
+    pub up: &'static str,
+    /// Ends it.
+    pub leave: fn(&mut Guest) -> Result<()>,
+}
+
+/// Room for one guest: a second one waits for it, gets in, and has not to wait again when the balancer is killed.
+///
+/// # Errors
+/// When anything else happens.
+pub fn waits(cast: Cast) -> Result<()> {
+    let mut host = Host::new()?;
+    let start = |host: &Host, name: &str, flags: &[&str]| (cast.start)(host, name, flags);
+    let in_second = ["--container", "/web/2", "--wait"];
+    let answer = host.request("PUT", "/v1/containers/web", Some(&json!({})))?;
+    ensure!(answer.status == 201, "{answer:?}");
+    let mut first = start(&host, "first", &["--container", "/web/1", "--wait"])?;
+    first.wait_for(cast.up, SOON)?;
+    let floor = host.get("/v1/guests/first")?["floor_bytes"].as_u64().context("its floor")?;
+    host.set_max("/web", floor * 3 / 2)?;
+    let mut refused = start(&host, "refused", &["--container", "/web/2"])?;
+    ensure!(refused.wait_end(SOON)?.code() == Some(5), "{}", refused.errors());
+    let complaint = refused.errors();
+    ensure!(complaint.contains("first") && complaint.contains("are missing"), "{complaint}");
+    let mut late = start(&host, "late", &["--container", "/web/2", "--wait=1"])?;
+    ensure!(late.wait_end(SOON)?.code() == Some(5), "{}", late.errors());
+    ensure!(late.errors().contains("It waited in vain"), "{}", late.errors());
+    let mut interrupted = start(&host, "interrupted", &in_second)?;
+    waiting(&host, 1)?;
+    let shown = String::from_utf8(host.balancer(&["ps"])?.stdout)?;
+    ensure!(shown.contains("interrupted waits for /web/2"), "{shown}");
+    interrupted.signal(libc::SIGINT);
+    ensure!(interrupted.wait_end(SOON)?.code() == Some(130), "{}", interrupted.errors());
+    waiting(&host, 0)?;
+    let mut second = start(&host, "second", &in_second)?;
+    waiting(&host, 1)?;
+    wait::until("it says so", SOON, || Ok(second.errors()), |text| text.contains("are missing. Waiting"))?;
+    ensure!(second.console().is_empty(), "it runs: {}", second.console());
+    (cast.leave)(&mut first)?;
+    second.wait_for(cast.up, SOON)?;
+    ensure!(has_event(&host, "waiting")? && has_event(&host, "admitted")?);
+    // The host has room for nobody any more; but this one is there.
+    starve(&host, true)?;
+    let mut newcomer = start(&host, "newcomer", &["--container", "/db"])?;
+    ensure!(newcomer.wait_end(SOON)?.code() == Some(5), "{}", newcomer.errors());
+    host.kill_balancer();
+    host.start_balancer()?;
+    until_state(&host, "second", "running")?;
+    ensure!(!has_event(&host, "waiting")?, "it waits although it runs: {}", second.errors());
+    ensure!(!second.errors().contains("wait that runs"), "{}", second.errors());
+    waiting(&host, 0)?;
+    (cast.leave)(&mut second)
+}
+
+/// So many guests wait.
+fn waiting(host: &Host, count: usize) -> Result<()> {
+    let look = || Ok(host.get("/v1/host")?["waiting"].as_array().map_or(0, Vec::len));
+    wait::until("so many guests wait", SOON, look, |seen| *seen == count).map(drop)
+}
