@@ -104,6 +104,6 @@ fn what_a_waiting_qemu_holds_already_is_not_missing_for_it() {
     assert!(reason.contains("48M are missing"), "{reason}");
     let ticket = engine.wait(&candidate.about, ContainerPath::root(), &reason).unwrap();
     let reason = missing(96 * MIB, Some(ticket.number()));
-    assert!(reason.contains("\"a\" needs 192M to start"), "{reason}");
+    assert!(reason.contains("\"a\" needs 64M to start and 128M beside"), "{reason}");
     register(144 * MIB, Some(ticket.number())).unwrap();
 }
