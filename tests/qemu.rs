@@ -28,6 +28,9 @@ const TESTS: &[Test] = &[
     ("qemu: a killed QEMU ends its guest with a word of it and leaves nothing", own::machine_killed),
     ("qemu: a killed vmm takes its QEMU along and leaves nothing", own::vmm_killed),
     ("qemu: a QEMU that stops answering is told of, and gets its target when it answers", own::stops),
+    ("qemu: a start that hangs ends by a signal at once", own::start_ends_by_signal),
+    ("qemu: a killed QEMU ends its guest's wait for memory", own::machine_killed_while_it_waits),
+    ("qemu: standard input waits as before when its guest is ended", own::input_waits_again),
     ("qemu: a guest without a balloon driver is charged for what it holds", own::no_driver),
     (
         "qemu: a guest waits until another one leaves, and not again when its balancer is killed",
@@ -42,6 +45,8 @@ const TESTS: &[Test] = &[
     ("attach: the same with the QEMU 7.2 of Debian 12", attached::lives_on_old_qemu),
     ("attach: a guest without a balloon is watched and charged", attached::without_balloon),
     ("attach: a killed helper lets the guest run on, and another takes it", attached::helper_killed),
+    ("attach: a guest that does not answer stays attached and is let go when it does", attached::stuck),
+    ("attach: a guest is left as it was found first, whoever was killed in between", attached::found_first),
     ("attach: what is no free monitor of a guest is refused by name", attached::refuses),
 ];
 

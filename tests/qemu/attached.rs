@@ -168,6 +168,71 @@ pub fn helper_killed() -> Result<()> {
     Ok(())
 }
 
+pub fn stuck() -> Result<()> {
+    let host = Host::new()?;
+    let hand = Hand::start(&host, None, 1, &BALLOON)?;
+    attach(&host, &hand, &["--limit", "400M"])?;
+    let guest = || host.get("/v1/guests/hand");
+    let is_small = |g: &Value| is_settled(g) && g["actual_bytes"].as_u64() < Some(400 * MIB);
+    wait::until("it gives memory", SOON, guest, is_small)?;
+    signal(u64::from(hand.pid()), libc::SIGSTOP)?;
+    wait::until("it is told of", SOON, guest, |g| g["stuck"].is_string())?;
+    let output = host.balancer(&["detach", "hand"])?;
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(output.status.code() == Some(1) && text.contains("stays attached"), "{output:?}");
+    signal(u64::from(hand.pid()), libc::SIGCONT)?;
+    wait::until("it answers", SOON, guest, |g| g["stuck"].is_null())?;
+    ensure!(is_small(&guest()?), "{}", guest()?);
+    let output = host.balancer(&["detach", "hand"])?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    ensure!(output.status.success() && text.contains("detached, as it was found"), "{output:?}");
+    let balloon = hand.ask("query-balloon", &json!({}))?;
+    ensure!(balloon["actual"] == 512 * MIB, "{balloon}");
+    Ok(())
+}
+
+pub fn found_first() -> Result<()> {
+    let host = Host::new()?;
+    let hand = Hand::start(&host, None, 1, &BALLOON)?;
+    hand.ask("qom-set", &json!({ "path": "/machine/peripheral/b", "property": INTERVAL, "value": 7 }))?;
+    let guest = || host.get("/v1/guests/hand");
+    let is_small = |g: &Value| is_settled(g) && g["actual_bytes"].as_u64() < Some(400 * MIB);
+    let detach = || {
+        let output = host.balancer(&["detach", "hand"])?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        ensure!(output.status.success() && text.contains("detached, as it was found"), "{output:?}");
+        Ok(())
+    };
+    // Detached, and attached again at once: not while its balloon moves.
+    attach(&host, &hand, &["--limit", "400M"])?;
+    wait::until("it gives memory", SOON, guest, is_small)?;
+    detach()?;
+    attach(&host, &hand, &["--limit", "400M"])?;
+    wait::until("it gives memory", SOON, guest, is_small)?;
+    // Its helper is killed, and the next one knows.
+    signal(amount(&guest()?, "pid")?, libc::SIGKILL)?;
+    wait::until("the guest is gone", SOON, || Ok(guest().is_err()), |gone| *gone)?;
+    let balloon = hand.ask("query-balloon", &json!({}))?;
+    ensure!(balloon["actual"].as_u64() < Some(400 * MIB), "{balloon}");
+    attach(&host, &hand, &["--limit", "400M"])?;
+    detach()?;
+    let balloon = hand.ask("query-balloon", &json!({}))?;
+    ensure!(balloon["actual"] == 512 * MIB, "{balloon}");
+    let interval = hand.ask("qom-get", &json!({ "path": "/machine/peripheral/b", "property": INTERVAL }))?;
+    ensure!(interval == 7, "{interval}");
+    let kept = std::fs::read_dir(host.place().dir())?.flatten();
+    let kept = kept.filter(|entry| entry.file_name().to_string_lossy().starts_with("found-")).count();
+    ensure!(kept == 0, "{kept} files are left");
+    Ok(())
+}
+
+/// To a process that was just told to be there.
+fn signal(pid: u64, number: i32) -> Result<()> {
+    // SAFETY: a plain signal.
+    unsafe { libc::kill(i32::try_from(pid)?, number) };
+    Ok(())
+}
+
 pub fn refuses() -> Result<()> {
     let host = Host::new()?;
     let hand = Hand::start(&host, None, 1, &BALLOON)?;

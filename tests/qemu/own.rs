@@ -5,7 +5,10 @@ use e2e::host::assert_tiles;
 use e2e::{Guest, Host, wait};
 use guest_images::{ImageSet, KernelSeries};
 use serde_json::{Value, json};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 pub const SOON: Duration = Duration::from_secs(60);
@@ -200,6 +203,57 @@ pub fn stops() -> Result<()> {
     Ok(())
 }
 
+pub fn start_ends_by_signal() -> Result<()> {
+    let host = Host::new()?;
+    let program = host.path("never");
+    std::fs::write(&program, "#!/bin/sh\nexec sleep 1000\n")?;
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755))?;
+    let mut guest = start(&host, Some(&program), &[])?;
+    let look = || Ok(guest.machine_pid());
+    let machine = wait::until("its QEMU is there", SOON, look, Option::is_some)?.context("its QEMU")?;
+    guest.signal(libc::SIGTERM);
+    let status = guest.wait_end(Duration::from_secs(5))?;
+    ensure!(status.code() == Some(143) && !is_there(machine), "{status}, {}", guest.errors());
+    Ok(())
+}
+
+pub fn machine_killed_while_it_waits() -> Result<()> {
+    let host = Host::new()?;
+    let answer = host.request("PATCH", "/v1/policy", Some(&json!({ "reserve_bytes": 64u64 << 40 })))?;
+    ensure!(answer.status == 200, "{answer:?}");
+    let mut guest = start(&host, None, &["--wait"])?;
+    let waiting = || Ok(host.get("/v1/host")?["waiting"].as_array().map_or(0, Vec::len));
+    wait::until("it waits", SOON, waiting, |count| *count == 1)?;
+    kill(guest.machine_pid().context("its QEMU")?, libc::SIGKILL);
+    let status = guest.wait_end(Duration::from_secs(5))?;
+    ensure!(status.code() == Some(4), "{status}");
+    ensure!(guest.errors().contains("QEMU was ended by signal 9"), "{}", guest.errors());
+    wait::until("nobody waits", SOON, waiting, |count| *count == 0)?;
+    Ok(())
+}
+
+pub fn input_waits_again() -> Result<()> {
+    let host = Host::new()?;
+    let images = ImageSet::of_user()?.ensure(KernelSeries::V6_1)?;
+    let (input, _typing) = std::io::pipe()?;
+    let waits = || {
+        // SAFETY: only looks at the flags of a descriptor that is open.
+        unsafe { libc::fcntl(input.as_raw_fd(), libc::F_GETFL) & libc::O_NONBLOCK == 0 }
+    };
+    let mut vmm = host
+        .vmm()
+        .args(["--engine", "qemu", "--memory", "128M", "--balancer", "none", "--kernel"])
+        .arg(&images.vmlinux)
+        .stdin(input.try_clone()?)
+        .stdout(Stdio::null())
+        .spawn()?;
+    // As QEMU wants it.
+    wait::until("QEMU is up", SOON, || Ok(waits()), |waits| !waits)?;
+    kill(vmm.id(), libc::SIGTERM);
+    ensure!(vmm.wait()?.code() == Some(143) && waits());
+    Ok(())
+}
+
 pub fn no_driver() -> Result<()> {
     let host = Host::new()?;
     let images = ImageSet::of_user()?.ensure(KernelSeries::V6_1)?;
@@ -239,6 +293,18 @@ pub fn refuses() -> Result<()> {
             guest.errors()
         );
     }
+    // More RAM than the host has is no reason.
+    let meminfo = std::fs::read_to_string("/proc/meminfo")?;
+    let total_kib = meminfo.split_ascii_whitespace().nth(1).and_then(|word| word.parse::<u64>().ok());
+    let twice = format!("{}M", total_kib.context("MemTotal")? * 2 >> 10 & !1);
+    let large = ["--engine", "qemu", "--kernel", &kernel, "--memory", &twice, "--container-limit", "80M"];
+    let mut guest = host.guest("a", &large)?;
+    let status = guest.wait_end(SOON)?;
+    ensure!(
+        status.code() == Some(5) && guest.errors().contains("this guest needs at least"),
+        "{status}, {}",
+        guest.errors()
+    );
     let flags = ["--engine", "qemu", "--kernel", &kernel];
     let mut guest = Guest::start_with(&host, "a", &flags, &[("BALLAST_QEMU", Path::new("/no/such/qemu"))])?;
     ensure!(

@@ -38,7 +38,7 @@ pub enum Other {
     /// Keep a QEMU guest that somebody else started under the balancer; `balancer attach` starts this
     ///
     /// Ends when the guest does, when it is detached, or by SIGTERM; the guest's balloon and its polling interval are left as they
-    /// were found.
+    /// were found. One that is killed leaves them; the next one that attaches the same QEMU knows how they were.
     Attach(AttachSpec),
 }
 

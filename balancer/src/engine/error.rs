@@ -103,7 +103,7 @@ pub enum EngineError {
     NotAttached(String),
     /// A helper did not let go of its guest.
     #[error(
-        "Guest {name:?} was not let go within {waited_ms} ms; its balloon and polling interval may not be as they were found"
+        "Guest {name:?} was not let go within {waited_ms} ms and stays attached: its QEMU, or its helper, does not answer (balancer ps). Detach it again once it does"
     )]
     DetachDeadline {
         /// The guest.

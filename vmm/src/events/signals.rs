@@ -49,6 +49,14 @@ fn is_nohup(number: libc::c_int) -> bool {
 }
 
 impl Signals {
+    /// A descriptor that is readable while a signal waits to be taken.
+    ///
+    /// # Errors
+    /// When the system has no descriptor.
+    pub fn ready(&self) -> io::Result<OwnedFd> {
+        self.fd.try_clone()
+    }
+
     /// The signal that came, if one did.
     #[must_use]
     pub fn take(&self) -> Option<i32> {

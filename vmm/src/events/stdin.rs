@@ -10,33 +10,67 @@ use vmm_sys_util::epoll::EventSet;
 const STDIN: RawFd = libc::STDIN_FILENO;
 
 /// A terminal in raw mode, put back when it is dropped. Ctrl-C still ends the VMM.
-pub struct RawTerminal(Option<libc::termios>);
+///
+/// So is whether reads and writes wait, terminal or not: standard input and output are shared with whoever started this process and what
+/// it starts next, and a QEMU at this console that is killed leaves them as it set them.
+pub struct RawTerminal {
+    terminal: Option<libc::termios>,
+    waits: [Waits; 2],
+}
 
 impl RawTerminal {
     /// Puts standard input into raw mode if it is a terminal.
     #[must_use]
     pub fn enter() -> Self {
+        let waits = [STDIN, libc::STDOUT_FILENO].map(Waits::of);
         // SAFETY: all zero is a valid termios to be filled; every pointer is valid; a failure leaves the terminal as it is.
-        unsafe {
+        let terminal = unsafe {
             let mut saved: libc::termios = std::mem::zeroed();
-            if libc::tcgetattr(STDIN, &raw mut saved) != 0 {
-                return Self(None);
-            }
-            let mut raw = saved;
-            libc::cfmakeraw(&raw mut raw);
-            raw.c_lflag |= libc::ISIG;
-            raw.c_oflag |= libc::OPOST;
-            libc::tcsetattr(STDIN, libc::TCSANOW, &raw const raw);
-            Self(Some(saved))
-        }
+            (libc::tcgetattr(STDIN, &raw mut saved) == 0).then(|| {
+                let mut raw = saved;
+                libc::cfmakeraw(&raw mut raw);
+                raw.c_lflag |= libc::ISIG;
+                raw.c_oflag |= libc::OPOST;
+                libc::tcsetattr(STDIN, libc::TCSANOW, &raw const raw);
+                saved
+            })
+        };
+        Self { terminal, waits }
     }
 }
 
 impl Drop for RawTerminal {
     fn drop(&mut self) {
-        if let Some(saved) = &self.0 {
+        if let Some(saved) = &self.terminal {
             // SAFETY: a termios that the system gave us.
             unsafe { libc::tcsetattr(STDIN, libc::TCSANOW, saved) };
+        }
+        self.waits.iter().for_each(Waits::put_back);
+    }
+}
+
+/// Whether reads and writes of an open file wait, for all who have it.
+struct Waits {
+    fd: RawFd,
+    /// `O_NONBLOCK` or nothing; `None` of a descriptor that is not open.
+    flag: Option<libc::c_int>,
+}
+
+impl Waits {
+    fn of(fd: RawFd) -> Self {
+        // SAFETY: only looks, at any descriptor.
+        let flags = unsafe { libc::fcntl(fd, libc::F_GETFL) };
+        Self { fd, flag: (flags >= 0).then_some(flags & libc::O_NONBLOCK) }
+    }
+
+    fn put_back(&self) {
+        let (Some(flag), Self { flag: Some(now), .. }) = (self.flag, Self::of(self.fd)) else { return };
+        if now != flag {
+            // SAFETY: sets one flag, of a descriptor that is open; a failure leaves it as it is.
+            unsafe {
+                let flags = libc::fcntl(self.fd, libc::F_GETFL);
+                libc::fcntl(self.fd, libc::F_SETFL, flags & !libc::O_NONBLOCK | flag);
+            }
         }
     }
 }
@@ -87,4 +121,31 @@ fn read(buffer: &mut [u8]) -> io::Result<usize> {
     // SAFETY: the buffer is as long as we say.
     let count = unsafe { libc::read(STDIN, buffer.as_mut_ptr().cast(), buffer.len()) };
     usize::try_from(count).map_err(|_| io::Error::last_os_error())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsRawFd;
+
+    #[test]
+    fn an_open_file_waits_again_as_it_did_and_keeps_its_other_flags() {
+        let (reader, _writer) = std::io::pipe().unwrap();
+        let fd = reader.as_raw_fd();
+        let set = |flags: libc::c_int| {
+            // SAFETY: a descriptor of this test.
+            unsafe { libc::fcntl(fd, libc::F_SETFL, flags) };
+        };
+        // SAFETY: as above.
+        let flags = || unsafe { libc::fcntl(fd, libc::F_GETFL) } & (libc::O_NONBLOCK | libc::O_APPEND);
+        for found in [0, libc::O_NONBLOCK] {
+            set(found);
+            let waits = Waits::of(fd);
+            set(libc::O_APPEND | found ^ libc::O_NONBLOCK);
+            waits.put_back();
+            assert_eq!(flags(), libc::O_APPEND | found);
+        }
+        assert!(Waits::of(-1).flag.is_none());
+        Waits::of(-1).put_back();
+    }
 }

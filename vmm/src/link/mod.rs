@@ -11,7 +11,7 @@ pub use granules::serve_pool;
 pub use images::{Granted, open_images};
 pub use kept::{Heard, KeptLink, Registration};
 pub use start::{BALANCER_VARIABLE, StartError, ensure_running};
-pub use wait::{NotTaken, enter};
+pub use wait::{Beside, NotTaken, enter};
 
 use again::Again;
 use protocol::message::{self, FromVmm, MESSAGE_BYTES_MAX, Register, ToVmm};

@@ -17,7 +17,7 @@ pub use build::{BuildError, build};
 use crate::events::control::Control;
 use crate::events::queues::Queues;
 use crate::events::signals::Signals;
-use crate::link::{self, NotTaken, Registration};
+use crate::link::{self, Beside, NotTaken, Registration};
 use crate::memory::{Images, MemoryError, Ram};
 use crate::own_objects::{fds_expected, threads_expected};
 use crate::pool_faults;
@@ -158,7 +158,8 @@ impl Machine {
             },
         };
         let signals = signals(&self.shared.end)?;
-        let (link, answer) = link::enter(&place, &register, self.table.fd(), &signals, self.spec.wait)?;
+        let beside = Beside { signals: &signals, wait: self.spec.wait, machine: None };
+        let (link, answer) = link::enter(&place, &register, self.table.fd(), &beside)?;
         // Not before: it is the balancer that knows with whom pages would be shared.
         if self.spec.merge {
             self.ram.merge()?;

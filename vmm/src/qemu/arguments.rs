@@ -14,6 +14,8 @@ use std::os::fd::RawFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
+/// Id of guest RAM.
+const RAM: &str = "ram";
 /// Id of the balloon.
 const BALLOON: &str = "balloon";
 /// Memory for translated code under TCG, MiB. QEMU's own choice is 1 GiB, of which a guest that does much takes all; 32 hold what
@@ -63,7 +65,9 @@ pub(super) fn arguments(
     words.add("-display", "none");
     words.add(
         "-machine",
-        "q35,usb=off,sata=off,smbus=off,hpet=off,vmport=off,dump-guest-core=off,mem-merge=off",
+        format!(
+            "q35,usb=off,sata=off,smbus=off,hpet=off,vmport=off,dump-guest-core=off,mem-merge=off,memory-backend={RAM}"
+        ),
     );
     match accelerator {
         Accelerator::Kvm => {
@@ -77,8 +81,8 @@ pub(super) fn arguments(
         }
     }
     words.add("-smp", spec.cpu_count().to_string());
-    // Without a backend of its own RAM is private anonymous memory.
     words.add("-m", images.memory_option(spec.memory_bytes()));
+    words.add("-object", ram(spec.memory_bytes(), reserves_always()));
     if let Some(kernel) = &spec.kernel {
         words.add("-kernel", kernel);
     }
@@ -117,6 +121,18 @@ pub(super) fn arguments(
         }
     }
     (words.0, devices)
+}
+
+/// Guest RAM: private anonymous memory. A guest may have more of it than the host, for it is its limit that counts: nothing is set
+/// aside for what is not touched, as in the engine `kvm`.
+fn ram(bytes: u64, reserves_always: bool) -> String {
+    let reserve = if reserves_always { "on" } else { "off" };
+    format!("memory-backend-ram,id={RAM},size={}M,reserve={reserve}", bytes >> 20)
+}
+
+/// True where the kernel sets memory aside whatever it is asked (`vm.overcommit_memory` of 2): then QEMU takes no `reserve=off`.
+fn reserves_always() -> bool {
+    std::fs::read_to_string("/proc/sys/vm/overcommit_memory").is_ok_and(|text| text.trim() == "2")
 }
 
 /// The kernel's command line without what would hide the devices, with a word for a slow host, and with one against buffers that none of them needs: Linux
@@ -191,7 +207,9 @@ mod tests {
         let (text, devices) =
             line(&spec, &Descriptors { monitor: 5, channel: Some(6), port: None, images: vec![] });
         for words in [
-            "-smp 2 -m 256M -kernel k -append no_timer_check swiotlb=noforce console=ttyS0 reboot=k panic=-1 -chardev file,id=console,append=on,path=/c,,d",
+            "-smp 2 -m 256M -object memory-backend-ram,id=ram,size=256M,reserve=",
+            ",memory-backend=ram ",
+            " -kernel k -append no_timer_check swiotlb=noforce console=ttyS0 reboot=k panic=-1 -chardev file,id=console,append=on,path=/c,,d",
             "readonly=on,file=./a -device virtio-blk-pci,drive=disk0",
             "readonly=off,file=/x/b -device virtio-blk-pci,drive=disk1",
             "socket,id=channel,fd=6,server=on,wait=off -device virtio-serial-pci,id=channels,max_ports=1 -device virtconsole,bus=channels.0",
@@ -202,6 +220,12 @@ mod tests {
         }
         assert_eq!(devices, 5);
         assert!(!text.contains("id=port"));
+    }
+
+    #[test]
+    fn ram_that_is_not_touched_is_not_set_aside_unless_the_kernel_always_does() {
+        assert_eq!(ram(40 << 30, false), "memory-backend-ram,id=ram,size=40960M,reserve=off");
+        assert!(ram(40 << 30, true).ends_with("reserve=on"));
     }
 
     #[test]

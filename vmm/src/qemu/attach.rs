@@ -1,13 +1,16 @@
 //! A guest on a QEMU that somebody else started: taken under a balancer without a restart, and left as it was found.
 
 use super::balloon::BalloonObject;
+use super::found::Found;
 use super::operator::Operator;
 use super::qmp::wire::{QueryBalloon, QueryCpus};
 use super::qmp::{Qmp, QmpError};
 use super::ram::RamPlace;
 use super::session::{Parts, Session};
-use super::{QemuError, frames, process, register, serve};
+use super::{QemuError, frames, or_signal, process, register, serve};
 use crate::disk_cache::DiskCache;
+use crate::events::signals::Signals;
+use crate::link::Beside;
 use crate::machine::{self, build};
 use crate::own_objects::fds_expected;
 use crate::spec::name;
@@ -56,16 +59,8 @@ pub struct AttachSpec {
 pub fn attach(spec: &AttachSpec, place: Place) -> Result<End, QemuError> {
     let (end, ends) = mpsc::channel();
     let signals = machine::signals(&end)?;
-    let mut qmp = Qmp::connect(&spec.qmp)?;
-    let ram = RamPlace::ask(&mut qmp)?;
-    let pid = process::find(qmp.stream(), &ram)?;
-    let cpus = u32::try_from(qmp.call(&QueryCpus {})?.len()).unwrap_or(u32::MAX);
-    let found = match qmp.call(&QueryBalloon {}) {
-        Ok(balloon) => balloon.actual.min(ram.bytes),
-        Err(QmpError::Refused { .. }) => ram.bytes,
-        Err(error) => return Err(error.into()),
-    };
-    let balloon = BalloonObject::find(&mut qmp)?;
+    let Asked { qmp, ram, pid, cpus, actual_bytes, balloon } =
+        ask(spec, &signals).map_err(|error| or_signal(error, &signals))?;
     if balloon.is_none() {
         tracing::warn!(
             "The guest has no balloon: it is watched and charged, and cannot be made to give memory"
@@ -74,17 +69,21 @@ pub fn attach(spec: &AttachSpec, place: Place) -> Result<End, QemuError> {
     let deflates_on_oom = balloon.as_ref().is_some_and(BalloonObject::deflates_on_oom);
     let (table, reconciler) = frames(&ram, &[], pid, DiskCache::default())?;
     let wake = EventFd::new(EFD_NONBLOCK)?;
-    let operator = Operator::start(qmp, balloon, found, None)?;
+    let end = (end, wake.try_clone()?);
+    let interval_s = balloon.as_ref().map_or(0, BalloonObject::found_interval_s);
+    // Up to here nothing was changed; from here on all that goes wrong ends with `leave`.
+    let found = Found::attached(&place, pid, ram.bytes, (actual_bytes, interval_s));
+    let operator = Operator::start(qmp, balloon, found, false, None)?;
     let mut session = Session::new(Parts {
         operator,
         reconciler,
         table: table.clone(),
         ram_bytes: ram.bytes,
-        actual_bytes: found,
+        actual_bytes,
         machine_pid: pid,
         deflates_on_oom,
         port: None,
-        end: (end, wake.try_clone()?),
+        end,
     });
     let container = spec
         .container
@@ -113,7 +112,8 @@ pub fn attach(spec: &AttachSpec, place: Place) -> Result<End, QemuError> {
         wait: false,
         balloon: session.balloon(),
     };
-    let registered = register(&mut session, &table, place, about, (&signals, None));
+    let beside = Beside { signals: &signals, wait: None, machine: None };
+    let registered = register(&mut session, &table, place, about, &beside);
     if let Err(error) = registered {
         session.leave();
         return Err(error);
@@ -121,9 +121,35 @@ pub fn attach(spec: &AttachSpec, place: Place) -> Result<End, QemuError> {
     // Whoever started this process reads it; nobody may.
     let _ = writeln!(std::io::stdout(), "{READY}");
     serve(session, vec![Box::new(signals)], (ends, wake), |end, session| {
-        if matches!(end, End::Signal(_)) {
+        // By a machine that is gone, or was let go.
+        if !matches!(end, Ok(End::Machine(_))) {
             session.leave();
         }
         end
     })
+}
+
+/// What QEMU says of a machine that is to be taken.
+struct Asked {
+    qmp: Qmp,
+    ram: RamPlace,
+    pid: i32,
+    cpus: u32,
+    actual_bytes: u64,
+    balloon: Option<BalloonObject>,
+}
+
+/// Asks it, and changes nothing.
+fn ask(spec: &AttachSpec, signals: &Signals) -> Result<Asked, QemuError> {
+    let mut qmp = Qmp::connect(&spec.qmp, Some(signals.ready()?))?;
+    let ram = RamPlace::ask(&mut qmp)?;
+    let pid = process::find(qmp.stream(), &ram)?;
+    let cpus = u32::try_from(qmp.call(&QueryCpus {})?.len()).unwrap_or(u32::MAX);
+    let actual_bytes = match qmp.call(&QueryBalloon {}) {
+        Ok(balloon) => balloon.actual.min(ram.bytes),
+        Err(QmpError::Refused { .. }) => ram.bytes,
+        Err(error) => return Err(error.into()),
+    };
+    let balloon = BalloonObject::find(&mut qmp)?;
+    Ok(Asked { qmp, ram, pid, cpus, actual_bytes, balloon })
 }

@@ -23,13 +23,12 @@ const INTERVAL_S: i64 = 1;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BalloonObject {
     path: String,
-    /// The interval that was found, to be put back.
     found_interval_s: i64,
     deflates_on_oom: bool,
 }
 
 impl BalloonObject {
-    /// Finds the balloon and has the guest asked for statistics. `None` for a machine without one.
+    /// Finds the balloon, and changes nothing. `None` for a machine without one.
     ///
     /// # Errors
     /// When QEMU does not answer.
@@ -41,13 +40,11 @@ impl BalloonObject {
                 let path = format!("{folder}/{}", balloon.name);
                 let found = qmp.call(&GetProperty { path: path.clone(), property: INTERVAL })?;
                 let on_oom = qmp.call(&GetProperty { path: path.clone(), property: "deflate-on-oom" })?;
-                let balloon = Self {
+                return Ok(Some(Self {
                     path,
                     found_interval_s: found.as_i64().unwrap_or(0),
                     deflates_on_oom: on_oom.as_bool().unwrap_or(false),
-                };
-                balloon.set_interval(qmp, INTERVAL_S)?;
-                return Ok(Some(balloon));
+                }));
             }
         }
         Ok(None)
@@ -59,15 +56,25 @@ impl BalloonObject {
         self.deflates_on_oom
     }
 
-    /// Puts the interval back to what it was.
+    /// How often the guest was asked for statistics when the balloon was found, seconds; 0 for never.
+    #[must_use]
+    pub fn found_interval_s(&self) -> i64 {
+        self.found_interval_s
+    }
+
+    /// Has the guest asked for statistics as often as they are looked at.
     ///
     /// # Errors
     /// When QEMU does not answer.
-    pub fn put_back(&self, qmp: &mut Qmp) -> Result<(), QmpError> {
-        self.set_interval(qmp, self.found_interval_s)
+    pub fn ask_often(&self, qmp: &mut Qmp) -> Result<(), QmpError> {
+        self.set_interval(qmp, INTERVAL_S)
     }
 
-    fn set_interval(&self, qmp: &mut Qmp, seconds: i64) -> Result<(), QmpError> {
+    /// Has the guest asked so often, seconds; 0 for never.
+    ///
+    /// # Errors
+    /// When QEMU does not answer.
+    pub fn set_interval(&self, qmp: &mut Qmp, seconds: i64) -> Result<(), QmpError> {
         let path = self.path.clone();
         qmp.call(&SetProperty { path, property: INTERVAL, value: seconds.into() })?;
         Ok(())

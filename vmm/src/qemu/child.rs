@@ -4,7 +4,7 @@ use super::arguments::{Accelerator, arguments};
 use super::images::SharedImages;
 use crate::spec::GuestSpec;
 use std::io::{self, BufRead, BufReader};
-use std::os::fd::RawFd;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
@@ -76,6 +76,15 @@ impl Qemu {
     /// Its process id.
     pub(super) fn pid(&self) -> i32 {
         self.child.id().cast_signed()
+    }
+
+    /// Readable once it ended (pidfd_open(2), Linux 5.3); `None` if the kernel has no such thing.
+    pub(super) fn end_descriptor(&self) -> Option<OwnedFd> {
+        // SAFETY: a plain system call; the result is checked.
+        let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, self.pid(), 0) };
+        let fd = RawFd::try_from(fd).ok().filter(|fd| *fd >= 0)?;
+        // SAFETY: a fresh descriptor that nobody else owns.
+        Some(unsafe { OwnedFd::from_raw_fd(fd) })
     }
 
     /// What it complained about last; empty if it did not.

@@ -19,6 +19,7 @@
 //! | `session`, `targets`, `ballooned` | the event loop's part: balancer, targets, charges; what the balloon held when |
 //! | `balloon`, `ram`, `images`, `process` | what the machine has: its balloon and statistics, where RAM and images are, which process it is |
 //! | `watch` | how far the frame table may be off |
+//! | `found` | how somebody else's machine was before |
 //! | `own`, `attach` | a guest from its start to its end; a guest that was there |
 
 mod arguments;
@@ -26,6 +27,7 @@ mod attach;
 mod balloon;
 mod ballooned;
 mod child;
+mod found;
 mod images;
 mod operator;
 mod own;
@@ -44,11 +46,10 @@ pub use own::run;
 use crate::boot::kernel::LoadError;
 use crate::disk_cache::DiskCache;
 use crate::events::signals::Signals;
-use crate::link::{self, NotTaken, Registration};
+use crate::link::{self, Beside, NotTaken, Registration};
 use crate::machine::{BuildError, Wake};
 use crate::memory::{Comparison, MemoryError, Pagemap};
 use crate::reconciler::{Reconciler, Watch};
-use crate::spec::Wait;
 use crate::vcpu::End;
 use event_manager::{EventManager, MutEventSubscriber, SubscriberOps};
 use process::ProcessError;
@@ -163,36 +164,48 @@ fn register(
     table: &FrameTable,
     place: Place,
     register: Register,
-    (signals, wait): (&Signals, Option<Wait>),
+    beside: &Beside<'_>,
 ) -> Result<(), QemuError> {
-    let (link, answer) = link::enter(&place, &register, table.fd(), signals, wait)?;
+    let (link, answer) = link::enter(&place, &register, table.fd(), beside)?;
     session.linked(Registration { place, register }, link, &answer);
     Ok(())
 }
 
-/// Serves a session until its guest ends, and calls `at_end` before the balancer is told of it.
+/// A signal that came while a guest was started is why that failed, whatever it broke.
+fn or_signal(error: QemuError, signals: &Signals) -> QemuError {
+    signals.take().map_or(error, |number| NotTaken::Ended(number).into())
+}
+
+/// Serves a session until its guest ends, and calls `at_end` before the balancer is told of it; also if it cannot be served.
 fn serve(
     session: Session,
-    mut others: Vec<Box<dyn MutEventSubscriber>>,
+    others: Vec<Box<dyn MutEventSubscriber>>,
     (ends, wake): (Receiver<End>, EventFd),
-    at_end: impl FnOnce(End, &Session) -> End,
+    at_end: impl FnOnce(Result<End, QemuError>, &Session) -> Result<End, QemuError>,
 ) -> Result<End, QemuError> {
-    let broke = |error: event_manager::Error| QemuError::Events(error.to_string());
     let session = Arc::new(Mutex::new(session));
-    let mut manager = EventManager::<Box<dyn MutEventSubscriber>>::new().map_err(broke)?;
-    manager.add_subscriber(Box::new(Arc::clone(&session)));
-    for subscriber in others.drain(..) {
+    let end = serve_until(&session, others, (ends, wake));
+    let session = session.lock().unwrap_or_else(PoisonError::into_inner);
+    let end = at_end(end.map_err(|error| QemuError::Events(error.to_string())), &session)?;
+    session.say_ended(&end.to_string());
+    Ok(end)
+}
+
+fn serve_until(
+    session: &Arc<Mutex<Session>>,
+    others: Vec<Box<dyn MutEventSubscriber>>,
+    (ends, wake): (Receiver<End>, EventFd),
+) -> Result<End, event_manager::Error> {
+    let mut manager = EventManager::<Box<dyn MutEventSubscriber>>::new()?;
+    manager.add_subscriber(Box::new(Arc::clone(session)));
+    for subscriber in others {
         manager.add_subscriber(subscriber);
     }
     manager.add_subscriber(Box::new(Wake(wake)));
-    let end = loop {
-        manager.run().map_err(broke)?;
+    loop {
+        manager.run()?;
         if let Ok(end) = ends.try_recv() {
-            break end;
+            return Ok(end);
         }
-    };
-    let session = session.lock().unwrap_or_else(PoisonError::into_inner);
-    let end = at_end(end, &session);
-    session.say_ended(&end.to_string());
-    Ok(end)
+    }
 }

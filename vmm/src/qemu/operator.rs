@@ -7,16 +7,22 @@
 //!
 //! Once a second it asks for the balloon: that is the heartbeat. A command without an answer makes the guest *stuck*: from
 //! then on nothing is sent, the late answer is waited for, and orders wait on the desk, which does not grow.
+//!
+//! Letting a machine go is all or nothing: as long as it does not answer it stays attached, and what was begun is taken back
+//! when it does. What takes its time is the guest, which the balloon is followed by for a while.
 
 use super::balloon::BalloonObject;
-use super::qmp::wire::{Balloon, Cont, QueryBalloon, QueryBlockStats, Stop};
+use super::found::Found;
+use super::qmp::client::COMMAND_DEADLINE;
+use super::qmp::wire::{Balloon, Cont, QueryBalloon, QueryBlockStats, QueryStatus, Stop};
 use super::qmp::{Event, Qmp, QmpError};
+use protocol::bytes::Human;
 use protocol::message::Statistics;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::Builder;
 use std::time::{Duration, Instant};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -25,6 +31,12 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 const TURN: Duration = Duration::from_secs(1);
 /// How long a late answer is waited for before the desk is looked at again.
 const CATCH_UP: Duration = Duration::from_millis(500);
+/// How long a machine that is to be let go may be without an answer.
+const LET_GO_ANSWER: Duration = COMMAND_DEADLINE;
+/// Until when its balloon is followed from there: the balancer waits for 10 s (`DETACH_DEADLINE` in its `engine/attach.rs`).
+const LET_GO_FOLLOW: Duration = Duration::from_secs(8);
+/// Time between two looks at that balloon.
+const FOLLOW_EVERY: Duration = Duration::from_millis(100);
 
 /// What is to be done.
 #[derive(Debug, Default)]
@@ -32,7 +44,8 @@ struct Desk {
     target_bytes: Option<u64>,
     statistics: bool,
     running: Option<bool>,
-    detach: bool,
+    /// When it was asked for.
+    detach: Option<Instant>,
 }
 
 /// What there is to tell.
@@ -48,8 +61,10 @@ pub(super) enum News {
     Shutdown(String),
     /// The monitor is gone.
     Gone(String),
-    /// The machine was left as it was found; or why not.
+    /// The machine was left as it was found; or what is not as it was.
     Detached(Result<(), String>),
+    /// It was not let go, and why: it stays attached.
+    Kept(String),
 }
 
 /// The operator of one machine.
@@ -62,30 +77,35 @@ pub(super) struct Operator {
 }
 
 impl Operator {
-    /// Starts the thread. `found_bytes` is what the balloon left the guest when it was found; `moved` gets what the disks move.
+    /// Starts the thread. `stands_by_us` is true of a machine that waits to be let run; `moved` gets what the disks move.
     ///
     /// # Errors
     /// When the system has no thread or eventfd.
     pub(super) fn start(
-        qmp: Qmp,
+        mut qmp: Qmp,
         balloon: Option<BalloonObject>,
-        found_bytes: u64,
+        found: Found,
+        stands_by_us: bool,
         moved: Option<Arc<AtomicU64>>,
     ) -> io::Result<Self> {
+        // Signals are the event loop's from here on.
+        qmp.watch_nothing();
         let (sender, news) = channel();
         let (wake, ready) = (EventFd::new(EFD_NONBLOCK)?, EventFd::new(EFD_NONBLOCK)?);
         let desk = Arc::new(Mutex::new(Desk::default()));
         let worker = Worker {
             qmp,
             balloon,
-            found_bytes,
+            found,
             moved,
             desk: Arc::clone(&desk),
             wake: wake.try_clone()?,
             news: sender,
             ready: ready.try_clone()?,
             told_bytes: None,
-            is_held_up: false,
+            target_bytes: None,
+            is_asked_often: false,
+            stands_by_us,
             sequence: 0,
         };
         Builder::new().name("qmp".into()).spawn(move || worker.run())?;
@@ -108,7 +128,8 @@ impl Operator {
         self.order(|desk| desk.target_bytes = Some(bytes));
     }
 
-    /// Lets the machine run, once it was told its target, or has it stand still.
+    /// Lets the machine run, once it was told its target, or has it stand still. One that stands still by somebody else's word does
+    /// so whatever is said here.
     pub(super) fn set_running(&self, running: bool) {
         self.order(|desk| desk.running = Some(running));
     }
@@ -118,9 +139,9 @@ impl Operator {
         self.order(|desk| desk.statistics = true);
     }
 
-    /// Has the machine left as it was found, and ends.
+    /// Has the machine left as it was found, and ends; or tells why it is kept.
     pub(super) fn detach(&self) {
-        self.order(|desk| desk.detach = true);
+        self.order(|desk| desk.detach = desk.detach.or_else(|| Some(Instant::now())));
     }
 
     /// The same, and waits until it is done.
@@ -130,7 +151,7 @@ impl Operator {
         loop {
             match self.news.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(News::Detached(result)) => return result,
-                Ok(News::Gone(why)) => return Err(why),
+                Ok(News::Gone(why) | News::Kept(why)) => return Err(why),
                 Ok(_) => {}
                 Err(_) => return Err("QEMU does not answer".into()),
             }
@@ -146,15 +167,19 @@ impl Operator {
 struct Worker {
     qmp: Qmp,
     balloon: Option<BalloonObject>,
-    found_bytes: u64,
+    found: Found,
     moved: Option<Arc<AtomicU64>>,
     desk: Arc<Mutex<Desk>>,
     wake: EventFd,
     news: Sender<News>,
     ready: EventFd,
     told_bytes: Option<u64>,
+    /// The last target that was ordered.
+    target_bytes: Option<u64>,
+    /// The guest is asked for statistics as often as they are wanted here.
+    is_asked_often: bool,
     /// It stands still because it was told to here.
-    is_held_up: bool,
+    stands_by_us: bool,
     /// The last sample that was told of.
     sequence: u64,
 }
@@ -163,10 +188,12 @@ impl Worker {
     fn run(mut self) {
         let mut next_turn = Instant::now();
         loop {
-            let orders = std::mem::take(&mut *self.desk.lock().unwrap_or_else(PoisonError::into_inner));
-            if orders.detach {
-                let result = self.put_back().map_err(|error| chain(&error));
-                return self.tell(News::Detached(result));
+            let orders = std::mem::take(&mut *self.desk());
+            if let Some(asked) = orders.detach {
+                match self.let_go(asked, &orders) {
+                    Some(last) => return self.tell(last),
+                    None => continue,
+                }
             }
             let is_turn = Instant::now() >= next_turn;
             if is_turn {
@@ -176,11 +203,7 @@ impl Worker {
                 Ok(()) => {}
                 Err(error) if error.is_end() => return self.tell(News::Gone(chain(&error))),
                 Err(error @ QmpError::Deadline { .. }) => {
-                    // What was not done is done when it answers, unless something newer was ordered.
-                    let mut desk = self.desk.lock().unwrap_or_else(PoisonError::into_inner);
-                    desk.target_bytes = desk.target_bytes.or(orders.target_bytes);
-                    desk.running = desk.running.or(orders.running);
-                    drop(desk);
+                    self.order_again(orders.target_bytes, orders.running);
                     if let Err(error) = self.wait_until_it_answers(&error) {
                         return self.tell(News::Gone(chain(&error)));
                     }
@@ -195,8 +218,24 @@ impl Worker {
         }
     }
 
+    fn desk(&self) -> MutexGuard<'_, Desk> {
+        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was not done is done when it answers, unless something newer was ordered.
+    fn order_again(&self, target_bytes: Option<u64>, running: Option<bool>) {
+        let mut desk = self.desk();
+        desk.target_bytes = desk.target_bytes.or(target_bytes);
+        desk.running = desk.running.or(running);
+    }
+
     fn serve(&mut self, orders: &Desk, is_turn: bool) -> Result<(), QmpError> {
+        if let Some(balloon) = self.balloon.as_ref().filter(|_| !self.is_asked_often) {
+            balloon.ask_often(&mut self.qmp)?;
+            self.is_asked_often = true;
+        }
         if let Some(value) = orders.target_bytes.filter(|_| self.balloon.is_some()) {
+            self.target_bytes = Some(value);
             self.qmp.call(&Balloon { value })?;
         }
         if let Some(running) = orders.running {
@@ -232,11 +271,19 @@ impl Worker {
 
     fn set_running(&mut self, running: bool) -> Result<(), QmpError> {
         if running {
-            self.qmp.call(&Cont {})?;
-        } else {
-            self.qmp.call(&Stop {})?;
+            if self.stands_by_us {
+                self.qmp.call(&Cont {})?;
+                self.stands_by_us = false;
+            }
+            return Ok(());
         }
-        self.is_held_up = !running;
+        if !self.stands_by_us && !self.qmp.call(&QueryStatus {})?.running {
+            // Its user had it stand still, and lets it go on.
+            return Ok(());
+        }
+        // Also if the answer is late.
+        self.stands_by_us = true;
+        self.qmp.call(&Stop {})?;
         Ok(())
     }
 
@@ -261,32 +308,61 @@ impl Worker {
         }
     }
 
+    /// Waits for the late answer, and for nothing else: also who wants the machine let go is told that it does not answer.
     fn wait_until_it_answers(&mut self, late: &QmpError) -> Result<(), QmpError> {
-        self.tell(News::Stuck(Some(chain(late))));
-        loop {
-            if self.qmp.caught_up(Instant::now() + CATCH_UP)? {
-                self.tell(News::Stuck(None));
-                return Ok(());
+        let late = chain(late);
+        self.tell(News::Stuck(Some(late.clone())));
+        while !self.qmp.caught_up(Instant::now() + CATCH_UP)? {
+            let mut desk = self.desk();
+            if desk.detach.is_some_and(|asked| asked.elapsed() >= LET_GO_ANSWER) {
+                desk.detach = None;
+                drop(desk);
+                self.tell(News::Kept(late.clone()));
             }
-            if self.desk.lock().unwrap_or_else(PoisonError::into_inner).detach {
-                return Ok(());
+        }
+        self.tell(News::Stuck(None));
+        Ok(())
+    }
+
+    /// Lets the machine go: the last news of it. `None` if it stopped answering: then it is as if nobody had asked.
+    fn let_go(&mut self, asked: Instant, orders: &Desk) -> Option<News> {
+        let stood_by_us = self.stands_by_us;
+        match self.put_back(asked + LET_GO_FOLLOW) {
+            Ok(left) => Some(News::Detached(left)),
+            Err(error) if error.is_end() => Some(News::Gone(chain(&error))),
+            Err(error @ QmpError::Deadline { .. }) => {
+                // Also if `cont` is what has no answer: it is obeyed late.
+                let running = orders.running.or(stood_by_us.then_some(false));
+                self.order_again(orders.target_bytes.or(self.target_bytes), running);
+                self.is_asked_often = false;
+                self.tell(News::Kept(chain(&error)));
+                self.wait_until_it_answers(&error).err().map(|error| News::Gone(chain(&error)))
             }
+            Err(error) => Some(News::Detached(Err(chain(&error)))),
         }
     }
 
-    /// Leaves the machine as it was found.
-    fn put_back(&mut self) -> Result<(), QmpError> {
-        if !self.qmp.caught_up(Instant::now())? {
-            return Err(QmpError::Deadline { command: "balloon", waited: CATCH_UP });
-        }
+    /// Leaves the machine as it was found, and follows its balloon on the way there: whoever attaches it next must not take for found
+    /// what is passed by. Returns what it did not come to.
+    fn put_back(&mut self, until: Instant) -> Result<Result<(), String>, QmpError> {
+        let Found { bytes, interval_s, .. } = self.found;
         if let Some(balloon) = &self.balloon {
-            self.qmp.call(&Balloon { value: self.found_bytes })?;
-            balloon.put_back(&mut self.qmp)?;
+            self.qmp.call(&Balloon { value: bytes })?;
+            balloon.set_interval(&mut self.qmp, interval_s)?;
         }
-        if self.is_held_up {
-            self.set_running(true)?;
+        self.set_running(true)?;
+        while self.balloon.is_some() {
+            let actual = self.qmp.call(&QueryBalloon {})?.actual;
+            if actual == bytes {
+                break;
+            }
+            if Instant::now() >= until {
+                return Ok(Err(format!("it is at {} of {} still", Human(actual), Human(bytes))));
+            }
+            std::thread::sleep(FOLLOW_EVERY);
         }
-        Ok(())
+        self.found.is_put_back();
+        Ok(Ok(()))
     }
 
     /// Waits for QEMU, an order or the next turn.
@@ -312,3 +388,7 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |cause| cause.source());
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
+
+#[cfg(test)]
+#[path = "operator_test.rs"]
+mod tests;

@@ -7,18 +7,21 @@
 use super::arguments::Accelerator;
 use super::balloon::BalloonObject;
 use super::child::{Descriptors, Qemu, ended, program};
+use super::found::Found;
 use super::images::SharedImages;
 use super::operator::Operator;
 use super::qmp::Qmp;
 use super::qmp::client::GREETING_DEADLINE;
 use super::ram::RamPlace;
 use super::session::{Parts, Session};
-use super::{QemuError, frames, register, serve};
+use super::{QemuError, frames, or_signal, register, serve};
 use crate::boot::kernel;
 use crate::disk_cache::DiskCache;
 use crate::events::channel::Listening;
 use crate::events::port::Port;
+use crate::events::signals::Signals;
 use crate::events::stdin::RawTerminal;
+use crate::link::{Beside, NotTaken};
 use crate::machine::{self, BuildError, build};
 use crate::memory::Ram;
 use crate::own_objects::fds_expected;
@@ -26,6 +29,7 @@ use crate::spec::{Console, GuestSpec};
 use crate::vcpu::End;
 use devices::virtio::block::Block;
 use protocol::bytes::Human;
+use protocol::frames::Region;
 use protocol::kernel::QEMU_BYTES_ASSUMED;
 use protocol::limits::Limits;
 use protocol::message::{Machine, PROTOCOL_VERSION, Register};
@@ -79,21 +83,12 @@ pub fn run(spec: &GuestSpec, accelerator: Accelerator, place: Option<Place>) -> 
     drop(their_monitor);
     let port = port.map(|(ours, _)| Port::over(ours)).transpose()?;
 
-    let mut qmp = match Qmp::over(monitor, GREETING_DEADLINE) {
-        Ok(qmp) => qmp,
-        Err(error) if error.is_end() => {
-            let status = qemu.wait().ok_or(error)?;
-            return Err(QemuError::Ended(ended(status, &qemu.last_words())));
-        }
-        Err(error) => return Err(error.into()),
-    };
-    let balloon = BalloonObject::find(&mut qmp)?;
-    let ram = RamPlace::ask(&mut qmp)?;
+    let Asked { qmp, balloon, ram, image_slots } =
+        ask(monitor, &mut qemu, &images, &signals).map_err(|error| or_signal(error, &signals))?;
     let pid = qemu.pid();
-    let image_slots = images.locate(&mut qmp)?;
     let (table, reconciler) = frames(&ram, &image_slots, pid, DiskCache::new(files))?;
     let wake = EventFd::new(EFD_NONBLOCK)?;
-    let operator = Operator::start(qmp, balloon, ram.bytes, moved)?;
+    let operator = Operator::start(qmp, balloon, Found::own(ram.bytes), true, moved)?;
     let mut session = Session::new(Parts {
         operator,
         reconciler,
@@ -130,16 +125,27 @@ pub fn run(spec: &GuestSpec, accelerator: Accelerator, place: Option<Place>) -> 
     let limits = spec.container_limit.as_ref().map(|patch| Limits::default().patched(patch));
     check_floor(limits.as_ref(), about.floor_bytes)?;
     match place {
-        Some(place) => register(&mut session, &table, place, about, (&signals, spec.wait))?,
+        Some(place) => {
+            let machine = qemu.end_descriptor();
+            let beside = Beside { signals: &signals, wait: spec.wait, machine: machine.as_ref() };
+            match register(&mut session, &table, place, about, &beside) {
+                Err(QemuError::NotTaken(NotTaken::MachineEnded)) => {
+                    let status = qemu.wait();
+                    let why = status.map_or("QEMU ended".into(), |status| ended(status, &qemu.last_words()));
+                    return Ok(End::Machine(why));
+                }
+                registered => registered?,
+            }
+        }
         None => limit_alone(&mut session, limits.as_ref(), &about)?,
     }
     session.start();
     let end = serve(session, vec![Box::new(signals)], (ends, wake), |end, session| {
         let end = match end {
             // The monitor is gone, and so is QEMU.
-            End::Machine(reason) => of_shutdown(session.shutdown()).unwrap_or_else(|| {
+            Ok(End::Machine(reason)) => Ok(of_shutdown(session.shutdown()).unwrap_or_else(|| {
                 End::Machine(qemu.wait().map_or(reason, |status| ended(status, &qemu.last_words())))
-            }),
+            })),
             end => end,
         };
         qemu.kill();
@@ -148,6 +154,35 @@ pub fn run(spec: &GuestSpec, accelerator: Accelerator, place: Option<Place>) -> 
     // Locks and sockets go when nobody uses them any more.
     drop((locks, channel, images));
     Ok(end)
+}
+
+/// What QEMU says of the machine that it made.
+struct Asked {
+    qmp: Qmp,
+    balloon: Option<BalloonObject>,
+    ram: RamPlace,
+    image_slots: Vec<(Region, u64)>,
+}
+
+/// Waits until QEMU made the machine, and asks where things are; until a signal comes.
+fn ask(
+    monitor: UnixStream,
+    qemu: &mut Qemu,
+    images: &SharedImages,
+    signals: &Signals,
+) -> Result<Asked, QemuError> {
+    let mut qmp = match Qmp::over(monitor, GREETING_DEADLINE, Some(signals.ready()?)) {
+        Ok(qmp) => qmp,
+        Err(error) if error.is_end() => {
+            let status = qemu.wait().ok_or(error)?;
+            return Err(QemuError::Ended(ended(status, &qemu.last_words())));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let balloon = BalloonObject::find(&mut qmp)?;
+    let ram = RamPlace::ask(&mut qmp)?;
+    let image_slots = images.locate(&mut qmp)?;
+    Ok(Asked { qmp, balloon, ram, image_slots })
 }
 
 /// What this engine cannot do is said before anything is made.

@@ -64,6 +64,13 @@ fn processes() -> impl Iterator<Item = i32> {
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
+/// When a process started, clock ticks since the host did (proc_pid_stat(5), field 22); `None` if there is none.
+pub(super) fn started_ticks(pid: i32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name in parentheses may have anything in it.
+    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
 /// Who made the socket listen.
 fn peer(stream: &UnixStream) -> io::Result<i32> {
     let mut peer = libc::ucred { pid: 0, uid: 0, gid: 0 };
@@ -85,6 +92,16 @@ fn peer(stream: &UnixStream) -> io::Result<i32> {
 mod tests {
     use super::*;
     use protocol::frames::Region;
+
+    #[test]
+    fn a_process_started_before_its_child_did() {
+        let own = started_ticks(i32::try_from(std::process::id()).unwrap()).unwrap();
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let of_child = started_ticks(i32::try_from(child.id()).unwrap()).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(own > 0 && own <= of_child && started_ticks(i32::MAX).is_none());
+    }
 
     #[test]
     fn the_peer_is_who_made_the_socket_and_this_test_is_no_qemu() {

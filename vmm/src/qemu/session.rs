@@ -37,8 +37,8 @@ const CHANGE_BYTES_MIN: u64 = 1 << 20;
 /// How long a guest without a balancer keeps what it took back in need, and twice as long each time.
 const HOLD_MIN: Duration = Duration::from_secs(30);
 const HOLD_MAX: Duration = Duration::from_secs(600);
-/// How long it may take to leave a machine as it was found.
-const LEAVE_DEADLINE: Duration = Duration::from_secs(5);
+/// How long it may take to leave a machine as it was found: a little more than its operator takes.
+const LEAVE_DEADLINE: Duration = Duration::from_secs(9);
 
 /// What a session is made of.
 pub(super) struct Parts {
@@ -278,6 +278,7 @@ impl Session {
                 News::Detached(Err(why)) => {
                     self.end(End::Machine(format!("It was detached, but not as it was found: {why}")));
                 }
+                News::Kept(why) => tracing::warn!(why, "The machine is not let go: it stays attached"),
             }
         }
     }

@@ -1,10 +1,11 @@
-//! A connection to a monitor. Every wait has a deadline, every line a longest length, and nothing that QEMU says is trusted.
+//! A connection to a monitor. Every wait has a deadline, however much is said meanwhile, every line a longest length, and nothing
+//! that QEMU says is trusted.
 
 use super::wire::{Capabilities, Command, Event, Message};
 use serde_json::json;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -31,15 +32,24 @@ pub enum QmpError {
         /// The system's answer.
         source: io::Error,
     },
-    /// It is connected and says nothing.
+    /// A monitor that is there for others too says nothing.
     #[error(
         "The monitor did not greet within {} s: another client has it (it serves one at a time), or QEMU hangs",
         waited.as_secs()
     )]
+    Busy {
+        /// How long was waited.
+        waited: Duration,
+    },
+    /// A monitor that nobody else has says nothing.
+    #[error("QEMU did not greet within {} s", waited.as_secs())]
     NoGreeting {
         /// How long was waited.
         waited: Duration,
     },
+    /// What is watched beside the monitor became readable.
+    #[error("The wait for QEMU's answer was broken off by a signal")]
+    BrokenOff,
     /// What listens is no monitor.
     #[error("What answers is no QMP monitor: {0}")]
     NoMonitor(String),
@@ -96,24 +106,30 @@ pub struct Qmp {
     last_id: u64,
     /// A command whose answer did not come in time.
     overdue: Option<(u64, &'static str)>,
+    /// Ends each wait when it is readable.
+    watched: Option<OwnedFd>,
 }
 
 impl Qmp {
-    /// Connects to a monitor's socket.
+    /// Connects to a monitor's socket, and watches a descriptor as [`Self::over`] does.
     ///
     /// # Errors
     /// When nobody listens, or what listens is no monitor that is free.
-    pub fn connect(path: &Path) -> Result<Self, QmpError> {
+    pub fn connect(path: &Path, watched: Option<OwnedFd>) -> Result<Self, QmpError> {
         let name = path.display().to_string();
         let stream = UnixStream::connect(path).map_err(|source| QmpError::Connect { name, source })?;
-        Self::over(stream, COMMAND_DEADLINE)
+        Self::over(stream, COMMAND_DEADLINE, watched).map_err(|error| match error {
+            QmpError::NoGreeting { waited } => QmpError::Busy { waited },
+            error => error,
+        })
     }
 
-    /// Speaks over a stream that is connected: waits for the greeting, and ends the negotiation.
+    /// Speaks over a stream that is connected: waits for the greeting, and ends the negotiation. From here on no wait goes on
+    /// once `watched` is readable, until [`Self::watch_nothing`].
     ///
     /// # Errors
     /// When no monitor answers in time.
-    pub fn over(stream: UnixStream, greeting: Duration) -> Result<Self, QmpError> {
+    pub fn over(stream: UnixStream, greeting: Duration, watched: Option<OwnedFd>) -> Result<Self, QmpError> {
         let mut qmp = Self {
             stream,
             received: Vec::new(),
@@ -121,6 +137,7 @@ impl Qmp {
             events: VecDeque::new(),
             last_id: 0,
             overdue: None,
+            watched,
         };
         qmp.stream.set_write_timeout(Some(COMMAND_DEADLINE))?;
         match qmp.message(Instant::now() + greeting)? {
@@ -130,6 +147,11 @@ impl Qmp {
         }
         qmp.call(&Capabilities {})?;
         Ok(qmp)
+    }
+
+    /// Waits for QEMU alone from here on.
+    pub fn watch_nothing(&mut self) {
+        self.watched = None;
     }
 
     /// The other end of the connection.
@@ -213,6 +235,8 @@ impl Qmp {
                 Some(message) if message.event.is_none() && message.id == Some(id) => {
                     return Ok(Some(message));
                 }
+                // Somebody who never stops talking has not answered either.
+                Some(_) if Instant::now() >= deadline => return Ok(None),
                 Some(_) => {}
                 None => return Ok(None),
             }
@@ -233,7 +257,9 @@ impl Qmp {
         Ok(Some(message))
     }
 
+    /// The next line. What is there is read once, also after the deadline.
     fn line(&mut self, deadline: Instant) -> Result<Option<Vec<u8>>, QmpError> {
+        let mut was_read = false;
         loop {
             if let Some(at) = self.received[self.searched..].iter().position(|byte| *byte == b'\n') {
                 let line = self.received.drain(..=self.searched + at).collect();
@@ -244,21 +270,44 @@ impl Qmp {
             if self.searched > LINE_BYTES_MAX {
                 return Err(QmpError::NoMonitor(format!("a line of more than {LINE_BYTES_MAX} bytes")));
             }
-            // A socket without a time-out would be waited at without end.
-            let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-            self.stream.set_read_timeout(Some(left))?;
+            if was_read && Instant::now() >= deadline || !self.is_readable(deadline)? {
+                return Ok(None);
+            }
+            was_read = true;
             let mut buffer = [0; 4096];
             match (&self.stream).read(&mut buffer) {
                 Ok(0) => return Err(QmpError::Closed),
                 Ok(count) => self.received.extend_from_slice(&buffer[..count]),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                    if Instant::now() >= deadline {
-                        return Ok(None);
-                    }
-                }
                 Err(error) if error.kind() == ErrorKind::ConnectionReset => return Err(QmpError::Closed),
                 Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Waits until QEMU said something, or hung up. False at the deadline.
+    fn is_readable(&self, deadline: Instant) -> Result<bool, QmpError> {
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            // Rounded up: a wait of less than a millisecond is no busy loop.
+            let timeout = left.as_micros().div_ceil(1000);
+            // A descriptor of -1 is passed over.
+            let fds = [self.stream.as_raw_fd(), self.watched.as_ref().map_or(-1, AsRawFd::as_raw_fd)];
+            let mut polled = fds.map(|fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 });
+            // SAFETY: an array of that length; descriptors that live as long as `self`.
+            let ready =
+                unsafe { libc::poll(polled.as_mut_ptr(), 2, timeout.try_into().unwrap_or(libc::c_int::MAX)) };
+            match ready {
+                _ if polled[1].revents != 0 => return Err(QmpError::BrokenOff),
+                0 if left.is_zero() => return Ok(false),
+                count if count > 0 => return Ok(true),
+                0 => {}
+                _ => {
+                    let error = io::Error::last_os_error();
+                    if error.kind() != ErrorKind::Interrupted {
+                        return Err(error.into());
+                    }
+                }
             }
         }
     }

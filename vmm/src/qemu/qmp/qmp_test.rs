@@ -32,7 +32,7 @@ fn monitor(answer: impl Fn(u64, &str) -> String + Send + 'static) -> (UnixStream
 }
 
 fn connected(answer: impl Fn(u64, &str) -> String + Send + 'static) -> Qmp {
-    Qmp::over(monitor(answer).0, Duration::from_secs(5)).unwrap()
+    Qmp::over(monitor(answer).0, Duration::from_secs(5), None).unwrap()
 }
 
 #[test]
@@ -70,7 +70,7 @@ fn a_monitor_that_stops_answering_is_told_by_the_deadline_and_waited_for_later()
     let (ours, theirs) = UnixStream::pair().unwrap();
     let mut theirs_write = theirs.try_clone().unwrap();
     writeln!(theirs_write, "{GREETING}\n{{\"return\": {{}}, \"id\": 1}}").unwrap();
-    let mut qmp = Qmp::over(ours, Duration::from_secs(5)).unwrap();
+    let mut qmp = Qmp::over(ours, Duration::from_secs(5), None).unwrap();
     let started = Instant::now();
     let error = qmp.call(&QueryBalloon {}).unwrap_err();
     assert!(matches!(error, QmpError::Deadline { command: "query-balloon", .. }), "{error}");
@@ -94,7 +94,7 @@ fn what_is_no_monitor_is_told() {
             let _ = theirs.write_all(bytes);
             theirs
         });
-        let error = Qmp::over(ours, Duration::from_millis(300)).unwrap_err();
+        let error = Qmp::over(ours, Duration::from_millis(300), None).unwrap_err();
         assert!(error.to_string().contains(words), "{error}");
         drop(writer.join());
     }
@@ -106,7 +106,7 @@ fn an_answer_of_another_form_and_a_hang_up_are_errors() {
     assert!(matches!(qmp.call(&QueryBalloon {}), Err(QmpError::Malformed { .. })));
     let (ours, theirs) = UnixStream::pair().unwrap();
     writeln!(&theirs, "{GREETING}\n{{\"return\": {{}}, \"id\": 1}}").unwrap();
-    let mut qmp = Qmp::over(ours, Duration::from_secs(5)).unwrap();
+    let mut qmp = Qmp::over(ours, Duration::from_secs(5), None).unwrap();
     drop(theirs);
     let error = qmp.call(&QueryBalloon {}).unwrap_err();
     assert!(error.is_end() && matches!(qmp.events(), Err(QmpError::Closed)), "{error}");
@@ -122,4 +122,47 @@ fn a_flood_of_events_keeps_the_newest() {
     qmp.call(&QueryBalloon {}).unwrap();
     let events = qmp.events().unwrap();
     assert_eq!((events.len(), events.back()), (64, Some(&Event::BalloonChange { actual: 499 })));
+}
+
+#[test]
+fn somebody_who_talks_without_end_has_not_answered() {
+    // Whole messages, as many as are taken, and a message that never ends, a byte at a time.
+    let talk: [(&[u8], u64); 2] = [(&b"{\"event\": \"X\"}\n".repeat(1000), 0), (b" ", 20)];
+    for (said, pause_ms) in talk {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        writeln!(theirs, "{GREETING}\n{{\"return\": {{}}, \"id\": 1}}").unwrap();
+        let mut qmp = Qmp::over(ours, Duration::from_secs(5), None).unwrap();
+        let said = said.to_vec();
+        let talker = std::thread::spawn(move || {
+            while theirs.write_all(&said).is_ok() {
+                std::thread::sleep(Duration::from_millis(pause_ms));
+            }
+        });
+        let started = Instant::now();
+        let error = qmp.call(&QueryBalloon {}).unwrap_err();
+        assert!(matches!(error, QmpError::Deadline { .. }), "{error}");
+        assert!(started.elapsed() < Duration::from_secs(7), "{:?}", started.elapsed());
+        assert!(!qmp.caught_up(Instant::now() + Duration::from_millis(100)).unwrap());
+        assert!(started.elapsed() < Duration::from_secs(8), "{:?}", started.elapsed());
+        // What it says by itself is heard in bounded parts.
+        qmp.events().unwrap();
+        drop(qmp);
+        talker.join().unwrap();
+    }
+}
+
+#[test]
+fn a_wait_is_broken_off_by_what_is_watched_beside_it() {
+    let (watched, signal) = UnixStream::pair().unwrap();
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let waker = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(100));
+        (&signal).write_all(b"x").unwrap();
+        signal
+    });
+    let started = Instant::now();
+    let error = Qmp::over(ours, Duration::from_secs(20), Some(watched.into())).unwrap_err();
+    assert!(matches!(error, QmpError::BrokenOff), "{error}");
+    assert!(started.elapsed() < Duration::from_secs(5));
+    drop((waker.join(), theirs));
 }

@@ -36,6 +36,8 @@ commands! {
     Cont = "cont" {} -> IgnoredAny;
     /// Has it stand still.
     Stop = "stop" {} -> IgnoredAny;
+    /// Whether it runs.
+    QueryStatus = "query-status" {} -> RunStatus;
     /// What the balloon leaves the guest.
     QueryBalloon = "query-balloon" {} -> BalloonInfo;
     /// Asks the guest to hold no more than this.
@@ -77,6 +79,13 @@ commands! {
         /// The line.
         command_line: String
     } -> String;
+}
+
+/// Answer of [`QueryStatus`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub struct RunStatus {
+    /// False for a machine that stands still, for whatever reason.
+    pub running: bool,
 }
 
 /// Answer of [`QueryBalloon`].
