@@ -44,6 +44,7 @@ const TESTS: &[Test] = &[
     ),
     ("attach: the same with the QEMU 7.2 of Debian 12", attached::lives_on_old_qemu),
     ("attach: a guest without a balloon is watched and charged", attached::without_balloon),
+    ("attach: of RAM that is a file it is told that its frames are not seen", attached::in_a_file),
     ("attach: a killed helper lets the guest run on, and another takes it", attached::helper_killed),
     ("attach: a guest that does not answer stays attached and is let go when it does", attached::stuck),
     ("attach: a guest is left as it was found first, whoever was killed in between", attached::found_first),

@@ -46,6 +46,7 @@ fn lives_on(program: Option<&Path>) -> Result<()> {
     hand.ask("qom-set", &json!({ "path": "/machine/peripheral/b", "property": INTERVAL, "value": 7 }))?;
     let told = attach(&host, &hand, &["--limit", "800M"])?;
     ensure!(told.contains("hand: in /legacy/hand, 512M of RAM on QEMU process"), "{told}");
+    ensure!(told.lines().count() == 1, "nothing is missing of it: {told}");
     let guest = || host.get("/v1/guests/hand");
     let object = wait::until("its statistics are there", SOON, guest, |g| g["statistics"].is_object())?;
     ensure!(
@@ -127,14 +128,50 @@ fn lives_on(program: Option<&Path>) -> Result<()> {
 pub fn without_balloon() -> Result<()> {
     let host = Host::new()?;
     let mut hand = Hand::start(&host, None, 60, &[])?;
-    attach(&host, &hand, &["--name", "plain", "--limit", "300M"])?;
+    let told = attach(&host, &hand, &["--name", "plain", "--limit", "300M"])?;
+    ensure!(told.contains("It has no balloon") && told.lines().count() == 2, "{told}");
     let object = host.get("/v1/guests/plain")?;
+    ensure!(object["health"] == "without_balloon" && object["ram_unseen"].is_null(), "{object}");
     ensure!(object["balloon"]["driver_ready"] == false && object["actual_bytes"] == 512 * MIB, "{object}");
     ensure!(amount(&host.frames("plain")?["totals"], "private")? * 4096 >= 60 * MIB);
     // It cannot be made to give; what it holds is charged.
     let usage = amount(&host.get("/v1/containers/legacy/hand")?, "usage_bytes")?;
     ensure!(usage >= 100 * MIB, "{usage}");
+    let said =
+        |arguments: &[&str]| Ok::<_, anyhow::Error>(String::from_utf8(host.balancer(arguments)?.stdout)?);
+    for (arguments, words) in [
+        (&["ps"][..], "plain has no balloon"),
+        (&["events"], "It has no balloon: it holds"),
+        (&["explain", "plain"], "It has no balloon: it cannot be made to give memory"),
+    ] {
+        let text = said(arguments)?;
+        ensure!(text.contains(words), "{arguments:?}: {text}");
+    }
+    // Its limit is below what it holds.
+    let exceeded = || said(&["explain", "plain"]);
+    host.set_max("/legacy/hand", usage - 20 * MIB)?;
+    wait::until("its limit is known to be without force", SOON, exceeded, |text| {
+        text.contains("/legacy/hand uses") && text.contains("cannot be enforced on it")
+    })?;
     ensure!(host.balancer(&["detach", "plain"])?.status.success() && hand.runs()?);
+    Ok(())
+}
+
+pub fn in_a_file() -> Result<()> {
+    let host = Host::new()?;
+    let file = "memory-backend-memfd,id=ram,size=512M,share=on";
+    let backed = ["-object", file, "-machine", "memory-backend=ram"];
+    let mut hand = Hand::start(&host, None, 60, &[&backed[..], &BALLOON].concat())?;
+    let told = attach(&host, &hand, &[])?;
+    ensure!(told.contains("the host holds is unknown: it is no private anonymous memory (rw-s"), "{told}");
+    let (object, frames) = (host.get("/v1/guests/hand")?, host.frames("hand")?);
+    let why = object["ram_unseen"].as_str().context("why it is not seen")?;
+    ensure!(why.contains("memfd") && frames["ram_unseen"] == why, "{frames}");
+    let ps = String::from_utf8(host.balancer(&["ps"])?.stdout)?;
+    ensure!(ps.contains(why) && !ps.contains("without host memory"), "{ps}");
+    // What it holds is counted in any case.
+    ensure!(amount(&object, "resident_bytes")? >= 60 * MIB, "{object}");
+    ensure!(host.balancer(&["detach", "hand", "--json"])?.status.success() && hand.runs()?);
     Ok(())
 }
 

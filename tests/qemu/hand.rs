@@ -29,7 +29,7 @@ impl Hand {
             .arg("-initrd")
             .arg(&images.initramfs)
             .arg("-append")
-            .arg(format!("console=ttyS0 quiet ballast.load={load_mib}M"))
+            .arg(format!("console=ttyS0 quiet no_timer_check ballast.load={load_mib}M"))
             .arg("-serial")
             .arg(format!("file:{}", console.display()))
             .arg("-qmp")

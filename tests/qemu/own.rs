@@ -296,7 +296,7 @@ pub fn refuses() -> Result<()> {
     // More RAM than the host has is no reason.
     let meminfo = std::fs::read_to_string("/proc/meminfo")?;
     let total_kib = meminfo.split_ascii_whitespace().nth(1).and_then(|word| word.parse::<u64>().ok());
-    let twice = format!("{}M", total_kib.context("MemTotal")? * 2 >> 10 & !1);
+    let twice = format!("{}M", total_kib.context("MemTotal")? / 1024 * 2);
     let large = ["--engine", "qemu", "--kernel", &kernel, "--memory", &twice, "--container-limit", "80M"];
     let mut guest = host.guest("a", &large)?;
     let status = guest.wait_end(SOON)?;

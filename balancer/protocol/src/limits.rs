@@ -244,12 +244,12 @@ pub enum ParseLimitsError {
     #[error("{0} is given twice")]
     Twice(&'static str),
     /// A value that is not an amount.
-    #[error("{key}: {source}")]
+    #[error("{key}: {wrong}")]
     Bytes {
         /// Which key.
         key: &'static str,
         /// What is wrong.
-        source: bytes::ParseBytesError,
+        wrong: bytes::ParseBytesError,
     },
     /// A weight that is not a number.
     #[error("weight: {0:?} is not a number between 1 and 10000")]
@@ -300,7 +300,7 @@ impl FromStr for LimitsPatch {
         let mut patch = Self::default();
         for part in text.split(',') {
             let (key, value) = part.split_once('=').unwrap_or(("max", part));
-            let amount = |key| bytes::parse(value).map_err(|source| ParseLimitsError::Bytes { key, source });
+            let amount = |key| bytes::parse(value).map_err(|wrong| ParseLimitsError::Bytes { key, wrong });
             let bound = |key| if value.trim() == "none" { Ok(None) } else { amount(key).map(Some) };
             if let Some(kind) = ObjectKind::ALL.into_iter().find(|kind| kind.key() == key.trim()) {
                 if patch.object_mut(kind).replace(count(kind, value)?).is_some() {

@@ -39,7 +39,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 /// Version of this protocol. Sides of different versions refuse each other.
-pub const PROTOCOL_VERSION: u32 = 8;
+pub const PROTOCOL_VERSION: u32 = 9;
 
 /// CPU time that comparing frame tables with the kernel may cost a host, all its guests together: 1 % of one CPU, in
 /// parts per million.
@@ -205,6 +205,10 @@ pub struct Register {
     pub comes_back: bool,
     /// True if it waits where memory is missing, instead of being refused.
     pub wait: bool,
+    /// True if the machine has a balloon; without one the guest is watched and charged, and cannot be made to give memory.
+    pub has_balloon: bool,
+    /// Why nobody can look at the frames of its RAM one by one, one sentence; `None` where somebody can.
+    pub ram_unseen: Option<String>,
     /// The balloon's state now.
     pub balloon: Balloon,
 }

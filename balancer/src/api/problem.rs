@@ -117,7 +117,7 @@ impl From<&EngineError> for Problem {
         let detail = error.chain();
         match error {
             EngineError::Many(reasons) => Self::of_all(detail, reasons),
-            EngineError::Tree(TreeError::Limits { source, .. }) => Self::of_limits(error.to_string(), source),
+            EngineError::Tree(TreeError::Limits { broken, .. }) => Self::of_limits(error.to_string(), broken),
             EngineError::Knob(source) => Self::of_limits(error.to_string(), source),
             EngineError::Tree(TreeError::Missing(_)) | EngineError::NoGuest(_) => {
                 Self::new(StatusCode::NOT_FOUND, "not-found", "There is no such thing", detail)

@@ -35,6 +35,9 @@ pub(super) struct Attach {
 pub(super) struct Detach {
     /// The guest's name
     pub guest: String,
+    /// Show what became of it as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Limits as a `vmm` takes them, which reads them again.
@@ -64,21 +67,35 @@ pub(super) async fn detach(client: &Client, command: &Detach) -> anyhow::Result<
     let name: String = command.guest.bytes().map(encoded).collect();
     let left: Value = client.call(Method::DELETE, &format!("/v1/guests/{name}"), vec![]).await?;
     let text = |field: &str| left[field].as_str().unwrap_or("?").to_owned();
-    writeln!(std::io::stdout(), "{}: {}", text("guest"), text("detail")).ok();
+    let told = match command.json {
+        true => serde_json::to_string_pretty(&left)?,
+        false => format!("{}: {}", text("guest"), text("detail")),
+    };
+    writeln!(std::io::stdout(), "{told}").ok();
     Ok(())
 }
 
+/// What was attached, and what cannot be had of it.
 fn sentence(guest: &Value) -> String {
     let text = |field: &str| guest[field].as_str().unwrap_or("?").to_owned();
     let bytes = |field: &str| Human(guest[field].as_u64().unwrap_or(0));
-    format!(
+    let mut out = format!(
         "{}: in {}, {} of RAM on QEMU process {}, target {}",
         text("name"),
         text("container"),
         bytes("ram_bytes"),
         guest["machine_pid"],
         bytes("target_bytes")
-    )
+    );
+    if guest["has_balloon"] == false {
+        out += "\nIt has no balloon: it is watched and charged, and cannot be made to give memory, whatever its limit";
+    } else if guest["balloon"]["driver_ready"] == false {
+        out += "\nIts balloon's driver said nothing yet: until one does, the guest cannot be made to give memory";
+    }
+    if let Some(why) = guest["ram_unseen"].as_str() {
+        out += &format!("\nWhich frames of its RAM the host holds is unknown: {why}");
+    }
+    out
 }
 
 #[cfg(test)]
@@ -90,5 +107,16 @@ mod tests {
         let guest = json!({"name": "db", "container": "/legacy/db", "ram_bytes": 4u64 << 30, "machine_pid": 77,
             "target_bytes": 2u64 << 30});
         assert_eq!(sentence(&guest), "db: in /legacy/db, 4G of RAM on QEMU process 77, target 2G");
+    }
+
+    #[test]
+    fn what_cannot_be_had_of_it_is_said_below() {
+        let silent = json!({"has_balloon": true, "balloon": {"driver_ready": false}});
+        assert!(sentence(&silent).contains("driver said nothing yet"), "{}", sentence(&silent));
+        let without =
+            json!({"has_balloon": false, "balloon": {"driver_ready": false}, "ram_unseen": "a file"});
+        let text = sentence(&without);
+        assert!(text.contains("It has no balloon") && text.ends_with("is unknown: a file"), "{text}");
+        assert_eq!(text.lines().count(), 3);
     }
 }

@@ -53,6 +53,9 @@ fn sentences(guest: &Value) -> String {
         text("rule"),
         text("health").replace('_', " ")
     );
+    if let Some(why) = guest["cannot_give"].as_str() {
+        out += &format!("  {why}\n");
+    }
     for input in guest["inputs"].as_array().into_iter().flatten() {
         let age = input["age_ms"].as_u64().map_or(String::new(), |age| format!(", {age} ms ago"));
         out += &format!("  {:>10}  {}{age}\n", human(&input["bytes"]), input["name"].as_str().unwrap_or("?"));

@@ -74,7 +74,7 @@ fn table(containers: &[Value], guests: &[Value]) -> String {
     align(&rows)
 }
 
-/// What a figure does not show: machines that do not answer, and frames that nobody can tell the state of.
+/// What a figure does not show: machines that do not answer, guests that cannot give, and frames that nobody can tell the state of.
 fn notes(guests: &[Value]) -> String {
     let mut text = String::new();
     for guest in guests {
@@ -82,8 +82,15 @@ fn notes(guests: &[Value]) -> String {
         if let Some(reason) = guest["stuck"].as_str() {
             text += &format!("{name} is stuck for {}: {reason}\n", age(&guest["stuck_age_ms"]));
         }
+        if guest["has_balloon"] == false {
+            text += &format!("{name} has no balloon: it cannot be made to give memory.\n");
+        } else if guest["health"] == "unserved" {
+            text += &format!("{name} does not serve its balloon: it cannot be made to give memory.\n");
+        }
         let unknown = guest["frames"]["unknown"].as_u64().unwrap_or(0);
-        if unknown > 0 {
+        if let Some(why) = guest["ram_unseen"].as_str() {
+            text += &format!("{name}: which frames of its RAM the host holds is unknown: {why}\n");
+        } else if unknown > 0 {
             let bytes = Human(unknown.saturating_mul(FRAME_BYTES));
             text += &format!(
                 "{name}: {bytes} of its RAM is unknown, without host memory and QEMU does not tell why.\n"
@@ -155,6 +162,22 @@ mod tests {
             "{text}"
         );
         assert_eq!(text.lines().count(), 2);
+        let guests = [
+            json!({"name": "c", "has_balloon": false, "health": "without_balloon", "frames": {"unknown": 512},
+                "ram_unseen": "it is a file"}),
+            json!({"name": "d", "has_balloon": true, "health": "unserved", "frames": {"unknown": 0}}),
+        ];
+        let text = notes(&guests);
+        assert!(
+            text.starts_with("c has no balloon") && text.contains("d does not serve its balloon"),
+            "{text}"
+        );
+        // What is not seen may be held: nothing is said of its having no memory.
+        assert!(
+            text.contains("c: which frames of its RAM the host holds is unknown: it is a file"),
+            "{text}"
+        );
+        assert!(!text.contains("without host memory"), "{text}");
     }
 
     #[test]

@@ -22,6 +22,9 @@ use tokio::sync::{mpsc, watch};
 /// What can run a guest.
 const ENGINES: [&str; 2] = ["kvm", "qemu"];
 
+/// What is kept of why the frames of a guest cannot be looked at, characters.
+const UNSEEN_TEXT_MAX: usize = 400;
+
 /// What a guest is told when it is taken in.
 #[derive(Debug, Clone, Copy)]
 pub struct Admission {
@@ -101,6 +104,7 @@ impl Engine {
                 "machine is process {pid}, which is guest {other:?} already"
             )));
         }
+        about.ram_unseen = about.ram_unseen.map(|why| why.chars().take(UNSEEN_TEXT_MAX).collect());
         state.check_waiting(&about, ticket)?;
         let process = ProcessObjects::of_guest(pid, about.machine);
         state.check_images(&about, frames)?;
@@ -128,11 +132,15 @@ impl Engine {
         if let Some(kernel) = KernelSample::of_guest(pid, about.machine) {
             figures.update(kernel, &pool_totals(frames, &about.images));
         }
+        let unseen = about.ram_unseen.as_ref();
         let detail = format!(
-            "{} of RAM, {} vCPUs, engine {}, process {pid}",
+            "{} of RAM, {} vCPUs, engine {}, process {pid}{}",
             Human(about.ram_bytes),
             about.cpus,
-            about.engine
+            about.engine,
+            unseen.map_or_else(String::new, |why| format!(
+                "; which frames of it the host holds is unknown: {why}"
+            ))
         );
         state.events.push("guest_registered", Some(&name), Some(&about.container), &detail);
         state.waits_no_more(ticket, "admitted");

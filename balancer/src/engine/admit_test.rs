@@ -43,6 +43,8 @@ pub fn about(name: &str) -> Register {
         machine: None,
         comes_back: false,
         wait: true,
+        has_balloon: true,
+        ram_unseen: None,
         balloon: Balloon { actual_bytes: 512 * MIB, target_bytes: 512 * MIB, ..Default::default() },
     }
 }

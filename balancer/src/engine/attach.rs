@@ -4,6 +4,7 @@
 use super::{Engine, EngineError, GuestObject};
 use protocol::message::ToVmm;
 use protocol::place::Place;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek};
 use std::os::unix::process::CommandExt;
@@ -19,6 +20,10 @@ pub const VMM_VARIABLE: &str = "BALLAST_VMM";
 const ATTACH_DEADLINE: Duration = Duration::from_secs(12);
 /// How long it may take to leave a guest as it was found.
 const DETACH_DEADLINE: Duration = Duration::from_secs(10);
+/// How long the driver of a guest may take to say something until it is told of as silent: it is asked once a second.
+const DRIVER_DEADLINE: Duration = Duration::from_secs(3);
+/// Pause before it is looked again.
+const DRIVER_PAUSE: Duration = Duration::from_millis(50);
 /// What is shown of a helper's complaint, bytes.
 const COMPLAINT_BYTES_MAX: u64 = 4096;
 
@@ -55,7 +60,16 @@ impl Engine {
         let place = self.place.get().cloned().ok_or_else(|| refused("this balancer has no folder".into()))?;
         let started = tokio::task::spawn_blocking(move || start(&place, &attach)).await;
         started.map_err(|error| refused(error.to_string()))?.map_err(refused)?;
-        self.guest(&name)
+        // Whether it can be made to give memory shows once its driver said something.
+        let registered = Instant::now();
+        loop {
+            let guest = self.guest(&name)?;
+            let is_known = !guest.has_balloon || guest.balloon.driver_ready;
+            if is_known || registered.elapsed() >= DRIVER_DEADLINE {
+                return Ok(guest);
+            }
+            tokio::time::sleep(DRIVER_PAUSE).await;
+        }
     }
 
     /// Leaves a guest as it was found, and forgets it. Returns what its helper said of that.
@@ -98,12 +112,20 @@ fn start(place: &Place, attach: &Attach) -> Result<(), String> {
     // A file without a name: what the helper says later fills no disk that anybody looks for, and blocks nobody.
     let mut complaints = tempfile::tempfile().map_err(cannot)?;
     let mut command = Command::new(&program);
-    command.arg("attach").arg("--qmp").arg(&attach.qmp).arg("--name").arg(&attach.name);
-    command.arg("--run-dir").arg(place.dir());
-    for (flag, value) in [("--container", &attach.container), ("--container-limit", &attach.limit)] {
-        if let Some(value) = value {
-            command.arg(format!("{flag}={value}"));
-        }
+    command.arg("attach");
+    // Flag and value in one: whatever a value begins with, it is no flag.
+    let flag = |flag: &str, value: &OsStr| {
+        let mut argument = OsString::from(flag);
+        argument.push(value);
+        argument
+    };
+    command.args([
+        flag("--qmp=", attach.qmp.as_os_str()),
+        flag("--name=", attach.name.as_ref()),
+        flag("--run-dir=", place.dir().as_os_str()),
+    ]);
+    for (name, value) in [("--container=", &attach.container), ("--container-limit=", &attach.limit)] {
+        command.args(value.as_ref().map(|value| flag(name, value.as_ref())));
     }
     command
         .stdin(Stdio::null())
@@ -148,14 +170,15 @@ fn end(mut child: Child) {
     });
 }
 
-/// The last thing that a helper complained about.
+/// The last thing that a helper complained about; or what its command line refused, which comes before the advice to read its help.
 fn complaint(complaints: &mut File) -> String {
     let mut bytes = Vec::new();
     let read =
         complaints.rewind().and_then(|()| complaints.take(COMPLAINT_BYTES_MAX).read_to_end(&mut bytes));
     let text = String::from_utf8_lossy(&bytes).into_owned();
+    let refused = text.lines().find_map(|line| line.strip_prefix("error: "));
     let last = text.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();
-    match (read, last.strip_prefix("vmm: ").unwrap_or(last)) {
+    match (read, refused.or(last.strip_prefix("vmm: ")).unwrap_or(last)) {
         (Ok(_), last) if !last.is_empty() => last.into(),
         _ => "Its helper ended without a word".into(),
     }
@@ -170,14 +193,13 @@ fn program() -> PathBuf {
     beside.filter(|path| path.exists()).unwrap_or_else(|| "vmm".into())
 }
 
-/// A name for a guest whose socket is here: `/run/legacy/db.qmp` is `db`.
+/// A name for a guest whose socket is here: `/run/legacy/db.qmp` is `db`. Empty where no character of it can be in a name.
 #[must_use]
 pub fn name_of(qmp: &Path) -> String {
     let stem = qmp.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-    stem.chars()
-        .map(|c| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '-' })
-        .take(64)
-        .collect()
+    let plain: String =
+        stem.chars().map(|c| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '-' }).collect();
+    plain.trim_start_matches('-').chars().take(64).collect()
 }
 
 #[cfg(test)]
@@ -186,8 +208,9 @@ mod tests {
 
     #[test]
     fn a_socket_names_its_guest() {
-        let names = ["/run/db.qmp", "monitor", "/x/a b.sock", "/"].map(|path| name_of(Path::new(path)));
-        assert_eq!(names, ["db", "monitor", "a-b", ""]);
+        let names = ["/run/db.qmp", "monitor", "/x/a b.sock", "/", "/x/ü x.qmp", "--help.qmp", "/x/ü.qmp"]
+            .map(|path| name_of(Path::new(path)));
+        assert_eq!(names, ["db", "monitor", "a-b", "", "x", "help", ""]);
     }
 
     #[test]
@@ -197,5 +220,13 @@ mod tests {
         assert_eq!(complaint(&mut file), "Its helper ended without a word");
         writeln!(file, " WARN something\nvmm: QEMU closed its monitor\n").unwrap();
         assert_eq!(complaint(&mut file), "QEMU closed its monitor");
+        // What clap says of a wrong argument ends with where to read more.
+        let mut file = tempfile::tempfile().unwrap();
+        writeln!(
+            file,
+            "error: invalid value 'x/y' for '--name <NAME>': no name\n\nFor more information, try '--help'."
+        )
+        .unwrap();
+        assert_eq!(complaint(&mut file), "invalid value 'x/y' for '--name <NAME>': no name");
     }
 }

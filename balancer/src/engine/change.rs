@@ -114,8 +114,8 @@ impl State {
             return Ok(());
         }
         let bound = format!("must be at least {floors}, what the guests in it need to live");
-        let source = LimitsError { field: "max_bytes", value: max.to_string(), bound };
-        Err(TreeError::Limits { path: path.clone(), source }.into())
+        let broken = LimitsError { field: "max_bytes", value: max.to_string(), bound };
+        Err(TreeError::Limits { path: path.clone(), broken }.into())
     }
 }
 

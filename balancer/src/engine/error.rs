@@ -174,3 +174,19 @@ impl EngineError {
         causes.fold(self.to_string(), |text, cause| format!("{text}: {cause}"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_limit_breaks_is_told_once() {
+        let broken = LimitsError { field: "min_bytes", value: "7".into(), bound: "must be at most 5".into() };
+        let limits = || TreeError::Limits { path: "/a".parse().unwrap(), broken: broken.clone() };
+        let one = EngineError::from(limits());
+        assert_eq!(one.chain(), format!("/a: {broken}"));
+        let both = EngineError::Many(vec![limits().into(), limits().into()]);
+        assert_eq!(both.chain(), format!("/a: {broken}; /a: {broken}"));
+        assert_eq!(EngineError::Knob(broken.clone()).chain(), broken.to_string());
+    }
+}

@@ -7,7 +7,7 @@ use crate::policy::{
     self, Budget, Explanation, IDLE_TAX_RANGE, INTERVAL_MS_RANGE, Knobs, Observation, OomPolicy,
 };
 use crate::tree::TreeError;
-use protocol::bytes::BYTES_MAX;
+use protocol::bytes::{BYTES_MAX, Human};
 use protocol::limits::LimitsError;
 use protocol::path::ContainerPath;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -131,7 +131,8 @@ impl Engine {
         let observation = self.state().observe();
         let guest = observation.guests.iter().position(|view| view.name == name);
         let guest = guest.ok_or_else(|| EngineError::NoGuest(name.to_owned()))?;
-        Ok(policy::explain(&observation, &policy::decide(&observation), guest))
+        let explained = policy::explain(&observation, &policy::decide(&observation), guest);
+        Ok(self.state().with_limits(explained))
     }
 
     /// Why the guests in a container have what they have.
@@ -151,11 +152,13 @@ impl Engine {
         let sum = |of: fn(&policy::GuestTarget) -> u64| {
             guests.iter().fold(0u64, |sum, i| sum.saturating_add(of(&plan.targets[*i])))
         };
+        let explained: Vec<_> = guests.iter().map(|i| policy::explain(&observation, &plan, *i)).collect();
+        let state = self.state();
         Ok(ContainerExplanation {
             path: path.clone(),
             target_bytes: sum(|target| target.target_bytes),
             need_bytes: sum(|target| target.need_bytes),
-            guests: guests.iter().map(|i| policy::explain(&observation, &plan, *i)).collect(),
+            guests: explained.into_iter().map(|explained| state.with_limits(explained)).collect(),
         })
     }
 
@@ -166,7 +169,7 @@ impl Engine {
         state.stalled_at = Some(std::time::Instant::now());
         state.host = crate::host::HostSample::take();
         if first {
-            let left = protocol::bytes::Human(state.host.memory.available_bytes);
+            let left = Human(state.host.memory.available_bytes);
             state.events.push(
                 "host_stalled",
                 None,
@@ -179,6 +182,27 @@ impl Engine {
 }
 
 impl State {
+    /// Adds to why a guest cannot give which limit is exceeded by that, the innermost one.
+    fn with_limits(&self, mut explained: Explanation) -> Explanation {
+        let Some(guest) = self.guests.get(&explained.guest) else { return explained };
+        if let Some(why) = &mut explained.cannot_give {
+            let usage = self.usage();
+            let exceeded = guest.about.container.ancestors().find_map(|path| {
+                let max = self.tree.get(&path)?.limits.max_bytes?;
+                let used = self.usage_inside(&usage, &path).bytes;
+                (used > max).then(|| {
+                    format!(
+                        "; {path} uses {}, and its max, {}, cannot be enforced on it",
+                        Human(used),
+                        Human(max)
+                    )
+                })
+            });
+            why.extend(exceeded);
+        }
+        explained
+    }
+
     fn policy(&self) -> PolicyObject {
         PolicyObject { knobs: self.knobs, budget: self.budget, stalled_age_ms: self.stalled_at.map(since) }
     }

@@ -237,7 +237,7 @@ impl State {
             "must stay as it is while guests in it share pages of their domain: {}",
             names.join(", ")
         );
-        Err(TreeError::Limits { path: path.clone(), source: LimitsError { field: "domain", value, bound } }
+        Err(TreeError::Limits { path: path.clone(), broken: LimitsError { field: "domain", value, bound } }
             .into())
     }
 

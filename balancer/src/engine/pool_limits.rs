@@ -27,8 +27,8 @@ impl State {
             "what guests need of its images"
         };
         let bound = format!("must be at least {least}, {what}");
-        let source = LimitsError { field: "max_bytes", value: max.to_string(), bound };
-        Err(TreeError::Limits { path: path.clone(), source }.into())
+        let broken = LimitsError { field: "max_bytes", value: max.to_string(), bound };
+        Err(TreeError::Limits { path: path.clone(), broken }.into())
     }
 
     /// Lets unmapped pages go where a limit is exceeded: of those who pay for them, and of those that are inside a container

@@ -66,6 +66,7 @@ impl FramesObject {
             guest: guest.name.clone(),
             tiles,
             totals,
+            ram_unseen: guest.ram_unseen.clone(),
             sources,
             from_blocks,
             from_entries,

@@ -50,8 +50,8 @@ impl State {
                     sum.of(kind),
                     guest.about.name
                 );
-                let source = LimitsError { field: kind.field(), value: max.to_string(), bound };
-                missing.push(TreeError::Limits { path: above.clone(), source }.into());
+                let broken = LimitsError { field: kind.field(), value: max.to_string(), bound };
+                missing.push(TreeError::Limits { path: above.clone(), broken }.into());
             }
         }
         missing

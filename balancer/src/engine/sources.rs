@@ -26,6 +26,11 @@ pub(super) fn sources(totals: &Totals, told_ballooned: Option<u64>) -> Vec<Sourc
             let frames = told.min(totals.unknown);
             let ballooned = of(&[State::Ballooned], "guest", frames, totals.unknown);
             known.push(SourceObject { unknown: true, ..ballooned });
+            // Of images the page map tells what nobody touched yet.
+            if totals.untouched > 0 {
+                let error = totals.shared_error_frames_max;
+                known.push(of(&[State::Untouched], "page_map", totals.untouched, error));
+            }
         }
     }
     if totals.shared > 0 {
@@ -54,6 +59,14 @@ mod tests {
         let known = sources(&qemu, Some(25));
         assert_eq!(sum(&known[..2]), 100);
         assert!(!known[0].unknown && known[1].unknown && known[1].states.is_empty());
+        // Images beside it: those that nobody touched yet are known.
+        let with_images =
+            Totals { frames: 130, untouched: 20, shared: 10, shared_error_frames_max: 2, ..qemu };
+        let known = sources(&with_images, Some(0));
+        assert_eq!(sum(&known), 130);
+        let untouched = known.iter().find(|source| source.states == [State::Untouched]).unwrap();
+        assert_eq!((untouched.frames, untouched.error_frames_max, untouched.source), (20, 2, "page_map"));
+        let known = sources(&qemu, Some(25));
         // A part of what is unknown, by the guest's word: all of it may be wrong.
         assert_eq!((known[2].frames, known[2].error_frames_max, known[2].source), (25, 60, "guest"));
         assert_eq!(sources(&qemu, Some(u64::MAX))[2].frames, 60);

@@ -126,12 +126,15 @@ pub struct GuestObject {
     pub working_set_bytes: Option<u64>,
     /// Age of that, milliseconds.
     pub working_set_age_ms: Option<u64>,
-    /// How it does what it is asked: `well`, `slow`, `stuck`, `lying`, `vanished` (its statistics stopped) or `without_statistics`.
+    /// How it does what it is asked: `well`, `slow`, `stuck`, `lying`, `vanished` (its statistics stopped), `without_statistics`,
+    /// `unserved` (no driver serves its balloon, 60 s after it registered) or `without_balloon`.
     pub health: Health,
     /// `running`, or `paused` while it stands still because the host starves (`oom_policy`).
     pub state: String,
     /// `no`, `holding` or `returning`: whether it took memory back because it was out of memory.
     pub out_of_memory: String,
+    /// False for a machine without a balloon: it is watched and charged, and cannot be made to give memory.
+    pub has_balloon: bool,
     /// The balloon as told last.
     pub balloon: Balloon,
     /// Age of that, milliseconds.
@@ -146,6 +149,9 @@ pub struct GuestObject {
     pub pool: Option<PoolGuestObject>,
     /// Frames by state, now.
     pub frames: Totals,
+    /// Why nobody can tell which frames of its RAM the host holds: then all of them are `unknown`, and what it is charged is what the
+    /// kernel counts for its processes. `null` where they are looked at one by one.
+    pub ram_unseen: Option<String>,
     /// False once these were found to differ from the kernel's figures by more than their error: event `table_disagrees`.
     pub trusted: bool,
     /// Time since it registered, milliseconds.
@@ -175,6 +181,8 @@ pub struct FramesObject {
     pub tiles: bool,
     /// Frames by state.
     pub totals: Totals,
+    /// Why nobody can tell which frames of its RAM the host holds; `null` where they are looked at one by one.
+    pub ram_unseen: Option<String>,
     /// How they are known, each with its error.
     pub sources: Vec<SourceObject>,
     /// The same counted from the summaries of 2 MiB blocks, with `blocks=true`.
@@ -394,6 +402,7 @@ impl EngineState {
             health: guest.memory.health,
             state: if guest.paused { "paused" } else { "running" }.into(),
             out_of_memory: state.into(),
+            has_balloon: guest.about.has_balloon,
             balloon: guest.balloon.value.clone(),
             balloon_age_ms: guest.balloon.age_ms(),
             statistics: guest.statistics.as_ref().map(|sample| sample.value.clone()),
@@ -409,6 +418,7 @@ impl EngineState {
             }),
             pool: self.pool_guest_object(guest),
             frames,
+            ram_unseen: guest.about.ram_unseen.clone(),
             trusted: guest.cross_check.is_trusted(),
             registered_age_ms: age_ms(guest.registered_at),
         }

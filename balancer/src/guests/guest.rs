@@ -204,6 +204,7 @@ impl Guest {
             usage_bytes: self.figures.ram_bytes(&totals),
             actual_bytes: self.balloon.value.actual_bytes,
             refaulted_bytes: totals.refaults.saturating_mul(FRAME_BYTES),
+            has_balloon: self.about.has_balloon,
             driver_ready: self.balloon.value.driver_ready,
             statistics: self.policy_statistics(),
             out_of_memory: self.out_of_memory(),

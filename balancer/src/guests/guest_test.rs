@@ -27,6 +27,8 @@ fn guest(table: &FrameTable, owner: u16) -> Guest {
         machine: None,
         comes_back: false,
         wait: false,
+        has_balloon: true,
+        ram_unseen: None,
         balloon: Balloon::default(),
     };
     Guest {

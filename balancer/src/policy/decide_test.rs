@@ -1,6 +1,8 @@
 use super::*;
 use crate::policy::fill::{Share, fill};
-use crate::policy::{Ceiling, ContainerView, GuestStatistics, GuestView, HostView, OutOfMemory};
+use crate::policy::{
+    Ceiling, ContainerView, GuestStatistics, GuestView, Health, HostView, OutOfMemory, explain,
+};
 use proptest::prelude::*;
 use protocol::limits::Limits;
 
@@ -26,6 +28,7 @@ fn guest(name: &str, container: &str, ram_mib: u64) -> Placed {
         usage_bytes: 0,
         actual_bytes: ram_mib * MIB,
         refaulted_bytes: 0,
+        has_balloon: true,
         driver_ready: false,
         statistics: None,
         out_of_memory: OutOfMemory::No,
@@ -234,6 +237,47 @@ fn any_guest() -> impl Strategy<Value = Placed> {
             guest
         },
     )
+}
+
+#[test]
+fn who_does_not_serve_its_balloon_is_told_of_after_a_minute_and_is_treated_as_before() {
+    let mut observation = observe(vec![container("/a", "max=200M")], vec![guest("a", "/a", 512)]);
+    let mut after = |ms: u64, change: fn(&mut GuestView)| {
+        observation.now_ms = ms;
+        change(&mut observation.guests[0]);
+        let target = decide(&observation).targets[0];
+        observation.guests[0].memory = target.memory;
+        (target.memory.health, target.target_bytes / MIB)
+    };
+    assert_eq!(after(0, |_| ()), (Health::Well, 200));
+    assert_eq!(after(59_999, |_| ()), (Health::Well, 200), "it may boot");
+    assert_eq!(after(60_000, |_| ()), (Health::Unserved, 200));
+    assert_eq!(after(61_000, |view| view.driver_ready = true).0, Health::Well, "though it gave nothing yet");
+    assert_eq!(after(62_000, |view| view.driver_ready = false).0, Health::Well, "its minute begins anew");
+    assert_eq!(after(63_000, |view| view.has_balloon = false), (Health::WithoutBalloon, 200));
+    // What it may not hold and does is not given, as of anybody.
+    let holds = |view: &mut GuestView| view.usage_bytes = 300 * MIB;
+    assert_eq!(after(64_000, holds).0, Health::WithoutBalloon);
+    assert_eq!(after(74_000, |_| ()).0, Health::Stuck);
+}
+
+#[test]
+fn who_is_alone_under_a_limit_is_not_told_of_others() {
+    let mut placed = guest("a", "/a", 512);
+    uses(&mut placed, 100);
+    (placed.0.driver_ready, placed.0.memory.target_bytes) = (true, Some(512 * MIB));
+    let mut other = guest("b", "/a", 512);
+    uses(&mut other, 100);
+    let said = |guests: Vec<Placed>| {
+        let observation = observe(vec![container("/a", "max=400M")], guests);
+        let explained = explain(&observation, &decide(&observation), 0);
+        (explained.rule, explained.reason, explained.to_get_more)
+    };
+    let (rule, reason, more) = said(vec![placed.clone()]);
+    assert!(rule == "limit" && reason.contains("no other guest shares it"), "{rule} {reason}");
+    assert!(more.len() == 1 && more[0].contains("max or high of /a"), "{more:?}");
+    let (rule, reason, _) = said(vec![placed, other]);
+    assert!(rule == "idle_tax" && reason.contains("others need more"), "{rule} {reason}");
 }
 
 impl GuestView {

@@ -18,6 +18,8 @@ pub struct Explanation {
     pub share_bytes: u64,
     /// How it is.
     pub health: Health,
+    /// Why it cannot be made to give memory, and which limit cannot be enforced for that; `null` for a guest that serves its balloon.
+    pub cannot_give: Option<String>,
     /// The rule that decided, a word.
     pub rule: String,
     /// The rule as a sentence.
@@ -90,7 +92,8 @@ pub fn explain(observation: &Observation, plan: &Plan, guest: usize) -> Explanat
         target_bytes: target.target_bytes,
         share_bytes: target.share_bytes,
         health: target.memory.health,
-        rule: target.reason.rule().into(),
+        cannot_give: view.cannot_give().map(Into::into),
+        rule: target.reason.rule_in(observation).into(),
         reason: target.reason.text(observation, guest),
         inputs,
         to_get_more: ways(observation, plan, guest)

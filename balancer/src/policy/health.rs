@@ -13,6 +13,9 @@
 //! To owe is to hold more than the last target. Who is stuck or lies counts with what it holds from then on (`Rule::Exclude`), so
 //! that no memory is promised to others that is not there; what it was asked for stays asked for. *Vanished* is who sent statistics
 //! and stopped, as one does whose balloon driver is unloaded: it is not shrunk. Who never sent any has its share by weight.
+//!
+//! Who has no balloon, or no driver for it within 60 s, is told of as such while it does not owe: nothing follows from that by itself,
+//! since a guest that cannot give and holds what it was given disturbs nobody.
 
 use super::observation::{GuestView, OutOfMemory};
 use super::rules::{Rule, Rules};
@@ -20,6 +23,8 @@ use serde::{Deserialize, Serialize};
 
 /// So long without giving anything is stuck; so long with giving too little is slow. Milliseconds.
 pub const STUCK_AFTER_MS: u64 = 10_000;
+/// A guest that did not serve its balloon so long after it registered does not boot any more. Milliseconds.
+pub const UNSERVED_AFTER_MS: u64 = 60_000;
 /// First and longest time until it is asked again, milliseconds.
 const RETRY_MS: std::ops::RangeInclusive<u64> = 10_000..=600_000;
 /// Less than this is not giving. Bytes.
@@ -45,6 +50,10 @@ pub enum Health {
     Vanished,
     /// It never sent statistics.
     WithoutStatistics,
+    /// No driver in it serves its balloon.
+    Unserved,
+    /// Its machine has no balloon.
+    WithoutBalloon,
 }
 
 impl Health {
@@ -64,6 +73,8 @@ impl Health {
             Self::Lying => "lying",
             Self::Vanished => "vanished",
             Self::WithoutStatistics => "without_statistics",
+            Self::Unserved => "unserved",
+            Self::WithoutBalloon => "without_balloon",
         }
     }
 
@@ -77,6 +88,8 @@ impl Health {
             Self::Lying => "It says that it gave what it is found to hold",
             Self::Vanished => "Its statistics stopped",
             Self::WithoutStatistics => "It never sent statistics",
+            Self::Unserved => "It does not serve its balloon",
+            Self::WithoutBalloon => "It has no balloon",
         }
     }
 }
@@ -86,6 +99,18 @@ impl GuestView {
     #[must_use]
     pub fn tolerance_bytes(&self) -> u64 {
         TOLERANCE_BYTES_MIN.max(self.ram_bytes / TOLERANCE_PART)
+    }
+
+    /// Why it cannot be made to give memory, whatever it is asked; `None` for one that can.
+    #[must_use]
+    pub fn cannot_give(&self) -> Option<&'static str> {
+        match (self.has_balloon, self.driver_ready) {
+            (false, _) => Some("It has no balloon: it cannot be made to give memory"),
+            (true, false) => {
+                Some("No driver serves its balloon: it cannot be made to give memory until one does")
+            }
+            (true, true) => None,
+        }
     }
 
     /// True if it holds more than it was asked to.
@@ -102,10 +127,16 @@ pub(super) fn assess(view: &GuestView, now_ms: u64, rules: Rules) -> (super::Gue
     // A guest that was started again counts from zero.
     let refaulted = view.refaulted_bytes.saturating_sub(memory.refaulted_bytes);
     memory.refaulted_bytes = view.refaulted_bytes;
+    let unserved_since = (!view.driver_ready).then(|| memory.unserved_since_ms.unwrap_or(now_ms));
+    memory.unserved_since_ms = unserved_since;
     if !view.owes() {
         memory.owes_since_ms = None;
         memory.tries = 0;
         memory.health = match &view.statistics {
+            _ if !view.has_balloon => Health::WithoutBalloon,
+            None if unserved_since.is_some_and(|since| now_ms.saturating_sub(since) >= UNSERVED_AFTER_MS) => {
+                Health::Unserved
+            }
             // It boots.
             None if !view.driver_ready => Health::Well,
             None => Health::WithoutStatistics,
@@ -113,6 +144,9 @@ pub(super) fn assess(view: &GuestView, now_ms: u64, rules: Rules) -> (super::Gue
             Some(_) => Health::Well,
         };
         return (memory, false);
+    }
+    if memory.health == Health::Unserved && view.driver_ready {
+        memory.health = Health::Well;
     }
     let since = *memory.owes_since_ms.get_or_insert_with(|| {
         (memory.least_held_bytes, memory.gave_at_ms) = (held, now_ms);

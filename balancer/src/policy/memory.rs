@@ -26,6 +26,8 @@ pub struct GuestMemory {
     pub used_bytes: Option<u64>,
     /// How it is.
     pub health: Health,
+    /// Since when no driver serves its balloon; `None` while one does.
+    pub unserved_since_ms: Option<u64>,
     /// Since when it owes memory; `None` when it does not.
     pub owes_since_ms: Option<u64>,
     /// The least that it held since then, bytes.

@@ -73,6 +73,9 @@ pub struct GuestView {
     /// book deflates: that is not counted here, nor are pages that it reported free and uses again, its ordinary way to use them.
     #[serde(default)]
     pub refaulted_bytes: u64,
+    /// False for a machine without a balloon. Recordings of before this was known have it.
+    #[serde(default = "has_balloon")]
+    pub has_balloon: bool,
     /// True once a driver in the guest serves the balloon.
     pub driver_ready: bool,
     /// Its statistics as told last, however long ago.
@@ -127,6 +130,10 @@ pub enum OutOfMemory {
 
 /// Statistics older than this say nothing. Milliseconds.
 pub const STATISTICS_AGE_MS_MAX: u64 = 5000;
+
+fn has_balloon() -> bool {
+    true
+}
 
 impl GuestView {
     /// Its statistics if they are fresh.

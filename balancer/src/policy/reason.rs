@@ -98,6 +98,18 @@ impl Reason {
         }
     }
 
+    /// The same where nobody else is under the bound: that binds by itself, whatever the round was.
+    #[must_use]
+    pub fn rule_in(&self, observation: &Observation) -> &'static str {
+        if self.binds_one(observation) { "limit" } else { self.rule() }
+    }
+
+    /// True for the share of a guest that divides its bound with nobody.
+    fn binds_one(&self, observation: &Observation) -> bool {
+        matches!(self, Self::Share(bound, Round::Use | Round::Need | Round::Want | Round::Keep)
+            if bound.is_of_one(observation))
+    }
+
     /// One sentence.
     #[must_use]
     pub fn text(&self, observation: &Observation, guest: usize) -> String {
@@ -129,6 +141,8 @@ impl Reason {
                 of(bound),
                 Human(view.overhead_bytes),
                 match round {
+                    _ if self.binds_one(observation) =>
+                        ": that is all there is, and no other guest shares it",
                     Round::Floor | Round::Min => ": protected memory alone is more than that",
                     Round::Vanished => ": guests whose statistics stopped keep what they have",
                     Round::Low => ": after min, what is left is divided within low",

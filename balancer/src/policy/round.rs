@@ -2,7 +2,7 @@
 //! what a division gives.
 
 use super::demand::Sense;
-use super::observation::GuestView;
+use super::observation::{GuestView, Observation};
 use super::rules::{Rule, Rules};
 
 /// Rounds of filling, see the module's head.
@@ -58,6 +58,20 @@ pub enum Bound {
         /// Bytes.
         bytes: u64,
     },
+}
+
+impl Bound {
+    /// True if it binds a single guest: nothing divides it, and nobody else needs it.
+    pub(super) fn is_of_one(&self, observation: &Observation) -> bool {
+        let Self::Container { index, .. } = self else { return observation.guests.len() == 1 };
+        let inside = |mut at: usize| {
+            while at > *index {
+                at = observation.containers.get(at).map_or(0, |view| view.parent);
+            }
+            at == *index
+        };
+        observation.guests.iter().filter(|view| inside(view.container)).take(2).count() == 1
+    }
 }
 
 /// What a division gave a guest.

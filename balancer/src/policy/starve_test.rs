@@ -23,6 +23,7 @@ fn host(oom_policy: OomPolicy) -> Observation {
             usage_bytes: held * MIB,
             actual_bytes: held * MIB,
             refaulted_bytes: 0,
+            has_balloon: true,
             driver_ready: true,
             statistics: None,
             out_of_memory: Default::default(),

@@ -54,11 +54,12 @@ pub(super) fn ways(observation: &Observation, plan: &Plan, guest: usize) -> Vec<
             };
             let contends = target.share_bytes.saturating_add(FRAME_BYTES) < asked;
             match () {
-                () if is_alone(observation, bound) => vec![Way::Wider(*bound)],
+                () if bound.is_of_one(observation) => vec![Way::Wider(*bound)],
                 () if contends => vec![Way::Wider(*bound), Way::Weight],
                 () => vec![Way::Wider(*bound), Way::UsesMore],
             }
         }
+        Reason::Share(bound, Round::Keep) if bound.is_of_one(observation) => vec![Way::Wider(*bound)],
         Reason::Share(bound, _) => vec![Way::Wider(*bound), Way::UsesMore],
         Reason::OnItsWay(Pause::WaitsForOthers, _) => {
             let targets = plan.targets.iter().zip(&observation.guests).enumerate();
@@ -73,18 +74,6 @@ pub(super) fn ways(observation: &Observation, plan: &Plan, guest: usize) -> Vec<
         Reason::OnItsWay(..) => vec![Way::OthersNeedLess],
         Reason::Excluded(_) => vec![Way::Gives],
     }
-}
-
-/// True if a limit binds a single guest: no weight divides it.
-fn is_alone(observation: &Observation, bound: &Bound) -> bool {
-    let Bound::Container { index, .. } = bound else { return observation.guests.len() == 1 };
-    let inside = |mut at: usize| {
-        while at > *index {
-            at = observation.containers.get(at).map_or(0, |view| view.parent);
-        }
-        at == *index
-    };
-    observation.guests.iter().filter(|view| inside(view.container)).count() == 1
 }
 
 impl Way {

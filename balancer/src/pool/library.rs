@@ -48,7 +48,7 @@ pub enum LibraryError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// It is not what it says, or no guest should map it.
-    #[error("Image {digest} cannot be mapped by guests of domain {domain}: {source}")]
+    #[error("Image {digest} cannot be mapped by guests of domain {domain}")]
     Check {
         /// The image.
         digest: Digest,
@@ -58,7 +58,7 @@ pub enum LibraryError {
         source: Box<CheckError>,
     },
     /// The system refused.
-    #[error("Image {digest} cannot be opened: {source}")]
+    #[error("Image {digest} cannot be opened")]
     Io {
         /// The image.
         digest: Digest,

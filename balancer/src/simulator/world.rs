@@ -76,6 +76,7 @@ impl World {
             usage_bytes: 0,
             actual_bytes: ram_bytes,
             refaulted_bytes: 0,
+            has_balloon: true,
             driver_ready: false,
             statistics: None,
             out_of_memory: OutOfMemory::No,

@@ -39,7 +39,7 @@ impl Tree {
                 });
             }
         }
-        broken.into_iter().map(|source| TreeError::Limits { path: path.clone(), source }).collect()
+        broken.into_iter().map(|broken| TreeError::Limits { path: path.clone(), broken }).collect()
     }
 
     /// The first of them.

@@ -25,12 +25,12 @@ pub enum TreeError {
     #[error("There is no container {0}")]
     Missing(ContainerPath),
     /// A limit that contradicts a bound, its own container or another one.
-    #[error("{path}: {source}")]
+    #[error("{path}: {broken}")]
     Limits {
         /// The container whose limits were to be set.
         path: ContainerPath,
-        /// Field, value and bound.
-        source: protocol::limits::LimitsError,
+        /// Field, value and bound. They are the text: as its cause as well they would be told twice.
+        broken: protocol::limits::LimitsError,
     },
     /// It holds guests or containers.
     #[error("{path} is not empty: it holds {inside}")]

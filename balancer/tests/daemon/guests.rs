@@ -1,10 +1,12 @@
 //! Guests come, are told their targets, and go.
 
-use crate::support::{Daemon, MIB, Vmm, about, place, send_with_fd};
+use crate::support::{Daemon, MIB, Vmm, about, command, place, send_with_fd};
 use protocol::frames::{FrameTable, Region};
 use protocol::message::{self, Balloon, FromVmm, PROTOCOL_VERSION, Statistics, ToVmm};
 use serde_json::json;
 use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 /// Assumed for a `vmm` whose table was never compared with the kernel.
@@ -317,10 +319,95 @@ async fn an_attached_guest_is_let_go_when_its_helper_says_so() {
         while vmm.hear().await != ToVmm::Detach {}
         vmm.say(&FromVmm::Ended { reason: "It was detached, as it was found".into() }).await;
     };
-    let left = async {
-        daemon.client.call::<serde_json::Value>(hyper::Method::DELETE, "/v1/guests/a", vec![]).await
-    };
-    let ((), left) = tokio::join!(helper, left);
-    assert_eq!(left.unwrap(), json!({ "guest": "a", "detail": "It was detached, as it was found" }));
+    let detach = command(&place, &["detach", "a", "--json"]).stdout(Stdio::piped()).spawn().unwrap();
+    helper.await;
+    let left = detach.wait_with_output().unwrap().stdout;
+    let left: serde_json::Value = serde_json::from_slice(&left).unwrap();
+    assert_eq!(left, json!({ "guest": "a", "detail": "It was detached, as it was found" }));
     assert_eq!(daemon.get("/v1/guests").await, json!([]));
+}
+
+#[tokio::test]
+async fn a_guest_without_a_balloon_whose_ram_nobody_sees_is_told_of_as_such() {
+    let (_dir, place) = place();
+    let daemon = Daemon::start(&place).await;
+    let why = format!("it is a file {}", "x".repeat(5000));
+    let plain = message::Register {
+        has_balloon: false,
+        ram_unseen: Some(why),
+        ..about("plain", "/web/plain", Some("200M"))
+    };
+    let (vmm, _) = Vmm::register(&place, plain).await;
+    vmm.touch(300 * MIB);
+    let over = |container: &serde_json::Value| container["usage_bytes"].as_u64() > Some(300 * MIB);
+    daemon.until("/v1/containers/web/plain", over).await;
+    let guest = daemon.get("/v1/guests/plain").await;
+    assert_eq!((&guest["has_balloon"], &guest["health"]), (&json!(false), &json!("without_balloon")));
+    let unseen = guest["ram_unseen"].as_str().unwrap();
+    assert!(unseen.starts_with("it is a file") && unseen.len() == 400, "{unseen}");
+    assert_eq!(daemon.get("/v1/guests/plain/frames").await["ram_unseen"], guest["ram_unseen"]);
+    let events = daemon.get("/v1/events?follow=false").await;
+    for (kind, words) in
+        [("without_balloon", "It has no balloon"), ("guest_registered", "unknown: it is a file")]
+    {
+        let told = events.as_array().unwrap().iter().find(|event| event["kind"] == kind).unwrap();
+        assert!(told["detail"].as_str().unwrap().contains(words), "{told}");
+    }
+    let said =
+        |arguments: &[&str]| String::from_utf8(command(&place, arguments).output().unwrap().stdout).unwrap();
+    let ps = said(&["ps"]);
+    assert!(ps.contains("plain has no balloon") && ps.contains("is unknown: it is a file"), "{ps}");
+    let explained = said(&["explain", "plain"]);
+    let limit = "cannot be made to give memory; /web/plain uses 30";
+    assert!(
+        explained.contains(limit) && explained.contains("its max, 200M, cannot be enforced"),
+        "{explained}"
+    );
+    assert!(said(&["explain", "/web"]).contains(limit));
+    // Of one that serves its balloon nothing is said.
+    let (ready, _) = Vmm::register(&place, about("ready", "/web/ready", None)).await;
+    let explained = daemon.get("/v1/guests/ready/explain").await;
+    assert!(explained["cannot_give"].as_str().unwrap().contains("until one does"), "{explained:#}");
+    let balloon = Balloon { driver_ready: true, actual_bytes: 512 * MIB, ..Default::default() };
+    ready.say(&FromVmm::Balloon(balloon)).await;
+    daemon.until("/v1/guests/ready/explain", |explained| explained["cannot_give"].is_null()).await;
+}
+
+#[tokio::test]
+async fn a_promise_that_cannot_be_kept_is_told_once() {
+    let (_dir, place) = place();
+    let daemon = Daemon::start(&place).await;
+    daemon.put("/v1/containers/web", r#"{"max_bytes": 104857600}"#).await;
+    let vmm = Vmm::connect(&place, about("b", "/web/b", Some("min=200M"))).await;
+    let Some(ToVmm::Refused { reason }) = vmm.hear_any().await else { panic!("taken in") };
+    assert_eq!(reason.matches("min_bytes is 209715200").count(), 1, "{reason}");
+}
+
+#[tokio::test]
+async fn a_socket_of_any_name_can_be_attached_and_what_a_helper_refuses_is_told() {
+    let (dir, place) = place();
+    let helper = dir.path().join("helper");
+    std::fs::write(&helper, "#!/bin/sh\nprintf 'error: %s|' \"$@\" >&2\nprintf '\\n\\nFor more\\n' >&2\n")
+        .unwrap();
+    std::fs::set_permissions(&helper, std::fs::Permissions::from_mode(0o700)).unwrap();
+    let client = balancer::client::Client::new(&place.api_socket());
+    let mut child =
+        command(&place, &["serve"]).env("BALLAST_VMM", &helper).stderr(Stdio::null()).spawn().unwrap();
+    let up =
+        async || client.call::<serde_json::Value>(hyper::Method::GET, "/v1/version", vec![]).await.is_ok();
+    let start = Instant::now();
+    while !up().await && start.elapsed() < crate::support::DEADLINE {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let attach = |arguments: &[&str]| {
+        let arguments = [&["attach", "--container", "/x", "--qmp"], arguments].concat();
+        String::from_utf8(command(&place, &arguments).output().unwrap().stderr).unwrap()
+    };
+    let told = attach(&["/x/ü x.qmp"]);
+    assert!(told.contains("|error: --qmp=/x/ü x.qmp|error: --name=x|"), "{told}");
+    assert!(!told.contains("For more"), "{told}");
+    let told = attach(&["/x/--help.qmp", "--name=-v"]);
+    assert!(told.contains("|error: --name=-v|") && told.contains("|error: --container=/x|"), "{told}");
+    child.kill().unwrap();
+    child.wait().unwrap();
 }

@@ -177,6 +177,8 @@ impl Host {
             machine: None,
             comes_back: false,
             wait: false,
+            has_balloon: true,
+            ram_unseen: None,
             balloon: Balloon::default(),
         };
         let (link, answer) =

@@ -66,6 +66,8 @@ pub fn register() -> Register {
         owners: vec![],
         comes_back: true,
         wait: false,
+        has_balloon: true,
+        ram_unseen: None,
         balloon: Balloon::default(),
     }
 }

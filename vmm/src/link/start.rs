@@ -3,7 +3,7 @@
 use protocol::place::Place;
 use protocol::private::PrivateError;
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
@@ -57,12 +57,23 @@ pub enum StartError {
     },
 }
 
-/// The last words of a balancer.
-fn told(log: &Path) -> String {
-    let text = fs::read_to_string(log).unwrap_or_default();
+/// The last words of a balancer; without any, what the system says of writing where they would be.
+fn told(path: &Path) -> String {
+    let text = fs::read_to_string(path).unwrap_or_default();
     let last: String =
         text.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default().chars().take(300).collect();
-    if last.is_empty() { format!(", and its log {} is empty", log.display()) } else { format!(": {last}") }
+    if !last.is_empty() {
+        return format!(": {last}");
+    }
+    match write_to(path) {
+        Ok(()) => format!(", and its log {} is empty", path.display()),
+        Err(error) => format!(", and its log {} cannot be written: {error}", path.display()),
+    }
+}
+
+/// Writes an empty line, which says nothing, to learn whether a balancer could have said anything.
+fn write_to(path: &Path) -> io::Result<()> {
+    log(path)?.write_all(b"\n")
 }
 
 /// Makes sure that a balancer answers in this place.
@@ -154,4 +165,23 @@ fn program() -> PathBuf {
     }
     let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join("balancer")));
     beside.filter(|path| path.exists()).unwrap_or_else(|| "balancer".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_words_of_a_balancer_are_told_or_why_there_are_none() {
+        let log = std::env::temp_dir().join(format!("ballast-log-{}", std::process::id()));
+        assert!(told(&log).ends_with("is empty"), "{}", told(&log));
+        fs::write(&log, "first\nCannot open the journal\n\n").unwrap();
+        assert_eq!(told(&log), ": Cannot open the journal");
+        fs::remove_file(&log).unwrap();
+        let nowhere = told(&log.join("log"));
+        assert!(nowhere.contains("cannot be written: No such file"), "{nowhere}");
+        // Everything that is written to this device fails as on a full disk.
+        let full = write_to(Path::new("/dev/full")).unwrap_err();
+        assert_eq!(full.raw_os_error(), Some(libc::ENOSPC));
+    }
 }

@@ -151,6 +151,8 @@ impl Machine {
             machine: None,
             comes_back: false,
             wait: self.spec.wait.is_some(),
+            has_balloon: true,
+            ram_unseen: None,
             balloon: Balloon {
                 target_bytes: self.ram.bytes(),
                 actual_bytes: self.ram.bytes(),

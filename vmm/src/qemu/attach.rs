@@ -61,13 +61,9 @@ pub fn attach(spec: &AttachSpec, place: Place) -> Result<End, QemuError> {
     let signals = machine::signals(&end)?;
     let Asked { qmp, ram, pid, cpus, actual_bytes, balloon } =
         ask(spec, &signals).map_err(|error| or_signal(error, &signals))?;
-    if balloon.is_none() {
-        tracing::warn!(
-            "The guest has no balloon: it is watched and charged, and cannot be made to give memory"
-        );
-    }
+    let has_balloon = balloon.is_some();
     let deflates_on_oom = balloon.as_ref().is_some_and(BalloonObject::deflates_on_oom);
-    let (table, reconciler) = frames(&ram, &[], pid, DiskCache::default())?;
+    let (table, reconciler, ram_unseen) = frames(&ram, &[], pid, DiskCache::default())?;
     let wake = EventFd::new(EFD_NONBLOCK)?;
     let end = (end, wake.try_clone()?);
     let interval_s = balloon.as_ref().map_or(0, BalloonObject::found_interval_s);
@@ -110,6 +106,8 @@ pub fn attach(spec: &AttachSpec, place: Place) -> Result<End, QemuError> {
         machine: Some(Machine { pid, attached: true }),
         comes_back: false,
         wait: false,
+        has_balloon,
+        ram_unseen,
         balloon: session.balloon(),
     };
     let beside = Beside { signals: &signals, wait: None, machine: None };

@@ -123,9 +123,11 @@ fn sweep(dir: &Path) {
         let pid =
             name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?.parse().ok());
         let Some(pid) = pid else { continue };
-        let started_ticks = process::started_ticks(pid);
-        let is_there = read(&entry.path()).is_ok_and(|kept| started_ticks == Some(kept.started_ticks));
-        if started_ticks.is_none() || read(&entry.path()).is_ok() && !is_there {
+        let is_there = process::started_ticks(pid).is_some_and(|started_ticks| {
+            // What cannot be read may be of that process.
+            read(&entry.path()).map_or(true, |kept| kept.started_ticks == started_ticks)
+        });
+        if !is_there {
             let _ = fs::remove_file(entry.path());
         }
     }

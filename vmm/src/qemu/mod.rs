@@ -125,13 +125,13 @@ pub enum QemuError {
     Events(String),
 }
 
-/// A table of the machine's RAM, and the thread that keeps it true as far as it can be known.
+/// A table of the machine's RAM, the thread that keeps it true as far as it can be known, and why RAM is unknown if it is.
 fn frames(
     place: &RamPlace,
     images: &[(Region, u64)],
     pid: i32,
     disks: DiskCache,
-) -> Result<(Arc<FrameTable>, Reconciler), QemuError> {
+) -> Result<(Arc<FrameTable>, Reconciler, Option<String>), QemuError> {
     let unseen = match (&place.slots, place.mapped_in(pid)?) {
         (Err(why), _) => Some(why.clone()),
         (_, Mapped::Otherwise(what)) => {
@@ -140,22 +140,21 @@ fn frames(
         (_, Mapped::No) => Some(format!("process {pid} has it nowhere")),
         (Ok(_), Mapped::Private) => None,
     };
+    if let Some(why) = &unseen {
+        tracing::warn!(why, "The frames of guest RAM cannot be looked at: all of them are unknown");
+    }
     let regions: Vec<Region> =
         place.regions().into_iter().chain(images.iter().map(|(region, _)| *region)).collect();
     let table = Arc::new(FrameTable::new(&regions)?);
     table.set_residency_only();
-    let (mut slots, watch): (Vec<_>, Box<dyn Watch>) = match (&place.slots, unseen) {
+    let (mut slots, watch): (Vec<_>, Box<dyn Watch>) = match (&place.slots, &unseen) {
         (Ok(slots), None) => (slots.clone(), Box::new(watch::MachineMemory::open(pid)?)),
-        (_, why) => {
-            let why = why.unwrap_or_default();
-            tracing::warn!(why, "The frames of guest RAM cannot be looked at: all of them are unknown");
-            (vec![], Box::new(watch::Unseen))
-        }
+        _ => (vec![], Box::new(watch::Unseen)),
     };
     slots.extend_from_slice(images);
     let comparison = Comparison::of_slots(slots, Arc::clone(&table), Pagemap::of_process(pid)?);
     let reconciler = Reconciler::watching(comparison, watch, Arc::clone(&table), disks)?;
-    Ok((table, reconciler))
+    Ok((table, reconciler, unseen))
 }
 
 /// Makes the balancer in a place responsible for the guest.

@@ -85,8 +85,9 @@ pub fn run(spec: &GuestSpec, accelerator: Accelerator, place: Option<Place>) -> 
 
     let Asked { qmp, balloon, ram, image_slots } =
         ask(monitor, &mut qemu, &images, &signals).map_err(|error| or_signal(error, &signals))?;
+    let has_balloon = balloon.is_some();
     let pid = qemu.pid();
-    let (table, reconciler) = frames(&ram, &image_slots, pid, DiskCache::new(files))?;
+    let (table, reconciler, ram_unseen) = frames(&ram, &image_slots, pid, DiskCache::new(files))?;
     let wake = EventFd::new(EFD_NONBLOCK)?;
     let operator = Operator::start(qmp, balloon, Found::own(ram.bytes), true, moved)?;
     let mut session = Session::new(Parts {
@@ -120,6 +121,8 @@ pub fn run(spec: &GuestSpec, accelerator: Accelerator, place: Option<Place>) -> 
         machine: Some(Machine { pid, attached: false }),
         comes_back: false,
         wait: spec.wait.is_some(),
+        has_balloon,
+        ram_unseen,
         balloon: session.balloon(),
     };
     let limits = spec.container_limit.as_ref().map(|patch| Limits::default().patched(patch));

@@ -174,6 +174,8 @@ pub fn about(name: &str, container: &str, limits: Option<&str>) -> Register {
         machine: None,
         comes_back: false,
         wait: false,
+        has_balloon: true,
+        ram_unseen: None,
         balloon: Balloon { actual_bytes: 512 * MIB, target_bytes: 512 * MIB, ..Default::default() },
     }
 }
