@@ -89,6 +89,10 @@ fn has_event(host: &Host, kind: &str) -> Result<bool> {
     Ok(events.as_array().context("events")?.iter().any(|event| event["kind"] == kind))
 }
 
+/// What a limit has to leave beside the RAM of a guest that comes.
+const BESIDE_VMM_BYTES: u64 = 16 << 20;
+const BESIDE_QEMU_BYTES: u64 = 145 << 20;
+
 /// How guests come and go.
 #[derive(Clone, Copy)]
 pub struct Cast {
@@ -112,8 +116,10 @@ pub fn waits(cast: Cast) -> Result<()> {
     ensure!(answer.status == 201, "{answer:?}");
     let mut first = start(&host, "first", &["--container", "/web/1", "--wait"])?;
     first.wait_for(cast.up, SOON)?;
-    let floor = host.get("/v1/guests/first")?["floor_bytes"].as_u64().context("its floor")?;
-    host.set_max("/web", floor * 3 / 2)?;
+    let about = host.get("/v1/guests/first")?;
+    let floor = about["floor_bytes"].as_u64().context("its floor")?;
+    let beside = if about["engine"] == "qemu" { BESIDE_QEMU_BYTES } else { BESIDE_VMM_BYTES };
+    host.set_max("/web", (floor + beside) * 3 / 2)?;
     let mut refused = start(&host, "refused", &["--container", "/web/2"])?;
     ensure!(refused.wait_end(SOON)?.code() == Some(5), "{}", refused.errors());
     let complaint = refused.errors();
