@@ -127,7 +127,8 @@ fn run_seeded(images: &Images, seed: u64, without_balloon: Option<usize>) -> Res
     }
     ensure!(host_oom_kills()? == killed_before, "the host's kernel killed somebody");
     tell(&looks, &slots);
-    moved(&slots)?;
+    // Three in turn have room for two of them at once: memory has to move for the third, and then only when the two that are left do not suffice.
+    moved(&slots, if without_balloon.is_some() { 1 } else { 2 })?;
     kept_apart(&host, &looks, without_balloon)
 }
 
@@ -360,8 +361,8 @@ fn tell(looks: &[Look], slots: &[Slot]) {
     );
 }
 
-/// What each heavy guest got more than it had, the others gave.
-fn moved(slots: &[Slot]) -> Result<()> {
+/// What each heavy guest got more than it had, the others gave; `least` times at the least.
+fn moved(slots: &[Slot], least: usize) -> Result<()> {
     let mut moves = 0;
     for slot in slots {
         let (own_before, own) = (&slot.before[slot.heavy], &slot.after[slot.heavy]);
@@ -378,7 +379,7 @@ fn moved(slots: &[Slot]) -> Result<()> {
             moves += 1;
         }
     }
-    ensure!(moves >= 2, "memory moved in {moves} of {} slots", slots.len());
+    ensure!(moves >= least, "memory moved in {moves} of {} slots", slots.len());
     Ok(())
 }
 
