@@ -32,12 +32,18 @@ fn charges(host: &Host, guest: &str) -> Result<BTreeMap<String, u64>> {
     Ok(charged)
 }
 
-/// A figure is the truth, but for one part in a hundred.
+/// What the guest's kernel touches by itself is charged to who pays just then, and the host may back one such frame by a huge page.
+const BESIDE_BYTES: u64 = 2 << 20;
+
+/// A figure is the truth, but for one part in a hundred and one huge page.
 fn ensure_near(what: &str, bytes: u64, truth: u64) -> Result<()> {
     let off = bytes.abs_diff(truth);
     let permille = off * 1000 / truth;
     println!("{what}: charged {bytes} bytes, the truth is {truth} bytes, off by {permille} per mille");
-    ensure!(off * 100 <= truth, "{what}: charged {bytes} bytes, the truth is {truth}: off by {off}");
+    ensure!(
+        off <= truth / 100 + BESIDE_BYTES,
+        "{what}: charged {bytes} bytes, the truth is {truth}: off by {off}"
+    );
     Ok(())
 }
 
