@@ -107,9 +107,13 @@ impl Figures {
 
     /// Takes a reading of the kernel into account, with the table's totals of the same moment.
     pub fn update(&mut self, kernel: KernelSample, totals: &Totals) {
-        self.kernel = Some(kernel);
+        let before = self.kernel.replace(kernel);
+        // The table was looked at a moment before: what came or went since would count as overhead.
+        let moves = before.is_some_and(|before| {
+            before.resident_bytes.abs_diff(kernel.resident_bytes) > ERROR_FRAMES_MAX * FRAME_BYTES * 2
+        });
         let fresh = totals.checked_age_ms.is_some_and(|age| u128::from(age) <= FRESH.as_millis());
-        if fresh && totals.error_frames_max <= ERROR_FRAMES_MAX && !totals.torn {
+        if fresh && !moves && totals.error_frames_max <= ERROR_FRAMES_MAX && !totals.torn {
             if self.overheads.len() == READINGS {
                 self.overheads.pop_front();
             }
@@ -198,6 +202,25 @@ mod tests {
             figures.update(kernel, &totals(private, Some(2000)));
         }
         assert_eq!((figures.overhead_bytes(), figures.reserved_bytes()), (8 << 20, 9 << 20));
+    }
+
+    #[test]
+    fn what_comes_between_two_readings_is_no_overhead() {
+        let mut figures = Figures::of_engine("qemu");
+        let kernel = |resident_mib: u64| KernelSample {
+            resident_bytes: resident_mib << 20,
+            anonymous_bytes: resident_mib << 20,
+            swapped_bytes: 0,
+            page_tables_bytes: 0,
+            at: Instant::now(),
+        };
+        figures.update(kernel(200), &totals(80 << 8, Some(10)));
+        for resident_mib in [260, 320, 380] {
+            figures.update(kernel(resident_mib), &totals(80 << 8, Some(900)));
+        }
+        assert_eq!(figures.overhead_bytes(), 120 << 20);
+        figures.update(kernel(382), &totals(250 << 8, Some(10)));
+        assert_eq!(figures.overhead_bytes(), 132 << 20);
     }
 
     #[test]
