@@ -1,5 +1,6 @@
 //! What `oom_policy` and `--wait` do to real guests, whatever runs them.
 
+use crate::engine::Engine;
 use crate::{Guest, Host, wait};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -89,9 +90,8 @@ fn has_event(host: &Host, kind: &str) -> Result<bool> {
     Ok(events.as_array().context("events")?.iter().any(|event| event["kind"] == kind))
 }
 
-/// What a limit has to leave beside the RAM of a guest that comes.
-const BESIDE_VMM_BYTES: u64 = 16 << 20;
-const BESIDE_QEMU_BYTES: u64 = 145 << 20;
+/// What a limit has to leave beside the RAM of a guest that comes, on the engine that takes least.
+const BESIDE_BYTES: u64 = 16 << 20;
 
 /// How guests come and go.
 #[derive(Clone, Copy)]
@@ -118,8 +118,8 @@ pub fn waits(cast: Cast) -> Result<()> {
     first.wait_for(cast.up, SOON)?;
     let about = host.get("/v1/guests/first")?;
     let floor = about["floor_bytes"].as_u64().context("its floor")?;
-    let beside = if about["engine"] == "qemu" { BESIDE_QEMU_BYTES } else { BESIDE_VMM_BYTES };
-    host.set_max("/web", (floor + beside) * 3 / 2)?;
+    let engine = if about["engine"] == "qemu" { Engine::Qemu } else { Engine::Kvm };
+    host.set_max("/web", engine.limit(floor + BESIDE_BYTES) * 3 / 2)?;
     let mut refused = start(&host, "refused", &["--container", "/web/2"])?;
     ensure!(refused.wait_end(SOON)?.code() == Some(5), "{}", refused.errors());
     let complaint = refused.errors();

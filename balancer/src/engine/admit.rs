@@ -94,16 +94,7 @@ impl Engine {
                 about.name, other.pid
             )));
         }
-        check_machine(&about, pid)?;
-        if let Some(machine) = about.machine
-            && let Some(other) =
-                state.guests.values().find(|guest| guest.about.machine.is_some_and(|m| m.pid == machine.pid))
-        {
-            let (pid, other) = (machine.pid, &other.about.name);
-            return Err(Refusal::Never(format!(
-                "machine is process {pid}, which is guest {other:?} already"
-            )));
-        }
+        state.check_machine(&about, pid)?;
         about.ram_unseen = about.ram_unseen.map(|why| why.chars().take(UNSEEN_TEXT_MAX).collect());
         state.check_waiting(&about, ticket)?;
         let process = ProcessObjects::of_guest(pid, about.machine);
@@ -221,6 +212,33 @@ impl Engine {
 }
 
 impl State {
+    /// A guest's RAM is where it says: in the process of its `vmm`, in a child of that, or in one that somebody else started, which
+    /// only a guest that was attached may name; and in nobody else's.
+    fn check_machine(&self, about: &Register, pid: i32) -> Result<(), String> {
+        let Some(machine) = about.machine else { return Ok(()) };
+        if about.engine != "qemu" {
+            return Err(format!("machine is given, which the engine {:?} does not have", about.engine));
+        }
+        match parent(machine.pid) {
+            None => return Err(format!("machine is process {}, but there is none", machine.pid)),
+            Some(of) if of != pid && !machine.attached => {
+                return Err(format!(
+                    "machine is process {}, but that is no child of process {pid}",
+                    machine.pid
+                ));
+            }
+            Some(_) => {}
+        }
+        let has_it = |guest: &&Guest| guest.about.machine.is_some_and(|other| other.pid == machine.pid);
+        match self.guests.values().find(has_it) {
+            Some(other) => Err(format!(
+                "machine is process {}, which is guest {:?} already",
+                machine.pid, other.about.name
+            )),
+            None => Ok(()),
+        }
+    }
+
     /// Makes the container of a guest where it is missing, with the limits of the launch. `held` is what its process holds
     /// already of what the host has, bytes.
     fn admit_container(&mut self, about: &Register, own: ObjectCounts, held: u64) -> Result<(), Refusal> {
@@ -261,22 +279,6 @@ impl State {
             );
         }
         Ok(())
-    }
-}
-
-/// A guest's RAM is where it says: in the process of its `vmm`, in a child of that, or in one that somebody else started, which
-/// only a guest that was attached may name.
-fn check_machine(about: &Register, pid: i32) -> Result<(), String> {
-    let Some(machine) = about.machine else { return Ok(()) };
-    if about.engine != "qemu" {
-        return Err(format!("machine is given, which the engine {:?} does not have", about.engine));
-    }
-    match parent(machine.pid) {
-        None => Err(format!("machine is process {}, but there is none", machine.pid)),
-        Some(of) if of != pid && !machine.attached => {
-            Err(format!("machine is process {}, but that is no child of process {pid}", machine.pid))
-        }
-        Some(_) => Ok(()),
     }
 }
 

@@ -22,8 +22,6 @@ const ATTACH_DEADLINE: Duration = Duration::from_secs(12);
 const DETACH_DEADLINE: Duration = Duration::from_secs(10);
 /// How long the driver of a guest may take to say something until it is told of as silent: it is asked once a second.
 const DRIVER_DEADLINE: Duration = Duration::from_secs(3);
-/// Pause before it is looked again.
-const DRIVER_PAUSE: Duration = Duration::from_millis(50);
 /// What is shown of a helper's complaint, bytes.
 const COMPLAINT_BYTES_MAX: u64 = 4096;
 
@@ -61,14 +59,14 @@ impl Engine {
         let started = tokio::task::spawn_blocking(move || start(&place, &attach)).await;
         started.map_err(|error| refused(error.to_string()))?.map_err(refused)?;
         // Whether it can be made to give memory shows once its driver said something.
-        let registered = Instant::now();
+        let (registered, mut events) = (Instant::now(), self.watch_events());
         loop {
             let guest = self.guest(&name)?;
             let is_known = !guest.has_balloon || guest.balloon.driver_ready;
-            if is_known || registered.elapsed() >= DRIVER_DEADLINE {
+            let left = DRIVER_DEADLINE.saturating_sub(registered.elapsed());
+            if is_known || tokio::time::timeout(left, events.changed()).await.is_err() {
                 return Ok(guest);
             }
-            tokio::time::sleep(DRIVER_PAUSE).await;
         }
     }
 

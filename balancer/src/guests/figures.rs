@@ -83,6 +83,9 @@ const QEMU_GROWTH_BYTES: u64 = 16 << 20;
 /// A table whose error is larger than this, or was bounded longer ago than `FRESH`, says nothing about overhead. Frames.
 const ERROR_FRAMES_MAX: u64 = 512;
 const FRESH: Duration = Duration::from_millis(2500);
+/// By how much a process may have changed since the last reading for this one to tell of overhead, bytes: the table was looked at a
+/// moment earlier, and what came or went since would be taken for it.
+const MOVES_BYTES: u64 = 4 << 20;
 /// Readings of the overhead that are kept.
 const READINGS: usize = 8;
 
@@ -108,10 +111,8 @@ impl Figures {
     /// Takes a reading of the kernel into account, with the table's totals of the same moment.
     pub fn update(&mut self, kernel: KernelSample, totals: &Totals) {
         let before = self.kernel.replace(kernel);
-        // The table was looked at a moment before: what came or went since would count as overhead.
-        let moves = before.is_some_and(|before| {
-            before.resident_bytes.abs_diff(kernel.resident_bytes) > ERROR_FRAMES_MAX * FRAME_BYTES * 2
-        });
+        let moves =
+            before.is_some_and(|before| before.resident_bytes.abs_diff(kernel.resident_bytes) > MOVES_BYTES);
         let fresh = totals.checked_age_ms.is_some_and(|age| u128::from(age) <= FRESH.as_millis());
         if fresh && !moves && totals.error_frames_max <= ERROR_FRAMES_MAX && !totals.torn {
             if self.overheads.len() == READINGS {

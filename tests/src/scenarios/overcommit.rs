@@ -127,7 +127,7 @@ fn run_seeded(images: &Images, seed: u64, without_balloon: Option<usize>) -> Res
     }
     ensure!(host_oom_kills()? == killed_before, "the host's kernel killed somebody");
     tell(&looks, &slots);
-    // Three in turn have room for two of them at once: memory has to move for the third, and then only when the two that are left do not suffice.
+    // Without the one there is room for two of the other three at once: memory has to move for the third only.
     moved(&slots, if without_balloon.is_some() { 1 } else { 2 })?;
     kept_apart(&host, &looks, without_balloon)
 }
