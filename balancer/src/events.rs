@@ -1,34 +1,15 @@
 //! What happened: a bounded ring that answers "what since event 17?" and wakes who waits for more.
 
+use crate::objects::Event;
 use protocol::path::ContainerPath;
-use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::watch;
-use utoipa::ToSchema;
 
 /// Events that are kept.
 pub const EVENTS_MAX: usize = 4096;
 /// Longest text of an event that a `vmm` sends, bytes: what is longer is cut.
 const DETAIL_BYTES_MAX: usize = 512;
-
-/// Something that happened.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Event {
-    /// Counts from 1 since the balancer started, without gaps.
-    pub id: u64,
-    /// When, milliseconds since 1970-01-01 UTC.
-    pub at_ms: u64,
-    /// What, a short name: `guest_registered`, `limits_changed`, `target_changed`, ...
-    pub kind: String,
-    /// The guest it is about, if any.
-    pub guest: Option<String>,
-    /// The container it is about, if any.
-    #[schema(value_type = Option<String>)]
-    pub container: Option<ContainerPath>,
-    /// One sentence.
-    pub detail: String,
-}
 
 /// The ring.
 #[derive(Debug)]

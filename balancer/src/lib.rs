@@ -1,15 +1,16 @@
-//! The balancer: one per host, it knows every guest and container, decides who may hold how much memory, and
+//! The balancer: one per host. It knows every guest and container, decides how much memory each guest may hold, and
 //! answers over REST.
 //!
 //! | module | question it answers |
 //! |---|---|
 //! | [`tree`] | which containers are there, under which limits? (pure) |
-//! | [`pool`] | what do guests share, and who pays for it? |
+//! | [`pool`] | what do guests share, and which container is charged for it? |
 //! | [`journal`] | what survives a killed balancer? |
 //! | [`events`] | what happened? |
+//! | [`objects`] | what do clients send and receive? |
 //! | [`api`] | how do clients ask? |
 //! | [`daemon`] | how does a balancer start and end? |
-//! | [`client`] | how does a program speak to the API? |
+//! | [`client`] | how does a program use the API? |
 //! | [`cli`] | what does the command line offer? |
 
 pub mod api;
@@ -19,6 +20,7 @@ pub mod daemon;
 pub mod events;
 pub mod guests;
 pub mod journal;
+pub mod objects;
 pub mod pool;
 pub mod sessions;
 pub mod state;

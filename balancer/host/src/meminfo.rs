@@ -1,11 +1,11 @@
 //! What the kernel says about the host: `/proc/meminfo` and, where there is one, `/proc/pressure/memory`.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::time::Instant;
 use utoipa::ToSchema;
 
 /// Memory of the host by the kernel's word (`Documentation/filesystems/proc.rst`, meminfo).
-#[derive(Debug, Clone, Default, PartialEq, Serialize, ToSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct HostMemory {
     /// `MemTotal`, bytes.
     pub total_bytes: u64,
@@ -37,7 +37,7 @@ impl HostMemory {
 }
 
 /// Part of the last 10 seconds in which tasks stalled for memory (`Documentation/accounting/psi.rst`). Percent.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, ToSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Pressure {
     /// Some task stalled.
     pub some_avg10: f64,

@@ -4,11 +4,11 @@ use super::health::Health;
 use super::observation::Observation;
 use super::plan::Plan;
 use super::ways::ways;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 /// Why a guest has its target.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Explanation {
     /// The guest.
     pub guest: String,
@@ -31,7 +31,7 @@ pub struct Explanation {
 }
 
 /// A figure that a decision depends on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Input {
     /// What it is.
     pub name: String,

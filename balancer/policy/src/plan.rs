@@ -7,7 +7,7 @@ use super::reason::Reason;
 use super::stress::Stress;
 use protocol::bytes::Human;
 use protocol::path::ContainerPath;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 /// A target for each guest, in the order of the observation, and what could not be kept.
@@ -73,10 +73,9 @@ impl GuestTarget {
 }
 
 /// A limit that is smaller than the floors of the guests under it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Shortfall {
     /// The container.
-    #[schema(value_type = String)]
     pub container: ContainerPath,
     /// What may be used in it, bytes.
     pub budget_bytes: u64,

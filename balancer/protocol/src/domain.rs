@@ -1,33 +1,35 @@
-//! The name of a trust domain: pages of images are shared inside one, and never beyond it.
+//! The name of a trust domain: pages of images are shared inside one domain, and never between two.
 
 use crate::path::NAME_BYTES_MAX;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
+use utoipa::ToSchema;
 
-/// The domain of guests directly in the root. No user can choose it, nor is it any container's name.
+/// The domain of guests directly in the root. Users cannot choose it, and no container has this name.
 const HOST: &str = "=host";
 
 /// The name of a trust domain, which is also the name of a folder.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(try_from = "String", into = "String")]
+#[schema(value_type = String, example = "tenants")]
 pub struct Domain(String);
 
-/// Why a text is no trust domain.
+/// Why a text is not the name of a trust domain.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0:?} is no trust domain: letters, digits and -_.:@+ make one, at most {NAME_BYTES_MAX}, no dot in front"
+    "{0:?} is not a trust domain: write at most {NAME_BYTES_MAX} letters, digits and -_.:@+, without a dot in front"
 )]
 pub struct DomainError(String);
 
 impl Domain {
-    /// The domain of guests that are in no container but the root.
+    /// The domain of guests that are directly in the root.
     #[must_use]
     pub fn host() -> Self {
         Self(HOST.into())
     }
 
-    /// The domain that a container in the root is unless another one is chosen: its name.
+    /// The domain of a container in the root unless another one is chosen: its name.
     #[must_use]
     pub fn of_container(name: &str) -> Self {
         // A folder's name must not begin with a dot.
@@ -88,6 +90,6 @@ mod tests {
             assert!(wrong.parse::<Domain>().is_err(), "{wrong}");
         }
         assert_eq!(Domain::of_container("web").as_str(), "web");
-        assert_eq!(Domain::of_container(".web").as_str(), "=.web", "which nobody can choose");
+        assert_eq!(Domain::of_container(".web").as_str(), "=.web", "which users cannot choose");
     }
 }

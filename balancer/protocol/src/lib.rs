@@ -1,30 +1,34 @@
-//! What the balancer and the VMM share.
+//! What the balancer and the `vmm` share.
 //!
 //! | module | question it answers |
 //! |---|---|
 //! | [`bytes`] | how are `512M` and `1.5G` read and written? |
+//! | [`patch`] | how does a change tell a field that is `null` from one that is absent? |
 //! | [`path`] | what is a container's path? |
-//! | [`limits`] | what are `min`, `low`, `high`, `max` and `weight`? |
-//! | [`objects`] | which objects of the kernel are counted? |
+//! | [`limits`] | what are `min`, `low`, `high`, `max` and `weight`, and which objects of the kernel are counted? |
 //! | [`disk`] | what does the host's page cache hold of a guest's disks? |
 //! | [`image`] | which image of the shared pool is meant, and where does a guest have it? |
+//! | [`engine`] | which hypervisor runs a guest? |
 //! | [`frames`] | in which state is each guest frame, and who owns it? |
 //! | [`kernel`] | how exact are the kernel's figures? |
-//! | [`message`] | what do the two processes say to each other? |
+//! | [`message`] | which messages do the two processes exchange? |
 //! | [`place`] | where are the sockets and the journal? |
-//! | [`private`] | is that folder this user's alone? |
+//! | [`private`] | does a folder belong to this user alone? |
 //!
 //! Nothing here decides anything: the policy is in `balancer`, the mechanism in `vmm`.
 
 pub mod bytes;
 pub mod disk;
 pub mod domain;
+pub mod engine;
 pub mod frames;
 pub mod image;
 pub mod kernel;
 pub mod limits;
 pub mod message;
-pub mod objects;
+pub mod patch;
 pub mod path;
 pub mod place;
 pub mod private;
+
+pub use limits::objects;

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use std::borrow::Borrow;
 use std::fmt;
 use std::str::FromStr;
+use utoipa::ToSchema;
 
 /// Longest name of one path component, in bytes: cgroup v2's (`NAME_MAX`).
 pub const NAME_BYTES_MAX: usize = 255;
@@ -11,11 +12,12 @@ pub const NAME_BYTES_MAX: usize = 255;
 pub const DEPTH_MAX: usize = 16;
 
 /// A checked, normalized path: starts with `/`, has no empty component, `.` or `..`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(try_from = "String", into = "String")]
+#[schema(value_type = String, example = "/web/a")]
 pub struct ContainerPath(String);
 
-/// Why a text is not a container's path.
+/// Why a text is not the path of a container.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not a container path: {reason} (write /web/a)")]
 pub struct ParsePathError {
@@ -63,7 +65,7 @@ impl ContainerPath {
         above.is_root() || self == above || self.below(above).is_some()
     }
 
-    /// What comes behind `above` in a path inside it: `a/b` of `/web/a/b` for `/web`.
+    /// The part behind `above` of a path inside it: `a/b` of `/web/a/b` for `/web`.
     #[must_use]
     pub fn below(&self, above: &Self) -> Option<&str> {
         let rest = if above.is_root() {
@@ -147,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_path_is_refused() {
+    fn a_text_that_is_not_a_path_is_refused() {
         let deep = "/a".repeat(DEPTH_MAX + 1);
         for text in ["", "web", "/..", "/a/./b", "/a b", "/a\n", "/\u{e9}", deep.as_str()] {
             assert!(text.parse::<ContainerPath>().is_err(), "{text:?}");
@@ -162,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn inside_is_what_lies_behind_a_slash() {
+    fn a_path_inside_another_continues_it_behind_a_slash() {
         let path = |text: &str| text.parse::<ContainerPath>().unwrap();
         for (inner, above, below) in [
             ("/web/a/b", "/web", Some("a/b")),

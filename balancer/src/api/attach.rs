@@ -1,52 +1,21 @@
-//! `POST /v1/guests` and `DELETE /v1/guests/{id}`: guests of somebody else are attached and let go.
+//! `POST /v1/guests` and `DELETE /v1/guests/{id}`: a guest that another program started is attached and detached.
 
+use super::Shared;
 use super::body::Json as Body;
-use super::problem::Problem;
 use super::query::Name;
-use crate::state::{Attach, Balancer, GuestObject, attach_name};
+use crate::objects::{Detached, GuestObject, GuestPost, Problem};
+use crate::state::{Attach, attach_name};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use protocol::limits::LimitsPatch;
 use protocol::path::ContainerPath;
-use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
-use std::sync::Arc;
-use utoipa::ToSchema;
 
-/// A QEMU guest that somebody else started.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct GuestPost {
-    /// Unix socket of a QMP monitor that nobody else uses, as an absolute path.
-    #[schema(value_type = String)]
-    qmp: PathBuf,
-    /// Its name here; that of the socket's file unless given.
-    #[serde(default)]
-    name: Option<String>,
-    /// The container that it is attached to; made if there is none. `/NAME` unless given.
-    #[serde(default)]
-    #[schema(value_type = Option<String>)]
-    container: Option<ContainerPath>,
-    /// Limits of that container as the command line takes them: `2G`, `max=2G,low=512M`.
-    #[serde(default)]
-    limit: Option<String>,
-}
-
-/// What became of a guest that was let go.
-#[derive(Debug, Serialize, ToSchema)]
-pub(super) struct Detached {
-    /// The guest.
-    guest: String,
-    /// How it was left, one sentence.
-    detail: String,
-}
-
-/// Take a QEMU guest that runs already under the balancer, by its QMP socket, without a restart.
+/// Attach a QEMU guest that runs already, by its QMP socket, without a restart.
 #[utoipa::path(post, path = "/v1/guests", operation_id = "attach_guest", request_body = GuestPost,
     responses((status = 201, description = "The guest.", body = GuestObject), (status = 409)))]
 pub(super) async fn attach(
-    State(balancer): State<Arc<Balancer>>,
+    State(balancer): Shared,
     Body(post): Body<GuestPost>,
 ) -> Result<(StatusCode, Json<GuestObject>), Problem> {
     let wrong = |field: &str, value: &str, bound: String| {
@@ -72,13 +41,10 @@ pub(super) async fn attach(
     Ok((StatusCode::CREATED, Json(balancer.attach(attach).await?)))
 }
 
-/// Let go of a guest that was attached: its balloon and its polling interval become what they were, and it runs on.
+/// Detach a guest that was attached: its balloon and its polling interval become what they were, and it continues to run.
 #[utoipa::path(delete, path = "/v1/guests/{id}", operation_id = "detach_guest", params(("id" = String, Path, description = "The guest's name")),
     responses((status = 200, description = "How it was left.", body = Detached), (status = 404), (status = 409), (status = 504)))]
-pub(super) async fn detach(
-    State(balancer): State<Arc<Balancer>>,
-    Name(id): Name,
-) -> Result<Json<Detached>, Problem> {
+pub(super) async fn detach(State(balancer): Shared, Name(id): Name) -> Result<Json<Detached>, Problem> {
     let detail = balancer.detach(&id).await?;
     Ok(Json(Detached { guest: id, detail }))
 }

@@ -1,61 +1,31 @@
 //! `/v1/bindings`.
 
+use super::Shared;
 use super::body::Json as Body;
-use super::change::{ChangeQuery, Changed, ChangedBinding, ended};
-use super::problem::Problem;
+use super::change::{ChangedBinding, changed, removed};
 use super::query::Params;
-use crate::pool::{BindingObject, Library, LibraryError, Subject};
-use crate::state::{Balancer, PlanObject};
+use crate::objects::{BindingObject, BindingPut, BindingQuery, ChangeQuery, Changed, Preview, Problem};
+use crate::pool::{Library, LibraryError, Subject};
 use crate::tree::Put;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use protocol::path::ContainerPath;
-use serde::Deserialize;
 use std::io;
-use std::sync::Arc;
-use utoipa::{IntoParams, ToSchema};
-
-/// A binding that is to be.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct BindingPut {
-    /// A host path that is there or that an image was built from, or an image: its digest, or at least 8 of its digits.
-    subject: String,
-    /// The container that pays for it; it must exist.
-    #[schema(value_type = String)]
-    container: ContainerPath,
-    /// Bind it even if it is bound to another container.
-    #[serde(default)]
-    replace: bool,
-}
-
-/// Which binding.
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(super) struct BindingQuery {
-    /// What is bound, as in the list of bindings, or as it may be given to bind it.
-    subject: String,
-    /// Answer with the plan that the change would cause, and change nothing.
-    #[serde(default)]
-    dry_run: bool,
-}
 
 /// All bindings.
 #[utoipa::path(get, path = "/v1/bindings", responses((status = 200, description = "All bindings.", body = Vec<BindingObject>)))]
-pub(super) async fn list(State(balancer): State<Arc<Balancer>>) -> Json<Vec<BindingObject>> {
+pub(super) async fn list(State(balancer): Shared) -> Json<Vec<BindingObject>> {
     Json(balancer.bindings())
 }
 
-/// Bind a host path or an image to a container: it pays for all that the host holds of the images that were built from there. The
-/// longest path decides, and a binding of the image itself over all.
+/// Bind a host path or an image to a container, which is then charged for all that the host holds of the images that were built from
+/// there. The longest path decides; a binding of the image itself takes precedence over paths.
 #[utoipa::path(put, path = "/v1/bindings", params(ChangeQuery), request_body = BindingPut,
-    responses((status = 200, description = "The binding, which was there; with `dry_run`, what would change.", body = ChangedBinding),
+    responses((status = 200, description = "The binding, which existed; with `dry_run`, what would change.", body = ChangedBinding),
         (status = 201, description = "The binding, which is new.", body = BindingObject), (status = 409), (status = 500), (status = 507)))]
 pub(super) async fn put(
-    State(balancer): State<Arc<Balancer>>,
+    State(balancer): Shared,
     Params(how): Params<ChangeQuery>,
     Body(binding): Body<BindingPut>,
 ) -> Result<(StatusCode, Json<Changed<BindingObject>>), Problem> {
@@ -71,20 +41,20 @@ pub(super) async fn put(
         }
         Ok(object)
     };
-    let changed = Changed::by(how.dry_run, || balancer.plan_bind(&subject, to, replace), bind)?;
+    let changed = changed(how.dry_run, || balancer.preview_bind(&subject, to, replace), bind)?;
     Ok((status, Json(changed)))
 }
 
-/// Take a binding away: its images are charged by the accounting system again.
+/// Remove a binding: its images are charged by the accounting system again.
 #[utoipa::path(delete, path = "/v1/bindings", params(BindingQuery),
-    responses((status = 204, description = "It is gone."), (status = 200, description = "With `dry_run`: what would change.", body = PlanObject),
+    responses((status = 204, description = "The binding is removed."), (status = 200, description = "With `dry_run`: what would change.", body = Preview),
         (status = 404), (status = 422), (status = 500), (status = 507)))]
 pub(super) async fn delete(
-    State(balancer): State<Arc<Balancer>>,
+    State(balancer): Shared,
     Params(query): Params<BindingQuery>,
 ) -> Result<Response, Problem> {
     let (library, text) = (balancer.library(), query.subject.clone());
-    // What is bound need not be there any more.
+    // A bound path may have been removed from the disk.
     let find = move || match text.parse() {
         Ok(Subject::Path(path)) => {
             let whole = canonical(&path).unwrap_or_else(|_| path.clone());
@@ -97,10 +67,10 @@ pub(super) async fn delete(
     let (plain, canonical) = found.map_err(|why| refused(&query.subject, &why))?;
     let known = balancer.bindings().iter().any(|binding| binding.subject == plain.to_string());
     let subject = if known { &plain } else { &canonical };
-    ended(query.dry_run, || balancer.plan_unbind(subject), || balancer.unbind(subject))
+    removed(query.dry_run, || balancer.preview_unbind(subject), || balancer.unbind(subject))
 }
 
-/// What people mean. A path is followed to where it leads: that is what images remember of where they were built from.
+/// The path or image that a text names. A path is resolved, because images record the resolved path that they were built from.
 fn subject(library: &Library, text: &str) -> Result<Subject, String> {
     if !text.starts_with('/') {
         let digest = library.store().and_then(|store| store.resolve(text)).map_err(LibraryError::from);
@@ -108,11 +78,11 @@ fn subject(library: &Library, text: &str) -> Result<Subject, String> {
     }
     let Subject::Path(path) = text.parse().map_err(|error: crate::pool::SubjectError| error.to_string())?
     else {
-        return Err("it is no path".to_owned());
+        return Err("it is not a path".to_owned());
     };
     match canonical(&path) {
         Ok(path) => Ok(Subject::Path(path)),
-        // The folder may be gone and its image still be there.
+        // The folder may be removed and its image still exist.
         Err(error) => {
             let subject = Subject::Path(path);
             let origins = library.origins().unwrap_or_default();
@@ -120,7 +90,7 @@ fn subject(library: &Library, text: &str) -> Result<Subject, String> {
             if known {
                 Ok(subject)
             } else {
-                Err(format!("{text} is not there ({error}), and no image was built from it"))
+                Err(format!("{text} does not exist ({error}), and no image was built from it"))
             }
         }
     }
@@ -134,14 +104,14 @@ fn canonical(path: &str) -> io::Result<String> {
 fn refused(text: &str, why: &str) -> Problem {
     let text: String = text.chars().take(128).collect();
     let detail = format!("subject is {text:?}, but {why}");
-    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "field", "There is nothing to bind", detail).of_field(
+    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "field", "The subject cannot be bound", detail).of_field(
         "subject",
         text,
-        "must be a host path that is there, or an image of the store",
+        "must be a host path that exists, or an image of the store",
     )
 }
 
 fn internal(error: &tokio::task::JoinError) -> Problem {
-    let title = "The store could not be looked at";
+    let title = "The store could not be read";
     Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", title, error.to_string())
 }

@@ -1,6 +1,6 @@
 //! Bodies of requests.
 
-use super::problem::Problem;
+use crate::objects::Problem;
 use axum::body::{self, Body};
 use axum::extract::{FromRequest, Request};
 use axum::http::StatusCode;
@@ -11,7 +11,7 @@ use std::time::Duration;
 /// Longest body, bytes.
 pub(super) const BODY_BYTES_MAX: usize = 64 << 10;
 
-/// A body is there within this, however slowly its client writes.
+/// A body must arrive within this, however slowly its client writes.
 const BODY_DEADLINE: Duration = Duration::from_secs(10);
 
 /// A JSON body, whatever its content type says (`curl -d` says a form).
@@ -24,7 +24,7 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Json<T> {
     async fn from_request(request: Request<Body>, _state: &S) -> Result<Self, Problem> {
         let reading = body::to_bytes(request.into_body(), BODY_BYTES_MAX);
         let late = |_| {
-            let detail = format!("The body did not come within {} s", BODY_DEADLINE.as_secs());
+            let detail = format!("The body did not arrive within {} s", BODY_DEADLINE.as_secs());
             Problem::new(StatusCode::REQUEST_TIMEOUT, "timeout", "The request took too long", detail)
         };
         let bytes = tokio::time::timeout(BODY_DEADLINE, reading).await.map_err(late)?.map_err(|error| {
@@ -43,8 +43,8 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Json<T> {
 /// Reads a body, or says which field is wrong.
 #[expect(clippy::result_large_err, reason = "once per refused request, and handlers want the problem itself")]
 pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
-    // A list would be read as the fields in the order of their declaration, which no client means; anything else than an
-    // object would be refused by the name of a type.
+    // serde would read a list as the fields in the order of their declaration, which no client means; it would refuse any other
+    // value with the name of a Rust type.
     if let Ok(value) = serde_json::from_slice::<serde_json::Value>(bytes)
         && !value.is_object()
     {
@@ -65,7 +65,7 @@ pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     if error.inner().classify() != Category::Data {
         return Err(malformed(error.inner()));
     }
-    // The form is right, a value is not. Its text is in the body, which is JSON as a whole, or else that is the problem.
+    // The form is right and a value is wrong. Its text is taken from the body, unless the body as a whole is not JSON.
     let value: serde_json::Value = serde_json::from_slice(bytes).map_err(|error| malformed(&error))?;
     let message = without_position(error.inner());
     if let Some(field) = between(&message, "duplicate field `") {
@@ -93,7 +93,7 @@ fn between<'a>(message: &'a str, start: &str) -> Option<&'a str> {
     message.strip_prefix(start)?.split('`').next()
 }
 
-/// The start of what a client sent, to be told back.
+/// The start of a text that a client sent, to be quoted in a refusal.
 pub(super) fn shortened(text: &str) -> String {
     text.chars().take(128).collect()
 }
@@ -102,11 +102,11 @@ fn malformed(error: &serde_json::Error) -> Problem {
     Problem::new(StatusCode::BAD_REQUEST, "json", "The body is not JSON", error.to_string())
 }
 
-/// `serde_json` puts the place behind its message, where a reader of one line of JSON has no use for it.
+/// `serde_json` appends the position to its message; a reader of one line of JSON has no use for it.
 fn without_position(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let message = text.rsplit_once(" at line ").map_or(text.as_str(), |(message, _)| message);
-    // Types of Rust are no words for a client.
+    // A client does not know the names of Rust's types.
     let words = [("u64", "a whole number, 0 or more"), ("u32", "a whole number, 0 to 4294967295")];
     let type_is = |word: &str| message.ends_with(&format!("expected {word}"));
     match words.iter().find(|(word, _)| type_is(word)) {

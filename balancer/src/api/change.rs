@@ -1,35 +1,13 @@
-//! How a change is made, and its answer: the thing as it is now, or with `dry_run` what the change would do.
+//! How a change is made, and its answer.
 
-use super::problem::Problem;
-use crate::pool::BindingObject;
-use crate::state::{ContainerObject, GuestObject, PlanObject, PolicyObject, StateError};
+use crate::objects::{BindingObject, Changed, ContainerObject, GuestObject, PolicyObject, Preview, Problem};
+use crate::state::StateError;
 use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 
-/// How a change is made.
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(super) struct ChangeQuery {
-    /// Answer with the plan that the change would cause, and change nothing.
-    #[serde(default)]
-    pub(super) dry_run: bool,
-}
-
-/// A thing after a change, or what the change would do.
-#[derive(Debug, Serialize)]
-#[serde(untagged)]
-pub(super) enum Changed<T> {
-    /// The thing, changed.
-    Done(Box<T>),
-    /// With `dry_run=true`: what would change.
-    Planned(PlanObject),
-}
-
-/// The schema of [`Changed`], by what is changed: one of a type with a parameter would have a copy of the thing's own in it.
+/// The schema of [`Changed`], for each thing: a schema of a type with a parameter would repeat the thing's own schema.
 macro_rules! schema {
     ($name:ident, $thing:ty) => {
         /// The thing after the change, or what the change would do.
@@ -40,7 +18,7 @@ macro_rules! schema {
             /// The thing, changed.
             Done(Box<$thing>),
             /// With `dry_run=true`: what would change.
-            Planned(PlanObject),
+            Previewed(Preview),
         }
     };
 }
@@ -50,27 +28,29 @@ schema!(ChangedGuest, GuestObject);
 schema!(ChangedPolicy, PolicyObject);
 schema!(ChangedBinding, BindingObject);
 
-impl<T> Changed<T> {
-    /// The plan if that was asked for, else the change.
-    pub(super) fn by(
-        dry_run: bool,
-        plan: impl FnOnce() -> Result<PlanObject, StateError>,
-        change: impl FnOnce() -> Result<T, StateError>,
-    ) -> Result<Self, StateError> {
-        if dry_run { plan().map(Self::Planned) } else { change().map(|done| Self::Done(Box::new(done))) }
+/// Makes a change, or only previews it.
+pub(super) fn changed<T>(
+    dry_run: bool,
+    preview: impl FnOnce() -> Result<Preview, StateError>,
+    change: impl FnOnce() -> Result<T, StateError>,
+) -> Result<Changed<T>, StateError> {
+    if dry_run {
+        preview().map(Changed::Previewed)
+    } else {
+        change().map(|done| Changed::Done(Box::new(done)))
     }
 }
 
-/// The answer to the end of a thing: nothing, or the plan if that was asked for.
+/// Removes a thing, which is answered with nothing, or only previews that.
 #[expect(clippy::result_large_err, reason = "once per refused request, and handlers want the problem itself")]
-pub(super) fn ended(
+pub(super) fn removed(
     dry_run: bool,
-    plan: impl FnOnce() -> Result<PlanObject, StateError>,
-    end: impl FnOnce() -> Result<(), StateError>,
+    preview: impl FnOnce() -> Result<Preview, StateError>,
+    remove: impl FnOnce() -> Result<(), StateError>,
 ) -> Result<Response, Problem> {
     if dry_run {
-        return Ok(Json(plan()?).into_response());
+        return Ok(Json(preview()?).into_response());
     }
-    end()?;
+    remove()?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }

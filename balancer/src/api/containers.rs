@@ -1,10 +1,11 @@
 //! `/v1/containers`.
 
+use super::Shared;
 use super::body::Json as Body;
-use super::change::{ChangeQuery, Changed, ChangedContainer, ended};
-use super::problem::Problem;
+use super::change::{ChangedContainer, changed, removed};
 use super::query::Params;
-use crate::state::{Balancer, ContainerObject, PlanObject};
+use crate::objects::{ChangeQuery, Changed, ContainerObject, Preview, Problem};
+use crate::state::Balancer;
 use crate::tree::Put;
 use axum::Json;
 use axum::extract::rejection::PathRejection;
@@ -13,16 +14,15 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use protocol::limits::{Limits, LimitsPatch};
 use protocol::path::ContainerPath;
-use std::sync::Arc;
 
-type Shared = State<Arc<Balancer>>;
 pub(super) type Inside = Result<Path<String>, PathRejection>;
 
 /// The path behind `/v1/containers`.
 #[expect(clippy::result_large_err, reason = "once per refused request, and handlers want the problem itself")]
 pub(super) fn path(path: Inside) -> Result<ContainerPath, Problem> {
-    let refuse =
-        |detail: String| Problem::new(StatusCode::BAD_REQUEST, "path", "This is no container path", detail);
+    let refuse = |detail: String| {
+        Problem::new(StatusCode::BAD_REQUEST, "path", "This is not the path of a container", detail)
+    };
     let Path(text) = path.map_err(|error| refuse(error.body_text()))?;
     format!("/{text}").parse().map_err(|error: protocol::path::ParsePathError| {
         refuse(error.to_string()).of_field("path", error.text.clone(), error.reason.clone())
@@ -50,7 +50,7 @@ fn alter(
     patch: &LimitsPatch,
     dry_run: bool,
 ) -> Result<Json<Changed<ContainerObject>>, Problem> {
-    let changed = Changed::by(dry_run, || balancer.plan_patch(path, patch), || balancer.patch(path, patch));
+    let changed = changed(dry_run, || balancer.preview_patch(path, patch), || balancer.patch(path, patch));
     Ok(Json(changed?))
 }
 
@@ -73,10 +73,10 @@ pub(super) async fn get(State(balancer): Shared, inside: Inside) -> Result<Json<
     Ok(Json(balancer.container(&path(inside)?)?))
 }
 
-/// Make a container that stays until it is deleted, or replace the limits of the one that is there.
+/// Create a container that stays until it is deleted, or replace the limits of one that exists.
 #[utoipa::path(put, path = "/v1/containers/{path}", operation_id = "put_container", params(("path" = String, Path), ChangeQuery), request_body = Limits,
     responses((status = 200, description = "The container as it is now; with `dry_run`, what would change.", body = ChangedContainer),
-        (status = 201, description = "The container, just made.", body = ContainerObject), (status = 409), (status = 507)))]
+        (status = 201, description = "The container, just created.", body = ContainerObject), (status = 409), (status = 507)))]
 pub(super) async fn put(
     State(balancer): Shared,
     inside: Inside,
@@ -91,11 +91,11 @@ pub(super) async fn put(
         }
         Ok(object)
     };
-    let changed = Changed::by(how.dry_run, || balancer.plan_put(&path, limits.clone()), put)?;
+    let changed = changed(how.dry_run, || balancer.preview_put(&path, limits.clone()), put)?;
     Ok((status, Json(changed)))
 }
 
-/// Change limits: absent fields stay, `null` takes a limit away. The targets that follow are on their way when this is answered.
+/// Change limits: absent fields stay, `null` removes a limit. The targets that follow are on their way when this is answered.
 #[utoipa::path(patch, path = "/v1/containers/{path}", operation_id = "patch_container", params(("path" = String, Path), ChangeQuery), request_body = LimitsPatch,
     responses((status = 200, description = "The container as it is now; with `dry_run`, what would change.", body = ChangedContainer), (status = 404), (status = 507)))]
 pub(super) async fn patch(
@@ -109,7 +109,7 @@ pub(super) async fn patch(
 
 /// Remove a container that holds neither guests nor containers.
 #[utoipa::path(delete, path = "/v1/containers/{path}", operation_id = "delete_container", params(("path" = String, Path), ChangeQuery),
-    responses((status = 204, description = "It is gone."), (status = 200, description = "With `dry_run`: what would change.", body = PlanObject),
+    responses((status = 204, description = "The container is removed."), (status = 200, description = "With `dry_run`: what would change.", body = Preview),
         (status = 404), (status = 409), (status = 507)))]
 pub(super) async fn delete(
     State(balancer): Shared,
@@ -117,5 +117,5 @@ pub(super) async fn delete(
     Params(how): Params<ChangeQuery>,
 ) -> Result<Response, Problem> {
     let path = path(inside)?;
-    ended(how.dry_run, || balancer.plan_delete(&path), || balancer.delete(&path))
+    removed(how.dry_run, || balancer.preview_delete(&path), || balancer.delete(&path))
 }

@@ -1,7 +1,7 @@
 //! `/openapi.json`.
 
-use super::problem::Problem;
 use super::{attach, bindings, containers, events, guests, host, policy, pool};
+use crate::objects::{ObjectUsage, Problem};
 use axum::Json;
 use utoipa::openapi::path::Operation;
 use utoipa::openapi::{AllOf, Content, Ref, RefOr, Response, Schema};
@@ -40,13 +40,13 @@ use utoipa::{Modify, OpenApi};
         events::events,
         openapi
     ),
-    components(schemas(Problem)),
+    components(schemas(ObjectUsage, Problem)),
     modifiers(&Refusals, &Flattened)
 )]
 pub(super) struct Document;
 
-/// Refusals are problem objects everywhere. A handler names the statuses that are its own; those that come from reading a
-/// path, a query or a body, or from the token, are the same for all that have one.
+/// Every refusal is a problem object. A handler names the statuses of its own; the statuses that come from reading a path, a query or
+/// a body, or from the token, are the same for all handlers that have one.
 struct Refusals;
 
 impl Modify for Refusals {
@@ -77,20 +77,20 @@ fn meaning(status: u16) -> &'static str {
     match status {
         400 => "The path, the query or the body cannot be read.",
         401 => "Over TCP: the token is missing or wrong.",
-        404 => "There is no such thing.",
+        404 => "The container, guest or binding does not exist.",
         408 => "The body did not come in time.",
-        409 => "Not as things are now.",
+        409 => "The present state does not allow it.",
         413 => "The body is too large.",
         422 => "A field is refused: `field`, `value`, `bound`.",
         503 => "There are too many clients.",
         504 => "The guest did not answer.",
         507 => "The journal cannot be written; nothing was changed.",
-        _ => "Something went wrong.",
+        _ => "An internal error.",
     }
 }
 
-/// A container has the fields of its limits among others, and the policy those of its knobs, but their schemas allow no others: they
-/// are those of a request.
+/// A container has the fields of its limits next to others, and the policy those of its knobs. The schemas of limits and knobs forbid
+/// other fields, because they are schemas of requests too.
 struct Flattened;
 
 const FLATTENED: [(&str, &str); 2] = [("ContainerObject", "Limits"), ("PolicyObject", "Knobs")];

@@ -1,8 +1,8 @@
 //! `/v1/events`.
 
-use super::problem::Problem;
+use super::Shared;
 use super::query::Params;
-use crate::events::Event;
+use crate::objects::{Event, EventsQuery, Problem};
 use crate::state::Balancer;
 use axum::Json;
 use axum::extract::State;
@@ -10,23 +10,10 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::sse::{self, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::{self, Stream};
-use serde::Deserialize;
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::Arc;
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
-use utoipa::IntoParams;
-
-/// What is asked of the events.
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(super) struct EventsQuery {
-    /// `false` for a JSON array of what there is instead of a stream.
-    follow: Option<bool>,
-    /// Only events after this one. The header `Last-Event-ID` says the same and wins.
-    after: Option<u64>,
-}
 
 /// Events as they happen (server-sent events), beginning with those that are kept.
 #[utoipa::path(get, path = "/v1/events", operation_id = "get_events",
@@ -34,7 +21,7 @@ pub(super) struct EventsQuery {
     responses((status = 200, description = "A stream of events, or with `follow=false` those that are kept.",
         content((String = "text/event-stream"), (Vec<Event> = "application/json"))), (status = 503)))]
 pub(super) async fn events(
-    State(balancer): State<Arc<Balancer>>,
+    State(balancer): Shared,
     Params(query): Params<EventsQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
@@ -47,18 +34,19 @@ pub(super) async fn events(
     Ok(Sse::new(follow(balancer, after, place)).keep_alive(KeepAlive::default()).into_response())
 }
 
-/// Streams at a time: each holds one of the API's connections for as long as its client likes.
+/// Streams at the same time: each holds one of the API's connections until its client closes it.
 const STREAMS_MAX: usize = 256;
 static STREAMS: Semaphore = Semaphore::const_new(STREAMS_MAX);
 
-/// The connection is closed as well, so that it holds up nobody until its deadline.
+/// The connection is closed as well, so that it does not hold one of the few places until its deadline.
 fn no_place() -> Response {
-    let detail = format!("There are {STREAMS_MAX} streams of events already; follow=false answers at once");
+    let detail =
+        format!("There are {STREAMS_MAX} streams of events already; follow=false is answered at once");
     let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "There are too many clients", detail);
     ([(header::CONNECTION, "close")], problem).into_response()
 }
 
-/// Events that are held for one client at a time: what it has not read yet is in the ring, once for all.
+/// Events that are copied for one client at a time: those that it has not read yet are in the ring, which all clients share.
 const CHUNK: usize = 32;
 
 struct Follower {

@@ -1,91 +1,41 @@
 //! `/v1/guests`.
 
+use super::Shared;
 use super::body::Json as Body;
-use super::change::{ChangeQuery, Changed, ChangedGuest};
-use super::problem::Problem;
+use super::change::ChangedGuest;
 use super::query::{Name, Params};
-use crate::state::{Balancer, FramesObject, GuestObject, PlanObject};
+use crate::objects::{
+    ChangeQuery, Changed, Charges, FramesObject, FramesQuery, GuestObject, GuestPatch, Preview, Problem,
+};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use protocol::path::ContainerPath;
-use serde::{Deserialize, Deserializer};
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
-use utoipa::{IntoParams, ToSchema};
-
-/// What is asked of a frame table.
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(super) struct FramesQuery {
-    /// Compare the table with the kernel first unless that was done at most so long ago, milliseconds.
-    max_age_ms: Option<u64>,
-    /// Count from the summaries of 2 MiB blocks as well.
-    #[serde(default)]
-    blocks: bool,
-    /// Count frame by frame as well, and by owner.
-    #[serde(default)]
-    audit: bool,
-}
 
 /// All guests.
 #[utoipa::path(get, path = "/v1/guests", operation_id = "list_guests",
     responses((status = 200, description = "All guests, in the order of their names.", body = Vec<GuestObject>)))]
-pub(super) async fn list(State(balancer): State<Arc<Balancer>>) -> Json<Vec<GuestObject>> {
+pub(super) async fn list(State(balancer): Shared) -> Json<Vec<GuestObject>> {
     Json(balancer.guests())
 }
 
 /// One guest.
 #[utoipa::path(get, path = "/v1/guests/{id}", operation_id = "get_guest", params(("id" = String, Path, description = "The guest's name")),
     responses((status = 200, description = "The guest.", body = GuestObject), (status = 404)))]
-pub(super) async fn get(
-    State(balancer): State<Arc<Balancer>>,
-    Name(id): Name,
-) -> Result<Json<GuestObject>, Problem> {
+pub(super) async fn get(State(balancer): Shared, Name(id): Name) -> Result<Json<GuestObject>, Problem> {
     Ok(Json(balancer.guest(&id)?))
 }
 
-/// Where the charges of a guest go that moves.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum Charges {
-    /// The new container pays for every frame that the guest holds.
-    #[default]
-    Move,
-    /// Whoever pays for a frame that it holds pays until it is given back.
-    Leave,
-}
-
-/// A change of a guest: it moves, or it charges somebody else. Absent fields change nothing.
-#[derive(Debug, Default, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct GuestPatch {
-    /// The container that it is attached to from now on. It must exist; `charge_to` is over with that.
-    #[schema(value_type = Option<String>)]
-    container: Option<ContainerPath>,
-    /// What becomes of its charges when it moves; `move` unless given.
-    charges: Option<Charges>,
-    /// The container that pays for what it touches from now on; `null` for its own again.
-    #[serde(default, deserialize_with = "present")]
-    #[schema(value_type = Option<String>)]
-    charge_to: Option<Option<ContainerPath>>,
-}
-
-/// Tells a field that is `null` from one that is absent (RFC 7396, JSON Merge Patch).
-fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<ContainerPath>>, D::Error> {
-    Option::deserialize(deserializer).map(Some)
-}
-
-/// Move a guest to another container, or charge somebody else for what it touches. Targets that follow are on their way
-/// when this is answered. 202 if its vmm did not confirm within 5 s; `charge_pending` tells when it does.
+/// Move a guest to another container, or charge another container for what it touches. Targets that follow are on their way
+/// when this is answered. 202 if its vmm did not confirm within 5 s; `charge_pending` becomes false when it does.
 #[utoipa::path(patch, path = "/v1/guests/{id}", operation_id = "patch_guest", params(("id" = String, Path, description = "The guest's name"), ChangeQuery), request_body = GuestPatch,
     responses((status = 200, description = "The guest as it is now; with `dry_run`, what would change.", body = ChangedGuest),
         (status = 202, description = "The guest; its vmm did not confirm yet.", body = GuestObject),
         (status = 404), (status = 409), (status = 504), (status = 507)))]
 pub(super) async fn patch(
-    State(balancer): State<Arc<Balancer>>,
+    State(balancer): Shared,
     Name(id): Name,
     Params(how): Params<ChangeQuery>,
     Body(patch): Body<GuestPatch>,
@@ -107,11 +57,11 @@ pub(super) async fn patch(
         (Some(to), None) => {
             let with_charges = patch.charges.unwrap_or_default() == Charges::Move;
             if how.dry_run {
-                return planned(balancer.plan_move(&id, to, with_charges)?);
+                return previewed(balancer.preview_move(&id, to, with_charges)?);
             }
             Some(balancer.move_guest(&id, to, with_charges)?)
         }
-        (None, Some(to)) if how.dry_run => return planned(balancer.plan_charge(&id, to.as_ref())?),
+        (None, Some(to)) if how.dry_run => return previewed(balancer.preview_charge(&id, to.as_ref())?),
         (None, Some(to)) => Some(balancer.charge(&id, to.as_ref())?),
         (None, None) => None,
     };
@@ -124,11 +74,11 @@ pub(super) async fn patch(
 }
 
 #[expect(clippy::result_large_err, reason = "once per refused request, and handlers want the problem itself")]
-fn planned(plan: PlanObject) -> Result<(StatusCode, Json<Changed<GuestObject>>), Problem> {
-    Ok((StatusCode::OK, Json(Changed::Planned(plan))))
+fn previewed(preview: Preview) -> Result<(StatusCode, Json<Changed<GuestObject>>), Problem> {
+    Ok((StatusCode::OK, Json(Changed::Previewed(preview))))
 }
 
-/// Tables that are counted frame by frame at a time, and how long one may take: that is up to its `vmm`.
+/// Tables that are counted frame by frame at the same time, and how long one may take: a `vmm` can make it slow.
 const AUDITS_MAX: usize = 16;
 const AUDIT_DEADLINE: Duration = Duration::from_secs(10);
 static AUDITS: Semaphore = Semaphore::const_new(AUDITS_MAX);
@@ -138,7 +88,7 @@ static AUDITS: Semaphore = Semaphore::const_new(AUDITS_MAX);
     params(("id" = String, Path, description = "The guest's name"), FramesQuery),
     responses((status = 200, description = "Its frames by state.", body = FramesObject), (status = 404), (status = 500), (status = 503), (status = 504)))]
 pub(super) async fn frames(
-    State(balancer): State<Arc<Balancer>>,
+    State(balancer): Shared,
     Name(id): Name,
     Params(query): Params<FramesQuery>,
 ) -> Result<Json<FramesObject>, Problem> {
@@ -152,7 +102,7 @@ pub(super) async fn frames(
             detail,
         ));
     };
-    // Counting millions of entries must not hold up the daemon's one thread.
+    // Counting millions of entries must not block the daemon's one thread.
     let guest = balancer.guest(&id)?;
     let count = move || {
         let _place = place;

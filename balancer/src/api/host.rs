@@ -1,29 +1,14 @@
 //! `/v1/host`, `/v1/version`.
 
-use crate::state::{Balancer, HostObject};
+use super::Shared;
+use crate::objects::{HostObject, Version};
 use axum::Json;
 use axum::extract::State;
-use serde::{Deserialize, Serialize};
-use std::sync::Arc;
-use utoipa::ToSchema;
-
-/// Versions of a balancer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Version {
-    /// Of the program.
-    pub version: String,
-    /// Of what it speaks with guests.
-    pub protocol_version: u32,
-    /// Of the frame tables it reads.
-    pub frame_table_version: u32,
-    /// Of its journal.
-    pub journal_version: u64,
-}
 
 /// The host and the sums over its guests.
 #[utoipa::path(get, path = "/v1/host", operation_id = "get_host",
     responses((status = 200, description = "The host.", body = HostObject)))]
-pub(super) async fn host(State(balancer): State<Arc<Balancer>>) -> Json<HostObject> {
+pub(super) async fn host(State(balancer): Shared) -> Json<HostObject> {
     Json(balancer.host())
 }
 

@@ -1,7 +1,8 @@
 //! REST over a unix socket, and over TCP with a token.
 //!
 //! Every answer is JSON; every refusal is a problem object (RFC 9457) that names the field, the value and the bound,
-//! and changes nothing. `routes::routes` is the one list of what there is; `/openapi.json` says the same.
+//! and changes nothing. `routes::routes` is the one list of routes, and `/openapi.json` has the same. The objects that are
+//! sent and received are in [`objects`](crate::objects).
 
 mod attach;
 mod bindings;
@@ -20,10 +21,16 @@ mod routes;
 mod server;
 mod token;
 
-pub use problem::{Problem, Reason};
 pub use routes::router;
 pub use server::serve;
 pub use token::Token;
+
+use crate::state::Balancer;
+use axum::extract::State;
+use std::sync::Arc;
+
+/// The balancer, as handlers take it.
+type Shared = State<Arc<Balancer>>;
 
 #[cfg(test)]
 #[path = "api_test.rs"]

@@ -1,56 +1,12 @@
-//! Refusals: RFC 9457 problem details.
+//! Refusals, made from errors of the state.
 
+use crate::objects::{Problem, Reason};
 use crate::state::StateError;
 use crate::tree::TreeError;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use protocol::limits::LimitsError;
 use protocol::message::OWNERS_MAX;
-use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
-
-/// A refused request.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Problem {
-    /// Kind of the problem, a relative reference: `/problems/limit`.
-    #[serde(rename = "type")]
-    pub kind: String,
-    /// The kind in words.
-    pub title: String,
-    /// Status of the answer.
-    pub status: u16,
-    /// What is wrong with this request, one sentence with its values.
-    pub detail: String,
-    /// The field that is refused.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub field: Option<String>,
-    /// Its value.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub value: Option<String>,
-    /// What it would have to be.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub bound: Option<String>,
-    /// All reasons, where there is more than one: `detail` has them in one line, and `field`, `value` and `bound` are those of the
-    /// first that has a field.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub errors: Vec<Reason>,
-}
-
-/// One of several reasons for a refusal.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Reason {
-    /// What is wrong, one sentence with its values.
-    pub detail: String,
-    /// The field that is refused.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub field: Option<String>,
-    /// Its value.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub value: Option<String>,
-    /// What it would have to be.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub bound: Option<String>,
-}
 
 impl Problem {
     /// A problem without a field.
@@ -119,8 +75,11 @@ impl From<&StateError> for Problem {
             StateError::Many(reasons) => Self::of_all(detail, reasons),
             StateError::Tree(TreeError::Limits { broken, .. }) => Self::of_limits(error.to_string(), broken),
             StateError::Knob(source) => Self::of_limits(error.to_string(), source),
-            StateError::Tree(TreeError::Missing(_)) | StateError::NoGuest(_) => {
-                Self::new(StatusCode::NOT_FOUND, "not-found", "There is no such thing", detail)
+            StateError::Tree(TreeError::Missing(_)) => {
+                Self::new(StatusCode::NOT_FOUND, "not-found", "There is no such container", detail)
+            }
+            StateError::NoGuest(_) => {
+                Self::new(StatusCode::NOT_FOUND, "not-found", "There is no such guest", detail)
             }
             StateError::Tree(TreeError::Busy { .. } | TreeError::Root | TreeError::Full) => Self::new(
                 StatusCode::CONFLICT,
@@ -133,17 +92,17 @@ impl From<&StateError> for Problem {
                 Self::new(StatusCode::INSUFFICIENT_STORAGE, "journal", title, detail)
             }
             StateError::NoContainer { field, path } => {
-                let title = "A container is named that is not there";
+                let title = "A container does not exist";
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, "field", title, detail).of_field(
                     *field,
                     path.as_str(),
-                    "must be a container that is there",
+                    "must be a container that exists",
                 )
             }
             StateError::NoRoom { field, path, above, max_bytes, needed_bytes } => {
                 let missing = needed_bytes.saturating_sub(*max_bytes);
                 let bound = format!(
-                    "must leave max_bytes of {above}, {max_bytes}, at least {needed_bytes}: {missing} are missing"
+                    "must leave max_bytes of {above}, {max_bytes}, at least {needed_bytes}; {missing} bytes are missing"
                 );
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, "limit", "A limit leaves no room", detail)
                     .of_field(*field, path.as_str(), bound)
@@ -156,14 +115,19 @@ impl From<&StateError> for Problem {
             }
             StateError::Bound { subject, container } => {
                 let bound = format!("must not be bound to {container}, unless replace is true");
-                Self::new(StatusCode::CONFLICT, "conflict", "It is bound to another container", detail)
-                    .of_field("subject", subject.to_string(), bound)
+                Self::new(
+                    StatusCode::CONFLICT,
+                    "conflict",
+                    "The subject is bound to another container",
+                    detail,
+                )
+                .of_field("subject", subject.to_string(), bound)
             }
             StateError::Bindings => {
                 Self::new(StatusCode::CONFLICT, "conflict", "There are too many bindings", detail)
             }
             StateError::NoBinding(_) => {
-                Self::new(StatusCode::NOT_FOUND, "not-found", "There is no such thing", detail)
+                Self::new(StatusCode::NOT_FOUND, "not-found", "There is no such binding", detail)
             }
             StateError::OtherDomain { path, from, .. } => {
                 let title = "A guest cannot change its trust domain";
@@ -178,7 +142,7 @@ impl From<&StateError> for Problem {
                 Self::new(StatusCode::CONFLICT, "attach", "The guest cannot be attached", detail).of_field(
                     "qmp",
                     qmp.to_string_lossy(),
-                    format!("must be a free monitor of a guest that can be taken: {why}"),
+                    format!("must be a free monitor of a guest that can be attached: {why}"),
                 )
             }
             StateError::NotAttached(_) => {

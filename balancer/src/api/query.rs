@@ -1,7 +1,7 @@
 //! Query strings, and names in paths.
 
 use super::body::{parse, shortened};
-use super::problem::Problem;
+use crate::objects::Problem;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{FromRequestParts, Path, Query, Request};
 use axum::http::StatusCode;
@@ -25,7 +25,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
             |error: QueryRejection| Problem::new(StatusCode::BAD_REQUEST, "query", TITLE, error.body_text());
         let Query(pairs): Query<Vec<(String, String)>> =
             Query::from_request_parts(parts, state).await.map_err(refuse)?;
-        // As the text of an object, which keeps a name that is given twice, a query is refused in a body's words.
+        // Written as the text of an object, which keeps a name that is given twice, a query is refused with the words of a body.
         let fields: Vec<String> = pairs.iter().map(field).collect();
         parse(format!("{{{}}}", fields.join(",")).as_bytes()).map(Self).map_err(|problem| Problem {
             kind: "/problems/query".into(),
@@ -36,7 +36,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
     }
 }
 
-/// A parameter as a field of an object: what reads as a number or a truth value is one, all else is text.
+/// A parameter as a field of an object: a text that reads as a number or a truth value is one, every other text is a string.
 fn field((name, text): &(String, String)) -> String {
     let value = serde_json::from_str(text).unwrap_or_default();
     let is_plain = matches!(value, Value::Number(_) | Value::Bool(_));
@@ -44,12 +44,12 @@ fn field((name, text): &(String, String)) -> String {
     format!("{}:{value}", Value::String(name.clone()))
 }
 
-/// Refuses a query where none is known: `PATCH /v1/containers/a?max_bytes=1` would change nothing and look as if it had.
+/// Refuses a query where there are no parameters: `PATCH /v1/containers/a?max_bytes=1` would change nothing and look as if it had.
 pub(super) async fn none(request: Request, next: Next) -> Response {
     match request.uri().query() {
         None | Some("") => next.run(request).await,
         Some(query) => {
-            let detail = format!("The query is {:?}, but there are no parameters here", shortened(query));
+            let detail = format!("The query is {:?}, but this path has no parameters", shortened(query));
             Problem::new(StatusCode::BAD_REQUEST, "query", TITLE, detail).into_response()
         }
     }
@@ -64,7 +64,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Name {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let refuse = |error: axum::extract::rejection::PathRejection| {
-            Problem::new(StatusCode::BAD_REQUEST, "path", "This is no name", error.body_text())
+            Problem::new(StatusCode::BAD_REQUEST, "path", "This is not a name", error.body_text())
         };
         Path::from_request_parts(parts, state).await.map(|Path(name)| Self(name)).map_err(refuse)
     }

@@ -1,15 +1,15 @@
-//! What there is.
+//! All routes.
 
 use super::body::shortened;
-use super::problem::Problem;
 use super::{attach, bindings, containers, document, events, guests, host, policy, pool, query};
+use crate::objects::Problem;
 use crate::state::Balancer;
 use axum::http::{Method, StatusCode, Uri};
 use axum::routing::{self, MethodRouter};
 use axum::{Router, middleware};
 use std::sync::Arc;
 
-/// A route: method, path as axum and as OpenAPI write it but for the `*` of a path with slashes, handler.
+/// A route: method, path, handler. axum and OpenAPI write the path alike, except for the `*` of a path with slashes.
 pub(super) struct Route {
     pub(super) method: Method,
     pub(super) path: &'static str,
@@ -67,12 +67,12 @@ pub fn router(balancer: Arc<Balancer>) -> Router {
 
 async fn unknown_path(uri: Uri) -> Problem {
     let path = shortened(uri.path());
-    let detail = format!("There is nothing at {path}; /openapi.json lists what there is");
-    Problem::new(StatusCode::NOT_FOUND, "not-found", "There is no such thing", detail)
+    let detail = format!("{path} does not exist; /openapi.json lists all paths");
+    Problem::new(StatusCode::NOT_FOUND, "not-found", "This path does not exist", detail)
 }
 
 async fn wrong_method(method: Method, uri: Uri) -> Problem {
     let path = shortened(uri.path());
-    let detail = format!("{path} does not know {method}; /openapi.json lists what there is");
-    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method", "The method is not known here", detail)
+    let detail = format!("{path} does not have {method}; /openapi.json lists all methods");
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method", "The path does not have this method", detail)
 }

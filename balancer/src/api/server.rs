@@ -1,12 +1,12 @@
-//! The API's sockets. A client may be slow, silent or one of thousands: each holds one of a few places, and not for long.
+//! The API's sockets. A client may be slow, silent or one of thousands: each holds one of a few places for a bounded time.
 //!
 //! | what a client does | what bounds it |
 //! |---|---|
-//! | opens connections | [`serve`]'s places; who finds none waits in the kernel's queue |
+//! | opens connections | [`serve`]'s places; a client that finds none waits in the kernel's queue |
 //! | sends no header, or a byte now and then | [`HEADER_DEADLINE`], also between two requests |
 //! | sends no body | the body's own deadline |
 //! | sends long headers | [`BUFFER_BYTES_MAX`] |
-//! | does not read events | the same buffer: events wait in the ring, once for all |
+//! | does not read events | the same buffer: events wait in the ring, which all clients share |
 
 use axum::Router;
 use axum::serve::Listener;
@@ -17,9 +17,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
 
-/// A request's header is there within this, counted from the connection or the request before.
+/// A request's header must arrive within this, counted from the connection or the previous request.
 pub const HEADER_DEADLINE: Duration = Duration::from_secs(10);
-/// Bytes that are buffered of one connection, and so the longest header.
+/// Bytes that are buffered for one connection, and so the longest header.
 const BUFFER_BYTES_MAX: usize = 64 << 10;
 
 /// Serves requests for ever, `places` connections at a time.

@@ -1,6 +1,6 @@
-//! The token that TCP clients show.
+//! The token of TCP clients.
 
-use super::problem::Problem;
+use crate::objects::Problem;
 use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::Next;
@@ -11,7 +11,7 @@ use std::sync::Arc;
 /// Shortest token, bytes: 128 bits in hexadecimal.
 const TOKEN_BYTES_MIN: usize = 32;
 
-/// A secret that every request over TCP has to show (`Authorization: Bearer ...`, RFC 6750).
+/// A secret that every request over TCP must carry (`Authorization: Bearer ...`, RFC 6750).
 #[derive(Clone)]
 pub struct Token(Arc<[u8]>);
 
@@ -40,13 +40,13 @@ impl Token {
         Ok(Self(token.as_bytes().into()))
     }
 
-    /// True if these are the same bytes; takes the same time wherever they differ.
+    /// True if these are the same bytes. Takes the same time wherever they differ.
     fn matches(&self, shown: &[u8]) -> bool {
         let differing = self.0.iter().zip(shown).fold(0, |bits, (own, other)| bits | (own ^ other));
         self.0.len() == shown.len() && std::hint::black_box(differing) == 0
     }
 
-    /// Lets a request pass that shows the token.
+    /// Lets a request pass that carries the token.
     pub async fn check(State(token): State<Self>, request: Request, next: Next) -> Response {
         let shown = request
             .headers()
@@ -55,7 +55,7 @@ impl Token {
         if shown.is_some_and(|shown| token.matches(shown)) {
             return next.run(request).await;
         }
-        let detail = "Over TCP each request shows the token: Authorization: Bearer ...";
+        let detail = "Over TCP each request must carry the token: Authorization: Bearer ...";
         let problem =
             Problem::new(StatusCode::UNAUTHORIZED, "token", "The token is missing or wrong", detail);
         ([(header::WWW_AUTHENTICATE, "Bearer")], problem).into_response()

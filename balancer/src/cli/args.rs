@@ -1,10 +1,10 @@
-//! Arguments of the whole program. Those of a command stand in the file that carries it out.
+//! Arguments of the whole program. The arguments of a command are in the file that executes it.
 
 use super::attach::{Attach, Detach};
+use super::charge::{Charge, Move};
 use super::events::Events;
 use super::explain::Explain;
 use super::image::Image;
-use super::pay::{Charge, Move};
 use super::policy::Policy;
 use super::pool::{Bind, Pool, Unbind};
 use super::ps::Ps;
@@ -18,10 +18,10 @@ use std::path::PathBuf;
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done
-  1  the balancer refused, something went wrong, or an invariant of the policy broke in a simulation
+  1  the balancer refused, another error occurred, or a simulation broke an invariant of the policy
   2  the command line is wrong
   3  no balancer is running
-  4  another balancer holds the folder, or its journal is of a newer version
+  4  another balancer uses the folder, or its journal is of a newer version
 
 Files, in the folder that --run-dir names (else $BALLAST_RUN_DIR; else /run/ballast for root,
 $XDG_RUNTIME_DIR/ballast or /tmp/ballast-UID for others):
@@ -31,7 +31,7 @@ $XDG_RUNTIME_DIR/ballast or /tmp/ballast-UID for others):
   balancer.log   log of a balancer that a vmm started
 
 Environment:
-  BALLAST_VMM    program that keeps an attached guest [default: vmm, beside this program or on the path]
+  BALLAST_VMM    program that serves an attached guest [default: vmm, in the folder of this program or on the path]
 
 Examples:
   balancer set /web/a --max 1G --max-vcpus 8 --create
@@ -50,8 +50,8 @@ Examples:
 
 /// Memory limits of virtual machines that are used as containers.
 ///
-/// A balancer knows every guest of a host and the container that each is attached to, turns the containers' limits
-/// into balloon targets at once, and answers over REST. A vmm starts one for its user when there is none.
+/// A balancer knows every guest of a host and the container that each guest is attached to, turns the containers' limits
+/// into balloon targets at once, and answers over REST. A vmm starts a balancer for its user if none runs.
 #[derive(Debug, Parser)]
 #[command(name = "balancer", version, after_help = EXIT_CODES, max_term_width = 100)]
 pub(super) struct Arguments {
@@ -70,37 +70,38 @@ pub(super) enum Command {
     Ps(Ps),
     /// Change the limits of a container
     Set(Set),
-    /// Take a QEMU guest that somebody else started under the balancer, without a restart
+    /// Attach a QEMU guest that another program started, without a restart
     ///
-    /// It needs a QMP monitor that nobody else uses, and RAM that QEMU has as private memory for its frames to be seen; limits,
-    /// policy and statistics work by its virtio-balloon. A helper process keeps it, which survives this balancer. libvirt:
-    /// add -qmp unix:/run/a.qmp,server=on,wait=off by <qemu:commandline>; Proxmox: args: -qmp ...; a script: the same.
+    /// The guest needs a QMP monitor that no other program uses. Its frames can be scanned if QEMU has its RAM as private memory;
+    /// limits, policy and statistics use its virtio-balloon. A helper process serves it, which survives this balancer. To add
+    /// the monitor: libvirt: -qmp unix:/run/a.qmp,server=on,wait=off in <qemu:commandline>; Proxmox: args: -qmp ...; a script:
+    /// the same option.
     Attach(Attach),
-    /// Let go of a guest that was attached: its balloon and its polling interval become what they were
+    /// Detach a guest that was attached: its balloon and its polling interval become what they were
     Detach(Detach),
     /// Move a guest to another container
     Move(Move),
-    /// Charge a container for what a guest touches from now on
+    /// Charge a container for the frames that a guest touches from now on
     Charge(Charge),
-    /// Show what guests share, who pays for it, and what it saves
+    /// Show what guests share, which containers are charged for it, and what it saves
     Pool(Pool),
-    /// Let a container pay for all that is held of an image, or of the images built from a path
+    /// Charge a container for all that the host holds of an image, or of the images built from a path
     Bind(Bind),
-    /// Take such a binding away
+    /// Remove a binding
     Unbind(Unbind),
     /// Remove an empty container
     Rm(Rm),
-    /// Show what happened
+    /// Show events
     Events(Events),
-    /// Say why a guest, or the guests in a container, have what they have
+    /// Explain why a guest, or each guest in a container, has its target
     Explain(Explain),
-    /// Show the policy's knobs, or turn them; they stay as they are over a restart
+    /// Show or change the policy's knobs, which survive a restart
     Policy(Policy),
-    /// Write down what the policy is told, one JSON object a turn, for `balancer simulate --trace`
+    /// Record the policy's input, one JSON object per tick, for `balancer simulate --trace`
     Record(Record),
-    /// Run the policy on made-up hosts, or on a recording
+    /// Run the policy on simulated hosts, or on a recording
     Simulate(Simulate),
-    /// Build and keep images that guests share
+    /// Build and manage images that guests share
     Image(Image),
 }
 

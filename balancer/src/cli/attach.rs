@@ -1,15 +1,14 @@
 //! `balancer attach` and `balancer detach`.
 
 use super::exit::Usage;
-use super::pay::encoded;
-use crate::client::Client;
+use super::print::{print_outcome, shown};
+use crate::client::{Client, routes};
+use crate::objects::{Detached, GuestObject, GuestPost};
 use clap::Args;
 use hyper::Method;
 use protocol::bytes::Human;
 use protocol::limits::LimitsPatch;
 use protocol::path::ContainerPath;
-use serde_json::{Value, json};
-use std::io::Write;
 use std::path::PathBuf;
 
 #[derive(Debug, Args)]
@@ -17,10 +16,10 @@ pub(super) struct Attach {
     /// Unix socket of the guest's QMP monitor
     #[arg(long, value_name = "SOCKET")]
     pub qmp: PathBuf,
-    /// The guest's name here [default: the socket's file name without its ending]
+    /// The guest's name in the balancer [default: the socket's file name without its ending]
     #[arg(long)]
     pub name: Option<String>,
-    /// The container that it is attached to; made if there is none [default: /NAME]
+    /// The container that it is attached to; created if it does not exist [default: /NAME]
     #[arg(long, value_name = "PATH")]
     pub container: Option<ContainerPath>,
     /// Limits of that container: 2G, or any of max=2G,high=1.5G,low=512M,min=256M,weight=200
@@ -35,12 +34,12 @@ pub(super) struct Attach {
 pub(super) struct Detach {
     /// The guest's name
     pub guest: String,
-    /// Show what became of it as JSON
+    /// Show how it was left as JSON
     #[arg(long)]
     pub json: bool,
 }
 
-/// Limits as a `vmm` takes them, which reads them again.
+/// Limits as a `vmm` takes them, which parses them again.
 fn limits(text: &str) -> Result<String, String> {
     text.parse::<LimitsPatch>().map(|_| text.to_owned()).map_err(|error| error.to_string())
 }
@@ -48,52 +47,39 @@ fn limits(text: &str) -> Result<String, String> {
 pub(super) async fn attach(client: &Client, command: &Attach) -> anyhow::Result<()> {
     // The balancer has another working directory.
     let qmp = std::path::absolute(&command.qmp)?;
-    let Some(qmp) = qmp.to_str() else { return Err(Usage("the socket's path must be UTF-8").into()) };
-    let body = json!({
-        "qmp": qmp, "name": command.name, "container": command.container, "limit": command.limit,
-    });
-    let guest: Value = client.call(Method::POST, "/v1/guests", serde_json::to_vec(&body)?).await?;
-    let mut out = std::io::stdout().lock();
-    // It is attached, whether or not anybody reads of it.
-    if command.json {
-        writeln!(out, "{}", serde_json::to_string_pretty(&guest)?).ok();
-    } else {
-        writeln!(out, "{}", sentence(&guest)).ok();
+    if qmp.to_str().is_none() {
+        return Err(Usage("the socket's path must be UTF-8".into()).into());
     }
+    let (name, container, limit) = (command.name.clone(), command.container.clone(), command.limit.clone());
+    let body = serde_json::to_vec(&GuestPost { qmp, name, container, limit })?;
+    let guest: GuestObject = client.call(Method::POST, routes::GUESTS, body).await?;
+    print_outcome(&shown(&guest, command.json, sentences));
     Ok(())
 }
 
 pub(super) async fn detach(client: &Client, command: &Detach) -> anyhow::Result<()> {
-    let name: String = command.guest.bytes().map(encoded).collect();
-    let left: Value = client.call(Method::DELETE, &format!("/v1/guests/{name}"), vec![]).await?;
-    let text = |field: &str| left[field].as_str().unwrap_or("?").to_owned();
-    let told = match command.json {
-        true => serde_json::to_string_pretty(&left)?,
-        false => format!("{}: {}", text("guest"), text("detail")),
-    };
-    writeln!(std::io::stdout(), "{told}").ok();
+    let left: Detached = client.call(Method::DELETE, &routes::guest(&command.guest), vec![]).await?;
+    print_outcome(&shown(&left, command.json, |left| format!("{}: {}\n", left.guest, left.detail)));
     Ok(())
 }
 
-/// What was attached, and what cannot be had of it.
-fn sentence(guest: &Value) -> String {
-    let text = |field: &str| guest[field].as_str().unwrap_or("?").to_owned();
-    let bytes = |field: &str| Human(guest[field].as_u64().unwrap_or(0));
+/// The guest that was attached, and what is not possible with it.
+fn sentences(guest: &GuestObject) -> String {
     let mut out = format!(
-        "{}: in {}, {} of RAM on QEMU process {}, target {}",
-        text("name"),
-        text("container"),
-        bytes("ram_bytes"),
-        guest["machine_pid"],
-        bytes("target_bytes")
+        "{}: in {}, {} of RAM on QEMU process {}, target {}\n",
+        guest.name,
+        guest.container,
+        Human(guest.ram_bytes),
+        guest.machine_pid.map_or("?".into(), |pid| pid.to_string()),
+        Human(guest.target_bytes)
     );
-    if guest["has_balloon"] == false {
-        out += "\nIt has no balloon: it is watched and charged, and cannot be made to give memory, whatever its limit";
-    } else if guest["balloon"]["driver_ready"] == false {
-        out += "\nIts balloon's driver said nothing yet: until one does, the guest cannot be made to give memory";
+    if !guest.has_balloon {
+        out += "It has no balloon: it is watched and charged, and cannot be made to release memory, whatever its limit\n";
+    } else if !guest.balloon.driver_ready {
+        out += "Its balloon's driver is not ready yet: until it is, the guest cannot be made to release memory\n";
     }
-    if let Some(why) = guest["ram_unseen"].as_str() {
-        out += &format!("\nWhich frames of its RAM the host holds is unknown: {why}");
+    if let Some(why) = &guest.ram_unseen {
+        out += &format!("It is unknown which frames of its RAM the host holds: {why}\n");
     }
     out
 }
@@ -101,22 +87,23 @@ fn sentence(guest: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::objects::testing;
 
     #[test]
-    fn what_was_attached_is_said_in_one_line() {
-        let guest = json!({"name": "db", "container": "/legacy/db", "ram_bytes": 4u64 << 30, "machine_pid": 77,
-            "target_bytes": 2u64 << 30});
-        assert_eq!(sentence(&guest), "db: in /legacy/db, 4G of RAM on QEMU process 77, target 2G");
+    fn an_attached_guest_is_shown_in_one_line() {
+        let mut guest = testing::guest("db", "/legacy/db");
+        (guest.ram_bytes, guest.machine_pid, guest.target_bytes) = (4 << 30, Some(77), 2 << 30);
+        assert_eq!(sentences(&guest), "db: in /legacy/db, 4G of RAM on QEMU process 77, target 2G\n");
     }
 
     #[test]
-    fn what_cannot_be_had_of_it_is_said_below() {
-        let silent = json!({"has_balloon": true, "balloon": {"driver_ready": false}});
-        assert!(sentence(&silent).contains("driver said nothing yet"), "{}", sentence(&silent));
-        let without =
-            json!({"has_balloon": false, "balloon": {"driver_ready": false}, "ram_unseen": "a file"});
-        let text = sentence(&without);
-        assert!(text.contains("It has no balloon") && text.ends_with("is unknown: a file"), "{text}");
+    fn what_is_not_possible_is_shown_below() {
+        let mut guest = testing::guest("db", "/legacy/db");
+        guest.balloon.driver_ready = false;
+        assert!(sentences(&guest).contains("driver is not ready yet"), "{}", sentences(&guest));
+        (guest.has_balloon, guest.ram_unseen) = (false, Some("a file".into()));
+        let text = sentences(&guest);
+        assert!(text.contains("It has no balloon") && text.ends_with("the host holds: a file\n"), "{text}");
         assert_eq!(text.lines().count(), 3);
     }
 }

@@ -1,10 +1,9 @@
 //! `balancer events`.
 
-use super::print;
+use super::print::print;
 use crate::client::Client;
-use crate::events::Event;
+use crate::objects::Event;
 use clap::Args;
-use hyper::Method;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -22,7 +21,7 @@ pub(super) async fn run(client: &Client, command: &Events) -> anyhow::Result<()>
     if command.follow {
         let mut shown = Ok(true);
         let each = |data: &str| {
-            // Something that is no event is from a newer balancer; the next one may be known again.
+            // A line that is not an event comes from a newer balancer; the next line may be one that is known.
             if let Ok(event) = serde_json::from_str(data) {
                 shown = show(&event, command.json);
             }
@@ -30,13 +29,12 @@ pub(super) async fn run(client: &Client, command: &Events) -> anyhow::Result<()>
         };
         tokio::select! {
             followed = client.follow("/v1/events", each) => followed?,
-            // `head -1` has its line: the next event need not come for that to be the end.
+            // `head -1` has read its line: this ends without another event.
             () = reader_gone() => {}
         }
         return shown.map(drop);
     }
-    let events: Vec<Event> = client.call(Method::GET, "/v1/events?follow=false", vec![]).await?;
-    for event in &events {
+    for event in &client.events().await? {
         if !show(event, command.json)? {
             break;
         }
@@ -44,7 +42,7 @@ pub(super) async fn run(client: &Client, command: &Events) -> anyhow::Result<()>
     Ok(())
 }
 
-/// Shows an event. False once nobody reads any more.
+/// Shows an event. False once the reader has closed the pipe.
 fn show(event: &Event, json: bool) -> anyhow::Result<bool> {
     let line = if json {
         serde_json::to_string(event).expect("an event has only plain fields")
@@ -65,7 +63,7 @@ fn show(event: &Event, json: bool) -> anyhow::Result<bool> {
     print(&(line + "\n"))
 }
 
-/// Waits until nobody can read standard output any more; for ever where the kernel does not tell (a file).
+/// Waits until standard output has no reader; for ever where the kernel does not report that (a file).
 async fn reader_gone() {
     // SAFETY: standard output is open as long as the process is, and nothing here closes it.
     let stdout = unsafe { AsyncFd::register_with_interest(std::io::stdout(), Interest::ERROR) };

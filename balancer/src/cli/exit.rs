@@ -4,19 +4,19 @@ use crate::client::ClientError;
 use crate::daemon::PlaceError;
 use crate::journal::JournalError;
 
-/// The balancer refused, or something else went wrong.
+/// The balancer refused, or another error occurred.
 pub(super) const REFUSED: u8 = 1;
 /// The command line is wrong (clap's own code).
 pub(super) const USAGE: u8 = 2;
 /// No balancer is running.
 pub(super) const UNREACHABLE: u8 = 3;
-/// Another balancer holds the place, or the journal is of another version.
+/// Another balancer uses the run directory, or the journal is of another version.
 pub(super) const TAKEN: u8 = 4;
 
 /// A command line that is well-formed and makes no sense.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub(super) struct Usage(pub &'static str);
+pub(super) struct Usage(pub String);
 
 /// The code of an error.
 pub(super) fn code(error: &anyhow::Error) -> u8 {

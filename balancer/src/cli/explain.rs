@@ -1,11 +1,12 @@
 //! `balancer explain`.
 
-use crate::client::Client;
+use super::print::{print_outcome, shown};
+use crate::client::{Client, routes};
+use crate::objects::ContainerExplanation;
 use clap::Args;
-use hyper::Method;
+use policy::Explanation;
 use protocol::bytes::Human;
-use serde_json::Value;
-use std::io::Write;
+use protocol::path::ContainerPath;
 
 #[derive(Debug, Args)]
 pub(super) struct Explain {
@@ -17,55 +18,72 @@ pub(super) struct Explain {
 }
 
 pub(super) async fn run(client: &Client, command: &Explain) -> anyhow::Result<()> {
-    // A container's path starts with a slash, a guest's name never does.
-    let route = match command.what.strip_prefix('/') {
-        Some(inside) => format!("/v1/explain/{inside}"),
-        None => format!("/v1/guests/{}/explain", command.what),
+    // The path of a container starts with a slash, the name of a guest never does.
+    let text = if command.what.starts_with('/') {
+        let path: ContainerPath = command.what.parse()?;
+        let container: ContainerExplanation = client.get(&routes::explain_container(&path)).await?;
+        shown(&container, command.json, container_text)
+    } else {
+        let guest: Explanation = client.get(&format!("{}/explain", routes::guest(&command.what))).await?;
+        shown(&guest, command.json, guest_text)
     };
-    let answer: Value = client.call(Method::GET, &route, vec![]).await?;
-    let text = match command.json {
-        true => serde_json::to_string_pretty(&answer)? + "\n",
-        false => match answer["guests"].as_array() {
-            Some(guests) => {
-                let head = format!(
-                    "{}: its guests are asked to hold {}, and need {}\n",
-                    answer["path"].as_str().unwrap_or("?"),
-                    human(&answer["target_bytes"]),
-                    human(&answer["need_bytes"])
-                );
-                guests.iter().fold(head, |text, guest| text + "\n" + &sentences(guest))
-            }
-            None => sentences(&answer),
-        },
-    };
-    std::io::stdout().write_all(text.as_bytes()).ok();
+    print_outcome(&text);
     Ok(())
 }
 
-/// A guest's explanation as people read it.
-fn sentences(guest: &Value) -> String {
-    let text = |field: &str| guest[field].as_str().unwrap_or("?").to_owned();
+fn container_text(container: &ContainerExplanation) -> String {
+    let (target, need) = (Human(container.target_bytes), Human(container.need_bytes));
+    let head = format!("{}: its guests are asked to hold {target}, and need {need}\n", container.path);
+    container.guests.iter().fold(head, |text, guest| text + "\n" + &guest_text(guest))
+}
+
+fn guest_text(guest: &Explanation) -> String {
     let mut out = format!(
         "{}: {}\n  {} ({})\n  it is {}\n",
-        text("guest"),
-        human(&guest["target_bytes"]),
-        text("reason"),
-        text("rule"),
-        text("health").replace('_', " ")
+        guest.guest,
+        Human(guest.target_bytes),
+        guest.reason,
+        guest.rule,
+        guest.health.name().replace('_', " ")
     );
-    if let Some(why) = guest["cannot_give"].as_str() {
+    if let Some(why) = &guest.cannot_give {
         out += &format!("  {why}\n");
     }
-    for input in guest["inputs"].as_array().into_iter().flatten() {
-        let age = input["age_ms"].as_u64().map_or(String::new(), |age| format!(", {age} ms ago"));
-        out += &format!("  {:>10}  {}{age}\n", human(&input["bytes"]), input["name"].as_str().unwrap_or("?"));
+    for input in &guest.inputs {
+        let age = input.age_ms.map_or(String::new(), |age| format!(", {age} ms ago"));
+        out += &format!("  {:>10}  {}{age}\n", Human(input.bytes).to_string(), input.name);
     }
-    for way in guest["to_get_more"].as_array().into_iter().flatten() {
-        out += &format!("  more: {}\n", way.as_str().unwrap_or("?"));
+    for way in &guest.to_get_more {
+        out += &format!("  more: {way}\n");
     }
     out
 }
 
-fn human(bytes: &Value) -> String {
-    bytes.as_u64().map_or_else(|| "?".into(), |bytes| Human(bytes).to_string())
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use policy::{Health, Input};
+
+    #[test]
+    fn an_explanation_is_shown_in_lines() {
+        let guest = Explanation {
+            guest: "db".into(),
+            target_bytes: 512 << 20,
+            share_bytes: 512 << 20,
+            health: Health::WithoutStatistics,
+            cannot_give: None,
+            rule: "limit".into(),
+            reason: "The limit of /db".into(),
+            inputs: vec![
+                Input { name: "its RAM".into(), bytes: 1 << 30, age_ms: None },
+                Input { name: "used".into(), bytes: 1 << 20, age_ms: Some(7) },
+            ],
+            to_get_more: vec!["raise max of /db".into()],
+        };
+        let text = guest_text(&guest);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[..3], ["db: 512M", "  The limit of /db (limit)", "  it is without statistics"]);
+        assert_eq!(lines[3..5], ["          1G  its RAM", "          1M  used, 7 ms ago"]);
+        assert_eq!(lines[5..], ["  more: raise max of /db"]);
+    }
 }

@@ -1,5 +1,6 @@
-//! `balancer image`: needs no balancer, the store is a folder.
+//! `balancer image`: it works on a folder, the store, and needs no balancer.
 
+use super::print::{json, print_outcome, shown};
 use crate::client::Client;
 use anyhow::Context;
 use clap::{Args, Subcommand};
@@ -7,6 +8,7 @@ use image::StoreError;
 use image::{self, BuildError, Manifest, Phase, Progress, Report, Store, Watch, check, digest};
 use protocol::bytes::Human;
 use protocol::image::Digest;
+use serde::Serialize;
 use std::fs::File;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -20,7 +22,8 @@ const PROGRESS_PAUSE: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Args)]
 pub(super) struct Image {
-    /// Folder with images: else $BALLAST_STORE; else /var/lib/ballast for root, $XDG_DATA_HOME/ballast or ~/.local/share/ballast
+    /// Folder with images [default: $BALLAST_STORE; else /var/lib/ballast for root, $XDG_DATA_HOME/ballast or
+    /// ~/.local/share/ballast for others]
     #[arg(long, global = true, value_name = "DIR")]
     pub store: Option<PathBuf>,
     /// JSON instead of text
@@ -34,23 +37,23 @@ pub(super) struct Image {
 pub(super) enum ImageCommand {
     /// Build an image from a folder or a tar, or one per layer of an OCI image layout
     ///
-    /// Prints the digests, the lowest layer first. The same tree gives the same digest on every machine: all times are 0, and
+    /// Prints the digests, the lowest layer first. The same tree gives the same digest on every host: all times are 0, and
     /// of the extended attributes only user.*, trusted.*, security.capability and access control lists are kept. A tar
     /// may be compressed with gzip or zstd. A folder with a file oci-layout is an OCI image layout. Files must not change
-    /// meanwhile. Interrupted, it leaves nothing.
+    /// during the build. A build that is interrupted leaves nothing behind.
     Build {
         /// A folder, a tar, or an OCI image layout
         #[arg(value_name = "DIR|TAR|OCI-LAYOUT")]
         source: PathBuf,
     },
-    /// Show the images of the store
+    /// List the images of the store
     List,
-    /// Remove an image that nobody uses
+    /// Remove an image that no guest uses
     Rm {
         /// sha256:.., at least 8 of its digits, or a path in the store
         image: String,
     },
-    /// Look whether an image is what its name says, and DAX serves all its files
+    /// Check that an image has the content that its name says, and that DAX can serve all its files
     Check {
         /// sha256:.., at least 8 of its digits; or, with a slash, the path of any EROFS file
         #[arg(value_name = "IMAGE|FILE")]
@@ -64,8 +67,7 @@ pub(super) async fn run(client: &Client, command: Image) -> anyhow::Result<()> {
         ImageCommand::Build { source } => build(source, store?, command.json).await,
         ImageCommand::List => {
             let list = store?.list()?;
-            let text = if command.json { serde_json::to_string_pretty(&list)? + "\n" } else { table(&list) };
-            print(&text);
+            print_outcome(&shown(&list, command.json, |list| table(list)));
             Ok(())
         }
         ImageCommand::Rm { image } => {
@@ -73,7 +75,7 @@ pub(super) async fn run(client: &Client, command: Image) -> anyhow::Result<()> {
             let digest = store.resolve(&image)?;
             match store.remove(&digest) {
                 Err(StoreError::InUse { digest }) => {
-                    let guests = super::pool::guests_of(client, &digest.to_string()).await;
+                    let guests = super::pool::guests_of(client, &digest).await;
                     let refused = anyhow::Error::from(StoreError::InUse { digest });
                     Err(if guests.is_empty() {
                         refused
@@ -85,14 +87,14 @@ pub(super) async fn run(client: &Client, command: Image) -> anyhow::Result<()> {
             }
         }
         ImageCommand::Check { image } => {
-            let (digest, report) = look(store, &image)?;
-            print(&checked(digest, &report, command.json)?);
+            let (digest, report) = examine(store, &image)?;
+            print_outcome(&checked(digest, &report, command.json));
             Ok(())
         }
     }
 }
 
-/// Builds on a thread of its own, so that a signal is heard; then it is told to stop, and cleans up.
+/// Builds on a thread of its own, so that signals are received; a signal cancels the build, which then cleans up.
 async fn build(source: PathBuf, store: Store, as_json: bool) -> anyhow::Result<()> {
     let cancelled = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&cancelled);
@@ -117,16 +119,14 @@ async fn build(source: PathBuf, store: Store, as_json: bool) -> anyhow::Result<(
         }
     };
     let built = built?;
-    if as_json {
-        print(&(serde_json::to_string_pretty(&built)? + "\n"));
-    } else {
-        print(&built.iter().map(|manifest| format!("{}\n", manifest.digest)).collect::<String>());
-    }
+    let digests =
+        |built: &Vec<Manifest>| built.iter().map(|manifest| format!("{}\n", manifest.digest)).collect();
+    print_outcome(&shown(&built, as_json, digests));
     Ok(())
 }
 
-/// With a slash, the path of a file, which needs no store; else an image of the store, whose name must be its digest.
-fn look(store: Result<Store, image::StoreError>, text: &str) -> anyhow::Result<(Digest, Report)> {
+/// Checks a file, which needs no store, if the text has a slash; else an image of the store, whose digest must be its name.
+fn examine(store: Result<Store, image::StoreError>, text: &str) -> anyhow::Result<(Digest, Report)> {
     let bad = || format!("{text} cannot be given to guests");
     if text.contains('/') {
         let file = open(Path::new(text)).with_context(|| format!("Cannot open {text}"))?;
@@ -143,22 +143,30 @@ fn look(store: Result<Store, image::StoreError>, text: &str) -> anyhow::Result<(
     Ok((found, check(&file).with_context(bad)?))
 }
 
-/// A pipe without a writer must not make us wait.
+/// Opens a file without waiting, as a pipe without a writer would make it wait.
 fn open(path: &Path) -> std::io::Result<File> {
     use std::os::unix::fs::OpenOptionsExt;
     File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)
 }
 
-fn checked(digest: Digest, report: &Report, as_json: bool) -> anyhow::Result<String> {
+/// The JSON of `balancer image check`.
+#[derive(Debug, Serialize)]
+struct Checked {
+    digest: Digest,
+    bytes: u64,
+    files: u64,
+    folders: u64,
+    others: u64,
+    content_bytes: u64,
+}
+
+fn checked(digest: Digest, report: &Report, as_json: bool) -> String {
     if as_json {
-        let json = serde_json::json!({
-            "digest": digest, "bytes": report.bytes, "files": report.files, "folders": report.folders,
-            "others": report.others, "content_bytes": report.content_bytes,
-        });
-        return Ok(serde_json::to_string_pretty(&json)? + "\n");
+        let Report { bytes, files, folders, others, content_bytes, .. } = *report;
+        return json(&Checked { digest, bytes, files, folders, others, content_bytes });
     }
     let (all, held) = (Human(report.bytes), Human(report.content_bytes));
-    Ok(format!("{digest}: good, {all}; {} files of {held} in {} folders\n", report.files, report.folders))
+    format!("{digest}: good, {all}; {} files of {held} in {} folders\n", report.files, report.folders)
 }
 
 fn table(list: &[Manifest]) -> String {
@@ -171,12 +179,7 @@ fn table(list: &[Manifest]) -> String {
     text
 }
 
-/// A reader that has seen enough is no error.
-fn print(text: &str) {
-    std::io::stdout().write_all(text.as_bytes()).ok();
-}
-
-/// One line on a terminal, written over again and again; nothing where there is none.
+/// One line on a terminal that is overwritten each time; nothing if standard error is not a terminal.
 struct Line {
     shown: bool,
     last: Option<Instant>,

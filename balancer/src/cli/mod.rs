@@ -1,16 +1,17 @@
-//! The command line: `serve` runs a balancer, everything else is a thin client of one.
+//! The command line: `serve` runs a balancer, `image` and `simulate` need none, every other command is a thin client of one.
 
 mod args;
 mod attach;
+mod charge;
 mod events;
 mod exit;
 mod explain;
 mod image;
 mod markers;
-mod pay;
-mod plan;
 mod policy;
 mod pool;
+mod preview;
+mod print;
 mod ps;
 mod record;
 mod serve;
@@ -21,10 +22,9 @@ mod values;
 pub use markers::into_markers;
 
 use crate::client::ClientError;
-use anyhow::Context;
 use args::{Arguments, Command};
 use clap::Parser;
-use std::io::Write;
+use print::print_error;
 use std::process::ExitCode;
 
 /// Runs the command line of this process.
@@ -35,7 +35,7 @@ pub fn run() -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            say(&format!("Cannot start the runtime: {error}"));
+            print_error(&format!("Cannot start the runtime: {error}"));
             return exit::REFUSED.into();
         }
     };
@@ -47,8 +47,8 @@ pub fn run() -> ExitCode {
             Command::Set(command) => set::set(&client, &command).await,
             Command::Attach(command) => attach::attach(&client, &command).await,
             Command::Detach(command) => attach::detach(&client, &command).await,
-            Command::Move(command) => pay::move_guest(&client, &command).await,
-            Command::Charge(command) => pay::charge(&client, &command).await,
+            Command::Move(command) => charge::move_guest(&client, &command).await,
+            Command::Charge(command) => charge::charge(&client, &command).await,
             Command::Pool(command) => pool::show(&client, command.json).await,
             Command::Bind(command) => pool::bind(&client, &command).await,
             Command::Unbind(command) => pool::unbind(&client, &command).await,
@@ -61,7 +61,7 @@ pub fn run() -> ExitCode {
             Command::Events(command) => events::run(&client, &command).await,
         }
     });
-    // A client that was told to count frames on another thread must not hold up the end.
+    // A task on another thread must not delay the end.
     runtime.shutdown_background();
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -69,26 +69,11 @@ pub fn run() -> ExitCode {
             // Refused for several reasons: a line each.
             match error.downcast_ref() {
                 Some(ClientError::Refused(problem)) if problem.errors.len() > 1 => {
-                    problem.errors.iter().for_each(|reason| say(&reason.detail));
+                    problem.errors.iter().for_each(|reason| print_error(&reason.detail));
                 }
-                _ => say(&format!("{error:#}")),
+                _ => print_error(&format!("{error:#}")),
             }
             exit::code(&error).into()
         }
     }
-}
-
-/// Writes what was asked for. False once nobody reads any more, which is no error (`balancer ps | head`); a full disk is.
-fn print(text: &str) -> anyhow::Result<bool> {
-    let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
-        Err(error) => Err(error).context("Cannot write to standard output"),
-    }
-}
-
-/// One line on standard error, if anything can be written there: the exit code says the rest.
-fn say(text: &str) {
-    let _ = writeln!(std::io::stderr(), "balancer: {text}");
 }

@@ -1,14 +1,14 @@
 //! `balancer policy`.
 
+use super::preview;
+use super::print::{print, shown};
 use super::values::{OrWord, between, or_word};
-use super::{plan, print};
-use crate::client::Client;
-use crate::state::KnobsPatch;
+use crate::client::{Client, routes};
+use crate::objects::{KnobsPatch, PolicyObject};
 use clap::Args;
 use hyper::Method;
 use policy::{IDLE_TAX_RANGE, INTERVAL_MS_RANGE, OomPolicy};
 use protocol::bytes::{self, Human, ParseBytesError};
-use serde_json::Value;
 
 #[derive(Debug, Args)]
 pub(super) struct Policy {
@@ -22,18 +22,18 @@ pub(super) struct Policy {
     pub json: bool,
 }
 
-/// The knobs of the policy. What is not given is as it was turned last, or its default.
+/// The knobs of the policy. A knob that is not given keeps its last value, or has its default.
 #[derive(Debug, Args)]
 pub(super) struct Knobs {
-    /// Memory that guests leave to the host: 2G, or default for a sixteenth of it, at most 4G
+    /// Memory that is reserved for the host: 2G, or default for a sixteenth of its memory, at most 4G
     #[arg(long, value_name = "BYTES", value_parser = reserve, allow_negative_numbers = true)]
     pub reserve: Option<OrWord<u64>>,
-    /// How much dearer a byte that a guest holds and does not use is to it than one that it uses: 75, the default, makes it four
-    /// times as dear
+    /// How much more a byte costs a guest that holds it without using it: 75, the default, makes an idle byte four times as
+    /// expensive as a used one
     #[arg(long, value_name = "PERCENT", value_parser = idle_tax, allow_negative_numbers = true)]
     pub idle_tax: Option<u32>,
-    /// Time between two turns of sampling and deciding, milliseconds, 1000 by default; a changed limit does not wait for a turn, nor
-    /// does a host that stalls for memory
+    /// Time between two ticks, milliseconds, 1000 by default. A changed limit, and a host whose tasks stall for memory, do not wait for
+    /// the next tick
     #[arg(long, value_name = "MS", value_parser = interval, allow_negative_numbers = true)]
     pub interval_ms: Option<u64>,
     /// What happens when the host is about to run out of memory
@@ -42,7 +42,7 @@ pub(super) struct Knobs {
 }
 
 impl Knobs {
-    /// The change that is asked for.
+    /// The requested change.
     pub(super) fn patch(&self) -> KnobsPatch {
         KnobsPatch {
             reserve_bytes: self.reserve.map(|reserve| reserve.0),
@@ -53,7 +53,7 @@ impl Knobs {
     }
 }
 
-/// An amount, or the default one.
+/// An amount, or `default`.
 fn reserve(text: &str) -> Result<OrWord<u64>, ParseBytesError> {
     or_word("default", text, bytes::parse)
 }
@@ -66,37 +66,28 @@ fn interval(text: &str) -> Result<u64, String> {
     between(text, INTERVAL_MS_RANGE)
 }
 
-const ROUTE: &str = "/v1/policy";
-
 pub(super) async fn run(client: &Client, command: &Policy) -> anyhow::Result<()> {
     let patch = command.knobs.patch();
-    let policy: Value = if patch == KnobsPatch::default() {
-        client.call(Method::GET, ROUTE, vec![]).await?
-    } else {
-        let route = plan::route(ROUTE, command.dry_run);
-        let answer = client.call(Method::PATCH, &route, serde_json::to_vec(&patch)?).await?;
-        if command.dry_run {
-            return plan::show(&answer, command.json);
-        }
-        answer
-    };
-    let text = if command.json { serde_json::to_string_pretty(&policy)? + "\n" } else { sentences(&policy) };
-    print(&text).map(drop)
+    if patch == KnobsPatch::default() {
+        return print(&shown(&client.policy().await?, command.json, sentences)).map(drop);
+    }
+    let changed = client.change(Method::PATCH, routes::POLICY, &patch, command.dry_run).await?;
+    preview::show(&changed, command.json, sentences)
 }
 
-fn sentences(policy: &Value) -> String {
-    let human = |bytes: &Value| bytes.as_u64().map(|bytes| Human(bytes).to_string());
-    let budget = &policy["budget"];
+fn sentences(policy: &PolicyObject) -> String {
+    let knobs = &policy.knobs;
     let mut text = format!(
         "reserve     {}\nidle tax    {} %\ninterval    {} ms\noom policy  {}\n",
-        human(&policy["reserve_bytes"]).unwrap_or_else(|| "default".into()),
-        policy["idle_tax_percent"],
-        policy["interval_ms"],
-        policy["oom_policy"].as_str().unwrap_or("?"),
+        knobs.reserve_bytes.map_or("default".into(), |bytes| Human(bytes).to_string()),
+        knobs.idle_tax_percent,
+        knobs.interval_ms,
+        knobs.oom_policy.name(),
     );
-    if let (Some(bytes), Some(reserve)) = (human(&budget["bytes"]), human(&budget["reserve_bytes"])) {
-        text += &format!("Guests may hold {bytes} together; {reserve} are kept for the host");
-        text += if budget["stalled"] == true { ", twice as much as usual: its tasks stall\n" } else { "\n" };
+    if let Some(budget) = &policy.budget {
+        let (bytes, reserve) = (Human(budget.bytes), Human(budget.reserve_bytes));
+        text += &format!("Guests may hold {bytes} together; {reserve} are reserved for the host");
+        text += if budget.stalled { ", twice as much as usual, because its tasks stall\n" } else { "\n" };
     }
     text
 }
@@ -104,15 +95,13 @@ fn sentences(policy: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use ::policy::Budget;
 
     #[test]
-    fn knobs_in_sentences() {
-        let policy = json!({
-            "reserve_bytes": null, "idle_tax_percent": 75, "interval_ms": 1000, "oom_policy": "report",
-            "budget": {"bytes": 5u64 << 30, "reserve_bytes": 2u64 << 30, "stalled": true}, "stalled_age_ms": 5,
-        });
-        let text = sentences(&policy);
+    fn knobs_are_shown_in_sentences() {
+        let budget = Budget { bytes: 5 << 30, reserve_bytes: 2 << 30, stalled: true };
+        let knobs = ::policy::Knobs::default();
+        let text = sentences(&PolicyObject { knobs, budget: Some(budget), stalled_age_ms: Some(5) });
         for words in ["reserve     default", "75 %", "1000 ms", "report", "hold 5G together; 2G", "stall"] {
             assert!(text.contains(words), "{text}");
         }

@@ -1,12 +1,15 @@
 //! `balancer ps`.
 
-use super::print;
-use super::set::{bound, limits_of};
+use super::print::{json, print};
 use crate::client::Client;
+use crate::objects::{ContainerObject, GuestObject, WaitingObject};
+use accounting::System;
 use clap::Args;
-use hyper::Method;
+use policy::Health;
 use protocol::bytes::{FRAME_BYTES, Human};
-use serde_json::{Value, json};
+use protocol::limits::TABLE;
+use protocol::objects::ObjectKind;
+use serde::Serialize;
 
 #[derive(Debug, Args)]
 pub(super) struct Ps {
@@ -15,122 +18,112 @@ pub(super) struct Ps {
     pub json: bool,
 }
 
+/// The JSON of this command.
+#[derive(Debug, Serialize)]
+struct All<'a> {
+    accounting: System,
+    containers: &'a [ContainerObject],
+    guests: &'a [GuestObject],
+    waiting: &'a [WaitingObject],
+}
+
 const HEAD: [&str; 7] = ["CONTAINER / GUEST", "LIMIT", "USAGE", "TARGET", "ACTUAL", "RESIDENT", "AGE"];
 
 pub(super) async fn run(client: &Client, as_json: bool) -> anyhow::Result<()> {
-    let containers: Vec<Value> = client.call(Method::GET, "/v1/containers", vec![]).await?;
-    let guests: Vec<Value> = client.call(Method::GET, "/v1/guests", vec![]).await?;
-    let host: Value = client.call(Method::GET, "/v1/host", vec![]).await?;
+    let (containers, guests, host) =
+        (client.containers().await?, client.guests().await?, client.host().await?);
+    let accounting = host.accounting;
     if as_json {
-        let all = json!({ "accounting": host["accounting"], "containers": containers, "guests": guests,
-            "waiting": host["waiting"] });
-        print(&(serde_json::to_string_pretty(&all)? + "\n"))?;
-        return Ok(());
+        let all = All { accounting, containers: &containers, guests: &guests, waiting: &host.waiting };
+        return print(&json(&all)).map(drop);
     }
-    let accounting = host["accounting"].as_str().unwrap_or("?");
-    let waiting = waiting(host["waiting"].as_array().map_or(&[], Vec::as_slice));
-    let (table, notes) = (table(&containers, &guests), notes(&guests));
-    print(&format!("{table}\nUSAGE is counted by {accounting}.\n{notes}{waiting}"))?;
-    Ok(())
+    let (table, notes, waiting) = (table(&containers, &guests), notes(&guests), waiting(&host.waiting));
+    print(&format!("{table}\nUSAGE is counted by {}.\n{notes}{waiting}", accounting.name())).map(drop)
 }
 
 /// Guests that wait for memory, a line each.
-fn waiting(guests: &[Value]) -> String {
-    let line = |guest: &Value| {
-        let text = |field: &str| guest[field].as_str().unwrap_or("?").to_owned();
-        let (name, container, since) = (text("guest"), text("container"), age(&guest["waited_ms"]));
-        format!("{name} waits for {container}, {since}: {}\n", text("reason"))
+fn waiting(guests: &[WaitingObject]) -> String {
+    let line = |guest: &WaitingObject| {
+        let waited = age(Some(guest.waited_ms));
+        format!("{} waits for {}, {waited}: {}\n", guest.guest, guest.container, guest.reason)
     };
     guests.iter().map(line).collect()
 }
 
 /// The tree: each container, below it its guests, then the containers inside it.
-fn table(containers: &[Value], guests: &[Value]) -> String {
+fn table(containers: &[ContainerObject], guests: &[GuestObject]) -> String {
     let mut rows: Vec<[String; 7]> = vec![HEAD.map(str::to_owned)];
     for container in containers {
-        let path = container["path"].as_str().unwrap_or("?");
-        let depth = if path == "/" { 0 } else { path.matches('/').count() };
+        let depth = container.path.ancestors().count() - 1;
         rows.push([
-            format!("{}{path}", "  ".repeat(depth)),
-            limits_text(container),
-            human(&container["usage_bytes"]),
-            human(&container["target_bytes"]),
+            format!("{}{}", "  ".repeat(depth), container.path),
+            limits(container),
+            human(Some(container.usage_bytes)),
+            human(Some(container.target_bytes)),
             String::new(),
             String::new(),
-            age(&container["usage_age_ms"]),
+            age(container.usage_age_ms),
         ]);
-        for guest in guests.iter().filter(|guest| guest["container"] == container["path"]) {
+        for guest in guests.iter().filter(|guest| guest.container == container.path) {
             rows.push([
-                format!("{}{}", "  ".repeat(depth + 1), guest["name"].as_str().unwrap_or("?")),
-                format!("{} RAM", human(&guest["ram_bytes"])),
-                human(&guest["usage_bytes"]),
-                human(&guest["target_bytes"]),
-                human(&guest["actual_bytes"]),
-                human(&guest["resident_bytes"]),
-                age(&guest["resident_age_ms"]),
+                format!("{}{}", "  ".repeat(depth + 1), guest.name),
+                format!("{} RAM", Human(guest.ram_bytes)),
+                human(Some(guest.usage_bytes)),
+                human(Some(guest.target_bytes)),
+                human(Some(guest.actual_bytes)),
+                human(guest.resident_bytes),
+                age(guest.resident_age_ms),
             ]);
         }
     }
     align(&rows)
 }
 
-/// What a figure does not show: machines that do not answer, guests that cannot give, and frames that nobody can tell the state of.
-fn notes(guests: &[Value]) -> String {
+/// Notes on what the figures do not show: machines that do not answer, guests that cannot release memory, and frames whose state is
+/// unknown.
+fn notes(guests: &[GuestObject]) -> String {
     let mut text = String::new();
     for guest in guests {
-        let name = guest["name"].as_str().unwrap_or("?");
-        if let Some(reason) = guest["stuck"].as_str() {
-            text += &format!("{name} is stuck for {}: {reason}\n", age(&guest["stuck_age_ms"]));
+        let name = &guest.name;
+        if let Some(reason) = &guest.stuck {
+            text += &format!("{name} is stuck for {}: {reason}\n", age(guest.stuck_age_ms));
         }
-        if guest["has_balloon"] == false {
-            text += &format!("{name} has no balloon: it cannot be made to give memory.\n");
-        } else if guest["health"] == "unserved" {
-            text += &format!("{name} does not serve its balloon: it cannot be made to give memory.\n");
+        if !guest.has_balloon {
+            text += &format!("{name} has no balloon: it cannot be made to release memory.\n");
+        } else if guest.health == Health::Unserved {
+            text += &format!("{name} does not serve its balloon: it cannot be made to release memory.\n");
         }
-        let unknown = guest["frames"]["unknown"].as_u64().unwrap_or(0);
-        if let Some(why) = guest["ram_unseen"].as_str() {
-            text += &format!("{name}: which frames of its RAM the host holds is unknown: {why}\n");
-        } else if unknown > 0 {
-            let bytes = Human(unknown.saturating_mul(FRAME_BYTES));
-            text += &format!(
-                "{name}: {bytes} of its RAM is unknown, without host memory and QEMU does not tell why.\n"
-            );
+        if let Some(why) = &guest.ram_unseen {
+            text += &format!("{name}: it is unknown which frames of its RAM the host holds: {why}\n");
+        } else if guest.frames.unknown > 0 {
+            let bytes = Human(guest.frames.unknown.saturating_mul(FRAME_BYTES));
+            text += &format!("{name}: {bytes} of its RAM have no host memory, and QEMU does not tell why.\n");
         }
     }
     text
 }
 
-fn limits_text(container: &Value) -> String {
-    let limits = limits_of(container);
-    let mut words = Vec::new();
-    for (word, bytes) in [("max", limits.max_bytes), ("high", limits.high_bytes)] {
-        if bytes.is_some() {
-            words.push(format!("{word} {}", bound(bytes)));
-        }
-    }
-    for (word, bytes) in [("low", limits.low_bytes), ("min", limits.min_bytes)] {
-        if bytes > 0 {
-            words.push(format!("{word} {}", Human(bytes)));
-        }
-    }
-    for kind in ["vcpus", "guests", "devices", "fds", "threads"] {
-        let object = &container["objects"][kind];
-        if let (Some(used), Some(max)) = (object["used"].as_u64(), object["max"].as_u64()) {
-            words.push(format!("{kind} {used}/{max}"));
-        }
-    }
+/// The limits that are set: those on memory, and those on objects with how many are used.
+fn limits(container: &ContainerObject) -> String {
+    let memory = TABLE.iter().filter(|row| row.value_name == "BYTES" && row.is_set(&container.limits));
+    let memory = memory.filter_map(|row| Some(format!("{} {}", row.key, row.text(&container.limits)?)));
+    let objects = ObjectKind::ALL.into_iter().filter_map(|kind| {
+        let object = container.objects.get(kind);
+        Some(format!("{} {}/{}", kind.name(), object.used, object.max?))
+    });
+    let words: Vec<String> = memory.chain(objects).collect();
     if words.is_empty() { "none".into() } else { words.join(", ") }
 }
 
-fn human(bytes: &Value) -> String {
-    bytes.as_u64().map_or("-".into(), |bytes| Human(bytes).to_string())
+fn human(bytes: Option<u64>) -> String {
+    bytes.map_or("-".into(), |bytes| Human(bytes).to_string())
 }
 
-fn age(ms: &Value) -> String {
-    ms.as_u64().map_or("-".into(), |ms| format!("{}.{}s", ms / 1000, ms % 1000 / 100))
+fn age(ms: Option<u64>) -> String {
+    ms.map_or("-".into(), |ms| format!("{}.{}s", ms / 1000, ms % 1000 / 100))
 }
 
-/// The first two columns to the left, figures to the right.
+/// Aligns the first two columns to the left, and figures to the right.
 fn align(rows: &[[String; 7]]) -> String {
     let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
     let widths: [usize; 7] = std::array::from_fn(width);
@@ -149,48 +142,48 @@ fn align(rows: &[[String; 7]]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::objects::testing;
 
     #[test]
-    fn what_the_table_does_not_show_is_said_below_it() {
-        let guests = [
-            json!({"name": "a", "frames": {"unknown": 0}, "stuck": null}),
-            json!({"name": "b", "frames": {"unknown": 512}, "stuck": "QEMU did not answer", "stuck_age_ms": 2100}),
-        ];
-        let text = notes(&guests);
+    fn what_the_table_does_not_show_is_noted_below_it() {
+        let [a, mut b, mut c, mut d] = ["a", "b", "c", "d"].map(|name| testing::guest(name, "/web"));
+        b.frames.unknown = 512;
+        (b.stuck, b.stuck_age_ms) = (Some("QEMU did not answer".into()), Some(2100));
+        let text = notes(&[a, b]);
         assert!(
-            text.starts_with("b is stuck for 2.1s: QEMU did not answer\nb: 2M of its RAM is unknown"),
+            text.starts_with(
+                "b is stuck for 2.1s: QEMU did not answer\nb: 2M of its RAM have no host memory"
+            ),
             "{text}"
         );
         assert_eq!(text.lines().count(), 2);
-        let guests = [
-            json!({"name": "c", "has_balloon": false, "health": "without_balloon", "frames": {"unknown": 512},
-                "ram_unseen": "it is a file"}),
-            json!({"name": "d", "has_balloon": true, "health": "unserved", "frames": {"unknown": 0}}),
-        ];
-        let text = notes(&guests);
+        (c.has_balloon, c.health, c.ram_unseen) =
+            (false, Health::WithoutBalloon, Some("it is a file".into()));
+        c.frames.unknown = 512;
+        d.health = Health::Unserved;
+        let text = notes(&[c, d]);
         assert!(
             text.starts_with("c has no balloon") && text.contains("d does not serve its balloon"),
             "{text}"
         );
-        // What is not seen may be held: nothing is said of its having no memory.
+        // Frames that cannot be scanned may have host memory: the note does not deny it.
         assert!(
-            text.contains("c: which frames of its RAM the host holds is unknown: it is a file"),
+            text.contains("c: it is unknown which frames of its RAM the host holds: it is a file"),
             "{text}"
         );
-        assert!(!text.contains("without host memory"), "{text}");
+        assert!(!text.contains("have no host memory"), "{text}");
     }
 
     #[test]
-    fn the_tree_with_its_guests() {
-        let containers = [
-            json!({"path": "/", "usage_bytes": 0, "target_bytes": 0, "usage_age_ms": null}),
-            json!({"path": "/web", "max_bytes": 512 << 20, "objects": {"vcpus": {"used": 3, "max": 4}, "fds": {"used": 9, "max": null}}, "usage_bytes": 300 << 20, "target_bytes": 500 << 20, "usage_age_ms": 140}),
-        ];
-        let guests = [
-            json!({"name": "a", "container": "/web", "ram_bytes": 1 << 30, "usage_bytes": 300 << 20,
-            "target_bytes": 500 << 20, "actual_bytes": 500 << 20, "resident_bytes": 300 << 20, "resident_age_ms": 140}),
-        ];
-        let text = table(&containers, &guests);
+    fn the_tree_is_shown_with_its_guests() {
+        let (root, mut web) = (testing::container("/"), testing::container("/web"));
+        web.limits.max_bytes = Some(512 << 20);
+        (web.objects.vcpus.used, web.objects.vcpus.max, web.objects.fds.used) = (3, Some(4), 9);
+        (web.usage_bytes, web.target_bytes, web.usage_age_ms) = (300 << 20, 500 << 20, Some(140));
+        let mut guest = testing::guest("a", "/web");
+        (guest.usage_bytes, guest.target_bytes, guest.actual_bytes) = (300 << 20, 500 << 20, 500 << 20);
+        (guest.resident_bytes, guest.resident_age_ms) = (Some(300 << 20), Some(140));
+        let text = table(&[root, web], &[guest]);
         let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
         assert_eq!(lines[1], ["/", "none", "0B", "0B", "-"]);
         assert_eq!(lines[2], ["/web", "max", "512M,", "vcpus", "3/4", "300M", "500M", "0.1s"]);

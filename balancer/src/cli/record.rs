@@ -3,8 +3,7 @@
 use crate::client::Client;
 use anyhow::Context;
 use clap::Args;
-use hyper::Method;
-use serde_json::Value;
+use policy::Observation;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
@@ -12,10 +11,10 @@ use std::time::{Duration, Instant};
 
 #[derive(Debug, Args)]
 pub(super) struct Record {
-    /// For so long
+    /// Length of the recording, seconds
     #[arg(long, value_name = "S", default_value_t = 60)]
     pub seconds: u64,
-    /// Into a file instead of to standard output
+    /// Write to a file instead of standard output
     #[arg(long, value_name = "FILE")]
     pub into: Option<PathBuf>,
 }
@@ -28,14 +27,14 @@ pub(super) async fn run(client: &Client, command: &Record) -> anyhow::Result<()>
         }
         None => Box::new(std::io::stdout()),
     };
-    let policy: Value = client.call(Method::GET, "/v1/policy", vec![]).await?;
-    let interval = Duration::from_millis(policy["interval_ms"].as_u64().unwrap_or(1000));
+    let interval = Duration::from_millis(client.policy().await?.knobs.interval_ms);
     let mut clock = tokio::time::interval(interval);
     let end = Instant::now() + Duration::from_secs(command.seconds);
     loop {
         clock.tick().await;
-        let observation: Value = client.call(Method::GET, "/v1/policy/observation", vec![]).await?;
-        writeln!(out, "{observation}").context("Cannot write the observation")?;
+        let observation: Observation = client.get("/v1/policy/observation").await?;
+        let line = serde_json::to_string(&observation).context("Cannot encode the observation")?;
+        writeln!(out, "{line}").context("Cannot write the observation")?;
         if Instant::now() >= end {
             return out.flush().context("Cannot write the recording");
         }

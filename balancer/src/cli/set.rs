@@ -1,57 +1,22 @@
 //! `balancer set` and `balancer rm`.
 
 use super::exit::Usage;
-use super::plan;
-use super::values::{OrWord, between, or_word};
-use crate::client::{Client, ClientError};
-use clap::Args;
+use super::preview;
+use crate::client::{Client, ClientError, routes};
+use crate::objects::{Changed, ContainerObject};
+use clap::error::ErrorKind;
+use clap::{Arg, ArgMatches, Args, FromArgMatches};
 use hyper::Method;
-use protocol::bytes::{self, Human, ParseBytesError};
-use protocol::domain::{Domain, DomainError};
-use protocol::limits::{Limits, LimitsPatch, WEIGHT_RANGE};
-use protocol::objects::ObjectKind;
+use protocol::limits::{Limits, LimitsPatch, Row, TABLE};
 use protocol::path::ContainerPath;
-use serde_json::Value;
-use std::io::Write;
 
 #[derive(Debug, Args)]
 pub(super) struct Set {
     /// The container: /web/a
     pub path: ContainerPath,
-    /// Never exceeded: 512M, 1.5G, or none
-    #[arg(long, value_name = "BYTES", value_parser = bytes_or_none, allow_negative_numbers = true)]
-    pub max: Option<OrWord<u64>>,
-    /// Reclaimed at once above this: 512M, 1.5G, or none
-    #[arg(long, value_name = "BYTES", value_parser = bytes_or_none, allow_negative_numbers = true)]
-    pub high: Option<OrWord<u64>>,
-    /// Reclaimed below this only when nothing else is left
-    #[arg(long, value_name = "BYTES", value_parser = bytes::parse, allow_negative_numbers = true)]
-    pub low: Option<u64>,
-    /// Never reclaimed below this
-    #[arg(long, value_name = "BYTES", value_parser = bytes::parse, allow_negative_numbers = true)]
-    pub min: Option<u64>,
-    /// Divides what is contended among siblings, 1 to 10000
-    #[arg(long, value_name = "N", value_parser = weight, allow_negative_numbers = true)]
-    pub weight: Option<u32>,
-    /// Most virtual CPUs of the guests in it, or none
-    #[arg(long, value_name = "N", value_parser = count_or_none, allow_negative_numbers = true)]
-    pub max_vcpus: Option<OrWord<u32>>,
-    /// Most guests in it, or none
-    #[arg(long, value_name = "N", value_parser = count_or_none, allow_negative_numbers = true)]
-    pub max_guests: Option<OrWord<u32>>,
-    /// Most virtio devices of those guests, or none
-    #[arg(long, value_name = "N", value_parser = count_or_none, allow_negative_numbers = true)]
-    pub max_devices: Option<OrWord<u32>>,
-    /// Most file descriptors of their vmms, or none
-    #[arg(long, value_name = "N", value_parser = count_or_none, allow_negative_numbers = true)]
-    pub max_fds: Option<OrWord<u32>>,
-    /// Most threads of their vmms, or none
-    #[arg(long, value_name = "N", value_parser = count_or_none, allow_negative_numbers = true)]
-    pub max_threads: Option<OrWord<u32>>,
-    /// Trust domain of the guests in it: pages of images are shared inside one alone; none for that of the container above
-    #[arg(long, value_name = "NAME", value_parser = domain_or_none)]
-    pub domain: Option<OrWord<Domain>>,
-    /// Make the container if there is none
+    #[command(flatten)]
+    pub limits: LimitFlags,
+    /// Create the container if it does not exist
     #[arg(long)]
     pub create: bool,
     /// Show the targets that would change, and change nothing
@@ -62,6 +27,51 @@ pub(super) struct Set {
     pub json: bool,
 }
 
+/// A flag for each row of the table of limits.
+#[derive(Debug, Default)]
+pub(super) struct LimitFlags {
+    /// The requested change.
+    pub patch: LimitsPatch,
+}
+
+impl Args for LimitFlags {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        command.args(TABLE.iter().map(flag))
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for LimitFlags {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let mut flags = Self::default();
+        flags.update_from_arg_matches(matches)?;
+        Ok(flags)
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        for row in TABLE {
+            if let Some(text) = matches.get_one::<String>(row.field) {
+                let wrong = |error| clap::Error::raw(ErrorKind::ValueValidation, error);
+                row.read(&mut self.patch, text).map_err(wrong)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn flag(row: &'static Row) -> Arg {
+    let checked = |text: &str| row.read(&mut LimitsPatch::default(), text).map(|_| text.to_owned());
+    Arg::new(row.field)
+        .long(row.key)
+        .value_name(row.value_name)
+        .help(row.help)
+        .value_parser(checked)
+        .allow_negative_numbers(true)
+}
+
 #[derive(Debug, Args)]
 pub(super) struct Rm {
     /// The container: /web/a
@@ -69,136 +79,65 @@ pub(super) struct Rm {
     /// Show the targets that would change, and change nothing
     #[arg(long)]
     pub dry_run: bool,
-    /// Show what would change as JSON
+    /// Show what would change, as JSON
     #[arg(long, requires = "dry_run")]
     pub json: bool,
 }
 
-impl Set {
-    /// The change that is asked for.
-    pub(super) fn patch(&self) -> LimitsPatch {
-        LimitsPatch {
-            min_bytes: self.min,
-            low_bytes: self.low,
-            high_bytes: self.high.map(|bound| bound.0),
-            max_bytes: self.max.map(|bound| bound.0),
-            weight: self.weight,
-            max_vcpus: self.max_vcpus.map(|count| count.0),
-            max_guests: self.max_guests.map(|count| count.0),
-            max_devices: self.max_devices.map(|count| count.0),
-            max_fds: self.max_fds.map(|count| count.0),
-            max_threads: self.max_threads.map(|count| count.0),
-            domain: self.domain.clone().map(|domain| domain.0),
-        }
-    }
-}
-
-fn weight(text: &str) -> Result<u32, String> {
-    between(text, WEIGHT_RANGE)
-}
-
-fn bytes_or_none(text: &str) -> Result<OrWord<u64>, ParseBytesError> {
-    or_word("none", text, bytes::parse)
-}
-
-fn count_or_none(text: &str) -> Result<OrWord<u32>, String> {
-    let wrong = |_| format!("must be none or a number between 0 and {}", u32::MAX);
-    or_word("none", text, |text| text.parse().map_err(wrong))
-}
-
-/// A trust domain, or `none` for that of the container above.
-fn domain_or_none(text: &str) -> Result<OrWord<Domain>, DomainError> {
-    or_word("none", text, str::parse)
-}
-
 pub(super) async fn set(client: &Client, command: &Set) -> anyhow::Result<()> {
-    let patch = command.patch();
-    if patch == LimitsPatch::default() && !command.create {
-        return Err(
-            Usage("Nothing to set: give at least one of --max, --high, --low, --min, --weight, --max-vcpus, --max-guests, --max-devices, --max-fds, --max-threads, --domain").into()
-        );
+    let patch = &command.limits.patch;
+    if *patch == LimitsPatch::default() && !command.create {
+        let flags: Vec<String> = TABLE.iter().map(|row| format!("--{}", row.key)).collect();
+        return Err(Usage(format!("Nothing to set: give at least one of {}", flags.join(", "))).into());
     }
-    let route = route(&command.path);
-    let route = plan::route(&route, command.dry_run);
-    let mut answer = client.call::<Value>(Method::PATCH, &route, serde_json::to_vec(&patch)?).await;
+    let (route, dry_run) = (routes::container(&command.path), command.dry_run);
+    let mut answer: Result<Changed<ContainerObject>, _> =
+        client.change(Method::PATCH, &route, patch, dry_run).await;
     if command.create && matches!(&answer, Err(ClientError::Refused(problem)) if problem.status == 404) {
-        let limits = Limits::default().patched(&patch);
-        answer = client.call(Method::PUT, &route, serde_json::to_vec(&limits)?).await;
+        answer = client.change(Method::PUT, &route, &Limits::default().patched(patch), dry_run).await;
     }
-    let container = answer?;
-    if command.dry_run {
-        return plan::show(&container, command.json);
-    }
-    // The change is made, whether or not anybody reads of it.
-    if command.json {
-        writeln!(std::io::stdout(), "{}", serde_json::to_string_pretty(&container)?).ok();
-        return Ok(());
-    }
-    let limits = limits_of(&container);
-    let objects = ObjectKind::ALL.iter().filter_map(|kind| Some((kind.key(), limits.max_of(*kind)?)));
-    let mut objects = objects.fold(String::new(), |text, (key, max)| format!("{text}, {key} {max}"));
-    if let Some(domain) = &limits.domain {
-        objects += &format!(", domain {domain}");
-    }
-    writeln!(
-        std::io::stdout(),
-        "{}: max {}, high {}, low {}, min {}, weight {}{objects}",
-        command.path,
-        bound(limits.max_bytes),
-        bound(limits.high_bytes),
-        Human(limits.low_bytes),
-        Human(limits.min_bytes),
-        limits.weight
-    )
-    .ok();
-    Ok(())
+    preview::show(&answer?, command.json, sentence)
+}
+
+fn sentence(container: &ContainerObject) -> String {
+    let limits = &container.limits;
+    let texts = TABLE.iter().filter_map(|row| Some(format!("{} {}", row.key, row.text(limits)?)));
+    format!("{}: {}\n", container.path, texts.collect::<Vec<String>>().join(", "))
 }
 
 pub(super) async fn remove(client: &Client, command: &Rm) -> anyhow::Result<()> {
-    if command.path == ContainerPath::root() {
-        return Err(Usage("/ is the host, which cannot be removed").into());
+    if command.path.is_root() {
+        return Err(Usage("/ is the host, which cannot be removed".into()).into());
     }
-    let route = plan::route(&route(&command.path), command.dry_run);
-    let answer = client.call::<Value>(Method::DELETE, &route, vec![]).await?;
-    if command.dry_run { plan::show(&answer, command.json) } else { Ok(()) }
-}
-
-/// A container's limits, from its object.
-pub(super) fn limits_of(container: &Value) -> Limits {
-    let bytes = |field: &str| container[field].as_u64();
-    let count = |field: &str| bytes(field).and_then(|count| u32::try_from(count).ok());
-    Limits {
-        min_bytes: bytes("min_bytes").unwrap_or(0),
-        low_bytes: bytes("low_bytes").unwrap_or(0),
-        high_bytes: bytes("high_bytes"),
-        max_bytes: bytes("max_bytes"),
-        weight: count("weight").unwrap_or_default(),
-        max_vcpus: count("max_vcpus"),
-        max_guests: count("max_guests"),
-        max_devices: count("max_devices"),
-        max_fds: count("max_fds"),
-        max_threads: count("max_threads"),
-        domain: container["domain"].as_str().and_then(|domain| domain.parse().ok()),
+    match client.remove(&routes::container(&command.path), command.dry_run).await? {
+        Some(preview) => preview::show_preview(&preview, command.json),
+        None => Ok(()),
     }
-}
-
-/// A limit that may be none.
-pub(super) fn bound(bytes: Option<u64>) -> String {
-    bytes.map_or("none".into(), |bytes| Human(bytes).to_string())
-}
-
-fn route(path: &ContainerPath) -> String {
-    format!("/v1/containers{path}")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::cli::args::{Arguments, Command};
+    use crate::objects::testing;
     use clap::Parser;
 
     #[test]
-    fn limits_as_people_write_them() {
+    fn a_container_is_shown_with_the_limits_that_it_has() {
+        let mut container = testing::container("/web");
+        container.limits = "max=1G,weight=7,max-fds=500"
+            .parse::<LimitsPatch>()
+            .map(|p| Limits::default().patched(&p))
+            .unwrap();
+        container.limits.domain = Some("tenants".parse().unwrap());
+        assert_eq!(
+            sentence(&container),
+            "/web: max 1G, high none, low 0B, min 0B, weight 7, max-fds 500, domain tenants\n"
+        );
+    }
+
+    #[test]
+    fn flags_of_limits_are_read() {
         let arguments = Arguments::parse_from([
             "balancer",
             "set",
@@ -223,13 +162,14 @@ mod tests {
             max_fds: Some(None),
             ..Default::default()
         };
-        assert_eq!(set.patch(), patch);
+        assert_eq!(set.limits.patch, patch);
         for bad in [
             ["--max", "lots"],
             ["--max", "1e30"],
             ["--max", "-1"],
             ["--weight", "0"],
             ["--low", "none"],
+            ["--domain", "/"],
             ["--max-vcpus", "-1"],
             ["--max-fds", "4294967296"],
         ] {

@@ -4,8 +4,8 @@ use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
-/// A value, or the word that stands for having none: `none`, `default`, `-`. An option of one is an argument that may be
-/// left out as well, which changes nothing.
+/// A value, or the word that stands for none: `default`, `-`. In an `Option`, it is an argument that may also be left out,
+/// which changes nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct OrWord<T>(pub Option<T>);
 
@@ -18,7 +18,7 @@ pub(super) fn or_word<T, E>(
     if text == word { Ok(OrWord(None)) } else { parse(text).map(|value| OrWord(Some(value))) }
 }
 
-/// Reads a number, or says the bounds that it is out of.
+/// Reads a number, or names the bounds that it exceeds.
 pub(super) fn between<T: FromStr + PartialOrd + Display>(
     text: &str,
     range: RangeInclusive<T>,

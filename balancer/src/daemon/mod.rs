@@ -15,9 +15,10 @@ pub use place::{Owned, PlaceError};
 
 use crate::api::{self, Token, router};
 use crate::journal::Journal;
+use crate::objects::KnobsPatch;
 use crate::pool::{IMAGES_OPEN_MAX, Library};
 use crate::sessions::{self, GuestServer};
-use crate::state::{Balancer, KnobsPatch};
+use crate::state::Balancer;
 use accounting::System;
 use anyhow::Context;
 use axum::middleware;

@@ -49,7 +49,6 @@ mod looks;
 mod managed;
 mod page_set;
 mod pagecache;
-mod report;
 mod sample;
 
 pub use admission::{Asked, FILL_BURST, FILL_RATE, LetGo, UNMAP_DEADLINE};
@@ -64,7 +63,4 @@ pub use library::{Library, LibraryError, Opened};
 pub use managed::{GRANULE_PAGES, Managed};
 pub use page_set::PageSet;
 pub use pagecache::Pagecache;
-pub use report::{
-    BindingObject, PoolGuestObject, PoolImageObject, PoolObject, PoolPayerObject, PoolShortfall, SharerObject,
-};
 pub use sample::{Answer, Plan};

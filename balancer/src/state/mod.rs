@@ -17,20 +17,17 @@ mod tick;
 mod views;
 
 pub use admission::admit::{Admission, Candidate, Refusal};
-pub use admission::objects::{ObjectUsage, ObjectsObject};
-pub use admission::waiting::{Ticket, WaitingObject};
+pub use admission::waiting::Ticket;
 pub use charges::charge::Ordered;
 pub use error::StateError;
-pub use limits::policy::{ContainerExplanation, KnobsPatch, PolicyObject};
-pub use limits::preview::{PlanObject, PlannedTarget};
 pub use pool::granules::Served;
 pub use tick::attach::{Attach, VMM_VARIABLE, name_of as attach_name};
-pub use views::{ContainerObject, FramesObject, GuestObject, HostObject, MergeObject, SourceObject};
 
-use crate::events::{Event, Events};
+use crate::events::Events;
 use crate::guests::{self, Guest};
 use crate::journal::Journal;
-use crate::pool::{Bindings, Library, Pool, PoolShortfall};
+use crate::objects::{Event, PoolShortfall};
+use crate::pool::{Bindings, Library, Pool};
 use crate::tree::Tree;
 use accounting::{ContainerId, System};
 use host::meminfo::HostSample;

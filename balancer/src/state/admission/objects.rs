@@ -5,47 +5,18 @@
 //! grows beyond it later is told of, and each `vmm` is told how many descriptors are left for it.
 
 use crate::guests::Guest;
+use crate::objects::{ObjectUsage, ObjectsObject};
 use crate::state::State;
 use crate::tree::{Node, Tree, TreeError};
 use protocol::limits::{Limits, LimitsError};
 use protocol::message::{Register, ToVmm};
 use protocol::objects::{ObjectCounts, ObjectKind};
 use protocol::path::ContainerPath;
-use serde::Serialize;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
-use utoipa::ToSchema;
 
 /// A container that crosses a limit again and again is told of once in so long.
 const EVENT_EVERY: Duration = Duration::from_secs(60);
-
-/// Objects of one kind.
-#[derive(Debug, Clone, Serialize, ToSchema)]
-pub struct ObjectUsage {
-    /// How many the guests in the container and in those inside it have.
-    pub used: u64,
-    /// The most they may have; `null` for no limit.
-    pub max: Option<u32>,
-    /// True if they have more.
-    pub exceeded: bool,
-    /// Age of the oldest count, milliseconds; `null` for what is known and not counted, and without guests.
-    pub age_ms: Option<u64>,
-}
-
-/// Objects of all kinds.
-#[derive(Debug, Clone, Serialize, ToSchema)]
-pub struct ObjectsObject {
-    /// Virtual CPUs.
-    pub vcpus: ObjectUsage,
-    /// Guests.
-    pub guests: ObjectUsage,
-    /// Virtio devices, by the word of the `vmm`s.
-    pub devices: ObjectUsage,
-    /// Open file descriptors of the `vmm`s: the larger of what they told and what the kernel counts.
-    pub fds: ObjectUsage,
-    /// Threads of the `vmm`s: the larger of what they told and what the kernel counts.
-    pub threads: ObjectUsage,
-}
 
 impl State {
     /// What the guests in a container and in those inside it have.
@@ -59,7 +30,7 @@ impl State {
     pub(in crate::state) fn objects_object(&self, path: &ContainerPath, node: &Node) -> ObjectsObject {
         let counts = self.objects_inside(path);
         let age_ms = self.guests_inside(path).filter_map(|guest| guest.objects_age_ms()).max();
-        let of = |kind| {
+        ObjectsObject::from_fn(|kind| {
             let (used, max) = (counts.of(kind), node.limits.max_of(kind));
             ObjectUsage {
                 used,
@@ -67,14 +38,7 @@ impl State {
                 exceeded: max.is_some_and(|max| used > u64::from(max)),
                 age_ms: age_ms.filter(|_| !kind.is_fixed_at_launch()),
             }
-        };
-        ObjectsObject {
-            vcpus: of(ObjectKind::Vcpus),
-            guests: of(ObjectKind::Guests),
-            devices: of(ObjectKind::Devices),
-            fds: of(ObjectKind::Fds),
-            threads: of(ObjectKind::Threads),
-        }
+        })
     }
 
     /// What a limit of a container on the way of a launch to the root does not allow.

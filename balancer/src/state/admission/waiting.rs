@@ -3,34 +3,17 @@
 //! Whoever came first and waits for room in a container goes before all who would take of it, those that do not wait included: else
 //! a guest that needs much would wait for ever behind small ones. Who waits for room elsewhere is in nobody's way.
 
+use crate::objects::WaitingObject;
 use crate::state::admission::admit::Refusal;
 use crate::state::{Balancer, State};
 use protocol::message::Register;
 use protocol::path::ContainerPath;
-use serde::Serialize;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::watch;
-use utoipa::ToSchema;
 
 /// Guests that wait at a time.
 const WAITING_MAX: usize = 256;
-
-/// A guest that waits for memory.
-#[derive(Debug, Clone, Serialize, ToSchema)]
-pub struct WaitingObject {
-    /// Its name.
-    pub guest: String,
-    /// The container that it is to be attached to.
-    #[schema(value_type = String)]
-    pub container: ContainerPath,
-    /// What it needs to start, bytes.
-    pub floor_bytes: u64,
-    /// What is missing and who holds it, by the last try.
-    pub reason: String,
-    /// How long it has waited, milliseconds.
-    pub waited_ms: u64,
-}
 
 #[derive(Debug)]
 pub(in crate::state) struct Waiter {

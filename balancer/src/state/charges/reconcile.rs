@@ -1,7 +1,8 @@
 //! Frames of a guest, as fresh as asked for.
 
+use crate::objects::{FramesObject, GuestObject};
 use crate::state::charges::sources::sources;
-use crate::state::{Balancer, FramesObject, GuestObject, StateError};
+use crate::state::{Balancer, StateError};
 use protocol::bytes::FRAME_BYTES;
 use protocol::frames::{FrameReader, Totals};
 use protocol::message::ToVmm;

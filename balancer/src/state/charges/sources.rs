@@ -1,6 +1,6 @@
 //! How the frames of a guest are known.
 
-use crate::state::SourceObject;
+use crate::objects::{FrameSource, SourceObject};
 use protocol::frames::{State, Totals};
 
 /// Of a guest whose balloon holds so many frames by its own word, where that is all there is (engine qemu).
@@ -13,28 +13,29 @@ pub(in crate::state) fn sources(totals: &Totals, told_ballooned: Option<u64>) ->
         frames,
         error_frames_max,
     };
-    let mut known = vec![of(&[State::Private], "page_map", totals.private, error)];
+    let mut known = vec![of(&[State::Private], FrameSource::Pagemap, totals.private, error)];
     match told_ballooned {
         None => {
-            known.push(of(&[State::Untouched], "page_map", totals.untouched, error));
+            known.push(of(&[State::Untouched], FrameSource::Pagemap, totals.untouched, error));
             let given = totals.ballooned.saturating_add(totals.reported);
-            known.push(of(&[State::Ballooned, State::Reported], "vmm", given, error));
+            known.push(of(&[State::Ballooned, State::Reported], FrameSource::Vmm, given, error));
         }
         Some(told) => {
-            known.push(SourceObject { unknown: true, ..of(&[], "page_map", totals.unknown, error) });
+            known
+                .push(SourceObject { unknown: true, ..of(&[], FrameSource::Pagemap, totals.unknown, error) });
             // Nobody can tell which these are, nor that the guest does not use them.
             let frames = told.min(totals.unknown);
-            let ballooned = of(&[State::Ballooned], "guest", frames, totals.unknown);
+            let ballooned = of(&[State::Ballooned], FrameSource::Guest, frames, totals.unknown);
             known.push(SourceObject { unknown: true, ..ballooned });
             // Of images the page map tells what nobody touched yet.
             if totals.untouched > 0 {
                 let error = totals.shared_error_frames_max;
-                known.push(of(&[State::Untouched], "page_map", totals.untouched, error));
+                known.push(of(&[State::Untouched], FrameSource::Pagemap, totals.untouched, error));
             }
         }
     }
     if totals.shared > 0 {
-        known.push(of(&[State::Shared], "page_map", totals.shared, totals.shared_error_frames_max));
+        known.push(of(&[State::Shared], FrameSource::Pagemap, totals.shared, totals.shared_error_frames_max));
     }
     known
 }
@@ -65,10 +66,16 @@ mod tests {
         let known = sources(&with_images, Some(0));
         assert_eq!(sum(&known), 130);
         let untouched = known.iter().find(|source| source.states == [State::Untouched]).unwrap();
-        assert_eq!((untouched.frames, untouched.error_frames_max, untouched.source), (20, 2, "page_map"));
+        assert_eq!(
+            (untouched.frames, untouched.error_frames_max, untouched.source),
+            (20, 2, FrameSource::Pagemap)
+        );
         let known = sources(&qemu, Some(25));
         // A part of what is unknown, by the guest's word: all of it may be wrong.
-        assert_eq!((known[2].frames, known[2].error_frames_max, known[2].source), (25, 60, "guest"));
+        assert_eq!(
+            (known[2].frames, known[2].error_frames_max, known[2].source),
+            (25, 60, FrameSource::Guest)
+        );
         assert_eq!(sources(&qemu, Some(u64::MAX))[2].frames, 60);
     }
 }

@@ -1,6 +1,7 @@
 //! Bindings by a client: who pays for an image as a whole.
 
-use crate::pool::{BINDINGS_MAX, BindingObject, Bindings, Subject};
+use crate::objects::BindingObject;
+use crate::pool::{BINDINGS_MAX, Bindings, Subject};
 use crate::state::error::Reasons;
 use crate::state::{Balancer, State, StateError};
 use crate::tree::Put;

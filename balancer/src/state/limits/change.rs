@@ -1,10 +1,10 @@
 //! Changes of containers by a client.
 
+use crate::objects::ContainerObject;
 use crate::state::error::Reasons;
-use crate::state::{Balancer, ContainerObject, State, StateError};
+use crate::state::{Balancer, State, StateError};
 use crate::tree::{Put, Tree, TreeError};
-use protocol::limits::{Limits, LimitsError, LimitsPatch};
-use protocol::objects::ObjectKind;
+use protocol::limits::{Limits, LimitsError, LimitsPatch, TABLE};
 use protocol::path::ContainerPath;
 
 impl Balancer {
@@ -125,20 +125,6 @@ impl State {
 
 /// Limits as the command line takes them.
 pub(in crate::state) fn describe(limits: &Limits) -> String {
-    use protocol::bytes::Human;
-    let bound = |bytes: Option<u64>| bytes.map_or("none".into(), |bytes| Human(bytes).to_string());
-    let memory = format!(
-        "max={},high={},low={},min={},weight={}",
-        bound(limits.max_bytes),
-        bound(limits.high_bytes),
-        Human(limits.low_bytes),
-        Human(limits.min_bytes),
-        limits.weight
-    );
-    let memory = match &limits.domain {
-        Some(domain) => format!("{memory},domain={domain}"),
-        None => memory,
-    };
-    let objects = ObjectKind::ALL.iter().filter_map(|kind| Some((kind.key(), limits.max_of(*kind)?)));
-    objects.fold(memory, |text, (key, max)| format!("{text},{key}={max}"))
+    let texts = TABLE.iter().filter_map(|row| Some(format!("{}={}", row.key, row.text(limits)?)));
+    texts.collect::<Vec<String>>().join(",")
 }

@@ -1,80 +1,16 @@
 //! The policy as clients see it: knobs, and why a guest has what it has.
 
+use crate::objects::{ContainerExplanation, KnobsPatch, PolicyObject};
 use crate::state::error::Reasons;
 use crate::state::tick::adjust::since;
 use crate::state::{Balancer, State, StateError};
 use crate::tree::TreeError;
-use policy::{self, Budget, Explanation, IDLE_TAX_RANGE, INTERVAL_MS_RANGE, Knobs, Observation, OomPolicy};
+use policy::{self, Explanation, IDLE_TAX_RANGE, INTERVAL_MS_RANGE, Knobs, Observation};
 use protocol::bytes::{BYTES_MAX, Human};
 use protocol::limits::LimitsError;
 use protocol::path::ContainerPath;
-use serde::{Deserialize, Deserializer, Serialize};
 use std::time::Duration;
 use tokio::sync::watch;
-use utoipa::ToSchema;
-
-/// The policy.
-#[derive(Debug, Clone, Serialize, ToSchema)]
-pub struct PolicyObject {
-    /// What can be turned.
-    #[serde(flatten)]
-    pub knobs: Knobs,
-    /// What guests may hold together, by the last plan.
-    pub budget: Option<Budget>,
-    /// How long ago tasks of the host stalled for memory, milliseconds; `null` if they did not, or where nobody counts.
-    pub stalled_age_ms: Option<u64>,
-}
-
-/// A change of the knobs; absent fields stay as they are.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct KnobsPatch {
-    /// New reserve, bytes; `null` for a sixteenth of the host's memory, at most 4 GiB.
-    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<u64>)]
-    pub reserve_bytes: Option<Option<u64>>,
-    /// New idle tax, percent, 0 to 99.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub idle_tax_percent: Option<u32>,
-    /// New time between two turns, milliseconds, 10 to 60000.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub interval_ms: Option<u64>,
-    /// New policy for a host that is about to run out of memory.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub oom_policy: Option<OomPolicy>,
-}
-
-impl KnobsPatch {
-    /// These knobs with the change, whatever their bounds.
-    #[must_use]
-    pub fn on(&self, knobs: Knobs) -> Knobs {
-        Knobs {
-            reserve_bytes: self.reserve_bytes.unwrap_or(knobs.reserve_bytes),
-            idle_tax_percent: self.idle_tax_percent.unwrap_or(knobs.idle_tax_percent),
-            interval_ms: self.interval_ms.unwrap_or(knobs.interval_ms),
-            oom_policy: self.oom_policy.unwrap_or(knobs.oom_policy),
-        }
-    }
-}
-
-/// Tells a field that is `null` from one that is absent (RFC 7396, JSON Merge Patch).
-fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<u64>>, D::Error> {
-    Option::deserialize(deserializer).map(Some)
-}
-
-/// Why a container's guests have what they have.
-#[derive(Debug, Clone, Serialize, ToSchema)]
-pub struct ContainerExplanation {
-    /// The container.
-    #[schema(value_type = String)]
-    pub path: ContainerPath,
-    /// Sum of the targets inside it, bytes.
-    pub target_bytes: u64,
-    /// Sum of what the guests inside it need, bytes.
-    pub need_bytes: u64,
-    /// The guests inside it, each explained.
-    pub guests: Vec<Explanation>,
-}
 
 impl Balancer {
     /// The policy.

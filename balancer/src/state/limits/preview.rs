@@ -1,82 +1,55 @@
 //! What a change would do, without making it: the same checks, the same policy, and then nothing is sent.
 
 use crate::guests::Guest;
+use crate::objects::{KnobsPatch, PlannedTarget, Preview};
 use crate::pool::Subject;
 use crate::state::limits::policy::patched;
-use crate::state::{Balancer, KnobsPatch, State, StateError};
-use policy::{self, Observation, Plan, Shortfall};
+use crate::state::{Balancer, State, StateError};
+use policy::{self, Observation, Plan};
 use protocol::limits::{Limits, LimitsPatch};
 use protocol::path::ContainerPath;
-use serde::Serialize;
-use utoipa::ToSchema;
-
-/// What a change would do; nothing was changed.
-#[derive(Debug, Clone, Serialize, ToSchema)]
-pub struct PlanObject {
-    /// Targets that would change.
-    pub targets: Vec<PlannedTarget>,
-    /// Limits that would be smaller than the floors of the guests under them.
-    pub shortfalls: Vec<Shortfall>,
-}
-
-/// A target that would change.
-#[derive(Debug, Clone, Serialize, ToSchema)]
-pub struct PlannedTarget {
-    /// The guest.
-    pub guest: String,
-    /// Its target now, bytes; `null` if it has none yet.
-    pub now_bytes: Option<u64>,
-    /// Its target right after the change, bytes.
-    pub target_bytes: u64,
-    /// Where that goes when others gave what they were asked for, bytes.
-    pub share_bytes: u64,
-    /// The rule that would decide, a word.
-    pub rule: String,
-    /// The rule as a sentence.
-    pub reason: String,
-}
 
 impl Balancer {
     /// What a container of these limits would do.
     ///
     /// # Errors
     /// As the change itself would be refused; so all below.
-    pub fn plan_put(&self, path: &ContainerPath, limits: Limits) -> Result<PlanObject, StateError> {
+    pub fn preview_put(&self, path: &ContainerPath, limits: Limits) -> Result<Preview, StateError> {
         let state = self.state();
         let (_, next) = state.tree_with(path, limits)?;
-        Ok(plan_object(&state.observe_with(&next)))
+        Ok(preview(&state.observe_with(&next)))
     }
 
     /// What other limits would do.
     ///
     /// # Errors
     /// As above.
-    pub fn plan_patch(&self, path: &ContainerPath, patch: &LimitsPatch) -> Result<PlanObject, StateError> {
+    pub fn preview_patch(&self, path: &ContainerPath, patch: &LimitsPatch) -> Result<Preview, StateError> {
         let state = self.state();
         let next = state.tree_altered(path, patch)?;
-        Ok(plan_object(&state.observe_with(&next)))
+        Ok(preview(&state.observe_with(&next)))
     }
 
     /// What the end of a container would do.
     ///
     /// # Errors
     /// As above.
-    pub fn plan_delete(&self, path: &ContainerPath) -> Result<PlanObject, StateError> {
+    pub fn preview_delete(&self, path: &ContainerPath) -> Result<Preview, StateError> {
         let state = self.state();
         let next = state.tree_without(path)?;
-        Ok(plan_object(&state.observe_with(&next)))
+        Ok(preview(&state.observe_with(&next)))
     }
 
     /// What a move would do to targets. What the guest maps of images is taken as charged as it is now.
     ///
     /// # Errors
     /// As above.
-    pub fn plan_move(
+    pub fn preview_move(
         &self,
         name: &str,
         to: &ContainerPath,
         with_charges: bool,
-    ) -> Result<PlanObject, StateError> {
+    ) -> Result<Preview, StateError> {
         let state = &mut *self.state();
         let owner = state.check_move(name, to, with_charges)?;
         let observation = state.observe_guest_as(name, |guest| {
@@ -88,14 +61,14 @@ impl Balancer {
             guest.owners.insert(owner);
             guest.owner = owner;
         });
-        Ok(plan_object(&observation))
+        Ok(preview(&observation))
     }
 
     /// What charging a container would do to targets; the guest's own again if that is `None`.
     ///
     /// # Errors
     /// As above.
-    pub fn plan_charge(&self, name: &str, to: Option<&ContainerPath>) -> Result<PlanObject, StateError> {
+    pub fn preview_charge(&self, name: &str, to: Option<&ContainerPath>) -> Result<Preview, StateError> {
         let state = &mut *self.state();
         let own = state.existing(name)?.about.container.clone();
         let to = to.filter(|to| **to != own);
@@ -104,45 +77,45 @@ impl Balancer {
             guest.about.charge_to = to.cloned();
             guest.owners.insert(owner);
         });
-        Ok(plan_object(&observation))
+        Ok(preview(&observation))
     }
 
     /// What a binding would do.
     ///
     /// # Errors
     /// As above.
-    pub fn plan_bind(
+    pub fn preview_bind(
         &self,
         subject: &Subject,
         container: &ContainerPath,
         replace: bool,
-    ) -> Result<PlanObject, StateError> {
+    ) -> Result<Preview, StateError> {
         let state = &mut *self.state();
         let next = state.bindings_with(subject, container, replace)?;
-        Ok(plan_object(&state.with_bindings(&next, State::observe)))
+        Ok(preview(&state.with_bindings(&next, State::observe)))
     }
 
     /// What the end of a binding would do.
     ///
     /// # Errors
     /// As above.
-    pub fn plan_unbind(&self, subject: &Subject) -> Result<PlanObject, StateError> {
+    pub fn preview_unbind(&self, subject: &Subject) -> Result<Preview, StateError> {
         let state = &mut *self.state();
         let (_, next) = state.bindings_without(subject)?;
-        Ok(plan_object(&state.with_bindings(&next, State::observe)))
+        Ok(preview(&state.with_bindings(&next, State::observe)))
     }
 
     /// What other knobs would do.
     ///
     /// # Errors
     /// As above.
-    pub fn plan_knobs(&self, patch: &KnobsPatch) -> Result<PlanObject, StateError> {
+    pub fn preview_knobs(&self, patch: &KnobsPatch) -> Result<Preview, StateError> {
         let state = self.state();
         let mut observation = state.observe();
         observation.knobs = patched(state.knobs, patch)?;
         // As when they are turned, what the host has for guests is measured anew.
         observation.memory = Default::default();
-        Ok(plan_object(&observation))
+        Ok(preview(&observation))
     }
 }
 
@@ -161,7 +134,7 @@ impl State {
     }
 }
 
-fn plan_object(observation: &Observation) -> PlanObject {
+fn preview(observation: &Observation) -> Preview {
     let Plan { targets, shortfalls, .. } = policy::decide(observation);
     let targets = targets
         .iter()
@@ -177,5 +150,5 @@ fn plan_object(observation: &Observation) -> PlanObject {
             reason: target.reason.text(observation, i),
         })
         .collect();
-    PlanObject { targets, shortfalls }
+    Preview { targets, shortfalls }
 }

@@ -1,6 +1,6 @@
 //! The limits of containers that pay for pages of the shared pool: what nobody maps goes, and what is mapped is told of.
 
-use crate::pool::PoolShortfall;
+use crate::objects::PoolShortfall;
 use crate::state::State;
 use crate::state::pool::pages::COMMON;
 use crate::tree::{Tree, TreeError};

@@ -1,7 +1,8 @@
 //! The shared pool and the guests: who maps which image, and who pays for it.
 
 use crate::guests::Guest;
-use crate::pool::{Backed, Key, Opened, Plan, PoolImage, PoolObject};
+use crate::objects::PoolObject;
+use crate::pool::{Backed, Key, Opened, Plan, PoolImage};
 use crate::state::{Balancer, State};
 use crate::tree::{Tree, TreeError};
 use accounting::{ContainerId, POOL, System};

@@ -1,9 +1,8 @@
 //! The shared pool as clients see it: its images, and what each guest and each container has of them.
 
 use crate::guests::Guest;
-use crate::pool::{
-    Key, PoolGuestObject, PoolImage, PoolImageObject, PoolObject, PoolPayerObject, SharerObject,
-};
+use crate::objects::{PoolGuestObject, PoolImageObject, PoolObject, PoolPayerObject, SharerObject};
+use crate::pool::{Key, PoolImage};
 use crate::state::State;
 use crate::state::pool::pages::{COMMON, common};
 use protocol::bytes::FRAME_BYTES;
@@ -50,7 +49,7 @@ impl State {
             |owner: u16| self.tree.iter().find(|(_, node)| node.owner == owner).map(|(path, _)| path.clone());
         PoolImageObject {
             digest: key.digest,
-            domain: key.domain.clone(),
+            domain: key.domain.to_string(),
             origin: image.origin.clone(),
             bytes: image.backing.bytes(),
             backing: image.backing.kind(),

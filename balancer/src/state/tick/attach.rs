@@ -1,7 +1,8 @@
 //! Guests on a QEMU that somebody else started: each is kept by a helper of its own, `vmm attach`, which registers as every
 //! `vmm` does. A monitor that is hostile or hangs has that helper alone, and a balancer that is killed leaves it running.
 
-use crate::state::{Balancer, GuestObject, StateError};
+use crate::objects::GuestObject;
+use crate::state::{Balancer, StateError};
 use protocol::message::ToVmm;
 use protocol::place::Place;
 use std::ffi::{OsStr, OsString};

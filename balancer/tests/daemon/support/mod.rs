@@ -88,7 +88,7 @@ impl Daemon {
     }
 
     /// A request that must be refused.
-    pub async fn refused(&self, path: &str, body: &str) -> balancer::api::Problem {
+    pub async fn refused(&self, path: &str, body: &str) -> balancer::objects::Problem {
         match self.call(Method::PATCH, path, body).await {
             Err(ClientError::Refused(problem)) => *problem,
             other => panic!("{path} {body}: {other:?}"),

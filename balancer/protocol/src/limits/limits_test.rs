@@ -7,7 +7,7 @@ fn a_bare_amount_is_max() {
 }
 
 #[test]
-fn all_keys_of_an_option_string() {
+fn an_option_string_has_all_keys_of_memory() {
     let patch: LimitsPatch = "max=2G,high=1.5G,low=512M,min=256M,weight=200".parse().unwrap();
     let limits = Limits::default().patched(&patch);
     assert_eq!(
@@ -34,12 +34,13 @@ fn bad_limits_name_field_value_and_bound() {
         ("max=1G,min=2G", ["min_bytes", "2147483648", "1073741824"]),
         ("max=1G,weight=0", ["weight", "0", "10000"]),
         ("max=1G,weight=much", ["weight", "much", "10000"]),
-        ("most=1G", ["most", "no key", "max"]),
+        ("most=1G", ["most", "not a key", "max"]),
         ("max=1G,max=2G", ["max", "given", "twice"]),
         ("max=1G,max-vcpus=-1", ["max-vcpus", "-1", "4294967295"]),
         ("max-fds=4294967296", ["max-fds", "4294967296", "between 0"]),
         ("max-guests=1,max-guests=none", ["max-guests", "given", "twice"]),
-        ("max-cpus=1", ["max-cpus", "no key", "max-vcpus"]),
+        ("max-cpus=1", ["max-cpus", "not a key", "max-vcpus"]),
+        ("domain=web", ["domain", "not a key", "weight"]),
         ("max=64T,high=65T", ["high", "65T", "64T"]),
     ] {
         let message = text.parse::<LimitsPatch>().expect_err(text).to_string();
@@ -50,7 +51,7 @@ fn bad_limits_name_field_value_and_bound() {
 }
 
 #[test]
-fn null_takes_a_limit_away_and_absence_keeps_it() {
+fn null_removes_a_limit_and_absence_keeps_it() {
     let limits = Limits { max_bytes: Some(1), high_bytes: Some(1), ..Default::default() };
     let patch: LimitsPatch = serde_json::from_str(r#"{"max_bytes": null}"#).unwrap();
     let changed = limits.patched(&patch);
@@ -65,7 +66,7 @@ fn unknown_fields_are_refused() {
 }
 
 #[test]
-fn null_takes_any_limit_back_to_its_default() {
+fn null_sets_any_limit_to_its_default() {
     let set: LimitsPatch = "max=4G,high=3G,low=2G,min=1G,weight=7".parse().unwrap();
     let text =
         r#"{"max_bytes": null, "high_bytes": null, "low_bytes": null, "min_bytes": null, "weight": null}"#;
@@ -91,4 +92,32 @@ fn limits_on_objects() {
     let expected = Limits { max_vcpus: None, max_threads: Some(7), ..expected };
     assert_eq!(limits.patched(&patch), expected);
     assert_eq!(serde_json::to_string(&patch).unwrap(), r#"{"max_vcpus":null,"max_threads":7}"#);
+}
+
+#[test]
+fn each_row_reads_what_it_shows() {
+    for (key, text) in [
+        ("min", "1M"),
+        ("low", "2M"),
+        ("high", "3M"),
+        ("max", "4M"),
+        ("weight", "7"),
+        ("max-vcpus", "1"),
+        ("max-guests", "2"),
+        ("max-devices", "3"),
+        ("max-fds", "4"),
+        ("max-threads", "5"),
+        ("domain", "web"),
+    ] {
+        let row = TABLE.iter().find(|row| row.key == key).unwrap();
+        let mut patch = LimitsPatch::default();
+        assert_eq!((row.read(&mut patch, text), row.read(&mut patch, text)), (Ok(false), Ok(true)), "{key}");
+        let limits = Limits::default().patched(&patch);
+        assert_eq!(row.text(&limits).as_deref(), Some(text), "{key}");
+        let set: Vec<&str> = TABLE.iter().filter(|row| row.is_set(&limits)).map(|row| row.key).collect();
+        assert_eq!(set, [key]);
+        let json = serde_json::to_value(&patch).unwrap();
+        assert_eq!(json.as_object().unwrap().keys().collect::<Vec<_>>(), [row.field]);
+    }
+    assert_eq!(TABLE.len(), 11, "a new limit also stands in this test");
 }
