@@ -68,7 +68,7 @@ fn main() -> ExitCode {
     let filter = arguments.filter.clone().unwrap_or_default();
     let chosen = own().zip(TESTS).filter(|(_, (name, _))| name.contains(&filter)).map(|(trial, _)| trial);
     // Beside them, on the other processor: together they take as long as the scenarios do.
-    let scenarios = runs::trials_beside(Ground::Qemu, PREFIX, &filter);
+    let scenarios = runs::trials_meanwhile(Ground::Qemu, PREFIX, &filter);
     let arguments = Arguments { filter: None, test_threads: arguments.test_threads.or(Some(2)), ..arguments };
     libtest_mimic::run(&arguments, chosen.chain(scenarios).collect()).exit_code()
 }
