@@ -41,12 +41,10 @@ lab-boots: images
 # A first touch is served by the balancer of this build.
 bench: build
 	$(CARGO) bench -p vmm --bench frames --bench images
-	$(CARGO) bench -p balancer --bench policy
+	$(CARGO) bench -p simulator --bench policy
 
 models: setup
-	$(CARGO) build --release -p balancer
-	$(TARGET)/balancer models --svg docs/models.svg --into docs/models.md
-	$(TARGET)/balancer models --into README.md
+	$(CARGO) run --release -p balancer --example models -- --svg docs/models.svg --into docs/models.md > /dev/null
 
 versus: setup
 	$(CARGO) build --release -p balancer

@@ -3,9 +3,9 @@
 //! One file of an embedded, crash-safe store (redb): a commit is atomic and synced. A balancer that is killed at any
 //! moment finds the last answered change when it comes back.
 
-use crate::policy::Knobs;
 use crate::pool::{Bindings, Subject};
 use crate::tree::{Node, Tree, TreeError};
+use policy::Knobs;
 use protocol::path::ContainerPath;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use std::path::{Path, PathBuf};

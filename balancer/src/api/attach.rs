@@ -3,7 +3,7 @@
 use super::body::Json as Body;
 use super::problem::Problem;
 use super::query::Name;
-use crate::engine::{Attach, Engine, GuestObject, attach_name};
+use crate::state::{Attach, Balancer, GuestObject, attach_name};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -46,7 +46,7 @@ pub(super) struct Detached {
 #[utoipa::path(post, path = "/v1/guests", operation_id = "attach_guest", request_body = GuestPost,
     responses((status = 201, description = "The guest.", body = GuestObject), (status = 409)))]
 pub(super) async fn attach(
-    State(engine): State<Arc<Engine>>,
+    State(balancer): State<Arc<Balancer>>,
     Body(post): Body<GuestPost>,
 ) -> Result<(StatusCode, Json<GuestObject>), Problem> {
     let wrong = |field: &str, value: &str, bound: String| {
@@ -69,16 +69,16 @@ pub(super) async fn attach(
     }
     let container = post.container.map(String::from);
     let attach = Attach { qmp: post.qmp, name, container, limit: post.limit };
-    Ok((StatusCode::CREATED, Json(engine.attach(attach).await?)))
+    Ok((StatusCode::CREATED, Json(balancer.attach(attach).await?)))
 }
 
 /// Let go of a guest that was attached: its balloon and its polling interval become what they were, and it runs on.
 #[utoipa::path(delete, path = "/v1/guests/{id}", operation_id = "detach_guest", params(("id" = String, Path, description = "The guest's name")),
     responses((status = 200, description = "How it was left.", body = Detached), (status = 404), (status = 409), (status = 504)))]
 pub(super) async fn detach(
-    State(engine): State<Arc<Engine>>,
+    State(balancer): State<Arc<Balancer>>,
     Name(id): Name,
 ) -> Result<Json<Detached>, Problem> {
-    let detail = engine.detach(&id).await?;
+    let detail = balancer.detach(&id).await?;
     Ok(Json(Detached { guest: id, detail }))
 }

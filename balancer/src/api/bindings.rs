@@ -4,8 +4,8 @@ use super::body::Json as Body;
 use super::change::{ChangeQuery, Changed, ChangedBinding, ended};
 use super::problem::Problem;
 use super::query::Params;
-use crate::engine::{Engine, PlanObject};
 use crate::pool::{BindingObject, Library, LibraryError, Subject};
+use crate::state::{Balancer, PlanObject};
 use crate::tree::Put;
 use axum::Json;
 use axum::extract::State;
@@ -45,8 +45,8 @@ pub(super) struct BindingQuery {
 
 /// All bindings.
 #[utoipa::path(get, path = "/v1/bindings", responses((status = 200, description = "All bindings.", body = Vec<BindingObject>)))]
-pub(super) async fn list(State(engine): State<Arc<Engine>>) -> Json<Vec<BindingObject>> {
-    Json(engine.bindings())
+pub(super) async fn list(State(balancer): State<Arc<Balancer>>) -> Json<Vec<BindingObject>> {
+    Json(balancer.bindings())
 }
 
 /// Bind a host path or an image to a container: it pays for all that the host holds of the images that were built from there. The
@@ -55,23 +55,23 @@ pub(super) async fn list(State(engine): State<Arc<Engine>>) -> Json<Vec<BindingO
     responses((status = 200, description = "The binding, which was there; with `dry_run`, what would change.", body = ChangedBinding),
         (status = 201, description = "The binding, which is new.", body = BindingObject), (status = 409), (status = 500), (status = 507)))]
 pub(super) async fn put(
-    State(engine): State<Arc<Engine>>,
+    State(balancer): State<Arc<Balancer>>,
     Params(how): Params<ChangeQuery>,
     Body(binding): Body<BindingPut>,
 ) -> Result<(StatusCode, Json<Changed<BindingObject>>), Problem> {
-    let (library, text) = (engine.library(), binding.subject.clone());
+    let (library, text) = (balancer.library(), binding.subject.clone());
     let found = tokio::task::spawn_blocking(move || subject(&library, &text)).await;
     let found = found.map_err(|error| internal(&error))?;
     let subject = found.map_err(|why| refused(&binding.subject, &why))?;
     let (to, replace, mut status) = (&binding.container, binding.replace, StatusCode::OK);
     let bind = || {
-        let (put, object) = engine.bind(subject.clone(), to, replace)?;
+        let (put, object) = balancer.bind(subject.clone(), to, replace)?;
         if put == Put::Created {
             status = StatusCode::CREATED;
         }
         Ok(object)
     };
-    let changed = Changed::by(how.dry_run, || engine.plan_bind(&subject, to, replace), bind)?;
+    let changed = Changed::by(how.dry_run, || balancer.plan_bind(&subject, to, replace), bind)?;
     Ok((status, Json(changed)))
 }
 
@@ -80,10 +80,10 @@ pub(super) async fn put(
     responses((status = 204, description = "It is gone."), (status = 200, description = "With `dry_run`: what would change.", body = PlanObject),
         (status = 404), (status = 422), (status = 500), (status = 507)))]
 pub(super) async fn delete(
-    State(engine): State<Arc<Engine>>,
+    State(balancer): State<Arc<Balancer>>,
     Params(query): Params<BindingQuery>,
 ) -> Result<Response, Problem> {
-    let (library, text) = (engine.library(), query.subject.clone());
+    let (library, text) = (balancer.library(), query.subject.clone());
     // What is bound need not be there any more.
     let find = move || match text.parse() {
         Ok(Subject::Path(path)) => {
@@ -95,9 +95,9 @@ pub(super) async fn delete(
     };
     let found = tokio::task::spawn_blocking(find).await.map_err(|error| internal(&error))?;
     let (plain, canonical) = found.map_err(|why| refused(&query.subject, &why))?;
-    let known = engine.bindings().iter().any(|binding| binding.subject == plain.to_string());
+    let known = balancer.bindings().iter().any(|binding| binding.subject == plain.to_string());
     let subject = if known { &plain } else { &canonical };
-    ended(query.dry_run, || engine.plan_unbind(subject), || engine.unbind(subject))
+    ended(query.dry_run, || balancer.plan_unbind(subject), || balancer.unbind(subject))
 }
 
 /// What people mean. A path is followed to where it leads: that is what images remember of where they were built from.

@@ -1,8 +1,8 @@
 //! How a change is made, and its answer: the thing as it is now, or with `dry_run` what the change would do.
 
 use super::problem::Problem;
-use crate::engine::{ContainerObject, EngineError, GuestObject, PlanObject, PolicyObject};
 use crate::pool::BindingObject;
+use crate::state::{ContainerObject, GuestObject, PlanObject, PolicyObject, StateError};
 use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -54,9 +54,9 @@ impl<T> Changed<T> {
     /// The plan if that was asked for, else the change.
     pub(super) fn by(
         dry_run: bool,
-        plan: impl FnOnce() -> Result<PlanObject, EngineError>,
-        change: impl FnOnce() -> Result<T, EngineError>,
-    ) -> Result<Self, EngineError> {
+        plan: impl FnOnce() -> Result<PlanObject, StateError>,
+        change: impl FnOnce() -> Result<T, StateError>,
+    ) -> Result<Self, StateError> {
         if dry_run { plan().map(Self::Planned) } else { change().map(|done| Self::Done(Box::new(done))) }
     }
 }
@@ -65,8 +65,8 @@ impl<T> Changed<T> {
 #[expect(clippy::result_large_err, reason = "once per refused request, and handlers want the problem itself")]
 pub(super) fn ended(
     dry_run: bool,
-    plan: impl FnOnce() -> Result<PlanObject, EngineError>,
-    end: impl FnOnce() -> Result<(), EngineError>,
+    plan: impl FnOnce() -> Result<PlanObject, StateError>,
+    end: impl FnOnce() -> Result<(), StateError>,
 ) -> Result<Response, Problem> {
     if dry_run {
         return Ok(Json(plan()?).into_response());

@@ -4,7 +4,7 @@ use super::body::Json as Body;
 use super::change::{ChangeQuery, Changed, ChangedContainer, ended};
 use super::problem::Problem;
 use super::query::Params;
-use crate::engine::{ContainerObject, Engine, PlanObject};
+use crate::state::{Balancer, ContainerObject, PlanObject};
 use crate::tree::Put;
 use axum::Json;
 use axum::extract::rejection::PathRejection;
@@ -15,7 +15,7 @@ use protocol::limits::{Limits, LimitsPatch};
 use protocol::path::ContainerPath;
 use std::sync::Arc;
 
-type Engined = State<Arc<Engine>>;
+type Shared = State<Arc<Balancer>>;
 pub(super) type Inside = Result<Path<String>, PathRejection>;
 
 /// The path behind `/v1/containers`.
@@ -32,25 +32,25 @@ pub(super) fn path(path: Inside) -> Result<ContainerPath, Problem> {
 /// All containers.
 #[utoipa::path(get, path = "/v1/containers", operation_id = "list_containers",
     responses((status = 200, description = "All containers, in the order of their paths.", body = Vec<ContainerObject>)))]
-pub(super) async fn list(State(engine): Engined) -> Json<Vec<ContainerObject>> {
-    Json(engine.containers())
+pub(super) async fn list(State(balancer): Shared) -> Json<Vec<ContainerObject>> {
+    Json(balancer.containers())
 }
 
 /// The root container: the host.
 #[utoipa::path(get, path = "/v1/containers/", operation_id = "get_root_container",
     responses((status = 200, description = "The root container.", body = ContainerObject)))]
-pub(super) async fn get_root(State(engine): Engined) -> Result<Json<ContainerObject>, Problem> {
-    Ok(Json(engine.container(&ContainerPath::root())?))
+pub(super) async fn get_root(State(balancer): Shared) -> Result<Json<ContainerObject>, Problem> {
+    Ok(Json(balancer.container(&ContainerPath::root())?))
 }
 
 #[expect(clippy::result_large_err, reason = "once per refused request, and handlers want the problem itself")]
 fn alter(
-    engine: &Engine,
+    balancer: &Balancer,
     path: &ContainerPath,
     patch: &LimitsPatch,
     dry_run: bool,
 ) -> Result<Json<Changed<ContainerObject>>, Problem> {
-    let changed = Changed::by(dry_run, || engine.plan_patch(path, patch), || engine.patch(path, patch));
+    let changed = Changed::by(dry_run, || balancer.plan_patch(path, patch), || balancer.patch(path, patch));
     Ok(Json(changed?))
 }
 
@@ -58,19 +58,19 @@ fn alter(
 #[utoipa::path(patch, path = "/v1/containers/", operation_id = "patch_root_container", params(ChangeQuery), request_body = LimitsPatch,
     responses((status = 200, description = "The root container as it is now; with `dry_run`, what would change.", body = ChangedContainer), (status = 507)))]
 pub(super) async fn patch_root(
-    State(engine): Engined,
+    State(balancer): Shared,
     Params(how): Params<ChangeQuery>,
     Body(patch): Body<LimitsPatch>,
 ) -> Result<Json<Changed<ContainerObject>>, Problem> {
-    alter(&engine, &ContainerPath::root(), &patch, how.dry_run)
+    alter(&balancer, &ContainerPath::root(), &patch, how.dry_run)
 }
 
 /// One container.
 #[utoipa::path(get, path = "/v1/containers/{path}", operation_id = "get_container",
     params(("path" = String, Path, description = "`web/a` for the container `/web/a`")),
     responses((status = 200, description = "The container.", body = ContainerObject), (status = 404)))]
-pub(super) async fn get(State(engine): Engined, inside: Inside) -> Result<Json<ContainerObject>, Problem> {
-    Ok(Json(engine.container(&path(inside)?)?))
+pub(super) async fn get(State(balancer): Shared, inside: Inside) -> Result<Json<ContainerObject>, Problem> {
+    Ok(Json(balancer.container(&path(inside)?)?))
 }
 
 /// Make a container that stays until it is deleted, or replace the limits of the one that is there.
@@ -78,20 +78,20 @@ pub(super) async fn get(State(engine): Engined, inside: Inside) -> Result<Json<C
     responses((status = 200, description = "The container as it is now; with `dry_run`, what would change.", body = ChangedContainer),
         (status = 201, description = "The container, just made.", body = ContainerObject), (status = 409), (status = 507)))]
 pub(super) async fn put(
-    State(engine): Engined,
+    State(balancer): Shared,
     inside: Inside,
     Params(how): Params<ChangeQuery>,
     Body(limits): Body<Limits>,
 ) -> Result<(StatusCode, Json<Changed<ContainerObject>>), Problem> {
     let (path, mut status) = (path(inside)?, StatusCode::OK);
     let put = || {
-        let (done, object) = engine.put(&path, limits.clone())?;
+        let (done, object) = balancer.put(&path, limits.clone())?;
         if done == Put::Created {
             status = StatusCode::CREATED;
         }
         Ok(object)
     };
-    let changed = Changed::by(how.dry_run, || engine.plan_put(&path, limits.clone()), put)?;
+    let changed = Changed::by(how.dry_run, || balancer.plan_put(&path, limits.clone()), put)?;
     Ok((status, Json(changed)))
 }
 
@@ -99,12 +99,12 @@ pub(super) async fn put(
 #[utoipa::path(patch, path = "/v1/containers/{path}", operation_id = "patch_container", params(("path" = String, Path), ChangeQuery), request_body = LimitsPatch,
     responses((status = 200, description = "The container as it is now; with `dry_run`, what would change.", body = ChangedContainer), (status = 404), (status = 507)))]
 pub(super) async fn patch(
-    State(engine): Engined,
+    State(balancer): Shared,
     inside: Inside,
     Params(how): Params<ChangeQuery>,
     Body(patch): Body<LimitsPatch>,
 ) -> Result<Json<Changed<ContainerObject>>, Problem> {
-    alter(&engine, &path(inside)?, &patch, how.dry_run)
+    alter(&balancer, &path(inside)?, &patch, how.dry_run)
 }
 
 /// Remove a container that holds neither guests nor containers.
@@ -112,10 +112,10 @@ pub(super) async fn patch(
     responses((status = 204, description = "It is gone."), (status = 200, description = "With `dry_run`: what would change.", body = PlanObject),
         (status = 404), (status = 409), (status = 507)))]
 pub(super) async fn delete(
-    State(engine): Engined,
+    State(balancer): Shared,
     inside: Inside,
     Params(how): Params<ChangeQuery>,
 ) -> Result<Response, Problem> {
     let path = path(inside)?;
-    ended(how.dry_run, || engine.plan_delete(&path), || engine.delete(&path))
+    ended(how.dry_run, || balancer.plan_delete(&path), || balancer.delete(&path))
 }

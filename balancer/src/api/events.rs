@@ -2,8 +2,8 @@
 
 use super::problem::Problem;
 use super::query::Params;
-use crate::engine::Engine;
 use crate::events::Event;
+use crate::state::Balancer;
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -34,17 +34,17 @@ pub(super) struct EventsQuery {
     responses((status = 200, description = "A stream of events, or with `follow=false` those that are kept.",
         content((String = "text/event-stream"), (Vec<Event> = "application/json"))), (status = 503)))]
 pub(super) async fn events(
-    State(engine): State<Arc<Engine>>,
+    State(balancer): State<Arc<Balancer>>,
     Params(query): Params<EventsQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let header = headers.get("last-event-id").and_then(|value| value.to_str().ok()?.trim().parse().ok());
     let after: u64 = header.or(query.after).unwrap_or(0);
     if query.follow == Some(false) {
-        return Ok(Json(engine.events_since(after)).into_response());
+        return Ok(Json(balancer.events_since(after)).into_response());
     }
     let Ok(place) = STREAMS.try_acquire() else { return Ok(no_place()) };
-    Ok(Sse::new(follow(engine, after, place)).keep_alive(KeepAlive::default()).into_response())
+    Ok(Sse::new(follow(balancer, after, place)).keep_alive(KeepAlive::default()).into_response())
 }
 
 /// Streams at a time: each holds one of the API's connections for as long as its client likes.
@@ -62,7 +62,7 @@ fn no_place() -> Response {
 const CHUNK: usize = 32;
 
 struct Follower {
-    engine: Arc<Engine>,
+    balancer: Arc<Balancer>,
     last: watch::Receiver<u64>,
     after: u64,
     ready: VecDeque<Event>,
@@ -70,16 +70,16 @@ struct Follower {
 }
 
 fn follow(
-    engine: Arc<Engine>,
+    balancer: Arc<Balancer>,
     after: u64,
     place: SemaphorePermit<'static>,
 ) -> impl Stream<Item = Result<sse::Event, Infallible>> {
-    let last = engine.watch_events();
-    let follower = Follower { engine, last, after, ready: VecDeque::new(), _place: place };
+    let last = balancer.watch_events();
+    let follower = Follower { balancer, last, after, ready: VecDeque::new(), _place: place };
     stream::unfold(follower, |mut follower| async move {
         while follower.ready.is_empty() {
             follower.last.borrow_and_update();
-            follower.ready = follower.engine.events_after(follower.after, CHUNK).into();
+            follower.ready = follower.balancer.events_after(follower.after, CHUNK).into();
             if follower.ready.is_empty() && follower.last.changed().await.is_err() {
                 return None;
             }

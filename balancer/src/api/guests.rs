@@ -4,7 +4,7 @@ use super::body::Json as Body;
 use super::change::{ChangeQuery, Changed, ChangedGuest};
 use super::problem::Problem;
 use super::query::{Name, Params};
-use crate::engine::{Engine, FramesObject, GuestObject, PlanObject};
+use crate::state::{Balancer, FramesObject, GuestObject, PlanObject};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -33,18 +33,18 @@ pub(super) struct FramesQuery {
 /// All guests.
 #[utoipa::path(get, path = "/v1/guests", operation_id = "list_guests",
     responses((status = 200, description = "All guests, in the order of their names.", body = Vec<GuestObject>)))]
-pub(super) async fn list(State(engine): State<Arc<Engine>>) -> Json<Vec<GuestObject>> {
-    Json(engine.guests())
+pub(super) async fn list(State(balancer): State<Arc<Balancer>>) -> Json<Vec<GuestObject>> {
+    Json(balancer.guests())
 }
 
 /// One guest.
 #[utoipa::path(get, path = "/v1/guests/{id}", operation_id = "get_guest", params(("id" = String, Path, description = "The guest's name")),
     responses((status = 200, description = "The guest.", body = GuestObject), (status = 404)))]
 pub(super) async fn get(
-    State(engine): State<Arc<Engine>>,
+    State(balancer): State<Arc<Balancer>>,
     Name(id): Name,
 ) -> Result<Json<GuestObject>, Problem> {
-    Ok(Json(engine.guest(&id)?))
+    Ok(Json(balancer.guest(&id)?))
 }
 
 /// Where the charges of a guest go that moves.
@@ -85,7 +85,7 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<C
         (status = 202, description = "The guest; its vmm did not confirm yet.", body = GuestObject),
         (status = 404), (status = 409), (status = 504), (status = 507)))]
 pub(super) async fn patch(
-    State(engine): State<Arc<Engine>>,
+    State(balancer): State<Arc<Balancer>>,
     Name(id): Name,
     Params(how): Params<ChangeQuery>,
     Body(patch): Body<GuestPatch>,
@@ -107,12 +107,12 @@ pub(super) async fn patch(
         (Some(to), None) => {
             let with_charges = patch.charges.unwrap_or_default() == Charges::Move;
             if how.dry_run {
-                return planned(engine.plan_move(&id, to, with_charges)?);
+                return planned(balancer.plan_move(&id, to, with_charges)?);
             }
-            Some(engine.move_guest(&id, to, with_charges)?)
+            Some(balancer.move_guest(&id, to, with_charges)?)
         }
-        (None, Some(to)) if how.dry_run => return planned(engine.plan_charge(&id, to.as_ref())?),
-        (None, Some(to)) => Some(engine.charge(&id, to.as_ref())?),
+        (None, Some(to)) if how.dry_run => return planned(balancer.plan_charge(&id, to.as_ref())?),
+        (None, Some(to)) => Some(balancer.charge(&id, to.as_ref())?),
         (None, None) => None,
     };
     let done = match ordered {
@@ -120,7 +120,7 @@ pub(super) async fn patch(
         None => true,
     };
     let status = if done { StatusCode::OK } else { StatusCode::ACCEPTED };
-    Ok((status, Json(Changed::Done(Box::new(engine.guest(&id)?)))))
+    Ok((status, Json(Changed::Done(Box::new(balancer.guest(&id)?)))))
 }
 
 #[expect(clippy::result_large_err, reason = "once per refused request, and handlers want the problem itself")]
@@ -138,11 +138,11 @@ static AUDITS: Semaphore = Semaphore::const_new(AUDITS_MAX);
     params(("id" = String, Path, description = "The guest's name"), FramesQuery),
     responses((status = 200, description = "Its frames by state.", body = FramesObject), (status = 404), (status = 500), (status = 503), (status = 504)))]
 pub(super) async fn frames(
-    State(engine): State<Arc<Engine>>,
+    State(balancer): State<Arc<Balancer>>,
     Name(id): Name,
     Params(query): Params<FramesQuery>,
 ) -> Result<Json<FramesObject>, Problem> {
-    let frames = engine.frames(&id, query.max_age_ms).await?;
+    let frames = balancer.frames(&id, query.max_age_ms).await?;
     let Ok(place) = AUDITS.try_acquire() else {
         let detail = format!("{AUDITS_MAX} frame tables are being counted already");
         return Err(Problem::new(
@@ -153,7 +153,7 @@ pub(super) async fn frames(
         ));
     };
     // Counting millions of entries must not hold up the daemon's one thread.
-    let guest = engine.guest(&id)?;
+    let guest = balancer.guest(&id)?;
     let count = move || {
         let _place = place;
         FramesObject::new(&guest, &frames, query.blocks, query.audit)

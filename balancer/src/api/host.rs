@@ -1,6 +1,6 @@
 //! `/v1/host`, `/v1/version`.
 
-use crate::engine::{Engine, HostObject};
+use crate::state::{Balancer, HostObject};
 use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
@@ -23,8 +23,8 @@ pub struct Version {
 /// The host and the sums over its guests.
 #[utoipa::path(get, path = "/v1/host", operation_id = "get_host",
     responses((status = 200, description = "The host.", body = HostObject)))]
-pub(super) async fn host(State(engine): State<Arc<Engine>>) -> Json<HostObject> {
-    Json(engine.host())
+pub(super) async fn host(State(balancer): State<Arc<Balancer>>) -> Json<HostObject> {
+    Json(balancer.host())
 }
 
 /// Versions of this balancer.

@@ -5,39 +5,39 @@ use super::change::{ChangeQuery, Changed, ChangedPolicy};
 use super::containers::{self, Inside};
 use super::problem::Problem;
 use super::query::{Name, Params};
-use crate::engine::{ContainerExplanation, Engine, KnobsPatch, PolicyObject};
-use crate::policy::{Explanation, Observation};
+use crate::state::{Balancer, ContainerExplanation, KnobsPatch, PolicyObject};
 use axum::Json;
 use axum::extract::State;
+use policy::{Explanation, Observation};
 use protocol::path::ContainerPath;
 use std::sync::Arc;
 
-type Engined = State<Arc<Engine>>;
+type Shared = State<Arc<Balancer>>;
 
 /// The policy: its knobs, and what the host has for guests.
 #[utoipa::path(get, path = "/v1/policy", operation_id = "get_policy",
     responses((status = 200, description = "The policy.", body = PolicyObject)))]
-pub(super) async fn get(State(engine): Engined) -> Json<PolicyObject> {
-    Json(engine.policy())
+pub(super) async fn get(State(balancer): Shared) -> Json<PolicyObject> {
+    Json(balancer.policy())
 }
 
 /// Turn knobs: absent fields stay. They stay as they are over a restart, unless that names others. Targets that follow are on their way when this is answered.
 #[utoipa::path(patch, path = "/v1/policy", operation_id = "patch_policy", params(ChangeQuery), request_body = KnobsPatch,
     responses((status = 200, description = "The policy as it is now; with `dry_run`, what would change.", body = ChangedPolicy), (status = 507)))]
 pub(super) async fn patch(
-    State(engine): Engined,
+    State(balancer): Shared,
     Params(how): Params<ChangeQuery>,
     Body(patch): Body<KnobsPatch>,
 ) -> Result<Json<Changed<PolicyObject>>, Problem> {
-    let changed = Changed::by(how.dry_run, || engine.plan_knobs(&patch), || engine.turn_knobs(&patch));
+    let changed = Changed::by(how.dry_run, || balancer.plan_knobs(&patch), || balancer.turn_knobs(&patch));
     Ok(Json(changed?))
 }
 
 /// What the policy is told now, as `balancer simulate --trace` reads it.
 #[utoipa::path(get, path = "/v1/policy/observation", operation_id = "get_observation",
     responses((status = 200, description = "One object, as a line of a recording has it.", body = Object)))]
-pub(super) async fn observation(State(engine): Engined) -> Json<Observation> {
-    Json(engine.observation())
+pub(super) async fn observation(State(balancer): Shared) -> Json<Observation> {
+    Json(balancer.observation())
 }
 
 /// Why a guest has what it has.
@@ -45,17 +45,17 @@ pub(super) async fn observation(State(engine): Engined) -> Json<Observation> {
     params(("id" = String, Path, description = "The guest's name")),
     responses((status = 200, description = "The rule that decided, and what it saw.", body = Explanation), (status = 404)))]
 pub(super) async fn explain_guest(
-    State(engine): Engined,
+    State(balancer): Shared,
     Name(id): Name,
 ) -> Result<Json<Explanation>, Problem> {
-    Ok(Json(engine.explain_guest(&id)?))
+    Ok(Json(balancer.explain_guest(&id)?))
 }
 
 /// Why the guests on the host have what they have.
 #[utoipa::path(get, path = "/v1/explain/", operation_id = "explain_root_container",
     responses((status = 200, description = "The guests on the host, each explained.", body = ContainerExplanation)))]
-pub(super) async fn explain_root(State(engine): Engined) -> Result<Json<ContainerExplanation>, Problem> {
-    Ok(Json(engine.explain_container(&ContainerPath::root())?))
+pub(super) async fn explain_root(State(balancer): Shared) -> Result<Json<ContainerExplanation>, Problem> {
+    Ok(Json(balancer.explain_container(&ContainerPath::root())?))
 }
 
 /// Why the guests in a container have what they have.
@@ -63,8 +63,8 @@ pub(super) async fn explain_root(State(engine): Engined) -> Result<Json<Containe
     params(("path" = String, Path, description = "`web/a` for the container `/web/a`")),
     responses((status = 200, description = "The guests in the container, each explained.", body = ContainerExplanation), (status = 404)))]
 pub(super) async fn explain_container(
-    State(engine): Engined,
+    State(balancer): Shared,
     inside: Inside,
 ) -> Result<Json<ContainerExplanation>, Problem> {
-    Ok(Json(engine.explain_container(&containers::path(inside)?)?))
+    Ok(Json(balancer.explain_container(&containers::path(inside)?)?))
 }

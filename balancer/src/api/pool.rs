@@ -1,8 +1,8 @@
 //! `/v1/pool`.
 
 use super::query::Params;
-use crate::engine::Engine;
 use crate::pool::PoolObject;
+use crate::state::Balancer;
 use axum::Json;
 use axum::extract::State;
 use serde::Deserialize;
@@ -23,12 +23,12 @@ pub(super) struct PoolQuery {
 #[utoipa::path(get, path = "/v1/pool", params(PoolQuery),
     responses((status = 200, description = "The pool.", body = PoolObject)))]
 pub(super) async fn get(
-    State(engine): State<Arc<Engine>>,
+    State(balancer): State<Arc<Balancer>>,
     Params(query): Params<PoolQuery>,
 ) -> Json<PoolObject> {
     if let Some(most) = query.max_age_ms {
         let now = Instant::now();
-        engine.look_at_pool_since(now.checked_sub(Duration::from_millis(most)).unwrap_or(now)).await;
+        balancer.look_at_pool_since(now.checked_sub(Duration::from_millis(most)).unwrap_or(now)).await;
     }
-    Json(engine.pool())
+    Json(balancer.pool())
 }

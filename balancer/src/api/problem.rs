@@ -1,6 +1,6 @@
 //! Refusals: RFC 9457 problem details.
 
-use crate::engine::EngineError;
+use crate::state::StateError;
 use crate::tree::TreeError;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -82,7 +82,7 @@ impl Problem {
     }
 
     /// One of several reasons; the first with a field gives the others their kind and status.
-    fn of_all(detail: String, reasons: &[EngineError]) -> Self {
+    fn of_all(detail: String, reasons: &[StateError]) -> Self {
         let each: Vec<Self> = reasons.iter().map(Self::from).collect();
         let first = each.iter().find(|problem| problem.field.is_some()).or(each.first()).cloned();
         let first = first.unwrap_or_else(|| {
@@ -106,33 +106,33 @@ impl Problem {
     }
 }
 
-impl From<EngineError> for Problem {
-    fn from(error: EngineError) -> Self {
+impl From<StateError> for Problem {
+    fn from(error: StateError) -> Self {
         Self::from(&error)
     }
 }
 
-impl From<&EngineError> for Problem {
-    fn from(error: &EngineError) -> Self {
+impl From<&StateError> for Problem {
+    fn from(error: &StateError) -> Self {
         let detail = error.chain();
         match error {
-            EngineError::Many(reasons) => Self::of_all(detail, reasons),
-            EngineError::Tree(TreeError::Limits { broken, .. }) => Self::of_limits(error.to_string(), broken),
-            EngineError::Knob(source) => Self::of_limits(error.to_string(), source),
-            EngineError::Tree(TreeError::Missing(_)) | EngineError::NoGuest(_) => {
+            StateError::Many(reasons) => Self::of_all(detail, reasons),
+            StateError::Tree(TreeError::Limits { broken, .. }) => Self::of_limits(error.to_string(), broken),
+            StateError::Knob(source) => Self::of_limits(error.to_string(), source),
+            StateError::Tree(TreeError::Missing(_)) | StateError::NoGuest(_) => {
                 Self::new(StatusCode::NOT_FOUND, "not-found", "There is no such thing", detail)
             }
-            EngineError::Tree(TreeError::Busy { .. } | TreeError::Root | TreeError::Full) => Self::new(
+            StateError::Tree(TreeError::Busy { .. } | TreeError::Root | TreeError::Full) => Self::new(
                 StatusCode::CONFLICT,
                 "conflict",
                 "The container cannot be changed like this now",
                 detail,
             ),
-            EngineError::Journal(_) => {
+            StateError::Journal(_) => {
                 let title = "The journal cannot be written, so nothing was changed";
                 Self::new(StatusCode::INSUFFICIENT_STORAGE, "journal", title, detail)
             }
-            EngineError::NoContainer { field, path } => {
+            StateError::NoContainer { field, path } => {
                 let title = "A container is named that is not there";
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, "field", title, detail).of_field(
                     *field,
@@ -140,7 +140,7 @@ impl From<&EngineError> for Problem {
                     "must be a container that is there",
                 )
             }
-            EngineError::NoRoom { field, path, above, max_bytes, needed_bytes } => {
+            StateError::NoRoom { field, path, above, max_bytes, needed_bytes } => {
                 let missing = needed_bytes.saturating_sub(*max_bytes);
                 let bound = format!(
                     "must leave max_bytes of {above}, {max_bytes}, at least {needed_bytes}: {missing} are missing"
@@ -148,24 +148,24 @@ impl From<&EngineError> for Problem {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, "limit", "A limit leaves no room", detail)
                     .of_field(*field, path.as_str(), bound)
             }
-            EngineError::Owners { field, .. } => {
+            StateError::Owners { field, .. } => {
                 let bound = format!("must be at most {OWNERS_MAX} containers");
                 let title = "A guest is charged to too many containers";
                 let value = format!("{}", OWNERS_MAX + 1);
                 Self::new(StatusCode::CONFLICT, "conflict", title, detail).of_field(*field, value, bound)
             }
-            EngineError::Bound { subject, container } => {
+            StateError::Bound { subject, container } => {
                 let bound = format!("must not be bound to {container}, unless replace is true");
                 Self::new(StatusCode::CONFLICT, "conflict", "It is bound to another container", detail)
                     .of_field("subject", subject.to_string(), bound)
             }
-            EngineError::Bindings => {
+            StateError::Bindings => {
                 Self::new(StatusCode::CONFLICT, "conflict", "There are too many bindings", detail)
             }
-            EngineError::NoBinding(_) => {
+            StateError::NoBinding(_) => {
                 Self::new(StatusCode::NOT_FOUND, "not-found", "There is no such thing", detail)
             }
-            EngineError::OtherDomain { path, from, .. } => {
+            StateError::OtherDomain { path, from, .. } => {
                 let title = "A guest cannot change its trust domain";
                 let bound = format!("must be a container of domain {from} while the guest shares pages");
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, "field", title, detail).of_field(
@@ -174,17 +174,17 @@ impl From<&EngineError> for Problem {
                     bound,
                 )
             }
-            EngineError::Attach { qmp, why } => {
+            StateError::Attach { qmp, why } => {
                 Self::new(StatusCode::CONFLICT, "attach", "The guest cannot be attached", detail).of_field(
                     "qmp",
                     qmp.to_string_lossy(),
                     format!("must be a free monitor of a guest that can be taken: {why}"),
                 )
             }
-            EngineError::NotAttached(_) => {
+            StateError::NotAttached(_) => {
                 Self::new(StatusCode::CONFLICT, "conflict", "The guest cannot be detached", detail)
             }
-            EngineError::Deaf(_) | EngineError::Deadline { .. } | EngineError::DetachDeadline { .. } => {
+            StateError::Deaf(_) | StateError::Deadline { .. } | StateError::DetachDeadline { .. } => {
                 Self::new(StatusCode::GATEWAY_TIMEOUT, "deadline", "A guest did not answer", detail)
             }
         }

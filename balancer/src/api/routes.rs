@@ -3,7 +3,7 @@
 use super::body::shortened;
 use super::problem::Problem;
 use super::{attach, bindings, containers, document, events, guests, host, policy, pool, query};
-use crate::engine::Engine;
+use crate::state::Balancer;
 use axum::http::{Method, StatusCode, Uri};
 use axum::routing::{self, MethodRouter};
 use axum::{Router, middleware};
@@ -13,12 +13,12 @@ use std::sync::Arc;
 pub(super) struct Route {
     pub(super) method: Method,
     pub(super) path: &'static str,
-    handler: MethodRouter<Arc<Engine>>,
+    handler: MethodRouter<Arc<Balancer>>,
 }
 
 /// Every route.
 pub(super) fn routes() -> Vec<Route> {
-    let route = |method, path, handler: MethodRouter<Arc<Engine>>| Route {
+    let route = |method, path, handler: MethodRouter<Arc<Balancer>>| Route {
         method,
         path,
         handler: handler.layer(middleware::from_fn(query::none)),
@@ -57,12 +57,12 @@ pub(super) fn routes() -> Vec<Route> {
 }
 
 /// The service.
-pub fn router(engine: Arc<Engine>) -> Router {
+pub fn router(balancer: Arc<Balancer>) -> Router {
     let router = routes().into_iter().fold(Router::new(), |router, route| {
         tracing::debug!(method = %route.method, path = route.path, "route");
         router.route(route.path, route.handler)
     });
-    router.fallback(unknown_path).method_not_allowed_fallback(wrong_method).with_state(engine)
+    router.fallback(unknown_path).method_not_allowed_fallback(wrong_method).with_state(balancer)
 }
 
 async fn unknown_path(uri: Uri) -> Problem {

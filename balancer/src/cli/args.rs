@@ -4,7 +4,6 @@ use super::attach::{Attach, Detach};
 use super::events::Events;
 use super::explain::Explain;
 use super::image::Image;
-use super::models::Models;
 use super::pay::{Charge, Move};
 use super::policy::Policy;
 use super::pool::{Bind, Pool, Unbind};
@@ -93,8 +92,6 @@ pub(super) enum Command {
     Rm(Rm),
     /// Show what happened
     Events(Events),
-    /// Measure the accounting systems against each other
-    Models(Models),
     /// Say why a guest, or the guests in a container, have what they have
     Explain(Explain),
     /// Show the policy's knobs, or turn them; they stay as they are over a restart

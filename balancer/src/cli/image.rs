@@ -1,10 +1,10 @@
 //! `balancer image`: needs no balancer, the store is a folder.
 
 use crate::client::Client;
-use crate::image::StoreError;
-use crate::image::{self, BuildError, Manifest, Phase, Progress, Report, Store, Watch, check, digest};
 use anyhow::Context;
 use clap::{Args, Subcommand};
+use image::StoreError;
+use image::{self, BuildError, Manifest, Phase, Progress, Report, Store, Watch, check, digest};
 use protocol::bytes::Human;
 use protocol::image::Digest;
 use std::fs::File;

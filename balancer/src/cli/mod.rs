@@ -6,7 +6,7 @@ mod events;
 mod exit;
 mod explain;
 mod image;
-mod models;
+mod markers;
 mod pay;
 mod plan;
 mod policy;
@@ -17,6 +17,8 @@ mod serve;
 mod set;
 mod simulate;
 mod values;
+
+pub use markers::into_markers;
 
 use crate::client::ClientError;
 use anyhow::Context;
@@ -52,7 +54,6 @@ pub fn run() -> ExitCode {
             Command::Unbind(command) => pool::unbind(&client, &command).await,
             Command::Rm(command) => set::remove(&client, &command).await,
             Command::Policy(command) => policy::run(&client, &command).await,
-            Command::Models(command) => models::run(&command),
             Command::Explain(command) => explain::run(&client, &command).await,
             Command::Record(command) => record::run(&client, &command).await,
             Command::Simulate(command) => simulate::run(&command),

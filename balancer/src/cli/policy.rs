@@ -3,10 +3,10 @@
 use super::values::{OrWord, between, or_word};
 use super::{plan, print};
 use crate::client::Client;
-use crate::engine::KnobsPatch;
-use crate::policy::{IDLE_TAX_RANGE, INTERVAL_MS_RANGE, OomPolicy};
+use crate::state::KnobsPatch;
 use clap::Args;
 use hyper::Method;
+use policy::{IDLE_TAX_RANGE, INTERVAL_MS_RANGE, OomPolicy};
 use protocol::bytes::{self, Human, ParseBytesError};
 use serde_json::Value;
 

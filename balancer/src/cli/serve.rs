@@ -1,11 +1,11 @@
 //! `balancer serve`.
 
 use super::policy::Knobs;
-use crate::accounting::System;
 use crate::api::Token;
 use crate::daemon::{self, Options};
-use crate::image::Store;
+use accounting::System;
 use clap::{Args, ValueEnum};
+use image::Store;
 use protocol::image::Backing;
 use protocol::place::Place;
 use std::io;

@@ -1,9 +1,9 @@
 //! `balancer simulate`.
 
-use crate::models::into_markers_of;
-use crate::simulator::{Settings, replay, simulate, versus};
+use super::markers::into_markers;
 use anyhow::Context;
 use clap::Args;
+use simulator::{Settings, replay, simulate, versus};
 use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
@@ -77,7 +77,7 @@ pub(super) fn run(command: &Simulate) -> anyhow::Result<()> {
         if let Some(path) = &command.into {
             let document =
                 fs::read_to_string(path).with_context(|| format!("Cannot read {}", path.display()))?;
-            let document = into_markers_of("versus", &document, &table).with_context(|| {
+            let document = into_markers("versus", &document, &table).with_context(|| {
                 format!("{} has no lines <!-- versus:begin --> and <!-- versus:end -->", path.display())
             })?;
             fs::write(path, document).with_context(|| format!("Cannot write {}", path.display()))?;

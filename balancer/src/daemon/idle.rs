@@ -1,6 +1,6 @@
 //! The end of a balancer that nobody needs.
 
-use crate::engine::Engine;
+use crate::state::Balancer;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -11,16 +11,16 @@ const AFTER_LAST: Duration = Duration::from_secs(2);
 const BEFORE_FIRST: Duration = Duration::from_secs(30);
 
 /// Waits until there has been no guest for long enough.
-pub(super) async fn wait(engine: Arc<Engine>) {
+pub(super) async fn wait(balancer: Arc<Balancer>) {
     // Guests that come and go are events.
-    let mut events = engine.watch_events();
+    let mut events = balancer.watch_events();
     loop {
-        let (idle, ever) = engine.idle();
+        let (idle, ever) = balancer.idle();
         let wanted = if ever { AFTER_LAST } else { BEFORE_FIRST };
         if idle >= wanted {
             return;
         }
-        // The engine outlives this wait, so its channel stays open.
+        // The balancer outlives this wait, so its channel stays open.
         let _ = timeout(wanted - idle, events.changed()).await;
     }
 }

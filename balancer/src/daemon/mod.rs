@@ -13,12 +13,12 @@ mod pressure;
 
 pub use place::{Owned, PlaceError};
 
-use crate::accounting::System;
 use crate::api::{self, Token, router};
-use crate::engine::{Engine, KnobsPatch};
-use crate::guests::{self, GuestServer};
 use crate::journal::Journal;
 use crate::pool::{IMAGES_OPEN_MAX, Library};
+use crate::sessions::{self, GuestServer};
+use crate::state::{Balancer, KnobsPatch};
+use accounting::System;
 use anyhow::Context;
 use axum::middleware;
 use protocol::image::Backing;
@@ -66,8 +66,8 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let (journal, tree, bindings) = Journal::open(&options.place.journal())?;
     let library = Library::new(&options.store, options.pool);
     let knobs = options.knobs.on(journal.knobs().unwrap_or_default());
-    let engine = Arc::new(Engine::new(journal, (tree, bindings), options.accounting, library, knobs));
-    engine.lives_in(options.place.clone());
+    let balancer = Arc::new(Balancer::new(journal, (tree, bindings), options.accounting, library, knobs));
+    balancer.lives_in(options.place.clone());
     let tcp = match &options.tcp {
         Some((address, _)) => {
             Some(TcpListener::bind(address).await.with_context(|| format!("Cannot listen on {address}"))?)
@@ -82,26 +82,27 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         UnixListener::bind(&api_socket).with_context(|| format!("Cannot bind {}", api_socket.display()))?;
     tracing::info!(dir = %options.place.dir().display(), pid = std::process::id(), "serving");
 
-    tokio::spawn(guests::serve(guest_server, Arc::clone(&engine), guest_places));
+    tokio::spawn(sessions::serve(guest_server, Arc::clone(&balancer), guest_places));
     if let (Some(listener), Some((address, token))) = (tcp, options.tcp) {
-        let service = router(Arc::clone(&engine)).layer(middleware::from_fn_with_state(token, Token::check));
+        let service =
+            router(Arc::clone(&balancer)).layer(middleware::from_fn_with_state(token, Token::check));
         tracing::info!(%address, "serving over TCP as well");
         tokio::spawn(api::serve(listener, service, TCP_PLACES));
     }
-    tokio::spawn(pressure::watch(Arc::clone(&engine)));
-    tokio::spawn(guests::watch_merge(Arc::clone(&engine)));
+    tokio::spawn(pressure::watch(Arc::clone(&balancer)));
+    tokio::spawn(sessions::watch_merge(Arc::clone(&balancer)));
     if options.working_sets {
-        tokio::spawn(guests::watch_working_sets(Arc::clone(&engine), options.place.clone()));
+        tokio::spawn(sessions::watch_working_sets(Arc::clone(&balancer), options.place.clone()));
     }
-    tokio::spawn(look(Arc::clone(&engine)));
-    tokio::spawn(Arc::clone(&engine).look_at_tables());
-    tokio::spawn(Arc::clone(&engine).grant_what_is_freed());
-    let turns = turn(Arc::clone(&engine));
-    let idle = idle::wait(Arc::clone(&engine));
+    tokio::spawn(look(Arc::clone(&balancer)));
+    tokio::spawn(Arc::clone(&balancer).look_at_tables());
+    tokio::spawn(Arc::clone(&balancer).grant_what_is_freed());
+    let turns = turn(Arc::clone(&balancer));
+    let idle = idle::wait(Arc::clone(&balancer));
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::spawn(stay(signal(SignalKind::hangup())?));
     tokio::select! {
-        () = api::serve(api, router(engine), API_PLACES) => {}
+        () = api::serve(api, router(balancer), API_PLACES) => {}
         () = turns => {}
         () = idle, if options.exit_when_idle => tracing::info!("no guests are left"),
         _ = terminate.recv() => tracing::info!("SIGTERM"),
@@ -118,18 +119,18 @@ async fn stay(mut hangup: Signal) {
     }
 }
 
-async fn turn(engine: Arc<Engine>) {
-    let mut interval = engine.watch_interval();
+async fn turn(balancer: Arc<Balancer>) {
+    let mut interval = balancer.watch_interval();
     loop {
         let mut clock = tokio::time::interval(*interval.borrow_and_update());
         // After a pause of the whole process one turn is enough.
         clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                _ = clock.tick() => engine.tick(),
+                _ = clock.tick() => balancer.tick(),
                 changed = interval.changed() => match changed {
                     Ok(()) => break,
-                    // The engine goes with the process.
+                    // The state goes with the process.
                     Err(_) => return,
                 },
             }
@@ -138,11 +139,11 @@ async fn turn(engine: Arc<Engine>) {
 }
 
 /// Looks at the pool again and again, as often as its part of a CPU allows.
-async fn look(engine: Arc<Engine>) {
-    let interval = engine.watch_interval();
+async fn look(balancer: Arc<Balancer>) {
+    let interval = balancer.watch_interval();
     loop {
-        engine.keep_granules();
-        let took = engine.look_at_pool(false).await;
+        balancer.keep_granules();
+        let took = balancer.look_at_pool(false).await;
         let interval = *interval.borrow();
         tokio::time::sleep(interval.max(took.saturating_mul(LOOK_CPU_PART))).await;
     }

@@ -1,7 +1,7 @@
 //! Stalls of the host for memory, as an event of the kernel: a trigger on its pressure file (`Documentation/accounting/psi.rst`,
 //! "Monitoring for pressure thresholds").
 
-use crate::engine::Engine;
+use crate::state::Balancer;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -14,8 +14,8 @@ const FILE: &str = "/proc/pressure/memory";
 /// `CAP_SYS_RESOURCE`) may have windows of whole multiples of 2 s.
 const TRIGGERS: [&str; 2] = ["some 50000 500000\0", "some 200000 2000000\0"];
 
-/// Tells the engine of each stall, for ever. Returns where the kernel offers no trigger: then pressure is seen at the next turn.
-pub(super) async fn watch(engine: Arc<Engine>) {
+/// Tells the balancer of each stall, for ever. Returns where the kernel offers no trigger: then pressure is seen at the next turn.
+pub(super) async fn watch(balancer: Arc<Balancer>) {
     let trigger = match TRIGGERS.iter().map(|text| open(text)).find(Result::is_ok) {
         Some(Ok(trigger)) => trigger,
         _ => {
@@ -28,7 +28,7 @@ pub(super) async fn watch(engine: Arc<Engine>) {
             Ok(mut event) => {
                 // The kernel says so once per window at most.
                 event.clear_ready();
-                engine.stalled();
+                balancer.stalled();
             }
             Err(error) => {
                 tracing::warn!(%error, "the pressure trigger is gone");

@@ -63,7 +63,7 @@ pub struct CrossCheck {
 }
 
 impl CrossCheck {
-    /// Of a guest on this engine. What a `vmm` holds beside guest RAM is known, what QEMU holds is not: there the table is only
+    /// Of a guest on this balancer. What a `vmm` holds beside guest RAM is known, what QEMU holds is not: there the table is only
     /// found to claim more than there is. Less gains nothing, since the kernel's figure is charged.
     #[must_use]
     pub fn of_engine(engine: &str) -> Self {

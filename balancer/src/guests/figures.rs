@@ -1,6 +1,6 @@
 //! What a guest costs the host: the kernel's figure against the guest's own table.
 
-use crate::policy::CHANGE_BYTES_MIN;
+use policy::CHANGE_BYTES_MIN;
 use protocol::bytes::FRAME_BYTES;
 use protocol::frames::{FrameReader, Region, RegionKind, Totals};
 use protocol::image::MappedImage;
@@ -98,7 +98,7 @@ pub struct Figures {
 }
 
 impl Figures {
-    /// Of a guest on this engine.
+    /// Of a guest on this balancer.
     #[must_use]
     pub fn of_engine(engine: &str) -> Self {
         Self { is_qemu: engine == "qemu", ..Self::default() }

@@ -6,9 +6,9 @@ use super::disk_cache::DiskCache;
 use super::figures::{Figures, pool_totals, table_bytes};
 use super::look::{CarriedOut, Look, Looking};
 use super::process::ProcessObjects;
-use crate::accounting::{GuestReading, System};
-use crate::ksm::Merged;
-use crate::policy::{Counters, GuestMemory, GuestStatistics, GuestView, OutOfMemory, STATISTICS_AGE_MS_MAX};
+use accounting::{GuestReading, System};
+use host::ksm::Merged;
+use policy::{Counters, GuestMemory, GuestStatistics, GuestView, OutOfMemory, STATISTICS_AGE_MS_MAX};
 use protocol::bytes::FRAME_BYTES;
 use protocol::frames::FrameReader;
 use protocol::message::{Balloon, Register, Statistics, ToVmm};
@@ -17,6 +17,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
+
+/// A guest that is to be watched, or was read: its session, its process, its RAM in bytes.
+pub type Watchable = (u64, i32, u64);
 
 /// After it ran out of memory a guest keeps what it holds for so long.
 const OUT_OF_MEMORY_HOLD: Duration = Duration::from_secs(30);

@@ -1,7 +1,7 @@
 //! A look at all frames of a guest: what totals do not tell.
 //!
 //! It takes as long as the guest's `vmm` makes it: a table of a terabyte in which no two neighbours are alike takes minutes.
-//! So it is taken on a thread of its own, without the engine's lock, and what it saw is taken in when it is done.
+//! So it is taken on a thread of its own, without the state's lock, and what it saw is taken in when it is done.
 
 use protocol::bytes::{BLOCK_BYTES, FRAME_BYTES};
 use protocol::frames::{FrameReader, State};

@@ -20,7 +20,7 @@ use super::image::{Key, PoolImage};
 use super::images::Pool;
 use super::ledger::Seen;
 use super::managed::pages_of;
-use crate::accounting::{ContainerId, POOL, System, UNITS_PER_FRAME};
+use accounting::{ContainerId, POOL, System, UNITS_PER_FRAME};
 use protocol::bytes::FRAME_BYTES;
 use protocol::domain::Domain;
 use protocol::image::GRANULE_BYTES;

@@ -1,7 +1,7 @@
 use super::super::managed::Managed;
 use super::super::pagecache::Pagecache;
 use super::*;
-use crate::accounting::ContainerId;
+use accounting::ContainerId;
 use proptest::prelude::*;
 use protocol::frames::{FrameReader, FrameTable, Region};
 use protocol::image::Digest;

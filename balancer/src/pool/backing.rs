@@ -2,7 +2,7 @@
 
 use super::managed::Managed;
 use super::page_set::PageSet;
-use crate::accounting::Run;
+use accounting::Run;
 use protocol::image::Backing;
 use std::fmt::Debug;
 use std::fs::File;

@@ -3,7 +3,7 @@
 use super::image::{Key, PoolImage};
 use super::images::Pool;
 use super::page_set::PageSet;
-use crate::accounting::{ContainerId, POOL, UNITS_PER_FRAME};
+use accounting::{ContainerId, POOL, UNITS_PER_FRAME};
 use protocol::bytes::FRAME_BYTES;
 use protocol::image::GRANULE_BYTES;
 use std::collections::{BTreeMap, BTreeSet};

@@ -4,7 +4,7 @@ use super::backing::{PoolBacking, Stamp};
 use super::granules::Granules;
 use super::ledger::ImageLedger;
 use super::page_set::PageSet;
-use crate::accounting::{ContainerId, GuestId, Run};
+use accounting::{ContainerId, GuestId, Run};
 use protocol::bytes::FRAME_BYTES;
 use protocol::domain::Domain;
 use protocol::frames::FrameReader;

@@ -6,7 +6,7 @@ use super::error::PoolError;
 use super::granules::Granules;
 use super::image::{Kept, Key, PoolImage, Sharer};
 use super::ledger::ImageLedger;
-use crate::accounting::{ContainerId, GuestId, System, User};
+use accounting::{ContainerId, GuestId, System, User};
 use protocol::bytes::FRAME_BYTES;
 use protocol::frames::FrameReader;
 use protocol::image::Digest;

@@ -1,6 +1,6 @@
 use super::*;
-use crate::accounting::{POOL, Run};
 use crate::pool::{PageSet, Stamp};
+use accounting::{POOL, Run};
 use protocol::frames::{FrameTable, Region, State};
 use protocol::image::Backing;
 use std::fs::File;

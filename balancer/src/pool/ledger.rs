@@ -16,7 +16,7 @@
 //! would pay for itself.
 
 use super::page_set::PageSet;
-use crate::accounting::{
+use accounting::{
     Accounting, ContainerId, GuestId, Kind, POOL, POOL_USER, Run, System, UNITS_PER_FRAME, User,
 };
 use std::collections::{BTreeMap, BTreeSet};

@@ -4,7 +4,7 @@ use super::backing::Stamp;
 use super::image::{Key, PoolImage};
 use super::images::Pool;
 use super::sample::{Answer, Plan, Question};
-use crate::accounting::{ContainerId, POOL, Run, System, UNITS_PER_FRAME};
+use accounting::{ContainerId, POOL, Run, System, UNITS_PER_FRAME};
 use protocol::bytes::{FRAME_BYTES, Human};
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -13,7 +13,7 @@
 use super::backing::{PoolBacking, Stamp};
 use super::page_set::PageSet;
 use super::pagecache::Pagecache;
-use crate::accounting::Run;
+use accounting::Run;
 use protocol::bytes::FRAME_BYTES;
 use protocol::image::{Backing, GRANULE_BYTES};
 use rustix::fs::{

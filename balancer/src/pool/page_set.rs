@@ -1,6 +1,6 @@
 //! Pages of one image: a bit for each.
 
-use crate::accounting::Run;
+use accounting::Run;
 
 const BITS: u64 = u64::BITS as u64;
 

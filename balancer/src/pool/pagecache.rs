@@ -8,7 +8,7 @@
 
 use super::backing::{PoolBacking, Stamp};
 use super::page_set::PageSet;
-use crate::accounting::Run;
+use accounting::Run;
 use protocol::bytes::{BLOCK_BYTES, FRAME_BYTES};
 use protocol::image::Backing;
 use std::fs::{File, OpenOptions};

@@ -1,10 +1,10 @@
-//! Looking at files and frame tables, which may take a while: on a thread of its own, without the engine's lock.
+//! Looking at files and frame tables, which may take a while: on a thread of its own, without the state's lock.
 
 use super::backing::{PoolBacking, Stamp};
 use super::image::Key;
 use super::ledger::Seen;
 use super::page_set::PageSet;
-use crate::accounting::Run;
+use accounting::Run;
 use protocol::bytes::FRAME_BYTES;
 use protocol::frames::{FrameReader, State};
 use std::io;

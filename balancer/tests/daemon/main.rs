@@ -16,7 +16,6 @@ mod liars;
 mod life;
 mod managed;
 mod merge;
-mod models;
 mod moves;
 mod objects;
 mod policy;

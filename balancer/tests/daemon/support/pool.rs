@@ -60,10 +60,10 @@ impl Folder {
     }
 
     fn adopt_file(&self, file: &Path) -> String {
-        let digest = balancer::image::digest(&File::open(file).unwrap()).unwrap();
+        let digest = image::digest(&File::open(file).unwrap()).unwrap();
         let bytes = fs::metadata(file).unwrap().len();
         let images = Path::new(&self.store).join("images");
-        balancer::image::Store::open(Path::new(&self.store)).unwrap();
+        image::Store::open(Path::new(&self.store)).unwrap();
         fs::copy(file, images.join(format!("{}.erofs", digest.hex()))).unwrap();
         let manifest = serde_json::json!({
             "digest": digest, "bytes": bytes, "origin": "/nowhere", "files": 0, "folders": 1, "others": 0, "content_bytes": 0,

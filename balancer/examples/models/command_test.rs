@@ -1,0 +1,59 @@
+//! The command line of this example.
+
+/// Runs the example itself: its test lies next to its program.
+fn models(arguments: &[&str]) -> (Option<i32>, String, String) {
+    let test = std::env::current_exe().unwrap();
+    let program = test.parent().unwrap().join("models");
+    let output = std::process::Command::new(program).args(arguments).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn a_given_trace_is_played_and_figure_and_document_are_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let (svg, document) = (dir.path().join("models.svg"), dir.path().join("models.md"));
+    std::fs::write(&document, "# Head\n<!-- models:begin -->\n<!-- models:end -->\n").unwrap();
+    let trace = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/models/traces/short.jsonl");
+    let (svg_path, document_path) = (svg.to_str().unwrap(), document.to_str().unwrap());
+    let (code, out, err) =
+        models(&["--json", "--seed", "3", "--trace", trace, "--svg", svg_path, "--into", document_path]);
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    let report: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((&report["seed"], report["systems"].as_array().unwrap().len()), (&3.into(), 4));
+    assert_eq!(report["events"]["short"], 18);
+    assert!(std::fs::read_to_string(svg).unwrap().starts_with("<svg"));
+    let document = std::fs::read_to_string(document).unwrap();
+    assert!(document.starts_with("# Head") && document.contains("| short, 18 events |"), "{document}");
+}
+
+#[test]
+fn what_is_made_up_can_be_written_down_and_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("mixed.jsonl");
+    assert_eq!(models(&["--record", path.to_str().unwrap()]), (Some(0), String::new(), String::new()));
+    let lines = std::fs::read_to_string(path).unwrap();
+    assert!(lines.lines().count() > 1000 && lines.ends_with("\"event\":\"end\"}\n"));
+}
+
+#[test]
+fn bad_files_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("bad");
+    let bad = path.to_str().unwrap();
+    std::fs::write(&path, "{\"at_ms\":0,\"event\":\"free\",\"first\":1,\"count\":1}\n").unwrap();
+    for (arguments, code, words) in [
+        (&["--trace", bad][..], 1, &[bad, "Line 1", "frame 1"][..]),
+        (&["--trace", "/nowhere"], 1, &["/nowhere"]),
+        (&["--into", bad], 1, &[bad, "models:begin"]),
+        (&["--record", "/nowhere/x"], 1, &["/nowhere/x"]),
+        (&["--seed", "many"], 2, &["many"]),
+        (&["--record", bad, "--json"], 2, &["--json"]),
+    ] {
+        let (found, out, err) = models(arguments);
+        assert_eq!((found, out.as_str()), (Some(code), ""), "{arguments:?}: {err}");
+        for word in words {
+            assert!(err.contains(word), "{arguments:?}: {err:?} does not say {word:?}");
+        }
+    }
+}

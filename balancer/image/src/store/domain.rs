@@ -1,0 +1,104 @@
+//! Trust domains: who shares pages with whom.
+//!
+//! Two guests that map one inode share its pages, and by the time that a read takes each can tell what the other reads. So guests of different
+//! domains get different inodes with the same bytes. Blocks on the disk are shared where the file system can (reflink): the
+//! page cache is per inode all the same.
+
+use super::draft::Draft;
+use super::error::failed;
+use super::{Store, StoreError};
+use crate::check;
+use protocol::image::Digest;
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
+
+/// An image that is open for the guests of a domain.
+#[derive(Debug)]
+pub struct Opened {
+    /// Open for reading, and locked: the image cannot be removed while this, a descriptor that was made from it, or a mapping is there.
+    pub file: File,
+    /// Its length: a multiple of 2 MiB.
+    pub bytes: u64,
+}
+
+impl Store {
+    /// Opens an image for a domain. The first time, the domain gets a file of its own, by reflink or by copying, and its content is held
+    /// against the digest; from then on it cannot change.
+    ///
+    /// # Errors
+    /// When there is no such image, when it is damaged, or when there is no room.
+    pub fn file_for_domain(&self, digest: &Digest, domain: &str) -> Result<Opened, StoreError> {
+        check_domain(domain)?;
+        let folder = self.folder.join("domains").join(domain);
+        let path = folder.join(format!("{}.erofs", digest.hex()));
+        if let Some(opened) = self.open_copy(&path)? {
+            return Ok(opened);
+        }
+        let source = self.open_image(digest)?;
+        let draft = {
+            let _names = self.lock_names(true)?;
+            DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(failed("make", &folder))?;
+            Draft::new(&folder)?
+        };
+        if rustix::fs::ioctl_ficlone(draft.file(), &source).is_err() {
+            io::copy(&mut &source, &mut draft.file()).map_err(failed("write to", &folder))?;
+        }
+        let found = check::digest(draft.file()).map_err(failed("read", &folder))?;
+        if found != *digest {
+            return Err(StoreError::Damaged { digest: *digest, found });
+        }
+        {
+            // Another opener may have been faster: then its file is the domain's, and guests may have mapped it.
+            let _names = self.lock_names(true)?;
+            if !path.exists() {
+                draft.publish(&path, 0o444)?;
+            }
+        }
+        let opened = self.open_copy(&path)?.ok_or_else(|| StoreError::Unknown { text: digest.to_string() });
+        // Until now, so that nobody could remove the image in between.
+        drop(source);
+        opened
+    }
+
+    fn open_copy(&self, path: &std::path::Path) -> Result<Option<Opened>, StoreError> {
+        let _names = self.lock_names(false)?;
+        let file = match File::open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            file => file.map_err(failed("open", path))?,
+        };
+        file.lock_shared().map_err(failed("lock", path))?;
+        let bytes = file.metadata().map_err(failed("look at", path))?.len();
+        Ok(Some(Opened { file, bytes }))
+    }
+
+    /// The files of an image in all domains.
+    pub(super) fn copies(&self, digest: &Digest) -> Result<Vec<PathBuf>, StoreError> {
+        let name = format!("{}.erofs", digest.hex());
+        Ok(self
+            .domain_folders()?
+            .into_iter()
+            .map(|folder| folder.join(&name))
+            .filter(|path| path.exists())
+            .collect())
+    }
+
+    pub(super) fn domain_folders(&self) -> Result<Vec<PathBuf>, StoreError> {
+        let domains = self.folder.join("domains");
+        let mut folders = Vec::new();
+        for entry in fs::read_dir(&domains).map_err(failed("read", &domains))? {
+            let entry = entry.map_err(failed("read", &domains))?;
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                folders.push(entry.path());
+            }
+        }
+        Ok(folders)
+    }
+}
+
+/// A domain's name is the name of a folder.
+fn check_domain(name: &str) -> Result<(), StoreError> {
+    let good = (1..=255).contains(&name.len()) && !name.starts_with('.') && !name.contains(['/', '\0']);
+    if good { Ok(()) } else { Err(StoreError::Domain { name: name.chars().take(100).collect() }) }
+}

@@ -1,0 +1,54 @@
+//! At rest nothing moves, and who does not give costs the others no more than it holds.
+
+use super::super::guest::Kind;
+use super::super::world::World;
+use super::sums::Sums;
+use super::{Checker, MIB};
+use policy::{Bound, Pause, Plan, Reason};
+
+impl Checker {
+    pub(super) fn stillness(&mut self, world: &World, plan: &Plan, sums: &[Sums]) {
+        let now = world.observation.now_ms;
+        for (i, (view, target)) in world.observation.guests.iter().zip(&plan.targets).enumerate() {
+            let (to, share) = (target.target_bytes, target.share_bytes);
+            if let Some(last) = view.memory.target_bytes.filter(|last| *last != to) {
+                let detail = format!("g{i}: {last} to {to}, {}", target.reason.rule());
+                self.fail(now, "constant demand converges within 10 ticks and then stays still", detail);
+            }
+            let waits = matches!(target.reason, Reason::OnItsWay(Pause::WaitsForOthers, _));
+            // What others hold beyond their targets without owing it is not free.
+            let late = share.saturating_sub(to) > share / 16 + 8 * MIB;
+            let lies = world.guests[i].kind == Kind::Lying;
+            if waits && late && !lies && sums[0].excluded == 0 {
+                self.fail(
+                    now,
+                    "what is freed reaches whom it was freed for",
+                    format!("g{i}: {to} of {share}"),
+                );
+            }
+        }
+    }
+
+    /// Nothing is left unused beside who does not give: if the host is all that binds somebody, it is used up.
+    pub(super) fn overhang(&mut self, world: &World, plan: &Plan, sums: &[Sums]) {
+        let Some(budget) = plan.budget else { return };
+        let (total, most) = (sums[0].bound, sums[0].most);
+        let unused = budget.bytes.saturating_sub(total);
+        let slack = budget.bytes / 100 + world.observation.guests.len() as u64 * MIB;
+        if unused <= slack || total >= most.min(budget.bytes) || most <= total + slack {
+            return;
+        }
+        if plan.targets.iter().any(|target| matches!(target.reason, Reason::Share(Bound::Host { .. }, _))) {
+            let count = |rule: &str| plan.targets.iter().filter(|t| t.reason.rule() == rule).count();
+            let detail = format!(
+                "{} MiB of {} MiB are unused; {} wait for others, {} have what is left",
+                unused / MIB,
+                budget.bytes / MIB,
+                count("free_first"),
+                count("what_is_left"),
+            );
+            let invariant = "who does not give costs the others no more than it holds";
+            self.fail(world.observation.now_ms, invariant, detail);
+        }
+    }
+}

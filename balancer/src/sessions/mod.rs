@@ -1,0 +1,12 @@
+//! Sessions: the socket at which guests register, and one connection per guest until it ends.
+
+mod granules;
+mod images;
+mod merge;
+mod server;
+mod session;
+mod working_set;
+
+pub use merge::watch as watch_merge;
+pub use server::{GuestServer, serve};
+pub use working_set::watch as watch_working_sets;

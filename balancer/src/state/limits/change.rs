@@ -1,0 +1,144 @@
+//! Changes of containers by a client.
+
+use crate::state::error::Reasons;
+use crate::state::{Balancer, ContainerObject, State, StateError};
+use crate::tree::{Put, Tree, TreeError};
+use protocol::limits::{Limits, LimitsError, LimitsPatch};
+use protocol::objects::ObjectKind;
+use protocol::path::ContainerPath;
+
+impl Balancer {
+    /// Makes a container or replaces its limits.
+    ///
+    /// # Errors
+    /// Every bound that is broken, or that the journal cannot be written.
+    pub fn put(&self, path: &ContainerPath, limits: Limits) -> Result<(Put, ContainerObject), StateError> {
+        let state = &mut *self.state();
+        let (done, next) = state.tree_with(path, limits)?;
+        Ok((done, state.change_limits(path, next)?))
+    }
+
+    /// Changes limits of a container. The targets that follow from it are on their way when this returns.
+    ///
+    /// # Errors
+    /// When there is no such container, every bound that is broken, or that the journal cannot be written.
+    pub fn patch(&self, path: &ContainerPath, patch: &LimitsPatch) -> Result<ContainerObject, StateError> {
+        let state = &mut *self.state();
+        let next = state.tree_altered(path, patch)?;
+        state.change_limits(path, next)
+    }
+
+    /// Removes a container.
+    ///
+    /// # Errors
+    /// When there is no such container, it is not empty or the journal cannot be written.
+    pub fn delete(&self, path: &ContainerPath) -> Result<(), StateError> {
+        let state = &mut *self.state();
+        let next = state.tree_without(path)?;
+        state.adopt(next)?;
+        state.events.push("container_removed", None, Some(path), "By request");
+        if let Some(parent) = path.parent() {
+            state.sweep(&parent);
+        }
+        state.adjust();
+        Ok(())
+    }
+}
+
+impl State {
+    /// The tree with a container of these limits.
+    pub(in crate::state) fn tree_with(
+        &self,
+        path: &ContainerPath,
+        limits: Limits,
+    ) -> Result<(Put, Tree), StateError> {
+        let mut next = self.tree.clone();
+        let done = next.place(path, limits)?;
+        self.check_limits(path, &next)?;
+        Ok((done, next))
+    }
+
+    /// The tree with other limits of a container.
+    pub(in crate::state) fn tree_altered(
+        &self,
+        path: &ContainerPath,
+        patch: &LimitsPatch,
+    ) -> Result<Tree, StateError> {
+        let mut next = self.tree.clone();
+        next.alter(path, patch)?;
+        self.check_limits(path, &next)?;
+        Ok(next)
+    }
+
+    /// The tree without a container.
+    pub(in crate::state) fn tree_without(&self, path: &ContainerPath) -> Result<Tree, StateError> {
+        // Who charges it is as good as inside; what was charged to it before passes to the guests' own containers.
+        let uses = |guest: &&crate::guests::Guest| {
+            guest.about.container == *path || guest.about.charge_to.as_ref() == Some(path)
+        };
+        let guests = self.guests.values().filter(uses).count();
+        self.check_unbound(path)?;
+        let mut next = self.tree.clone();
+        next.remove(path, guests)?;
+        Ok(next)
+    }
+
+    fn change_limits(&mut self, path: &ContainerPath, next: Tree) -> Result<ContainerObject, StateError> {
+        let before = self.tree.get(path).map(|node| node.limits.clone());
+        self.adopt(next)?;
+        let after = self.tree.get(path).map(|node| node.limits.clone());
+        if before != after {
+            let text = after.as_ref().map(describe).unwrap_or_default();
+            let kind = if before.is_some() { "limits_changed" } else { "container_created" };
+            self.events.push(kind, None, Some(path), &text);
+        }
+        self.adjust();
+        self.watch_objects();
+        self.container(path)
+    }
+
+    /// All that speaks against the limits of a container: the tree's bounds, and what is there already.
+    fn check_limits(&self, path: &ContainerPath, next: &Tree) -> Result<(), StateError> {
+        Reasons::default()
+            .note_all(next.broken(path))
+            .note(self.check_floors(path, next))
+            .note_all(self.objects_held(path, next))
+            .note(self.check_domains(path, next))
+            .note(self.check_pinned(path, next))
+            .checked()
+    }
+
+    /// A `max` below what the guests inside need to live is refused here, instead of killing somebody later.
+    fn check_floors(&self, path: &ContainerPath, next: &Tree) -> Result<(), StateError> {
+        let max = next.get(path).and_then(|node| node.limits.max_bytes).filter(|max| *max > 0);
+        let Some(max) = max else { return Ok(()) };
+        let floors =
+            self.guests_inside(path).fold(0u64, |sum, guest| sum.saturating_add(guest.about.floor_bytes));
+        if floors <= max {
+            return Ok(());
+        }
+        let bound = format!("must be at least {floors}, what the guests in it need to live");
+        let broken = LimitsError { field: "max_bytes", value: max.to_string(), bound };
+        Err(TreeError::Limits { path: path.clone(), broken }.into())
+    }
+}
+
+/// Limits as the command line takes them.
+pub(in crate::state) fn describe(limits: &Limits) -> String {
+    use protocol::bytes::Human;
+    let bound = |bytes: Option<u64>| bytes.map_or("none".into(), |bytes| Human(bytes).to_string());
+    let memory = format!(
+        "max={},high={},low={},min={},weight={}",
+        bound(limits.max_bytes),
+        bound(limits.high_bytes),
+        Human(limits.low_bytes),
+        Human(limits.min_bytes),
+        limits.weight
+    );
+    let memory = match &limits.domain {
+        Some(domain) => format!("{memory},domain={domain}"),
+        None => memory,
+    };
+    let objects = ObjectKind::ALL.iter().filter_map(|kind| Some((kind.key(), limits.max_of(*kind)?)));
+    objects.fold(memory, |text, (key, max)| format!("{text},{key}={max}"))
+}

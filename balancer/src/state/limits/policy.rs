@@ -1,0 +1,226 @@
+//! The policy as clients see it: knobs, and why a guest has what it has.
+
+use crate::state::error::Reasons;
+use crate::state::tick::adjust::since;
+use crate::state::{Balancer, State, StateError};
+use crate::tree::TreeError;
+use policy::{self, Budget, Explanation, IDLE_TAX_RANGE, INTERVAL_MS_RANGE, Knobs, Observation, OomPolicy};
+use protocol::bytes::{BYTES_MAX, Human};
+use protocol::limits::LimitsError;
+use protocol::path::ContainerPath;
+use serde::{Deserialize, Deserializer, Serialize};
+use std::time::Duration;
+use tokio::sync::watch;
+use utoipa::ToSchema;
+
+/// The policy.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct PolicyObject {
+    /// What can be turned.
+    #[serde(flatten)]
+    pub knobs: Knobs,
+    /// What guests may hold together, by the last plan.
+    pub budget: Option<Budget>,
+    /// How long ago tasks of the host stalled for memory, milliseconds; `null` if they did not, or where nobody counts.
+    pub stalled_age_ms: Option<u64>,
+}
+
+/// A change of the knobs; absent fields stay as they are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct KnobsPatch {
+    /// New reserve, bytes; `null` for a sixteenth of the host's memory, at most 4 GiB.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u64>)]
+    pub reserve_bytes: Option<Option<u64>>,
+    /// New idle tax, percent, 0 to 99.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle_tax_percent: Option<u32>,
+    /// New time between two turns, milliseconds, 10 to 60000.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interval_ms: Option<u64>,
+    /// New policy for a host that is about to run out of memory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oom_policy: Option<OomPolicy>,
+}
+
+impl KnobsPatch {
+    /// These knobs with the change, whatever their bounds.
+    #[must_use]
+    pub fn on(&self, knobs: Knobs) -> Knobs {
+        Knobs {
+            reserve_bytes: self.reserve_bytes.unwrap_or(knobs.reserve_bytes),
+            idle_tax_percent: self.idle_tax_percent.unwrap_or(knobs.idle_tax_percent),
+            interval_ms: self.interval_ms.unwrap_or(knobs.interval_ms),
+            oom_policy: self.oom_policy.unwrap_or(knobs.oom_policy),
+        }
+    }
+}
+
+/// Tells a field that is `null` from one that is absent (RFC 7396, JSON Merge Patch).
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<u64>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
+}
+
+/// Why a container's guests have what they have.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct ContainerExplanation {
+    /// The container.
+    #[schema(value_type = String)]
+    pub path: ContainerPath,
+    /// Sum of the targets inside it, bytes.
+    pub target_bytes: u64,
+    /// Sum of what the guests inside it need, bytes.
+    pub need_bytes: u64,
+    /// The guests inside it, each explained.
+    pub guests: Vec<Explanation>,
+}
+
+impl Balancer {
+    /// The policy.
+    #[must_use]
+    pub fn policy(&self) -> PolicyObject {
+        self.state().policy()
+    }
+
+    /// Turns knobs; targets that follow are on their way when this returns.
+    ///
+    /// # Errors
+    /// Every value that is out of its bounds, or that the journal cannot be written; nothing changed.
+    pub fn turn_knobs(&self, patch: &KnobsPatch) -> Result<PolicyObject, StateError> {
+        let state = &mut *self.state();
+        let knobs = patched(state.knobs, patch)?;
+        if knobs != state.knobs {
+            state.journal.commit_knobs(&knobs)?;
+            let text = format!(
+                "reserve_bytes={},idle_tax_percent={},interval_ms={},oom_policy={}",
+                knobs.reserve_bytes.map_or("default".into(), |bytes| bytes.to_string()),
+                knobs.idle_tax_percent,
+                knobs.interval_ms,
+                knobs.oom_policy.name()
+            );
+            state.events.push("policy_changed", None, None, &text);
+            state.knobs = knobs;
+            // What the host has for guests is measured anew.
+            state.memory = Default::default();
+            state.interval.send_replace(Duration::from_millis(knobs.interval_ms));
+            state.adjust();
+        }
+        Ok(state.policy())
+    }
+
+    /// The time between two turns, whenever it changes.
+    #[must_use]
+    pub fn watch_interval(&self) -> watch::Receiver<Duration> {
+        self.state().interval.subscribe()
+    }
+
+    /// What the policy would be told now.
+    #[must_use]
+    pub fn observation(&self) -> Observation {
+        self.state().observe()
+    }
+
+    /// Why a guest has what it has.
+    ///
+    /// # Errors
+    /// When there is none of this name.
+    pub fn explain_guest(&self, name: &str) -> Result<Explanation, StateError> {
+        let observation = self.state().observe();
+        let guest = observation.guests.iter().position(|view| view.name == name);
+        let guest = guest.ok_or_else(|| StateError::NoGuest(name.to_owned()))?;
+        let explained = policy::explain(&observation, &policy::decide(&observation), guest);
+        Ok(self.state().with_limits(explained))
+    }
+
+    /// Why the guests in a container have what they have.
+    ///
+    /// # Errors
+    /// When there is none of this path.
+    pub fn explain_container(&self, path: &ContainerPath) -> Result<ContainerExplanation, StateError> {
+        let observation = {
+            let state = self.state();
+            state.tree.get(path).ok_or_else(|| TreeError::Missing(path.clone()))?;
+            state.observe()
+        };
+        let plan = policy::decide(&observation);
+        let inside = |view: &policy::GuestView| observation.containers[view.container].path.is_inside(path);
+        let guests: Vec<usize> =
+            observation.guests.iter().enumerate().filter(|(_, view)| inside(view)).map(|(i, _)| i).collect();
+        let sum = |of: fn(&policy::GuestTarget) -> u64| {
+            guests.iter().fold(0u64, |sum, i| sum.saturating_add(of(&plan.targets[*i])))
+        };
+        let explained: Vec<_> = guests.iter().map(|i| policy::explain(&observation, &plan, *i)).collect();
+        let state = self.state();
+        Ok(ContainerExplanation {
+            path: path.clone(),
+            target_bytes: sum(|target| target.target_bytes),
+            need_bytes: sum(|target| target.need_bytes),
+            guests: explained.into_iter().map(|explained| state.with_limits(explained)).collect(),
+        })
+    }
+
+    /// Tasks of the host stalled for memory: the host is looked at and decided about now, not at the next turn.
+    pub fn stalled(&self) {
+        let state = &mut *self.state();
+        let first = state.stalled_at.is_none_or(|at| since(at) > policy::STALL_MS);
+        state.stalled_at = Some(std::time::Instant::now());
+        state.host = host::meminfo::HostSample::take();
+        if first {
+            let left = Human(state.host.memory.available_bytes);
+            state.events.push(
+                "host_stalled",
+                None,
+                None,
+                &format!("Tasks of the host stall for memory; {left} are left"),
+            );
+        }
+        state.adjust();
+    }
+}
+
+impl State {
+    /// Adds to why a guest cannot give which limit is exceeded by that, the innermost one.
+    fn with_limits(&self, mut explained: Explanation) -> Explanation {
+        let Some(guest) = self.guests.get(&explained.guest) else { return explained };
+        if let Some(why) = &mut explained.cannot_give {
+            let usage = self.usage();
+            let exceeded = guest.about.container.ancestors().find_map(|path| {
+                let max = self.tree.get(&path)?.limits.max_bytes?;
+                let used = self.usage_inside(&usage, &path).bytes;
+                (used > max).then(|| {
+                    format!(
+                        "; {path} uses {}, and its max, {}, cannot be enforced on it",
+                        Human(used),
+                        Human(max)
+                    )
+                })
+            });
+            why.extend(exceeded);
+        }
+        explained
+    }
+
+    fn policy(&self) -> PolicyObject {
+        PolicyObject { knobs: self.knobs, budget: self.budget, stalled_age_ms: self.stalled_at.map(since) }
+    }
+}
+
+/// Knobs after a change.
+pub(in crate::state) fn patched(knobs: Knobs, patch: &KnobsPatch) -> Result<Knobs, StateError> {
+    let next = patch.on(knobs);
+    let tax = (u64::from(*IDLE_TAX_RANGE.start()), u64::from(*IDLE_TAX_RANGE.end()));
+    let interval = (*INTERVAL_MS_RANGE.start(), *INTERVAL_MS_RANGE.end());
+    let mut reasons = Reasons::default();
+    for (field, value, (least, most)) in [
+        ("reserve_bytes", next.reserve_bytes.unwrap_or(0), (0, BYTES_MAX)),
+        ("idle_tax_percent", next.idle_tax_percent.into(), tax),
+        ("interval_ms", next.interval_ms, interval),
+    ] {
+        if !(least..=most).contains(&value) {
+            let bound = format!("must be between {least} and {most}");
+            reasons.note(Err(StateError::Knob(LimitsError { field, value: value.to_string(), bound })));
+        }
+    }
+    reasons.checked().map(|()| next)
+}

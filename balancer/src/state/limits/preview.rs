@@ -1,0 +1,181 @@
+//! What a change would do, without making it: the same checks, the same policy, and then nothing is sent.
+
+use crate::guests::Guest;
+use crate::pool::Subject;
+use crate::state::limits::policy::patched;
+use crate::state::{Balancer, KnobsPatch, State, StateError};
+use policy::{self, Observation, Plan, Shortfall};
+use protocol::limits::{Limits, LimitsPatch};
+use protocol::path::ContainerPath;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+/// What a change would do; nothing was changed.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct PlanObject {
+    /// Targets that would change.
+    pub targets: Vec<PlannedTarget>,
+    /// Limits that would be smaller than the floors of the guests under them.
+    pub shortfalls: Vec<Shortfall>,
+}
+
+/// A target that would change.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct PlannedTarget {
+    /// The guest.
+    pub guest: String,
+    /// Its target now, bytes; `null` if it has none yet.
+    pub now_bytes: Option<u64>,
+    /// Its target right after the change, bytes.
+    pub target_bytes: u64,
+    /// Where that goes when others gave what they were asked for, bytes.
+    pub share_bytes: u64,
+    /// The rule that would decide, a word.
+    pub rule: String,
+    /// The rule as a sentence.
+    pub reason: String,
+}
+
+impl Balancer {
+    /// What a container of these limits would do.
+    ///
+    /// # Errors
+    /// As the change itself would be refused; so all below.
+    pub fn plan_put(&self, path: &ContainerPath, limits: Limits) -> Result<PlanObject, StateError> {
+        let state = self.state();
+        let (_, next) = state.tree_with(path, limits)?;
+        Ok(plan_object(&state.observe_with(&next)))
+    }
+
+    /// What other limits would do.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn plan_patch(&self, path: &ContainerPath, patch: &LimitsPatch) -> Result<PlanObject, StateError> {
+        let state = self.state();
+        let next = state.tree_altered(path, patch)?;
+        Ok(plan_object(&state.observe_with(&next)))
+    }
+
+    /// What the end of a container would do.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn plan_delete(&self, path: &ContainerPath) -> Result<PlanObject, StateError> {
+        let state = self.state();
+        let next = state.tree_without(path)?;
+        Ok(plan_object(&state.observe_with(&next)))
+    }
+
+    /// What a move would do to targets. What the guest maps of images is taken as charged as it is now.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn plan_move(
+        &self,
+        name: &str,
+        to: &ContainerPath,
+        with_charges: bool,
+    ) -> Result<PlanObject, StateError> {
+        let state = &mut *self.state();
+        let owner = state.check_move(name, to, with_charges)?;
+        let observation = state.observe_guest_as(name, |guest| {
+            guest.about.container = to.clone();
+            guest.about.charge_to = None;
+            if with_charges {
+                guest.owners.clear();
+            }
+            guest.owners.insert(owner);
+            guest.owner = owner;
+        });
+        Ok(plan_object(&observation))
+    }
+
+    /// What charging a container would do to targets; the guest's own again if that is `None`.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn plan_charge(&self, name: &str, to: Option<&ContainerPath>) -> Result<PlanObject, StateError> {
+        let state = &mut *self.state();
+        let own = state.existing(name)?.about.container.clone();
+        let to = to.filter(|to| **to != own);
+        let owner = state.check_charge(name, to)?;
+        let observation = state.observe_guest_as(name, |guest| {
+            guest.about.charge_to = to.cloned();
+            guest.owners.insert(owner);
+        });
+        Ok(plan_object(&observation))
+    }
+
+    /// What a binding would do.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn plan_bind(
+        &self,
+        subject: &Subject,
+        container: &ContainerPath,
+        replace: bool,
+    ) -> Result<PlanObject, StateError> {
+        let state = &mut *self.state();
+        let next = state.bindings_with(subject, container, replace)?;
+        Ok(plan_object(&state.with_bindings(&next, State::observe)))
+    }
+
+    /// What the end of a binding would do.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn plan_unbind(&self, subject: &Subject) -> Result<PlanObject, StateError> {
+        let state = &mut *self.state();
+        let (_, next) = state.bindings_without(subject)?;
+        Ok(plan_object(&state.with_bindings(&next, State::observe)))
+    }
+
+    /// What other knobs would do.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn plan_knobs(&self, patch: &KnobsPatch) -> Result<PlanObject, StateError> {
+        let state = self.state();
+        let mut observation = state.observe();
+        observation.knobs = patched(state.knobs, patch)?;
+        // As when they are turned, what the host has for guests is measured anew.
+        observation.memory = Default::default();
+        Ok(plan_object(&observation))
+    }
+}
+
+impl State {
+    /// What the policy would be told if a guest were another one. It is as it was when this returns.
+    fn observe_guest_as(&mut self, name: &str, change: impl FnOnce(&mut Guest)) -> Observation {
+        let guest = self.guests.get_mut(name).expect("it was looked up for the checks");
+        let about = (guest.about.container.clone(), guest.about.charge_to.clone());
+        let owned = (guest.owner, guest.owners.clone());
+        change(guest);
+        let observation = self.observe();
+        let guest = self.guests.get_mut(name).expect("nothing leaves by observing");
+        (guest.about.container, guest.about.charge_to) = about;
+        (guest.owner, guest.owners) = owned;
+        observation
+    }
+}
+
+fn plan_object(observation: &Observation) -> PlanObject {
+    let Plan { targets, shortfalls, .. } = policy::decide(observation);
+    let targets = targets
+        .iter()
+        .zip(&observation.guests)
+        .enumerate()
+        .filter(|(_, (target, view))| view.memory.target_bytes != Some(target.target_bytes))
+        .map(|(i, (target, view))| PlannedTarget {
+            guest: view.name.clone(),
+            now_bytes: view.memory.target_bytes,
+            target_bytes: target.target_bytes,
+            share_bytes: target.share_bytes,
+            rule: target.reason.rule().into(),
+            reason: target.reason.text(observation, i),
+        })
+        .collect();
+    PlanObject { targets, shortfalls }
+}

@@ -1,0 +1,76 @@
+//! What happens by the clock.
+
+use crate::guests::{KernelSample, ProcessObjects, pool_totals};
+use crate::state::Balancer;
+use host::meminfo::HostSample;
+use protocol::message::{RECONCILE_CPU_PPM, ToVmm};
+use protocol::path::ContainerPath;
+use std::time::Duration;
+
+/// Containers that were made for a guest wait so long for it after a restart.
+const SWEEP_AFTER: Duration = Duration::from_secs(30);
+
+/// A guest's share of what comparing frame tables may cost the host, parts per million of one CPU.
+fn reconcile_share_ppm(guests: usize) -> u32 {
+    RECONCILE_CPU_PPM / u32::try_from(guests).unwrap_or(u32::MAX).clamp(1, RECONCILE_CPU_PPM)
+}
+
+impl Balancer {
+    /// One turn: samples the host and every guest, decides, and asks for the statistics of the next turn.
+    pub fn tick(&self) {
+        let state = &mut *self.state();
+        state.host = HostSample::take();
+        for guest in state.guests.values_mut() {
+            if let Some(kernel) = KernelSample::of_guest(guest.pid, guest.about.machine) {
+                guest.figures.update(kernel, &pool_totals(&guest.frames, &guest.about.images));
+            }
+            if let Some(process) = ProcessObjects::of_guest(guest.pid, guest.about.machine) {
+                guest.process = Some(process);
+            }
+        }
+        let abroad = state.guests.values().filter(|guest| guest.owners.len() > 1);
+        for name in abroad.map(|guest| guest.about.name.clone()).collect::<Vec<_>>() {
+            state.forget_owners(&name);
+        }
+        state.watch_objects();
+        state.check_tables();
+        if state.sweep_due && state.started_at.elapsed() >= SWEEP_AFTER {
+            state.sweep_due = false;
+            let deepest_first: Vec<ContainerPath> =
+                state.tree.iter().map(|(path, _)| path.clone()).rev().collect();
+            for path in deepest_first {
+                state.sweep(&path);
+            }
+        }
+        state.adjust();
+        let cpu_ppm = reconcile_share_ppm(state.guests.len());
+        for guest in state.guests.values_mut() {
+            if guest.balloon.value.driver_ready {
+                guest.say(ToVmm::SampleStats);
+            }
+            // The budget of the host is shared by all; a `vmm` that was not listening hears it at the next tick.
+            if guest.sent_cpu_ppm != Some(cpu_ppm) && guest.say(ToVmm::ReconcileShare { cpu_ppm }) {
+                guest.sent_cpu_ppm = Some(cpu_ppm);
+            }
+        }
+        self.look_wanted.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shares_of_all_guests_are_within_the_budget() {
+        for guests in [0, 1, 2, 3, 100, 9_999, 10_000] {
+            let share = reconcile_share_ppm(guests);
+            assert!(
+                share >= 1 && u64::from(share) * guests as u64 <= u64::from(RECONCILE_CPU_PPM),
+                "{guests}: {share}"
+            );
+        }
+        assert_eq!((reconcile_share_ppm(1), reconcile_share_ppm(100)), (10_000, 100));
+        assert_eq!(reconcile_share_ppm(usize::MAX), 1, "never nothing");
+    }
+}
