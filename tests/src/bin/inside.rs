@@ -3,6 +3,8 @@
 //! Its output is for the program that started it. Of a scenario, one line, tab separated: `RESULT`, name, `ok` or
 //! `FAILED`, milliseconds. What went wrong follows in lines that start with `DETAIL`.
 
+#![forbid(unsafe_code)]
+
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use e2e::Engine;

@@ -13,16 +13,17 @@ pub const LAYERS: &[Layer] = &[
     ("host", &["protocol"], &["skip"]),
     ("devices", &[], &["skip"]),
     ("accounting", &["protocol"], &["host", "skip"]),
-    ("policy", &["protocol"], &["skip"]),
+    ("policy", &["protocol"], &["simulator", "skip"]),
     ("simulator", &["policy", "protocol"], &["skip"]),
     ("image", &["host", "protocol"], &["skip"]),
     ("balancer", &["accounting", "host", "image", "policy", "protocol", "simulator"], &["skip"]),
     ("vmm", &["devices", "host", "protocol"], &["devices", "skip"]),
     ("workload", &[], &["skip"]),
-    ("guest-images", &["host", "workload"], &["skip"]),
+    ("guest-images", &["host", "wait", "workload"], &["skip"]),
     ("skip", &[], &[]),
+    ("wait", &[], &["skip"]),
     ("tidy", &[], &["skip"]),
-    ("e2e", &["guest-images", "host", "protocol", "skip"], &["vmm", "tidy"]),
+    ("e2e", &["guest-images", "host", "protocol", "skip", "wait"], &["vmm"]),
 ];
 
 /// The arrows between crates of a workspace, from `cargo metadata --no-deps`: crate, its dependency, whether only its

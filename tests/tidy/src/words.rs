@@ -67,7 +67,7 @@ fn in_line(line: &str) -> Vec<String> {
         .filter(|(word, _)| prose.contains(&format!(" {word} ")))
         .map(|(word, better)| format!("\"{word}\": write {better}"))
         .collect();
-    for (at, _) in prose.match_indices(" is no ") {
+    for (at, _) in prose.match_indices(" is no ").filter(|(at, _)| !prose[..*at].ends_with("there")) {
         let next = prose[at + " is no ".len()..].split(' ').next().unwrap_or_default();
         if !next.is_empty() && !IS_NO.contains(&next) {
             found.push(format!("\"is no {next}\": write \"is not\""));
@@ -122,6 +122,7 @@ mod tests {
     fn is_no_is_found_before_a_noun() {
         assert_eq!(found("this is no image"), 1);
         assert_eq!(found("it is no longer there, and is no more than 5"), 0);
+        assert_eq!(found("there is no image"), 0);
     }
 
     #[test]
