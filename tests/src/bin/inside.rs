@@ -91,7 +91,7 @@ fn scenarios(images: &Images, names: &[String], emulated: bool) -> bool {
             continue;
         }
         let started = Instant::now();
-        let result = attempt(emulated, name, || scenario(images));
+        let result = attempt(emulated, name, || skip::named(name, || scenario(images)));
         let took = started.elapsed().as_millis();
         match result {
             Ok(()) => println!("RESULT\t{name}\tok\t{took}"),

@@ -114,11 +114,10 @@ mod tests {
     #[test]
     fn arrows_between_own_crates_are_read() {
         let arrow = |from: &str, to: &str, is_test| (from.to_owned(), to.to_owned(), is_test);
-        assert_eq!(arrows(METADATA).unwrap(), [
-            arrow("balancer", "vmm", false),
-            arrow("balancer", "skip", true),
-            arrow("skip", "vmm", false)
-        ]);
+        assert_eq!(
+            arrows(METADATA).unwrap(),
+            [arrow("balancer", "vmm", false), arrow("balancer", "skip", true), arrow("skip", "vmm", false)]
+        );
         assert_eq!(roots(METADATA).unwrap(), [("/x/balancer/src/main.rs".into(), "/x/balancer".into())]);
         assert!(arrows("{}").is_err() && arrows("x").is_err());
     }

@@ -49,7 +49,8 @@ fn anchor(title: &str) -> String {
 /// no file or folder.
 pub fn dead_links(path: &Path, text: &str, read: &dyn Fn(&Path) -> Option<String>) -> Vec<Offence> {
     let mut offences = Vec::new();
-    for (line, target) in prose(text).flat_map(|(line, text)| targets(text).map(move |target| (line, target))) {
+    for (line, target) in prose(text).flat_map(|(line, text)| targets(text).map(move |target| (line, target)))
+    {
         if target.contains("://") || target.starts_with("mailto:") {
             continue;
         }

@@ -38,7 +38,8 @@ impl Ratchet {
                 list.clear();
             }
             if count < known {
-                let what = format!("{count} offences of the rule {rule}: lower {known} in tests/tidy/known.txt");
+                let what =
+                    format!("{count} offences of the rule {rule}: lower {known} in tests/tidy/known.txt");
                 list.push(Offence { path: path.clone(), line: 1, what });
             }
         }

@@ -7,19 +7,20 @@ fn kinds(text: &str) -> Vec<(Kind, &str)> {
 #[test]
 fn comments_strings_and_lifetimes_are_told_apart() {
     use Kind::{Comment, Literal, Mark, Word};
-    assert_eq!(kinds("a // b \"\n'c' 'd"), [
-        (Word, "a"),
-        (Comment, "// b \""),
-        (Literal, "'c'"),
-        (Word, "'d")
-    ]);
-    assert_eq!(kinds(r#""//\"" b"x" '\'' b'{' 1_0"#), [
-        (Literal, r#""//\"""#),
-        (Literal, "b\"x\""),
-        (Literal, r"'\''"),
-        (Literal, "b'{'"),
-        (Literal, "1_0"),
-    ]);
+    assert_eq!(
+        kinds("a // b \"\n'c' 'd"),
+        [(Word, "a"), (Comment, "// b \""), (Literal, "'c'"), (Word, "'d")]
+    );
+    assert_eq!(
+        kinds(r#""//\"" b"x" '\'' b'{' 1_0"#),
+        [
+            (Literal, r#""//\"""#),
+            (Literal, "b\"x\""),
+            (Literal, r"'\''"),
+            (Literal, "b'{'"),
+            (Literal, "1_0"),
+        ]
+    );
     assert_eq!(kinds("r#\"a\"b\"# x"), [(Literal, "r#\"a\"b\"#"), (Word, "x")]);
     assert_eq!(kinds("/* a /* b */ c */ d"), [(Comment, "/* a /* b */ c */"), (Word, "d")]);
     assert_eq!(kinds("é;"), [(Word, "é"), (Mark, ";")]);
@@ -44,6 +45,7 @@ fn types_of_functions_are_not_functions() {
 
 #[test]
 fn test_modules_and_test_functions_are_known() {
-    let text = "fn a() {}\n#[cfg(test)]\nmod tests {\n}\n#[test]\nfn b() {\n}\n#[derive(Debug)]\nstruct S {}\n";
+    let text =
+        "fn a() {}\n#[cfg(test)]\nmod tests {\n}\n#[test]\nfn b() {\n}\n#[derive(Debug)]\nstruct S {}\n";
     assert_eq!(test_lines(&tokens(text)), [2..5, 5..8]);
 }

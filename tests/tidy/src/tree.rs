@@ -46,7 +46,9 @@ fn collect(root: &Path, folder: &Path, extension: &str, found: &mut Vec<PathBuf>
 pub fn is_test(path: &Path) -> bool {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let is_below = |folder: &str| path.components().any(|part| part.as_os_str() == folder);
-    name.ends_with("_test.rs") || name == "testing.rs" || ["tests", "benches", "testing"].into_iter().any(is_below)
+    name.ends_with("_test.rs")
+        || name == "testing.rs"
+        || ["tests", "benches", "testing"].into_iter().any(is_below)
 }
 
 #[cfg(test)]
@@ -62,7 +64,9 @@ mod tests {
 
     #[test]
     fn files_of_tests_are_known() {
-        for path in ["a/src/b_test.rs", "tests/src/lib.rs", "a/tests/b/mod.rs", "a/benches/b.rs", "a/src/testing.rs"] {
+        for path in
+            ["a/src/b_test.rs", "tests/src/lib.rs", "a/tests/b/mod.rs", "a/benches/b.rs", "a/src/testing.rs"]
+        {
             assert!(is_test(Path::new(path)), "{path}");
         }
         assert!(!is_test(Path::new("a/src/attest.rs")));

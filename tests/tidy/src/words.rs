@@ -36,7 +36,8 @@ const FORBIDDEN: &[Word] = &[
 ];
 
 /// After `is no`: what makes it English.
-const IS_NO: &[&str] = &["longer", "more", "less", "larger", "smaller", "greater", "later", "earlier", "other"];
+const IS_NO: &[&str] =
+    &["longer", "more", "less", "larger", "smaller", "greater", "later", "earlier", "other"];
 
 /// Forbidden words in the comments of a file of Rust.
 #[must_use]
@@ -112,7 +113,8 @@ mod tests {
 
     #[test]
     fn parts_of_words_and_code_are_not_found() {
-        for fine in ["besides", "`nobody` is a user", "somebody_else()", "so. Long", "as long as", "let. Go"] {
+        for fine in ["besides", "`nobody` is a user", "somebody_else()", "so. Long", "as long as", "let. Go"]
+        {
             assert_eq!(found(fine), 0, "{fine}");
         }
         assert_eq!(of_rust(Path::new("a.rs"), "let nobody = \"whom\";"), []);

@@ -78,7 +78,13 @@ fn unsafe_code_is_where_it_is_expected() {
     let allowed: Vec<&str> = list.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
     let files = tree::files("rs");
     let gone = |path: &&&str| !files.contains(&PathBuf::from(**path));
-    none(&allowed.iter().filter(gone).map(|path| format!("unsafe.txt: {path} is not there")).collect::<Vec<_>>());
+    none(
+        &allowed
+            .iter()
+            .filter(gone)
+            .map(|path| format!("unsafe.txt: {path} is not there"))
+            .collect::<Vec<_>>(),
+    );
     let rule = |path: &Path, text: &str| match tree::is_test(path) {
         true => vec![],
         false => safety::file(path, text, &allowed),
@@ -96,9 +102,11 @@ fn crates_without_unsafe_code_forbid_it() {
     let roots = layers::roots(&metadata()).unwrap();
     let folders: BTreeSet<&String> = roots.iter().map(|(_, folder)| folder).collect();
     // The nearest folder of a package above a file is the package it belongs to.
-    let package = |file: &Path| file.ancestors().find_map(|above| {
-        folders.iter().find(|folder| Path::new(folder.as_str()) == above).map(|folder| (*folder).clone())
-    });
+    let package = |file: &Path| {
+        file.ancestors().find_map(|above| {
+            folders.iter().find(|folder| Path::new(folder.as_str()) == above).map(|folder| (*folder).clone())
+        })
+    };
     let unsafe_packages: BTreeSet<String> = with_unsafe.iter().filter_map(|file| package(file)).collect();
     let clean = roots.iter().filter(|(_, folder)| !unsafe_packages.contains(folder));
     let offences: Vec<Offence> = clean
