@@ -1,4 +1,5 @@
-//! Words that the style forbids in comments and in Markdown. Names of the code, in backticks, are not prose.
+//! Words that the style forbids in comments and in Markdown. Names of the code, in backticks, and quotations are not
+//! prose.
 
 use crate::rust::{self, Kind};
 use crate::{Offence, markdown};
@@ -62,7 +63,7 @@ fn of_lines<'a>(path: &Path, lines: impl Iterator<Item = (usize, &'a str)>) -> V
 }
 
 fn in_line(line: &str) -> Vec<String> {
-    let prose = format!(" {} ", words(&without_code(line)));
+    let prose = format!(" {} ", words(&without(&without(line, '`'), '"')));
     let mut found: Vec<String> = FORBIDDEN
         .iter()
         .filter(|(word, _)| prose.contains(&format!(" {word} ")))
@@ -70,7 +71,7 @@ fn in_line(line: &str) -> Vec<String> {
         .collect();
     for (at, _) in prose.match_indices(" is no ").filter(|(at, _)| !prose[..*at].ends_with("there")) {
         let next = prose[at + " is no ".len()..].split(' ').next().unwrap_or_default();
-        if !next.is_empty() && !IS_NO.contains(&next) {
+        if next.starts_with(char::is_alphabetic) && !IS_NO.contains(&next) {
             found.push(format!("\"is no {next}\": write \"is not\""));
         }
     }
@@ -90,9 +91,11 @@ fn words(text: &str) -> String {
     words.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// The line less what is in backticks.
-fn without_code(line: &str) -> String {
-    line.split('`').step_by(2).collect::<Vec<_>>().join("` `")
+/// The line without what is between two signs. One that has no partner on its line stays.
+fn without(line: &str, sign: char) -> String {
+    let parts: Vec<&str> = line.split(sign).collect();
+    let is_closed = parts.len() % 2 == 1;
+    if is_closed { parts.into_iter().step_by(2).collect::<Vec<_>>().join(" - ") } else { line.into() }
 }
 
 #[cfg(test)]
@@ -113,10 +116,10 @@ mod tests {
 
     #[test]
     fn parts_of_words_and_code_are_not_found() {
-        for fine in ["besides", "`nobody` is a user", "somebody_else()", "so. Long", "as long as", "let. Go"]
-        {
+        for fine in ["besides", "`nobody` is a user", "somebody_else()", "so. Long", "let. Go", "not \"anew\""] {
             assert_eq!(found(fine), 0, "{fine}");
         }
+        assert_eq!(found("the guest's \" nobody"), 1, "a quotation that does not end on its line");
         assert_eq!(of_rust(Path::new("a.rs"), "let nobody = \"whom\";"), []);
     }
 
