@@ -1,5 +1,5 @@
-//! What went wrong for others, one scenario each, named after the rule that was learnt from it. Each holds under the policy and breaks
-//! when its rule is taken out.
+//! What went wrong for others, one scenario each, named after the rule that was learnt from it. Each holds under the
+//! policy and breaks when its rule is taken out.
 
 use super::run::run;
 use super::*;
@@ -50,7 +50,7 @@ fn ensure(condition: bool, found: impl FnOnce() -> String) -> Result<(), String>
 }
 
 #[test]
-fn grow_at_once_and_fully() {
+fn a_guest_grows_at_once_and_fully() {
     breaks_without(Rule::GrowFully, |rules| {
         let busy = then(guest(Kind::Ideal, 4096, 100, 0), 60, 3900, 0);
         let mut world = host(6400, vec![busy, guest(Kind::Ideal, 4096, 100, 0)]);
@@ -60,7 +60,7 @@ fn grow_at_once_and_fully() {
 }
 
 #[test]
-fn never_shrink_on_stale_statistics() {
+fn a_guest_with_stale_statistics_is_not_shrunk() {
     breaks_without(Rule::FreshStatistics, |rules| {
         let mut mute = then(guest(Kind::Ideal, 1024, 200, 0), 90, 700, 0);
         mute.silent_from_ms = 30_000;
@@ -72,7 +72,7 @@ fn never_shrink_on_stale_statistics() {
 }
 
 #[test]
-fn never_below_what_it_uses_and_headroom() {
+fn a_guest_keeps_what_it_uses_and_headroom() {
     breaks_without(Rule::Headroom, |rules| {
         let greedy = guest(Kind::WithoutStatistics, 4096, 100, 0);
         let mut world = host(1600, vec![guest(Kind::Ideal, 1024, 300, 0), greedy]);
@@ -82,7 +82,7 @@ fn never_below_what_it_uses_and_headroom() {
 }
 
 #[test]
-fn a_guest_that_stalls_gets_more_whatever_its_figures_say() {
+fn a_guest_that_stalls_gets_more_whatever_its_figures_are() {
     breaks_without(Rule::GuestPressure, |rules| {
         let mut stalls = guest(Kind::Ideal, 1024, 100, 0);
         (stalls.hidden_bytes, stalls.deflates) = (500 * MIB, false);
@@ -93,7 +93,7 @@ fn a_guest_that_stalls_gets_more_whatever_its_figures_say() {
 }
 
 #[test]
-fn stalls_by_a_limit_inside_the_guest_are_its_own() {
+fn stalls_by_a_limit_inside_the_guest_do_not_count() {
     breaks_without(Rule::OwnLimits, |rules| {
         let mut limited = guest(Kind::Ideal, 1024, 100, 0);
         limited.own_limit = true;
@@ -105,7 +105,7 @@ fn stalls_by_a_limit_inside_the_guest_are_its_own() {
 }
 
 #[test]
-fn who_takes_memory_back_in_need_keeps_it() {
+fn a_guest_that_deflates_in_need_keeps_that_memory() {
     breaks_without(Rule::OutOfMemory, |rules| {
         let mut world = World::new(1600 * MIB);
         let limits = Limits { max_bytes: Some(300 * MIB), ..Default::default() };
@@ -118,7 +118,7 @@ fn who_takes_memory_back_in_need_keeps_it() {
 }
 
 #[test]
-fn a_step_takes_no_more_than_half_of_what_is_available() {
+fn a_step_takes_at_most_half_of_what_is_available() {
     breaks_without(Rule::StepByAvailable, |rules| {
         let busy = then(guest(Kind::Ideal, 4096, 100, 0), 60, 3900, 0);
         let mut world = host(6400, vec![busy, guest(Kind::Ideal, 4096, 1700, 0)]);
@@ -135,7 +135,7 @@ fn a_step_takes_no_more_than_half_of_what_is_available() {
 }
 
 #[test]
-fn who_gives_nothing_counts_with_what_it_holds() {
+fn a_guest_that_releases_nothing_counts_with_what_it_holds() {
     breaks_without(Rule::Exclude, |rules| {
         let mut world = World::new(2000 * MIB);
         let mut stuck = guest(Kind::Stuck, 1024, 20, 0);
@@ -152,7 +152,7 @@ fn who_gives_nothing_counts_with_what_it_holds() {
 }
 
 #[test]
-fn a_stuck_guest_makes_nobody_oscillate() {
+fn a_stuck_guest_does_not_make_others_oscillate() {
     let mut stuck = guest(Kind::Stuck, 1024, 20, 0);
     stuck.absences = vec![(0, u64::MAX)];
     let idle = || guest(Kind::Ideal, 1024, 300, 0);
@@ -163,7 +163,7 @@ fn a_stuck_guest_makes_nobody_oscillate() {
 }
 
 #[test]
-fn who_gives_nothing_is_asked_again() {
+fn a_guest_that_releases_nothing_is_asked_again() {
     breaks_without(Rule::Retry, |rules| {
         let mut deaf = guest(Kind::Stuck, 1024, 20, 0);
         (deaf.absences, deaf.needs_asking) = (vec![(0, 40_000)], true);
@@ -177,7 +177,7 @@ fn who_gives_nothing_is_asked_again() {
 }
 
 #[test]
-fn a_guest_that_says_it_gave_what_it_holds_is_found() {
+fn a_guest_that_lies_about_its_balloon_is_found() {
     let liar = guest(Kind::Lying, 1024, 900, 0);
     let mut world = host(2000, vec![liar, guest(Kind::Ideal, 1024, 300, 700)]);
     run(&mut world, 70_000, Rules::default());
@@ -188,7 +188,7 @@ fn a_guest_that_says_it_gave_what_it_holds_is_found() {
 }
 
 #[test]
-fn who_uses_what_it_gave_is_found_at_once() {
+fn a_guest_that_uses_memory_in_its_balloon_is_found_at_once() {
     breaks_without(Rule::Refaults, |rules| {
         let liar = guest(Kind::Lying, 1024, 900, 0);
         let mut world = host(2000, vec![liar, then(guest(Kind::Ideal, 1024, 100, 0), 20, 950, 0)]);
@@ -211,7 +211,7 @@ fn the_host_keeps_a_reserve() {
 }
 
 #[test]
-fn what_is_freed_is_given_on_once_it_is_free() {
+fn memory_goes_to_another_guest_once_it_is_free() {
     breaks_without(Rule::FreeFirst, |rules| {
         let slow = guest(Kind::Slow, 1024, 50, 900);
         let busy = then(guest(Kind::Ideal, 1024, 50, 0), 60, 1000, 0);
@@ -222,10 +222,10 @@ fn what_is_freed_is_given_on_once_it_is_free() {
 }
 
 #[test]
-fn what_is_on_its_way_is_given_to_nobody_else() {
+fn memory_on_its_way_to_a_guest_is_not_given_to_another() {
     breaks_without(Rule::Reservation, |rules| {
-        // One still holds 700 MiB of which it was asked for 400; that is to become another's page cache. A third has all it wants,
-        // and a weight that would let it take everything that is free.
+        // One still holds 700 MiB of which it was asked for 400; that is to become another's page cache. A third has
+        // all it wants, and a weight that would let it take everything that is free.
         let mut world = host(1600, vec![guest(Kind::Slow, 1024, 200, 0), guest(Kind::Ideal, 1024, 150, 450)]);
         world.guest(0, World::weight(1000), guest(Kind::Ideal, 1024, 150, 0));
         let (budget, over) = (1300 * MIB, 8 * MIB);
@@ -258,7 +258,7 @@ fn what_is_on_its_way_is_given_to_nobody_else() {
 }
 
 #[test]
-fn no_pressure_no_reclaim() {
+fn without_pressure_nothing_is_reclaimed() {
     breaks_without(Rule::NoPressureNoReclaim, |rules| {
         let mut reader = guest(Kind::Ideal, 1024, 100, 0);
         reader.phases.extend((1..10).map(|turn| phase(turn * 20, 100, turn % 2 * 400)));
@@ -270,7 +270,7 @@ fn no_pressure_no_reclaim() {
 }
 
 #[test]
-fn idle_memory_is_dearer() {
+fn idle_memory_is_reclaimed_first() {
     breaks_without(Rule::IdleTax, |rules| {
         let idle = then(guest(Kind::Ideal, 1024, 700, 0), 30, 50, 0);
         let reader = then(guest(Kind::Ideal, 1024, 50, 700), 50, 50, 300);
@@ -283,7 +283,7 @@ fn idle_memory_is_dearer() {
 }
 
 #[test]
-fn small_changes_are_no_changes() {
+fn small_changes_are_ignored() {
     breaks_without(Rule::Hysteresis, |rules| {
         let mut noisy = guest(Kind::Ideal, 1024, 500, 0);
         noisy.noise = 20;
@@ -295,7 +295,7 @@ fn small_changes_are_no_changes() {
 }
 
 #[test]
-fn protection_is_worth_what_the_container_around_is_protected_with() {
+fn a_protection_counts_at_most_as_much_as_that_of_the_parent() {
     breaks_without(Rule::BoundedProtection, |rules| {
         let mut world = World::new(1600 * MIB);
         let tenant = world.container(0, "t", Limits { min_bytes: 200 * MIB, ..Default::default() });
@@ -309,7 +309,7 @@ fn protection_is_worth_what_the_container_around_is_protected_with() {
 }
 
 #[test]
-fn page_cache_is_worth_having() {
+fn page_cache_counts_as_demand() {
     breaks_without(Rule::CacheIsDemand, |rules| {
         let reader = guest(Kind::Ideal, 1024, 50, 600);
         let busy = then(guest(Kind::Ideal, 512, 50, 0), 60, 400, 0);
@@ -320,7 +320,7 @@ fn page_cache_is_worth_having() {
 }
 
 #[test]
-fn a_gibibyte_moves_from_idle_to_needy_within_seconds() {
+fn a_gibibyte_moves_from_idle_to_needy_within_two_seconds() {
     let needy = then(guest(Kind::Ideal, 4096, 100, 0), 60, 3900, 0);
     let mut world = host(6400, vec![needy, guest(Kind::Ideal, 4096, 100, 0)]);
     // Ten turns a second, as after a stall of the host.
