@@ -1,4 +1,4 @@
-//! What happened: a bounded ring that answers "what since event 17?" and wakes who waits for more.
+//! Events: a bounded ring that has the events since a given one, and wakes clients that wait for more.
 
 use crate::objects::Event;
 use protocol::path::ContainerPath;
@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 /// Events that are kept.
 pub const EVENTS_MAX: usize = 4096;
-/// Longest text of an event that a `vmm` sends, bytes: what is longer is cut.
+/// Longest text of an event that a `vmm` sends, bytes: a longer text is cut.
 const DETAIL_BYTES_MAX: usize = 512;
 
 /// The ring.
@@ -25,7 +25,7 @@ impl Default for Events {
 }
 
 impl Events {
-    /// Adds an event and wakes who waits.
+    /// Adds an event and wakes clients that wait.
     pub fn push(&mut self, kind: &str, guest: Option<&str>, container: Option<&ContainerPath>, detail: &str) {
         let id = *self.last.borrow() + 1;
         let event = Event {
@@ -47,8 +47,8 @@ impl Events {
         self.last.send_replace(id);
     }
 
-    /// Events after the one with this id, the oldest first. An id from before a restart of the balancer, larger than
-    /// any there is, means all.
+    /// Events after the one with this id, the oldest first. An id that is larger than any, from before a restart of the
+    /// balancer, means all events.
     pub fn since(&self, id: u64) -> impl Iterator<Item = &Event> {
         let after = if id > *self.last.borrow() { 0 } else { id };
         // Ids have no gaps.
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn text_of_others_is_one_bounded_line() {
+    fn text_of_other_processes_is_one_bounded_line() {
         let mut events = Events::default();
         events.push("x", None, None, &format!("a\nb{}", "\u{e9}".repeat(1000)));
         let detail = &events.since(0).next().unwrap().detail;

@@ -13,6 +13,8 @@
 //! | [`client`] | how does a program use the API? |
 //! | [`cli`] | what does the command line offer? |
 
+#![deny(unsafe_code)]
+
 pub mod api;
 pub mod cli;
 pub mod client;
@@ -22,6 +24,7 @@ pub mod guests;
 pub mod journal;
 pub mod objects;
 pub mod pool;
+mod readiness;
 pub mod sessions;
 pub mod state;
 pub mod tree;

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 /// Files behind the disks of one guest at most; a `vmm` has fewer interrupt lines.
 pub const DISK_FILES_MAX: usize = 32;
 
-/// A file, as every process of a host names it. A block device is its device number and inode 0: the page cache belongs to
-/// the device, whatever its nodes are called.
+/// A file, as every process of a host names it. A block device is its device number and inode 0: the page cache belongs
+/// to the device, whatever its nodes are called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FileId {

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Deserializer};
 
-/// Reads a field that is there; for `Option<Option<T>>` with `#[serde(default, deserialize_with = "null_or_value")]`. Such a field
-/// is `None` if it is absent, and `Some(None)` if it is `null`.
+/// Reads a field that is there; for `Option<Option<T>>` with `#[serde(default, deserialize_with = "null_or_value")]`.
+/// Such a field is `None` if it is absent, and `Some(None)` if it is `null`.
 ///
 /// # Errors
 /// When the value is neither `null` nor a `T`.

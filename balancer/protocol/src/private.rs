@@ -1,4 +1,5 @@
-//! A folder that belongs to one user alone. Whoever could put a socket into it could be taken for the balancer, or for a guest.
+//! A folder that belongs to one user alone. Whoever could put a socket into it could be taken for the balancer, or for
+//! a guest.
 
 use std::fs::{self, Metadata, Permissions};
 use std::io;
@@ -52,9 +53,9 @@ pub enum PrivateError {
 /// Longest path of a folder: a socket's address has 108 bytes (unix(7)), of which `/guests.sock` and a NUL take 13.
 pub const DIR_BYTES_MAX: usize = 108 - 13;
 
-/// Makes sure that `dir` is there and nobody else's: made with mode 0700, or owned by this user and closed to others. An open folder
-/// is closed if it is empty, or holds the file `known` and only its owner may write into it: `--run-dir /tmp` must not
-/// lock everybody out of `/tmp`. Returns true if the folder was made.
+/// Makes sure that `dir` is there and nobody else's: made with mode 0700, or owned by this user and closed to others.
+/// An open folder is closed if it is empty, or holds the file `known` and only its owner may write into it: `--run-dir
+/// /tmp` must not lock everybody out of `/tmp`. Returns true if the folder was made.
 ///
 /// # Errors
 /// When it cannot be made, or others have their hands in it.
@@ -66,8 +67,7 @@ pub fn make(dir: &Path, known: &Path) -> Result<bool, PrivateError> {
     }
     let made = fs::symlink_metadata(dir).is_err();
     fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed("make the folder"))?;
-    // SAFETY: geteuid has no preconditions and cannot fail.
-    let own = unsafe { libc::geteuid() };
+    let own = rustix::process::geteuid().as_raw();
     // `/tmp/ballast-UID` may be anybody's, a link as well: root's own links lead where root says.
     let link = fs::symlink_metadata(dir).map_err(failed("look at"))?;
     let meta = fs::metadata(dir).map_err(failed("look at"))?;
@@ -164,8 +164,7 @@ mod tests {
 
     #[test]
     fn a_folder_of_somebody_else_is_refused() {
-        // SAFETY: geteuid has no preconditions and cannot fail.
-        let own = unsafe { libc::geteuid() };
+        let own = rustix::process::geteuid().as_raw();
         let scratch = Scratch::new("foreign");
         let theirs = if own == 0 {
             scratch.folder("theirs", 0o700, None);

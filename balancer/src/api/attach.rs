@@ -41,9 +41,12 @@ pub(super) async fn attach(
     Ok((StatusCode::CREATED, Json(balancer.attach(attach).await?)))
 }
 
-/// Detach a guest that was attached: its balloon and its polling interval become what they were, and it continues to run.
-#[utoipa::path(delete, path = "/v1/guests/{id}", operation_id = "detach_guest", params(("id" = String, Path, description = "The guest's name")),
-    responses((status = 200, description = "How it was left.", body = Detached), (status = 404), (status = 409), (status = 504)))]
+/// Detach a guest that was attached: its balloon and its polling interval become what they were, and it continues to
+/// run.
+#[utoipa::path(delete, path = "/v1/guests/{id}", operation_id = "detach_guest", params(("id" = String, Path,
+    description = "The guest's name")),
+    responses((status = 200, description = "How it was left.", body = Detached), (status = 404), (status = 409),
+        (status = 504)))]
 pub(super) async fn detach(State(balancer): Shared, Name(id): Name) -> Result<Json<Detached>, Problem> {
     let detail = balancer.detach(&id).await?;
     Ok(Json(Detached { guest: id, detail }))

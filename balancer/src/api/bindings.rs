@@ -14,16 +14,19 @@ use axum::response::Response;
 use std::io;
 
 /// All bindings.
-#[utoipa::path(get, path = "/v1/bindings", responses((status = 200, description = "All bindings.", body = Vec<BindingObject>)))]
+#[utoipa::path(get, path = "/v1/bindings", responses((status = 200, description = "All bindings.",
+    body = Vec<BindingObject>)))]
 pub(super) async fn list(State(balancer): Shared) -> Json<Vec<BindingObject>> {
     Json(balancer.bindings())
 }
 
-/// Bind a host path or an image to a container, which is then charged for all that the host holds of the images that were built from
-/// there. The longest path decides; a binding of the image itself takes precedence over paths.
+/// Bind a host path or an image to a container, which is then charged for all that the host holds of the images that
+/// were built from there. The longest path decides; a binding of the image itself takes precedence over paths.
 #[utoipa::path(put, path = "/v1/bindings", params(ChangeQuery), request_body = BindingPut,
-    responses((status = 200, description = "The binding, which existed; with `dry_run`, what would change.", body = ChangedBinding),
-        (status = 201, description = "The binding, which is new.", body = BindingObject), (status = 409), (status = 500), (status = 507)))]
+    responses((status = 200, description = "The binding, which existed; with `dry_run`, what would change.",
+        body = ChangedBinding),
+        (status = 201, description = "The binding, which is new.", body = BindingObject), (status = 409),
+        (status = 500), (status = 507)))]
 pub(super) async fn put(
     State(balancer): Shared,
     Params(how): Params<ChangeQuery>,
@@ -47,7 +50,8 @@ pub(super) async fn put(
 
 /// Remove a binding: its images are charged by the accounting system again.
 #[utoipa::path(delete, path = "/v1/bindings", params(BindingQuery),
-    responses((status = 204, description = "The binding is removed."), (status = 200, description = "With `dry_run`: what would change.", body = Preview),
+    responses((status = 204, description = "The binding is removed."), (status = 200,
+        description = "With `dry_run`: what would change.", body = Preview),
         (status = 404), (status = 422), (status = 500), (status = 507)))]
 pub(super) async fn delete(
     State(balancer): Shared,
@@ -70,7 +74,8 @@ pub(super) async fn delete(
     removed(query.dry_run, || balancer.preview_unbind(subject), || balancer.unbind(subject))
 }
 
-/// The path or image that a text names. A path is resolved, because images record the resolved path that they were built from.
+/// The path or image that a text names. A path is resolved, because images record the resolved path that they were
+/// built from.
 fn subject(library: &Library, text: &str) -> Result<Subject, String> {
     if !text.starts_with('/') {
         let digest = library.store().and_then(|store| store.resolve(text)).map_err(LibraryError::from);

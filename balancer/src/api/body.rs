@@ -43,8 +43,8 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Json<T> {
 /// Reads a body, or says which field is wrong.
 #[expect(clippy::result_large_err, reason = "once per refused request, and handlers want the problem itself")]
 pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
-    // serde would read a list as the fields in the order of their declaration, which no client means; it would refuse any other
-    // value with the name of a Rust type.
+    // serde would read a list as the fields in the order of their declaration, which no client means; it would refuse
+    // any other value with the name of a Rust type.
     if let Ok(value) = serde_json::from_slice::<serde_json::Value>(bytes)
         && !value.is_object()
     {

@@ -31,7 +31,8 @@ pub(super) fn path(path: Inside) -> Result<ContainerPath, Problem> {
 
 /// All containers.
 #[utoipa::path(get, path = "/v1/containers", operation_id = "list_containers",
-    responses((status = 200, description = "All containers, in the order of their paths.", body = Vec<ContainerObject>)))]
+    responses((status = 200, description = "All containers, in the order of their paths.",
+        body = Vec<ContainerObject>)))]
 pub(super) async fn list(State(balancer): Shared) -> Json<Vec<ContainerObject>> {
     Json(balancer.containers())
 }
@@ -55,8 +56,10 @@ fn alter(
 }
 
 /// Change limits of the root container.
-#[utoipa::path(patch, path = "/v1/containers/", operation_id = "patch_root_container", params(ChangeQuery), request_body = LimitsPatch,
-    responses((status = 200, description = "The root container as it is now; with `dry_run`, what would change.", body = ChangedContainer), (status = 507)))]
+#[utoipa::path(patch, path = "/v1/containers/", operation_id = "patch_root_container", params(ChangeQuery),
+    request_body = LimitsPatch,
+    responses((status = 200, description = "The root container as it is now; with `dry_run`, what would change.",
+        body = ChangedContainer), (status = 507)))]
 pub(super) async fn patch_root(
     State(balancer): Shared,
     Params(how): Params<ChangeQuery>,
@@ -74,9 +77,12 @@ pub(super) async fn get(State(balancer): Shared, inside: Inside) -> Result<Json<
 }
 
 /// Create a container that stays until it is deleted, or replace the limits of one that exists.
-#[utoipa::path(put, path = "/v1/containers/{path}", operation_id = "put_container", params(("path" = String, Path), ChangeQuery), request_body = Limits,
-    responses((status = 200, description = "The container as it is now; with `dry_run`, what would change.", body = ChangedContainer),
-        (status = 201, description = "The container, just created.", body = ContainerObject), (status = 409), (status = 507)))]
+#[utoipa::path(put, path = "/v1/containers/{path}", operation_id = "put_container",
+    params(("path" = String, Path), ChangeQuery), request_body = Limits,
+    responses((status = 200, description = "The container as it is now; with `dry_run`, what would change.",
+        body = ChangedContainer),
+        (status = 201, description = "The container, just created.", body = ContainerObject), (status = 409),
+        (status = 507)))]
 pub(super) async fn put(
     State(balancer): Shared,
     inside: Inside,
@@ -95,9 +101,12 @@ pub(super) async fn put(
     Ok((status, Json(changed)))
 }
 
-/// Change limits: absent fields stay, `null` removes a limit. The targets that follow are on their way when this is answered.
-#[utoipa::path(patch, path = "/v1/containers/{path}", operation_id = "patch_container", params(("path" = String, Path), ChangeQuery), request_body = LimitsPatch,
-    responses((status = 200, description = "The container as it is now; with `dry_run`, what would change.", body = ChangedContainer), (status = 404), (status = 507)))]
+/// Change limits: absent fields stay, `null` removes a limit. The targets that follow are on their way when this is
+/// answered.
+#[utoipa::path(patch, path = "/v1/containers/{path}", operation_id = "patch_container",
+    params(("path" = String, Path), ChangeQuery), request_body = LimitsPatch,
+    responses((status = 200, description = "The container as it is now; with `dry_run`, what would change.",
+        body = ChangedContainer), (status = 404), (status = 507)))]
 pub(super) async fn patch(
     State(balancer): Shared,
     inside: Inside,
@@ -108,8 +117,10 @@ pub(super) async fn patch(
 }
 
 /// Remove a container that holds neither guests nor containers.
-#[utoipa::path(delete, path = "/v1/containers/{path}", operation_id = "delete_container", params(("path" = String, Path), ChangeQuery),
-    responses((status = 204, description = "The container is removed."), (status = 200, description = "With `dry_run`: what would change.", body = Preview),
+#[utoipa::path(delete, path = "/v1/containers/{path}", operation_id = "delete_container",
+    params(("path" = String, Path), ChangeQuery),
+    responses((status = 204, description = "The container is removed."), (status = 200,
+        description = "With `dry_run`: what would change.", body = Preview),
         (status = 404), (status = 409), (status = 507)))]
 pub(super) async fn delete(
     State(balancer): Shared,

@@ -45,8 +45,8 @@ use utoipa::{Modify, OpenApi};
 )]
 pub(super) struct Document;
 
-/// Every refusal is a problem object. A handler names the statuses of its own; the statuses that come from reading a path, a query or
-/// a body, or from the token, are the same for all handlers that have one.
+/// Every refusal is a problem object. A handler names the statuses of its own; the statuses that come from reading a
+/// path, a query or a body, or from the token, are the same for all handlers that have one.
 struct Refusals;
 
 impl Modify for Refusals {
@@ -89,8 +89,8 @@ fn meaning(status: u16) -> &'static str {
     }
 }
 
-/// A container has the fields of its limits next to others, and the policy those of its knobs. The schemas of limits and knobs forbid
-/// other fields, because they are schemas of requests too.
+/// A container has the fields of its limits next to others, and the policy those of its knobs. The schemas of limits
+/// and knobs forbid other fields, because they are schemas of requests too.
 struct Flattened;
 
 const FLATTENED: [(&str, &str); 2] = [("ContainerObject", "Limits"), ("PolicyObject", "Knobs")];
@@ -104,15 +104,16 @@ impl Modify for Flattened {
             };
             fields.additional_properties = None;
             if let Some(RefOr::T(Schema::AllOf(AllOf { items, .. }))) = components.schemas.get_mut(outer) {
-                let end = format!("/{inner}");
-                let is_inner = |item: &&mut RefOr<Schema>| matches!(item, RefOr::Ref(item) if item.ref_location.ends_with(&end));
-                items
-                    .iter_mut()
-                    .filter(is_inner)
-                    .for_each(|item| *item = RefOr::T(Schema::Object(fields.clone())));
+                for item in items.iter_mut().filter(|item| refers_to(item, inner)) {
+                    *item = RefOr::T(Schema::Object(fields.clone()));
+                }
             }
         }
     }
+}
+
+fn refers_to(item: &RefOr<Schema>, name: &str) -> bool {
+    matches!(item, RefOr::Ref(item) if item.ref_location.ends_with(&format!("/{name}")))
 }
 
 /// This document.

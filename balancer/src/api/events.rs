@@ -46,7 +46,8 @@ fn no_place() -> Response {
     ([(header::CONNECTION, "close")], problem).into_response()
 }
 
-/// Events that are copied for one client at a time: those that it has not read yet are in the ring, which all clients share.
+/// Events that are copied for one client at a time: those that it has not read yet are in the ring, which all clients
+/// share.
 const CHUNK: usize = 32;
 
 struct Follower {

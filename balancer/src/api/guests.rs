@@ -22,16 +22,19 @@ pub(super) async fn list(State(balancer): Shared) -> Json<Vec<GuestObject>> {
 }
 
 /// One guest.
-#[utoipa::path(get, path = "/v1/guests/{id}", operation_id = "get_guest", params(("id" = String, Path, description = "The guest's name")),
+#[utoipa::path(get, path = "/v1/guests/{id}", operation_id = "get_guest", params(("id" = String, Path,
+    description = "The guest's name")),
     responses((status = 200, description = "The guest.", body = GuestObject), (status = 404)))]
 pub(super) async fn get(State(balancer): Shared, Name(id): Name) -> Result<Json<GuestObject>, Problem> {
     Ok(Json(balancer.guest(&id)?))
 }
 
-/// Move a guest to another container, or charge another container for what it touches. Targets that follow are on their way
-/// when this is answered. 202 if its vmm did not confirm within 5 s; `charge_pending` becomes false when it does.
-#[utoipa::path(patch, path = "/v1/guests/{id}", operation_id = "patch_guest", params(("id" = String, Path, description = "The guest's name"), ChangeQuery), request_body = GuestPatch,
-    responses((status = 200, description = "The guest as it is now; with `dry_run`, what would change.", body = ChangedGuest),
+/// Move a guest to another container, or charge another container for what it touches. Targets that follow are on their
+/// way when this is answered. 202 if its vmm did not confirm within 5 s; `charge_pending` becomes false when it does.
+#[utoipa::path(patch, path = "/v1/guests/{id}", operation_id = "patch_guest", params(("id" = String, Path,
+    description = "The guest's name"), ChangeQuery), request_body = GuestPatch,
+    responses((status = 200, description = "The guest as it is now; with `dry_run`, what would change.",
+        body = ChangedGuest),
         (status = 202, description = "The guest; its vmm did not confirm yet.", body = GuestObject),
         (status = 404), (status = 409), (status = 504), (status = 507)))]
 pub(super) async fn patch(
@@ -86,7 +89,8 @@ static AUDITS: Semaphore = Semaphore::const_new(AUDITS_MAX);
 /// A guest's frames by state.
 #[utoipa::path(get, path = "/v1/guests/{id}/frames", operation_id = "get_frames",
     params(("id" = String, Path, description = "The guest's name"), FramesQuery),
-    responses((status = 200, description = "Its frames by state.", body = FramesObject), (status = 404), (status = 500), (status = 503), (status = 504)))]
+    responses((status = 200, description = "Its frames by state.", body = FramesObject), (status = 404),
+        (status = 500), (status = 503), (status = 504)))]
 pub(super) async fn frames(
     State(balancer): Shared,
     Name(id): Name,

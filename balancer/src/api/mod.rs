@@ -1,8 +1,10 @@
 //! REST over a unix socket, and over TCP with a token.
 //!
 //! Every answer is JSON; every refusal is a problem object (RFC 9457) that names the field, the value and the bound,
-//! and changes nothing. `routes::routes` is the one list of routes, and `/openapi.json` has the same. The objects that are
-//! sent and received are in [`objects`](crate::objects).
+//! and changes nothing. `routes::routes` is the one list of routes, and `/openapi.json` has the same. The objects that
+//! are sent and received are in [`objects`](crate::objects).
+
+#![forbid(unsafe_code)]
 
 mod attach;
 mod bindings;

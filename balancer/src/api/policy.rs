@@ -18,10 +18,12 @@ pub(super) async fn get(State(balancer): Shared) -> Json<PolicyObject> {
     Json(balancer.policy())
 }
 
-/// Change knobs: absent fields stay. A restart keeps them, unless its command line sets others. Targets that follow are on their way
-/// when this is answered.
-#[utoipa::path(patch, path = "/v1/policy", operation_id = "patch_policy", params(ChangeQuery), request_body = KnobsPatch,
-    responses((status = 200, description = "The policy as it is now; with `dry_run`, what would change.", body = ChangedPolicy), (status = 507)))]
+/// Change knobs: absent fields stay. A restart keeps them, unless its command line sets others. Targets that follow are
+/// on their way when this is answered.
+#[utoipa::path(patch, path = "/v1/policy", operation_id = "patch_policy", params(ChangeQuery),
+    request_body = KnobsPatch,
+    responses((status = 200, description = "The policy as it is now; with `dry_run`, what would change.",
+        body = ChangedPolicy), (status = 507)))]
 pub(super) async fn patch(
     State(balancer): Shared,
     Params(how): Params<ChangeQuery>,
@@ -41,7 +43,8 @@ pub(super) async fn observation(State(balancer): Shared) -> Json<Observation> {
 /// Why a guest has its target.
 #[utoipa::path(get, path = "/v1/guests/{id}/explain", operation_id = "explain_guest",
     params(("id" = String, Path, description = "The guest's name")),
-    responses((status = 200, description = "The rule that decided, and its inputs.", body = Explanation), (status = 404)))]
+    responses((status = 200, description = "The rule that decided, and its inputs.", body = Explanation),
+        (status = 404)))]
 pub(super) async fn explain_guest(
     State(balancer): Shared,
     Name(id): Name,
@@ -59,7 +62,8 @@ pub(super) async fn explain_root(State(balancer): Shared) -> Result<Json<Contain
 /// Why the guests in a container have their targets.
 #[utoipa::path(get, path = "/v1/explain/{path}", operation_id = "explain_container",
     params(("path" = String, Path, description = "`web/a` for the container `/web/a`")),
-    responses((status = 200, description = "The guests in the container, each explained.", body = ContainerExplanation), (status = 404)))]
+    responses((status = 200, description = "The guests in the container, each explained.",
+        body = ContainerExplanation), (status = 404)))]
 pub(super) async fn explain_container(
     State(balancer): Shared,
     inside: Inside,

@@ -25,7 +25,8 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
             |error: QueryRejection| Problem::new(StatusCode::BAD_REQUEST, "query", TITLE, error.body_text());
         let Query(pairs): Query<Vec<(String, String)>> =
             Query::from_request_parts(parts, state).await.map_err(refuse)?;
-        // Written as the text of an object, which keeps a name that is given twice, a query is refused with the words of a body.
+        // Written as the text of an object, which keeps a name that is given twice, a query is refused with the words
+        // of a body.
         let fields: Vec<String> = pairs.iter().map(field).collect();
         parse(format!("{{{}}}", fields.join(",")).as_bytes()).map(Self).map_err(|problem| Problem {
             kind: "/problems/query".into(),
@@ -36,7 +37,8 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
     }
 }
 
-/// A parameter as a field of an object: a text that reads as a number or a truth value is one, every other text is a string.
+/// A parameter as a field of an object: a text that reads as a number or a truth value is one, every other text is a
+/// string.
 fn field((name, text): &(String, String)) -> String {
     let value = serde_json::from_str(text).unwrap_or_default();
     let is_plain = matches!(value, Value::Number(_) | Value::Bool(_));
@@ -44,7 +46,8 @@ fn field((name, text): &(String, String)) -> String {
     format!("{}:{value}", Value::String(name.clone()))
 }
 
-/// Refuses a query where there are no parameters: `PATCH /v1/containers/a?max_bytes=1` would change nothing and look as if it had.
+/// Refuses a query where there are no parameters: `PATCH /v1/containers/a?max_bytes=1` would change nothing and look as
+/// if it had.
 pub(super) async fn none(request: Request, next: Next) -> Response {
     match request.uri().query() {
         None | Some("") => next.run(request).await,

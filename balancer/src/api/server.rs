@@ -1,4 +1,5 @@
-//! The API's sockets. A client may be slow, silent or one of thousands: each holds one of a few places for a bounded time.
+//! The API's sockets. A client may be slow, silent or one of thousands: each holds one of a few places for a bounded
+//! time.
 //!
 //! | what a client does | what bounds it |
 //! |---|---|

@@ -46,12 +46,13 @@ Examples:
   balancer explain db
   balancer set /web/a --max 1G --dry-run
   balancer policy --reserve 2G
-  curl --unix-socket /run/ballast/api.sock -X PATCH http://balancer/v1/containers/web/a -d '{\"max_bytes\": 1073741824}'";
+  curl --unix-socket /run/ballast/api.sock -X PATCH http://balancer/v1/containers/web/a \\
+    -d '{\"max_bytes\": 1073741824}'";
 
 /// Memory limits of virtual machines that are used as containers.
 ///
-/// A balancer knows every guest of a host and the container that each guest is attached to, turns the containers' limits
-/// into balloon targets at once, and answers over REST. A vmm starts a balancer for its user if none runs.
+/// A balancer knows every guest of a host and the container that each guest is attached to, turns the containers'
+/// limits into balloon targets at once, and answers over REST. A vmm starts a balancer for its user if none runs.
 #[derive(Debug, Parser)]
 #[command(name = "balancer", version, after_help = EXIT_CODES, max_term_width = 100)]
 pub(super) struct Arguments {
@@ -72,10 +73,10 @@ pub(super) enum Command {
     Set(Set),
     /// Attach a QEMU guest that another program started, without a restart
     ///
-    /// The guest needs a QMP monitor that no other program uses. Its frames can be scanned if QEMU has its RAM as private memory;
-    /// limits, policy and statistics use its virtio-balloon. A helper process serves it, which survives this balancer. To add
-    /// the monitor: libvirt: -qmp unix:/run/a.qmp,server=on,wait=off in <qemu:commandline>; Proxmox: args: -qmp ...; a script:
-    /// the same option.
+    /// The guest needs a QMP monitor that no other program uses. Its frames can be scanned if QEMU has its RAM as
+    /// private memory; limits, policy and statistics use its virtio-balloon. A helper process serves it, which survives
+    /// this balancer. To add the monitor: libvirt: -qmp unix:/run/a.qmp,server=on,wait=off in <qemu:commandline>;
+    /// Proxmox: args: -qmp ...; a script: the same option.
     Attach(Attach),
     /// Detach a guest that was attached: its balloon and its polling interval become what they were
     Detach(Detach),

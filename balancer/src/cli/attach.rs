@@ -74,12 +74,13 @@ fn sentences(guest: &GuestObject) -> String {
         Human(guest.target_bytes)
     );
     if !guest.has_balloon {
-        out += "It has no balloon: it is watched and charged, and cannot be made to release memory, whatever its limit\n";
+        out += "It has no balloon: it is watched and charged, and cannot be made to release memory, \
+                whatever its limit\n";
     } else if !guest.balloon.driver_ready {
         out += "Its balloon's driver is not ready yet: until it is, the guest cannot be made to release memory\n";
     }
     if let Some(why) = &guest.ram_unseen {
-        out += &format!("It is unknown which frames of its RAM the host holds: {why}\n");
+        out += &format!("Which frames of its RAM the host holds is unknown: {why}\n");
     }
     out
 }
@@ -103,7 +104,7 @@ mod tests {
         assert!(sentences(&guest).contains("driver is not ready yet"), "{}", sentences(&guest));
         (guest.has_balloon, guest.ram_unseen) = (false, Some("a file".into()));
         let text = sentences(&guest);
-        assert!(text.contains("It has no balloon") && text.ends_with("the host holds: a file\n"), "{text}");
+        assert!(text.contains("It has no balloon") && text.ends_with("is unknown: a file\n"), "{text}");
         assert_eq!(text.lines().count(), 3);
     }
 }

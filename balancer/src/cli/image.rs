@@ -37,10 +37,10 @@ pub(super) struct Image {
 pub(super) enum ImageCommand {
     /// Build an image from a folder or a tar, or one per layer of an OCI image layout
     ///
-    /// Prints the digests, the lowest layer first. The same tree gives the same digest on every host: all times are 0, and
-    /// of the extended attributes only user.*, trusted.*, security.capability and access control lists are kept. A tar
-    /// may be compressed with gzip or zstd. A folder with a file oci-layout is an OCI image layout. Files must not change
-    /// during the build. A build that is interrupted leaves nothing behind.
+    /// Prints the digests, the lowest layer first. The same tree gives the same digest on every host: all times are 0,
+    /// and of the extended attributes only user.*, trusted.*, security.capability and access control lists are kept. A
+    /// tar may be compressed with gzip or zstd. A folder with a file oci-layout is an OCI image layout. Files must not
+    /// change during the build. A build that is interrupted leaves nothing behind.
     Build {
         /// A folder, a tar, or an OCI image layout
         #[arg(value_name = "DIR|TAR|OCI-LAYOUT")]
@@ -125,7 +125,8 @@ async fn build(source: PathBuf, store: Store, as_json: bool) -> anyhow::Result<(
     Ok(())
 }
 
-/// Checks a file, which needs no store, if the text has a slash; else an image of the store, whose digest must be its name.
+/// Checks a file, which needs no store, if the text has a slash; else an image of the store, whose digest must be its
+/// name.
 fn examine(store: Result<Store, image::StoreError>, text: &str) -> anyhow::Result<(Digest, Report)> {
     let bad = || format!("{text} cannot be given to guests");
     if text.contains('/') {
@@ -146,7 +147,7 @@ fn examine(store: Result<Store, image::StoreError>, text: &str) -> anyhow::Resul
 /// Opens a file without waiting, as a pipe without a writer would make it wait.
 fn open(path: &Path) -> std::io::Result<File> {
     use std::os::unix::fs::OpenOptionsExt;
-    File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)
+    File::options().read(true).custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed()).open(path)
 }
 
 /// The JSON of `balancer image check`.

@@ -1,4 +1,7 @@
-//! The command line: `serve` runs a balancer, `image` and `simulate` need none, every other command is a thin client of one.
+//! The command line: `serve` runs a balancer, `image` and `simulate` need none, every other command is a thin client of
+//! one.
+
+#![forbid(unsafe_code)]
 
 mod args;
 mod attach;

@@ -28,12 +28,12 @@ pub(super) struct Knobs {
     /// Memory that is reserved for the host: 2G, or default for a sixteenth of its memory, at most 4G
     #[arg(long, value_name = "BYTES", value_parser = reserve, allow_negative_numbers = true)]
     pub reserve: Option<OrWord<u64>>,
-    /// How much more a byte costs a guest that holds it without using it: 75, the default, makes an idle byte four times as
-    /// expensive as a used one
+    /// How much more a byte costs a guest that holds it without using it: 75, the default, makes an idle byte four
+    /// times as expensive as a used one
     #[arg(long, value_name = "PERCENT", value_parser = idle_tax, allow_negative_numbers = true)]
     pub idle_tax: Option<u32>,
-    /// Time between two ticks, milliseconds, 1000 by default. A changed limit, and a host whose tasks stall for memory, do not wait for
-    /// the next tick
+    /// Time between two ticks, milliseconds, 1000 by default. A changed limit, and a host whose tasks stall for memory,
+    /// do not wait for the next tick
     #[arg(long, value_name = "MS", value_parser = interval, allow_negative_numbers = true)]
     pub interval_ms: Option<u64>,
     /// What happens when the host is about to run out of memory

@@ -19,8 +19,8 @@ pub(super) struct Pool {
 
 #[derive(Debug, Args)]
 pub(super) struct Bind {
-    /// A path of the host, for images built from it or from below it (the longest path decides); or an image: sha256:..,
-    /// or at least 8 of its digits
+    /// A path of the host, for images built from it or from below it (the longest path decides); or an image:
+    /// sha256:.., or at least 8 of its digits
     #[arg(value_name = "PATH|IMAGE")]
     pub subject: String,
     /// The container that is charged; it must exist. /common is the pool's own
@@ -124,7 +124,8 @@ fn report(pool: &PoolObject) -> String {
     out += &charges("GUEST", guests);
     for shortfall in &pool.shortfalls {
         out += &format!(
-            "\n{}: max is {}, but guests map {} of the pages that it is charged for, and the kernel keeps {} next to them: {} too much\n",
+            "\n{}: max is {}, but guests map {} of the pages that it is charged for, \
+             and the kernel keeps {} next to them: {} too much\n",
             shortfall.container,
             Human(shortfall.max_bytes),
             Human(shortfall.mapped_bytes),

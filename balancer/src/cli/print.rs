@@ -4,7 +4,8 @@ use anyhow::Context;
 use serde::Serialize;
 use std::io::Write;
 
-/// Prints a result. False once the reader has closed the pipe, which is not an error (`balancer ps | head`); a full disk is one.
+/// Prints a result. False once the reader has closed the pipe, which is not an error (`balancer ps | head`); a full
+/// disk is one.
 pub(super) fn print(text: &str) -> anyhow::Result<bool> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {

@@ -79,8 +79,8 @@ fn table(containers: &[ContainerObject], guests: &[GuestObject]) -> String {
     align(&rows)
 }
 
-/// Notes on what the figures do not show: machines that do not answer, guests that cannot release memory, and frames whose state is
-/// unknown.
+/// Notes on what the figures do not show: machines that do not answer, guests that cannot release memory, and frames
+/// whose state is unknown.
 fn notes(guests: &[GuestObject]) -> String {
     let mut text = String::new();
     for guest in guests {
@@ -94,10 +94,12 @@ fn notes(guests: &[GuestObject]) -> String {
             text += &format!("{name} does not serve its balloon: it cannot be made to release memory.\n");
         }
         if let Some(why) = &guest.ram_unseen {
-            text += &format!("{name}: it is unknown which frames of its RAM the host holds: {why}\n");
+            text += &format!("{name}: which frames of its RAM the host holds is unknown: {why}\n");
         } else if guest.frames.unknown > 0 {
             let bytes = Human(guest.frames.unknown.saturating_mul(FRAME_BYTES));
-            text += &format!("{name}: {bytes} of its RAM have no host memory, and QEMU does not tell why.\n");
+            text += &format!(
+                "{name}: {bytes} of its RAM is unknown: without host memory, and QEMU does not tell why.\n"
+            );
         }
     }
     text
@@ -151,9 +153,7 @@ mod tests {
         (b.stuck, b.stuck_age_ms) = (Some("QEMU did not answer".into()), Some(2100));
         let text = notes(&[a, b]);
         assert!(
-            text.starts_with(
-                "b is stuck for 2.1s: QEMU did not answer\nb: 2M of its RAM have no host memory"
-            ),
+            text.starts_with("b is stuck for 2.1s: QEMU did not answer\nb: 2M of its RAM is unknown"),
             "{text}"
         );
         assert_eq!(text.lines().count(), 2);
@@ -168,10 +168,10 @@ mod tests {
         );
         // Frames that cannot be scanned may have host memory: the note does not deny it.
         assert!(
-            text.contains("c: it is unknown which frames of its RAM the host holds: it is a file"),
+            text.contains("c: which frames of its RAM the host holds is unknown: it is a file"),
             "{text}"
         );
-        assert!(!text.contains("have no host memory"), "{text}");
+        assert!(!text.contains("without host memory"), "{text}");
     }
 
     #[test]

@@ -15,25 +15,27 @@ use tracing_subscriber::EnvFilter;
 
 #[derive(Debug, Args)]
 pub(super) struct Serve {
-    /// End 2 s after the last guest left, or 30 s after the start if none came
+    /// Exit 2 s after the last guest has left, or 30 s after the start if no guest has come
     #[arg(long)]
     pub exit_when_idle: bool,
-    /// Serve the API over TCP as well, to clients that show the token
+    /// Also serve the API over TCP, to clients that send the token
     #[arg(long, value_name = "ADDRESS:PORT", requires = "token_file")]
     pub listen: Option<SocketAddr>,
     /// File whose first line is the token, at least 32 characters
     #[arg(long, value_name = "FILE", requires = "listen")]
     pub token_file: Option<PathBuf>,
-    /// Who pays for a frame: the accounting system behind every usage
+    /// The accounting system: it decides which container is charged for a frame
     #[arg(long, value_name = "SYSTEM", value_enum, default_value_t)]
     pub accounting: System,
-    /// Folder with images: else $BALLAST_STORE; else /var/lib/ballast for root, $XDG_DATA_HOME/ballast or ~/.local/share/ballast
+    /// Folder with images [default: $BALLAST_STORE; else /var/lib/ballast for root, $XDG_DATA_HOME/ballast or
+    /// ~/.local/share/ballast for others]
     #[arg(long, value_name = "DIR")]
     pub store: Option<PathBuf>,
     /// What holds the pages of images that guests share
     #[arg(long, value_name = "BACKING", value_enum, default_value_t)]
     pub pool: PoolBacking,
-    /// Learn what guests use of what they hold from the kernel's data access monitor (DAMON), where this user may and nobody else uses it
+    /// Sample which part of their memory guests use with the kernel's data access monitor (DAMON), if this user may and
+    /// no other program uses it
     #[arg(long)]
     pub working_sets: bool,
     #[command(flatten)]
@@ -43,10 +45,11 @@ pub(super) struct Serve {
 /// As `--pool` names it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub(super) enum PoolBacking {
-    /// The page cache of their files: who uses a page is sampled, and the kernel reclaims what nobody uses
+    /// The page cache of their files: the users of a page are sampled, and the kernel reclaims pages that no guest uses
     #[default]
     Pagecache,
-    /// Memory of the balancer, filled when a guest touches it: who uses a page is known, and the max of /common is never exceeded
+    /// Memory of the balancer, filled when a guest touches it: the users of a page are known, and the max of /common is
+    /// never exceeded
     Managed,
 }
 
@@ -60,11 +63,10 @@ impl From<PoolBacking> for Backing {
 }
 
 pub(super) async fn run(place: Place, command: Serve) -> anyhow::Result<()> {
-    // SAFETY: umask cannot fail. Nothing that a balancer makes is anybody else's business.
-    unsafe { libc::umask(0o077) };
-    // SAFETY: SIG_IGN is a valid disposition. A journal at the limit of a file's length (RLIMIT_FSIZE) is an error to
-    // answer with, not a signal to die of.
-    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+    // The files of a balancer are for its user alone.
+    rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
+    // A journal at the limit of a file's length (RLIMIT_FSIZE) is an error that a request is answered with.
+    host::signals::ignore_file_size_limit();
     let filter = EnvFilter::try_from_env("BALLAST_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     // A log on a full disk loses lines. Complaining about it on standard error, which is the same disk, would panic.
     let log = tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(false).log_internal_errors(false);

@@ -1,6 +1,7 @@
 //! `balancer simulate`.
 
 use super::markers::into_markers;
+use super::values::between;
 use anyhow::Context;
 use clap::Args;
 use simulator::{Settings, replay, simulate, versus};
@@ -10,30 +11,34 @@ use std::path::PathBuf;
 
 #[derive(Debug, Args)]
 pub(super) struct Simulate {
-    /// Where everything comes from: the same seed gives the same run, to the byte
+    /// Seed of all random numbers: the same seed gives the same run, to the byte
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// Guests of the host
-    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=20_000))]
+    /// Number of guests on the host
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = guests)]
     pub guests: usize,
     /// Simulated time, hours
     #[arg(long, value_name = "H", default_value_t = 1.0, value_parser = hours)]
     pub hours: f64,
-    /// Simulated time between two turns, milliseconds
+    /// Simulated time between two ticks, milliseconds
     #[arg(long, value_name = "MS", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(100..=60_000))]
     pub interval_ms: u64,
-    /// Play what `balancer record` wrote instead
+    /// Replay a file of `balancer record` instead
     #[arg(long, value_name = "FILE", conflicts_with_all = ["compare", "into"])]
     pub trace: Option<PathBuf>,
-    /// Run the same hosts under Proxmox VE's and oVirt MoM's published rules as well; prints a table
+    /// Also run the same hosts under the published rules of Proxmox VE and oVirt MoM, and print a table
     #[arg(long, conflicts_with = "json")]
     pub compare: bool,
-    /// Replace the table between the markers of a Markdown file as well
+    /// Also replace the table between the markers of a Markdown file
     #[arg(long, value_name = "FILE", requires = "compare")]
     pub into: Option<PathBuf>,
     /// JSON instead of text
     #[arg(long)]
     pub json: bool,
+}
+
+fn guests(text: &str) -> Result<usize, String> {
+    between(text, 1..=20_000)
 }
 
 fn hours(text: &str) -> Result<f64, String> {
@@ -44,13 +49,13 @@ fn hours(text: &str) -> Result<f64, String> {
 
 pub(super) fn run(command: &Simulate) -> anyhow::Result<()> {
     let out = |text: &str| {
-        // A reader that has seen enough is no error.
+        // It is not an error if the reader closes the pipe early.
         std::io::stdout().write_all(text.as_bytes()).ok();
     };
     let hours_ms = (command.hours * 3_600_000.0) as u64;
     if let Some(path) = &command.trace {
         let text = fs::read_to_string(path).with_context(|| format!("Cannot read {}", path.display()))?;
-        let replay = replay(&text).with_context(|| format!("{} is no recording", path.display()))?;
+        let replay = replay(&text).with_context(|| format!("{} is not a recording", path.display()))?;
         if command.json {
             out(&(serde_json::to_string_pretty(&replay)? + "\n"));
         } else {
@@ -97,7 +102,8 @@ pub(super) fn run(command: &Simulate) -> anyhow::Result<()> {
     } else {
         let figures = &outcome.figures;
         out(&format!(
-            "seed {}, {} guests, {} ticks ({} at rest): {} targets changed, {} MiB reclaimed, {} guest-seconds starved, {} ticks with nothing left on the host\n",
+            "seed {}, {} guests, {} ticks ({} at rest): {} targets changed, {} MiB reclaimed, \
+             {} guest-seconds starved, {} ticks with nothing left on the host\n",
             outcome.seed,
             outcome.guests,
             figures.ticks,
@@ -111,6 +117,6 @@ pub(super) fn run(command: &Simulate) -> anyhow::Result<()> {
             out(&format!("{:>8} s  {}: {}\n", violation.at_ms / 1000, violation.invariant, violation.detail));
         }
     }
-    anyhow::ensure!(outcome.violations == 0, "{} times something did not hold that must", outcome.violations);
+    anyhow::ensure!(outcome.violations == 0, "Invariants were broken {} times", outcome.violations);
     Ok(())
 }

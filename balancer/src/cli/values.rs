@@ -4,8 +4,8 @@ use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
-/// A value, or the word that stands for none: `default`, `-`. In an `Option`, it is an argument that may also be left out,
-/// which changes nothing.
+/// A value, or the word that stands for none: `default`, `-`. In an `Option`, it is an argument that may also be left
+/// out, which changes nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct OrWord<T>(pub Option<T>);
 

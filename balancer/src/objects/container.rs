@@ -19,8 +19,8 @@ pub struct ContainerObject {
     pub transient: bool,
     /// Its id in frame tables.
     pub owner: u16,
-    /// Trust domain of its guests, wherever that was set: pages of images are shared only inside one domain. Names that begin with
-    /// `=` are those of the balancer, which cannot be set.
+    /// Trust domain of its guests, wherever that was set: pages of images are shared only inside one domain. Names that
+    /// begin with `=` are those of the balancer, which cannot be set.
     pub trust_domain: String,
     /// Bytes that it and the containers inside it are charged by the host's accounting system.
     pub usage_bytes: u64,
@@ -47,8 +47,8 @@ pub type ObjectsObject = PerObjectKind<ObjectUsage>;
 /// Objects of one kind.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ObjectUsage {
-    /// How many the guests in the container and in those inside it have. Of descriptors and threads: the larger of what their `vmm`
-    /// processes reported and what the kernel counts.
+    /// How many the guests in the container and in those inside it have. Of descriptors and threads: the larger of what
+    /// their `vmm` processes reported and what the kernel counts.
     pub used: u64,
     /// The most they may have; `null` for no limit.
     pub max: Option<u32>,

@@ -11,8 +11,8 @@ pub struct Event {
     pub id: u64,
     /// When it happened, milliseconds since 1970-01-01 UTC.
     pub at_ms: u64,
-    /// What happened, a short name: `guest_registered`, `limits_changed`, `target_changed`, ... The `vmm` processes send events of
-    /// their own, so the set is open.
+    /// What happened, a short name: `guest_registered`, `limits_changed`, `target_changed`, ... The `vmm` processes
+    /// send events of their own, so the set is open.
     pub kind: String,
     /// The guest it concerns; `null` if none.
     pub guest: Option<String>,

@@ -21,7 +21,8 @@ pub struct GuestObject {
     pub owner: u16,
     /// The container that is charged for frames that the guest touches from now on; `null` if it is the guest's own.
     pub charge_to: Option<ContainerPath>,
-    /// Containers that the guest may charge by its own choice, with all inside them, in addition to those inside its own.
+    /// Containers that the guest may charge by its own choice, with all inside them, in addition to those inside its
+    /// own.
     pub may_charge: Vec<ContainerPath>,
     /// True until its `vmm` confirms the last change of the container that is charged.
     pub charge_pending: bool,
@@ -55,20 +56,23 @@ pub struct GuestObject {
     pub target_reason: String,
     /// The most of its RAM that it can hold, bytes.
     pub actual_bytes: u64,
-    /// Bytes that it causes by the host's accounting system, whichever container is charged. Where a frame table counts, the larger of
-    /// the kernel's figure and the table's.
+    /// Bytes that it causes by the host's accounting system, whichever container is charged. Where a frame table
+    /// counts, the larger of the kernel's figure and the table's.
     pub usage_bytes: u64,
     /// Resident set of its `vmm` as the kernel counts it, bytes; `null` when the process is gone.
     pub resident_bytes: Option<u64>,
     /// Age of that reading, milliseconds.
     pub resident_age_ms: Option<u64>,
-    /// Page tables that the kernel holds for its `vmm`, bytes, of the same reading; part of `usage_bytes`, except under `rss`.
+    /// Page tables that the kernel holds for its `vmm`, bytes, of the same reading; part of `usage_bytes`, except under
+    /// `rss`.
     pub page_tables_bytes: Option<u64>,
-    /// Bytes that it is charged for the host's page cache of its disks by the host's accounting system; part of `usage_bytes`.
+    /// Bytes that it is charged for the host's page cache of its disks by the host's accounting system; part of
+    /// `usage_bytes`.
     pub disk_cache_bytes: u64,
     /// Bytes by which `disk_cache_bytes` may be too small.
     pub disk_cache_error_bytes: u64,
-    /// Page cache of its disks that the host holds, shared with other guests or not, bytes; `null` before its `vmm` reported it.
+    /// Page cache of its disks that the host holds, shared with other guests or not, bytes; `null` before its `vmm`
+    /// reported it.
     pub disk_cache_held_bytes: Option<u64>,
     /// Age of that reading, milliseconds.
     pub disk_cache_age_ms: Option<u64>,
@@ -76,13 +80,13 @@ pub struct GuestObject {
     pub overhead_bytes: u64,
     /// Bytes that it uses by its own fresh statistics.
     pub used_bytes: Option<u64>,
-    /// Bytes of its RAM that it used within 4 s, as the host kernel's data access monitor (DAMON) samples them; `null` where the monitor
-    /// does not report, or is not used (`serve --working-sets`).
+    /// Bytes of its RAM that it used within 4 s, as the host kernel's data access monitor (DAMON) samples them; `null`
+    /// where the monitor does not report, or is not used (`serve --working-sets`).
     pub working_set_bytes: Option<u64>,
     /// Age of that sample, milliseconds.
     pub working_set_age_ms: Option<u64>,
-    /// How it follows its targets: `well`, `slow`, `stuck`, `lying`, `vanished` (its statistics stopped), `without_statistics`,
-    /// `unserved` (no driver serves its balloon, 60 s after it registered) or `without_balloon`.
+    /// How it follows its targets: `well`, `slow`, `stuck`, `lying`, `vanished` (its statistics stopped),
+    /// `without_statistics`, `unserved` (no driver serves its balloon, 60 s after it registered) or `without_balloon`.
     pub health: Health,
     /// `running`, or `paused` while its vCPUs are stopped because the host is short of memory (`oom_policy`).
     pub state: RunState,
@@ -104,10 +108,11 @@ pub struct GuestObject {
     pub pool: Option<PoolGuestObject>,
     /// Frames by state, now.
     pub frames: Totals,
-    /// Why it is unknown which frames of its RAM the host holds: then all of them are `unknown`, and it is charged what the kernel counts
-    /// for its processes. `null` where each frame can be scanned.
+    /// Why it is unknown which frames of its RAM the host holds: then all of them are `unknown`, and it is charged what
+    /// the kernel counts for its processes. `null` where each frame can be scanned.
     pub ram_unseen: Option<String>,
-    /// False once `frames` were found to differ from the kernel's figures by more than their error: event `table_disagrees`.
+    /// False once `frames` were found to differ from the kernel's figures by more than their error: event
+    /// `table_disagrees`.
     pub trusted: bool,
     /// Time since it registered, milliseconds.
     pub registered_age_ms: u64,
@@ -135,13 +140,14 @@ pub enum OutOfMemoryState {
     Returning,
 }
 
-/// What the kernel merges of a guest's RAM with equal pages of other guests, or with each other (KSM), by `/proc/PID/ksm_stat`.
+/// What the kernel merges of a guest's RAM with equal pages of other guests, or with each other (KSM), by
+/// `/proc/PID/ksm_stat`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct MergeObject {
     /// Pages of the guest that are merged with an equal page.
     pub merging_pages: u64,
-    /// Bytes that merging saves by the kernel's count, less its cost: negative if few pages are equal. The copy that stays is counted
-    /// for each guest that has it.
+    /// Bytes that merging saves by the kernel's count, less its cost: negative if few pages are equal. The copy that
+    /// stays is counted for each guest that has it.
     pub profit_bytes: i64,
     /// Kernel memory that the search for equal pages takes for this guest, bytes: 64 for each page that is scanned.
     pub cost_bytes: u64,

@@ -1,5 +1,5 @@
-//! The objects of the REST API: everything that a client sends or receives. The state builds them, the API serves them, the client
-//! returns them, and the command line and the tests read them.
+//! The objects of the REST API: everything that a client sends or receives. The state builds them, the API serves them,
+//! the client returns them, and the command line and the tests read them.
 //!
 //! | file | routes |
 //! |---|---|
@@ -13,8 +13,10 @@
 //! | `event` | `/v1/events` |
 //! | `problem` | every refusal |
 //!
-//! Requests refuse fields that they do not know: a misspelt limit must not be ignored. Answers accept them: a client may be older
-//! than the balancer.
+//! Requests refuse fields that they do not know: a misspelt limit must not be ignored. Answers accept them: a client
+//! may be older than the balancer.
+
+#![forbid(unsafe_code)]
 
 mod attach;
 mod binding;

@@ -17,7 +17,7 @@ fn a_client_accepts_fields_that_it_does_not_know() {
     let guest = testing::guest("a", "/web");
     let read: GuestObject = serde_json::from_value(with_more(&guest)).unwrap();
     assert_eq!((read.name, read.engine, read.state), (guest.name, guest.engine, guest.state));
-    let policy = PolicyObject { knobs: policy::Knobs::default(), budget: None, stalled_age_ms: Some(3) };
+    let policy = PolicyObject { knobs: ::policy::Knobs::default(), budget: None, stalled_age_ms: Some(3) };
     let read: PolicyObject = serde_json::from_value(with_more(&policy)).unwrap();
     assert_eq!((read.knobs, read.stalled_age_ms), (policy.knobs, Some(3)));
 }

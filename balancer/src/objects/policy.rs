@@ -14,7 +14,8 @@ pub struct PolicyObject {
     pub knobs: Knobs,
     /// What guests may hold together, by the last plan.
     pub budget: Option<Budget>,
-    /// How long ago tasks of the host stalled for memory, milliseconds; `null` if they did not, or where the kernel does not count stalls.
+    /// How long ago tasks of the host stalled for memory, milliseconds; `null` if they did not, or where the kernel
+    /// does not count stalls.
     pub stalled_age_ms: Option<u64>,
 }
 

@@ -8,7 +8,8 @@ use utoipa::{IntoParams, ToSchema};
 /// The pool: what it holds, which containers are charged, and what is saved.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PoolObject {
-    /// The pool's own container: it is charged for pages that no guest maps, and for those that the accounting system charges to the pool.
+    /// The pool's own container: it is charged for pages that no guest maps, and for those that the accounting system
+    /// charges to the pool.
     pub container: ContainerPath,
     /// Its `max`, bytes.
     pub max_bytes: Option<u64>,
@@ -121,7 +122,8 @@ pub struct PoolShortfall {
     pub max_bytes: u64,
     /// Bytes that it is charged for and that guests map: these cannot be evicted.
     pub mapped_bytes: u64,
-    /// Bytes that no guest maps and that the kernel keeps nevertheless: pages of a large folio of which another page is mapped.
+    /// Bytes that no guest maps and that the kernel keeps nevertheless: pages of a large folio of which another page is
+    /// mapped.
     pub kept_bytes: u64,
     /// Bytes that are missing.
     pub missing_bytes: u64,

@@ -41,7 +41,8 @@ pub struct PlannedTarget {
     pub reason: String,
 }
 
-/// The answer to a change: the thing as it is now, or with `dry_run=true` what the change would do. The request says which.
+/// The answer to a change: the thing as it is now, or with `dry_run=true` what the change would do. The request says
+/// which.
 #[derive(Debug, Clone, Serialize)]
 #[serde(untagged)]
 pub enum Changed<T> {

@@ -24,8 +24,8 @@ pub struct Problem {
     /// What it would have to be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bound: Option<String>,
-    /// All reasons, where there is more than one: `detail` has them in one line, and `field`, `value` and `bound` are those of the
-    /// first reason that has a field.
+    /// All reasons, where there is more than one: `detail` has them in one line, and `field`, `value` and `bound` are
+    /// those of the first reason that has a field.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<Reason>,
 }

@@ -2,7 +2,6 @@
 
 use crate::support::{Daemon, MIB, Vmm, about, place};
 use protocol::message::{Balloon, FromVmm, Machine, Register, Statistics, ToVmm};
-use serde_json::{Value, json};
 
 fn waits(name: &str, container: &str) -> Register {
     Register { wait: true, ..about(name, container, None) }
@@ -30,9 +29,7 @@ async fn taken_in(vmm: &Vmm) {
 }
 
 async fn queue(daemon: &Daemon) -> Vec<String> {
-    let host = daemon.get("/v1/host").await;
-    let guests = host["waiting"].as_array().unwrap().iter();
-    guests.map(|guest| guest["guest"].as_str().unwrap().to_owned()).collect()
+    daemon.host().await.waiting.into_iter().map(|guest| guest.guest).collect()
 }
 
 #[tokio::test]
@@ -63,19 +60,18 @@ async fn who_waits_is_taken_in_when_others_leave_in_the_order_in_which_they_came
     assert!(reason.contains("waits for memory already"), "{reason}");
     drop(first);
     taken_in(&third).await;
-    daemon.until("/v1/host", |host| host["waiting"].as_array().unwrap().len() == 1).await;
+    daemon.until_host(|host| host.waiting.len() == 1).await;
     let reason = refused(&Vmm::connect(&place, about("fifth", "/web/5", None)).await).await;
     assert!(reason.contains("came first"), "{reason}");
-    daemon.patch("/v1/containers/web", r#"{"max_bytes": 1073741824}"#).await;
+    daemon.patch_container("/web", r#"{"max_bytes": 1073741824}"#).await;
     taken_in(&fourth).await;
     assert_eq!(queue(&daemon).await, Vec::<String>::new());
-    let events = daemon.get("/v1/events?follow=false").await;
-    let of = |kind: &str| -> Vec<&Value> {
-        let all = events.as_array().unwrap().iter();
-        all.filter(|event| event["kind"] == kind).map(|event| &event["guest"]).collect()
+    let events = daemon.events().await;
+    let of = |kind: &str| -> Vec<&str> {
+        events.iter().filter(|event| event.kind == kind).filter_map(|event| event.guest.as_deref()).collect()
     };
-    assert_eq!(of("waiting"), [&json!("third"), &json!("fourth")]);
-    assert_eq!(of("admitted"), [&json!("third"), &json!("fourth")]);
+    assert_eq!(of("waiting"), ["third", "fourth"]);
+    assert_eq!(of("admitted"), ["third", "fourth"]);
 }
 
 #[tokio::test]
@@ -91,8 +87,8 @@ async fn who_hangs_up_waits_no_more_and_who_came_behind_is_next() {
     waiting(&small).await;
     drop(large);
     taken_in(&small).await;
-    let events = daemon.get("/v1/events?follow=false").await;
-    assert!(events.as_array().unwrap().iter().any(|event| event["kind"] == "waiting_ended"), "{events:#}");
+    let events = daemon.events().await;
+    assert!(events.iter().any(|event| event.kind == "waiting_ended"), "{events:#?}");
 }
 
 #[tokio::test]
@@ -112,7 +108,7 @@ async fn what_is_promised_and_what_is_used_is_not_given_to_a_newcomer() {
     // Inside what is promised there is room.
     let inside = Register { container: "/web/kept".parse().unwrap(), ..big };
     let (_inside, _) = Vmm::register(&place, inside).await;
-    daemon.patch("/v1/containers/web/kept", r#"{"min_bytes": 0}"#).await;
+    daemon.patch_container("/web/kept", r#"{"min_bytes": 0}"#).await;
     // What a guest says that it uses counts as far as the host finds it there.
     user.touch(200 * MIB);
     let statistics = Statistics {
@@ -122,7 +118,7 @@ async fn what_is_promised_and_what_is_used_is_not_given_to_a_newcomer() {
         ..Default::default()
     };
     user.say(&FromVmm::Statistics(statistics)).await;
-    daemon.until("/v1/guests/user", |guest| guest["used_bytes"].as_u64() == Some(490 * MIB)).await;
+    daemon.until_guest("user", |guest| guest.used_bytes == Some(490 * MIB)).await;
     let reason = refused(
         &Vmm::connect(&place, Register { floor_bytes: 128 * MIB, ..about("c", "/web/c", None) }).await,
     )

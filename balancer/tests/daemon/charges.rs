@@ -2,7 +2,6 @@
 
 use crate::support::{Daemon, MIB, Vmm, about, place};
 use protocol::message::{FromVmm, MAY_CHARGE_MAX, OWNERS_MAX, Register, ToVmm};
-use serde_json::{Value, json};
 
 /// A guest that may charge what is in /tenants.
 async fn guest(place: &protocol::place::Place) -> Vmm {
@@ -60,18 +59,17 @@ async fn a_guest_serves_two_tenants_in_turn_and_charges_follow() {
         .until_charged(&[("/tenants/x", 15), ("/tenants/y", 20), ("/tenants", 35), ("/db", 66), ("/", 101)])
         .await;
     let owners = daemon.owners("db").await;
-    assert_eq!(owners.as_object().unwrap().values().filter_map(Value::as_u64).sum::<u64>(), 101 * 256);
-    assert_eq!(daemon.get("/v1/guests/db").await["usage_bytes"].as_u64().unwrap() / MIB, 101);
+    assert_eq!(owners.values().sum::<u64>(), 101 * 256);
+    assert_eq!(daemon.guest("db").await.usage_bytes / MIB, 101);
     // Over REST as well, by whoever is asked; the operator may charge anybody.
-    let (guest, _) =
-        tokio::join!(daemon.patch("/v1/guests/db", r#"{"charge_to": "/other"}"#), vmm.carry_out());
-    assert_eq!((&guest["charge_to"], &guest["container"]), (&json!("/other"), &json!("/db")));
+    let (guest, _) = tokio::join!(daemon.patch_guest("db", r#"{"charge_to": "/other"}"#), vmm.carry_out());
+    assert_eq!((guest.charge_to, guest.container.as_str()), (Some("/other".parse().unwrap()), "/db"));
     vmm.touch_at(101 * MIB, 7 * MIB);
     daemon.until_charged(&[("/other", 7), ("/db", 66)]).await;
     let error = daemon.call(hyper::Method::DELETE, "/v1/containers/other", "").await.unwrap_err();
     assert!(error.to_string().contains("not empty"), "{error}");
-    let (guest, _) = tokio::join!(daemon.patch("/v1/guests/db", r#"{"charge_to": null}"#), vmm.carry_out());
-    assert_eq!(guest["charge_to"], Value::Null);
+    let (guest, _) = tokio::join!(daemon.patch_guest("db", r#"{"charge_to": null}"#), vmm.carry_out());
+    assert_eq!(guest.charge_to, None);
     // A container that goes leaves its bill to the guest's own.
     daemon.call(hyper::Method::DELETE, "/v1/containers/other", "").await.unwrap();
     daemon.until_charged(&[("/db", 73), ("/", 108)]).await;
@@ -97,16 +95,16 @@ async fn a_guest_charges_only_whom_it_may() {
     }
     ask(&vmm, 6, Some("/db/sub")).await.unwrap();
     ask(&vmm, 7, Some("/tenants")).await.unwrap();
-    let events = daemon.get("/v1/events?follow=false").await;
-    let count = |kind: &str| events.as_array().unwrap().iter().filter(|event| event["kind"] == kind).count();
-    assert_eq!((count("charge_refused"), count("charge_changed")), (5, 2), "{events:#}");
+    let events = daemon.events().await;
+    let count = |kind: &str| events.iter().filter(|event| event.kind == kind).count();
+    assert_eq!((count("charge_refused"), count("charge_changed")), (5, 2), "{events:#?}");
     // A guest that asks without end is cut short, and the others' events stay.
     let mut refused = 0;
     for question in 8..300 {
         refused += u32::from(ask(&vmm, question, None).await.is_err_and(|why| why.contains("Too many")));
     }
     assert!(refused > 100, "{refused}");
-    assert_eq!(daemon.get("/v1/host").await["frames_untiled"], json!(0));
+    assert_eq!(daemon.host().await.frames_untiled, 0);
 }
 
 #[tokio::test]
@@ -123,9 +121,9 @@ async fn the_limits_of_both_hold_for_a_guest_that_charges_a_tenant() {
     assert!(reason.contains("/tenants/x") && reason.contains("64M"), "{reason}");
     vmm.touch_at(100 * MIB, 40 * MIB);
     daemon.until_charged(&[("/tenants/x", 40)]).await;
-    assert_eq!(daemon.get("/v1/guests/db").await["target_bytes"], json!(164 * MIB));
+    assert_eq!(daemon.guest("db").await.target_bytes, 164 * MIB);
     // A limit above the tenant counts as well, and is over: the guest gives the excess.
-    daemon.patch("/v1/containers/tenants", r#"{"max_bytes": 31457280}"#).await;
+    daemon.patch_container("/tenants", r#"{"max_bytes": 31457280}"#).await;
     vmm.hear_target(130 * MIB).await;
     // Nobody can charge a container that is full.
     let reason = ask(&vmm, 2, Some("/tenants/y")).await.unwrap_err();
@@ -136,8 +134,8 @@ async fn the_limits_of_both_hold_for_a_guest_that_charges_a_tenant() {
     assert!(problem.bound.as_ref().unwrap().contains(&missing), "{problem:?}");
     // It charges its own again: that the tenant is over its limit still is its matter.
     ask(&vmm, 3, None).await.unwrap();
-    assert_eq!(daemon.get("/v1/guests/db").await["target_bytes"], json!(130 * MIB));
-    daemon.patch("/v1/containers/tenants", r#"{"max_bytes": 41943040}"#).await;
+    assert_eq!(daemon.guest("db").await.target_bytes, 130 * MIB);
+    daemon.patch_container("/tenants", r#"{"max_bytes": 41943040}"#).await;
     vmm.hear_target(384 * MIB).await;
     daemon.owners("db").await;
 }
@@ -154,7 +152,8 @@ async fn registrations_that_charge_too_many_are_refused() {
         let Some(ToVmm::Refused { reason }) = vmm.hear_any().await else { panic!("taken in") };
         assert!(reason.contains(word), "{reason}");
     }
-    // Whom it charged is gone: it is told so when it comes back, and what it says at its first registration is not heard.
+    // Whom it charged is gone: it is told so when it comes back, and what it says at its first registration is not
+    // heard.
     let gone =
         Register { charge_to: Some("/gone".parse().unwrap()), comes_back: true, ..about("a", "/a", None) };
     let vmm = Vmm::connect(&place, gone).await;
@@ -163,5 +162,5 @@ async fn registrations_that_charge_too_many_are_refused() {
     let first = Register { charge_to: Some("/x".parse().unwrap()), ..about("b", "/b", None) };
     let vmm = Vmm::connect(&place, first).await;
     assert_eq!(vmm.carry_out().await.charge_to, None);
-    assert_eq!(daemon.get("/v1/guests/b").await["charge_to"], Value::Null);
+    assert_eq!(daemon.guest("b").await.charge_to, None);
 }

@@ -33,7 +33,7 @@ async fn who_sends_half_a_request_is_cut_off() {
     assert_eq!((nothing.as_str(), header.as_str()), ("", ""));
     assert!(body.starts_with("HTTP/1.1 408") && body.contains("problems/timeout"), "{body}");
     assert!(between.starts_with("HTTP/1.1 200"), "an idle client is cut off after its answer: {between}");
-    daemon.get("/v1/host").await;
+    daemon.host().await;
 }
 
 #[tokio::test]
@@ -49,9 +49,9 @@ async fn strangers_on_tcp_hold_up_nobody() {
     for _ in 0..200 {
         strangers.push(TcpStream::connect(&address).await.unwrap());
     }
-    daemon.get("/v1/host").await;
+    daemon.host().await;
     let (_vmm, _) = Vmm::register(&place, about("a", "/a", None)).await;
-    assert_eq!(daemon.get("/v1/guests").await.as_array().unwrap().len(), 1);
+    assert_eq!(daemon.guests().await.len(), 1);
     drop(strangers);
 }
 
@@ -97,7 +97,7 @@ async fn thousands_of_connections_that_do_not_register_hold_up_no_guest() {
         }
     }
     assert!(silent.len() >= 128, "{}", silent.len());
-    daemon.patch("/v1/containers/a", r#"{"max_bytes": 268435456}"#).await;
+    daemon.patch_container("/a", r#"{"max_bytes": 268435456}"#).await;
     _first.hear_target((256 - 16) << 20).await;
     drop(silent);
     let (_second, _) = Vmm::register(&place, about("second", "/a", None)).await;

@@ -1,9 +1,9 @@
 //! The host's page cache of guests' disks: who pays for it, and when it is to be dropped.
 
 use crate::support::{Daemon, MIB, Vmm, about, place};
+use balancer::objects::GuestObject;
 use protocol::disk::{CachedFile, FileId, KeepCached};
 use protocol::message::{FromVmm, ToVmm};
-use serde_json::{Value, json};
 use std::time::Duration;
 
 /// What is charged is bounded by the page cache of the host that runs the test, which has more than this.
@@ -19,8 +19,8 @@ async fn tell(vmm: &Vmm, ino: u64, bytes: u64) {
 }
 
 /// Waits until a guest is charged so much for its disks.
-async fn until_paid(daemon: &Daemon, guest: &str, bytes: u64) -> Value {
-    daemon.until(&format!("/v1/guests/{guest}"), |guest| guest["disk_cache_bytes"] == json!(bytes)).await
+async fn until_paid(daemon: &Daemon, guest: &str, bytes: u64) -> GuestObject {
+    daemon.until_guest(guest, |guest| guest.disk_cache_bytes == bytes).await
 }
 
 /// The next order to drop something; targets that come before it are these.
@@ -49,28 +49,23 @@ async fn each_system_charges_a_shared_disk_by_its_rule() {
         let daemon = Daemon::start_with(&place, &["--accounting", system]).await;
         let (a, _) = Vmm::register(&place, about("a", "/a", None)).await;
         let (b, _) = Vmm::register(&place, about("b", "/b", None)).await;
-        assert_eq!(daemon.get("/v1/guests/a").await["disk_cache_held_bytes"], json!(null));
+        assert_eq!(daemon.guest("a").await.disk_cache_held_bytes, None);
         // The second one's word comes first: who registered first pays.
         tell(&b, 1, CACHED).await;
         tell(&a, 1, CACHED).await;
         for (guest, paid) in [("a", paid[0]), ("b", paid[1])] {
-            let path = format!("/v1/guests/{guest}");
-            let told = |object: &Value| object["disk_cache_held_bytes"] == json!(CACHED);
-            daemon.until(&path, told).await;
+            daemon.until_guest(guest, |guest| guest.disk_cache_held_bytes == Some(CACHED)).await;
             let object = until_paid(&daemon, guest, paid * MIB).await;
-            assert!(object["disk_cache_age_ms"].as_u64().unwrap() < 20_000, "{object:#}");
+            assert!(object.disk_cache_age_ms.unwrap() < 20_000, "{object:#?}");
         }
         // A guest's frames, its page tables and its disks, all of it its container's.
         a.touch(300 * MIB);
         let charged = if system == "rss" { 0 } else { 300 + paid[0] };
         let (least, most) = (charged * MIB, (charged + 2) * MIB);
-        let is_right = |object: &Value| {
-            let usage = object["usage_bytes"].as_u64().unwrap();
-            system == "rss" || (least..most).contains(&usage)
-        };
-        let container = daemon.until("/v1/containers/a", is_right).await;
-        daemon.until("/v1/guests/a", is_right).await;
-        assert!(container["usage_age_ms"].is_u64(), "{container:#}");
+        let is_right = |usage: u64| system == "rss" || (least..most).contains(&usage);
+        let container = daemon.until_container("/a", |container| is_right(container.usage_bytes)).await;
+        daemon.until_guest("a", |guest| is_right(guest.usage_bytes)).await;
+        assert!(container.usage_age_ms.is_some(), "{container:#?}");
         // The first one leaves: the other has the file for itself.
         drop(a);
         until_paid(&daemon, "b", if system == "rss" { 0 } else { CACHED }).await;
@@ -83,7 +78,7 @@ async fn a_limit_has_cache_dropped_before_the_guest_is_asked_for_anything() {
     let daemon = Daemon::start(&place).await;
     let (vmm, target) = Vmm::register(&place, about("a", "/web/a", Some("320M"))).await;
     vmm.touch(300 * MIB);
-    daemon.until("/v1/guests/a", |guest| guest["usage_bytes"].as_u64().unwrap() >= 300 * MIB).await;
+    daemon.until_guest("a", |guest| guest.usage_bytes >= 300 * MIB).await;
     // It fits, but for what page tables take.
     tell(&vmm, 1, 18 * MIB).await;
     until_paid(&daemon, "a", 18 * MIB).await;
@@ -97,7 +92,7 @@ async fn a_limit_has_cache_dropped_before_the_guest_is_asked_for_anything() {
     until_paid(&daemon, "a", kept.keep_bytes).await;
     assert!(hears_no_drop(&vmm).await);
     // A limit far above, of a container that all are inside, counts as well, as soon as it is set.
-    daemon.patch("/v1/containers/", &format!("{{\"high_bytes\": {}}}", 310 * MIB)).await;
+    daemon.patch_container("/", &format!("{{\"high_bytes\": {}}}", 310 * MIB)).await;
     loop {
         match vmm.hear().await {
             ToVmm::Target { target_bytes, .. } => {
@@ -123,9 +118,9 @@ async fn a_shared_disk_is_dropped_when_all_who_pay_are_over() {
         tell(vmm, 1, CACHED).await;
     }
     until_paid(&daemon, "a", CACHED / 2).await;
-    daemon.until("/v1/containers/a", |object| object["usage_bytes"].as_u64().unwrap() > 310 * MIB).await;
+    daemon.until_container("/a", |object| object.usage_bytes > 310 * MIB).await;
     assert!(hears_no_drop(&a).await, "b is within its limits and reads it too");
-    daemon.patch("/v1/containers/b", &format!("{{\"max_bytes\": {}}}", 310 * MIB)).await;
+    daemon.patch_container("/b", &format!("{{\"max_bytes\": {}}}", 310 * MIB)).await;
     let [kept] = hear_drop(&a, target).await[..] else { panic!("one file") };
     assert!(
         (18 * MIB..20 * MIB).contains(&kept.keep_bytes),
@@ -145,14 +140,13 @@ async fn a_vmm_that_lies_about_a_disk_pays_for_it_alone() {
         until_paid(&daemon, "honest", CACHED).await;
         let lie = |ino| CachedFile { file: id(ino), bytes: u64::MAX, error_bytes: u64::MAX, stays: true };
         liar.say(&FromVmm::DiskCache { files: (1..60).map(lie).collect(), age_ms: u64::MAX }).await;
-        let object =
-            daemon.until("/v1/guests/liar", |guest| guest["disk_cache_bytes"].as_u64().unwrap() > 0).await;
-        let host = daemon.get("/v1/host").await;
-        let most = host["cached_bytes"].as_u64().unwrap() + host["buffers_bytes"].as_u64().unwrap();
+        let object = daemon.until_guest("liar", |guest| guest.disk_cache_bytes > 0).await;
+        let host = daemon.host().await;
+        let most = host.memory.cached_bytes + host.memory.buffers_bytes;
         // The host's own figure moves between the two readings.
-        assert!(object["disk_cache_bytes"].as_u64().unwrap() <= most + most / 4, "{object:#} {host:#}");
-        assert_eq!(object["disk_cache_age_ms"], json!(u64::MAX));
-        assert_eq!(until_paid(&daemon, "honest", share).await["disk_cache_error_bytes"], json!(0));
+        assert!(object.disk_cache_bytes <= most + most / 4, "{object:#?} {host:#?}");
+        assert_eq!(object.disk_cache_age_ms, Some(u64::MAX));
+        assert_eq!(until_paid(&daemon, "honest", share).await.disk_cache_error_bytes, 0);
         assert!(hears_no_drop(&honest).await);
         // It may take everything back.
         liar.say(&FromVmm::DiskCache { files: vec![], age_ms: 0 }).await;

@@ -98,8 +98,8 @@ async fn the_document_keeps_the_rules_of_openapi() {
     }
 }
 
-/// What is wrong with a value by a JSON schema, of which this knows what the document uses. A field that the schema does
-/// not name is wrong as well.
+/// What is wrong with a value by a JSON schema, of which this knows what the document uses. A field that the schema
+/// does not name is wrong as well.
 fn wrong(document: &Value, schema: &Value, value: &Value) -> Option<String> {
     let mut named = Map::new();
     let found = mismatch(document, schema, value, &mut named);

@@ -1,9 +1,10 @@
 //! Guests come, are told their targets, and go.
 
 use crate::support::{Daemon, MIB, Vmm, about, command, place, send_with_fd};
+use balancer::objects::{Detached, FramesObject, OutOfMemoryState};
+use policy::{Explanation, Health};
 use protocol::frames::{FrameTable, Region};
 use protocol::message::{self, Balloon, FromVmm, PROTOCOL_VERSION, Statistics, ToVmm};
-use serde_json::json;
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
@@ -18,14 +19,14 @@ async fn a_guest_is_told_its_limit_when_it_registers() {
     let daemon = Daemon::start(&place).await;
     let (vmm, target) = Vmm::register(&place, about("a", "/web/a", Some("256M"))).await;
     assert_eq!(target, 256 * MIB - OVERHEAD);
-    let container = daemon.get("/v1/containers/web/a").await;
-    assert_eq!((&container["max_bytes"], &container["guests"]), (&json!(256 * MIB), &json!(["a"])));
-    let guest = daemon.get("/v1/guests/a").await;
-    assert_eq!((&guest["container"], &guest["pid"]), (&json!("/web/a"), &json!(std::process::id())));
+    let container = daemon.container("/web/a").await;
+    assert_eq!((container.limits.max_bytes, container.guests), (Some(256 * MIB), vec!["a".to_owned()]));
+    let guest = daemon.guest("a").await;
+    assert_eq!((guest.container.as_str(), guest.pid), ("/web/a", std::process::id().cast_signed()));
     drop(vmm);
-    daemon.until("/v1/guests", |guests| guests == &json!([])).await;
-    let paths = daemon.get("/v1/containers").await;
-    assert_eq!(paths.as_array().unwrap().len(), 2, "containers made for the guest are gone: {paths}");
+    daemon.until_guests(<[_]>::is_empty).await;
+    let paths = daemon.containers().await;
+    assert_eq!(paths.len(), 2, "containers made for the guest are gone: {paths:#?}");
 }
 
 #[tokio::test]
@@ -35,12 +36,11 @@ async fn a_launch_that_changes_the_limits_of_a_container_that_was_there_is_told_
     daemon.put("/v1/containers/web", r#"{"max_bytes": 134217728}"#).await;
     let (_same, _) = Vmm::register(&place, about("same", "/web", Some("128M"))).await;
     let (_other, _) = Vmm::register(&place, about("other", "/web", Some("max=1G,max-vcpus=4"))).await;
-    let events = daemon.get("/v1/events?follow=false").await;
-    let changed: Vec<_> =
-        events.as_array().unwrap().iter().filter(|event| event["kind"] == "limits_changed").collect();
-    assert_eq!(changed.len(), 1, "{events}");
-    assert_eq!(changed[0]["container"], "/web");
-    let detail = changed[0]["detail"].as_str().unwrap();
+    let events = daemon.events().await;
+    let changed: Vec<_> = events.iter().filter(|event| event.kind == "limits_changed").collect();
+    assert_eq!(changed.len(), 1, "{changed:#?}");
+    assert_eq!(changed[0].container.as_ref().unwrap().as_str(), "/web");
+    let detail = &changed[0].detail;
     assert!(detail.starts_with("max=1G") && detail.ends_with("by the launch of guest other"), "{detail}");
 }
 
@@ -51,12 +51,12 @@ async fn a_changed_limit_is_a_target_at_once() {
     let daemon = Daemon::start_with(&place, &["--interval-ms", "60000"]).await;
     let (vmm, _) = Vmm::register(&place, about("a", "/web/a", Some("256M"))).await;
     let start = Instant::now();
-    let answer = daemon.patch("/v1/containers/web/a", r#"{"max_bytes": 134217728}"#).await;
-    assert_eq!(answer["target_bytes"], json!(128 * MIB - OVERHEAD));
+    let answer = daemon.patch_container("/web/a", r#"{"max_bytes": 134217728}"#).await;
+    assert_eq!(answer.target_bytes, 128 * MIB - OVERHEAD);
     let reason = vmm.hear_target(128 * MIB - OVERHEAD).await;
     assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
     assert!(reason.contains("/web/a") && reason.contains("128M"), "{reason}");
-    daemon.patch("/v1/containers/web/a", r#"{"max_bytes": null}"#).await;
+    daemon.patch_container("/web/a", r#"{"max_bytes": null}"#).await;
     vmm.hear_target(512 * MIB).await;
 }
 
@@ -74,9 +74,10 @@ async fn two_guests_share_by_what_they_use() {
         ..Default::default()
     };
     idle.say(&FromVmm::Statistics(statistics)).await;
-    // 240M used by its word, of which 200M are in the balloon, and 64M of headroom for the one that says so, the rest for the one that does not.
-    daemon.until("/v1/guests/idle", |guest| guest["target_bytes"] == json!(104 * MIB)).await;
-    daemon.until("/v1/guests/busy", |guest| guest["target_bytes"] == json!((512 - 104 - 32) * MIB)).await;
+    // 240M used by its word, of which 200M are in the balloon, and 64M of headroom for the one that says so, the rest
+    // for the one that does not.
+    daemon.until_guest("idle", |guest| guest.target_bytes == 104 * MIB).await;
+    daemon.until_guest("busy", |guest| guest.target_bytes == (512 - 104 - 32) * MIB).await;
 }
 
 #[tokio::test]
@@ -89,7 +90,7 @@ async fn what_a_guest_gives_reaches_who_waits_for_it_before_the_next_turn() {
     };
     let (first, target) = Vmm::register(&place, about("first", "/web", Some("512M"))).await;
     first.say(&balloon(target)).await;
-    daemon.until("/v1/guests/first", |guest| guest["balloon"]["driver_ready"] == json!(true)).await;
+    daemon.until_guest("first", |guest| guest.balloon.driver_ready).await;
     let (late, waiting) = Vmm::register(&place, about("late", "/web", None)).await;
     assert!(waiting < share, "{waiting} bytes are promised while the first one holds {target}");
     first.hear_target(share).await;
@@ -108,9 +109,9 @@ async fn a_guest_out_of_memory_keeps_what_it_took() {
         Balloon { driver_ready: true, target_bytes: target, actual_bytes: 300 * MIB, oom_deflates: 1 };
     vmm.say(&FromVmm::Balloon(balloon)).await;
     vmm.hear_target(300 * MIB).await;
-    let events = daemon.get("/v1/events?follow=false").await;
-    assert!(events.as_array().unwrap().iter().any(|event| event["kind"] == "out_of_memory"), "{events:#}");
-    assert_eq!(daemon.get("/v1/guests/a").await["out_of_memory"], "holding");
+    let events = daemon.events().await;
+    assert!(events.iter().any(|event| event.kind == "out_of_memory"), "{events:#?}");
+    assert_eq!(daemon.guest("a").await.out_of_memory, OutOfMemoryState::Holding);
 }
 
 #[tokio::test]
@@ -126,15 +127,16 @@ async fn frames_are_compared_when_somebody_wants_them_fresh() {
             }
         }
     });
-    let frames = daemon.get("/v1/guests/a/frames?max_age_ms=0&blocks=true&audit=true").await;
-    assert_eq!((&frames["tiles"], &frames["totals"]["private"]), (&json!(true), &json!(100 * MIB / 4096)));
+    let route = "/v1/guests/a/frames?max_age_ms=0&blocks=true&audit=true";
+    let frames: FramesObject = daemon.client.get(route).await.unwrap();
+    assert_eq!((frames.tiles, frames.totals.private), (true, 100 * MIB / 4096));
     assert_eq!(
-        (&frames["from_blocks"]["private"], &frames["from_entries"]["untiled"]),
-        (&json!(100 * MIB / 4096), &json!(0))
+        (frames.from_blocks.unwrap().private, frames.from_entries.unwrap().untiled),
+        (100 * MIB / 4096, 0)
     );
-    assert!(frames["totals"]["reconciled_age_ms"].as_u64().unwrap() < 5000);
-    let guest = daemon.get("/v1/guests/a").await;
-    assert!(guest["usage_bytes"].as_u64().unwrap() >= 100 * MIB, "the table's figure is the larger one");
+    assert!(frames.totals.reconciled_age_ms.unwrap() < 5000);
+    let guest = daemon.guest("a").await;
+    assert!(guest.usage_bytes >= 100 * MIB, "the table's figure is the larger one");
     answering.abort();
 }
 
@@ -202,12 +204,8 @@ async fn what_is_no_proper_guest_is_refused_with_the_reason() {
         }
         assert_eq!(vmm.hear_any().await, None, "the socket closes");
     }
-    assert_eq!(daemon.get("/v1/guests").await, json!([]));
-    assert_eq!(
-        daemon.get("/v1/containers").await.as_array().unwrap().len(),
-        2,
-        "nothing is left of the refused"
-    );
+    assert!(daemon.guests().await.is_empty());
+    assert_eq!(daemon.containers().await.len(), 2, "nothing is left of the refused");
 }
 
 #[tokio::test]
@@ -245,12 +243,16 @@ async fn a_guest_that_talks_without_end_pushes_nobody_out_of_the_events() {
     let ready = |driver_ready| FromVmm::Balloon(Balloon { driver_ready, ..Default::default() });
     let (quiet, _) = Vmm::register(&place, about("quiet", "/quiet", None)).await;
     quiet.say(&ready(true)).await;
-    daemon.until("/v1/events?follow=false", |events| events.to_string().contains("balloon_ready")).await;
+    daemon.until_event(|event| event.kind == "balloon_ready").await;
     let (loud, _) = Vmm::register(&place, about("loud", "/loud", Some("256M"))).await;
     let heard = async |sequence: u64| {
         // Heard in order: what was said before is known when this is.
         loud.say(&FromVmm::Statistics(Statistics { sequence, ..Default::default() })).await;
-        daemon.until("/v1/guests/loud", |guest| guest["statistics"]["sequence"] == json!(sequence)).await;
+        daemon
+            .until_guest("loud", |guest| {
+                guest.statistics.as_ref().is_some_and(|read| read.sequence == sequence)
+            })
+            .await;
     };
     // A driver that comes and goes, and a guest that is in need all the time.
     for count in 1..=3000 {
@@ -265,16 +267,16 @@ async fn a_guest_that_talks_without_end_pushes_nobody_out_of_the_events() {
     loud.say(&ready(false)).await;
     loud.say(&ready(true)).await;
     heard(2).await;
-    let events = daemon.get("/v1/events?follow=false").await;
-    let events = events.as_array().unwrap();
+    let events = daemon.events().await;
     assert!(events.len() < 1000, "{}", events.len());
-    let of =
-        |guest: &str, kind: &str| events.iter().any(|event| event["guest"] == guest && event["kind"] == kind);
+    let of = |guest: &str, kind: &str| {
+        events.iter().any(|event| event.guest.as_deref() == Some(guest) && event.kind == kind)
+    };
     assert!(
         of("quiet", "balloon_ready") && of("loud", "events_dropped") && of("loud", "out_of_memory"),
         "{events:#?}"
     );
-    assert_eq!(daemon.get("/v1/guests/loud").await["out_of_memory"], "holding");
+    assert_eq!(daemon.guest("loud").await.out_of_memory, OutOfMemoryState::Holding);
 }
 
 #[tokio::test]
@@ -291,14 +293,13 @@ async fn a_machine_that_stops_answering_is_told_of_until_it_answers() {
     for _ in 0..3 {
         vmm.say(&FromVmm::Stuck { reason: Some(reason.clone()) }).await;
     }
-    let told = daemon.until("/v1/guests/a", |guest| guest["stuck"].is_string()).await;
-    assert_eq!(told["stuck"].as_str().unwrap().len(), 400, "as much as is shown of it");
-    assert_eq!((&told["machine_pid"], &told["attached"]), (&json!(pid), &json!(false)));
+    let told = daemon.until_guest("a", |guest| guest.stuck.is_some()).await;
+    assert_eq!(told.stuck.unwrap().len(), 400, "as much as is shown of it");
+    assert_eq!((told.machine_pid, told.attached), (Some(pid), false));
     vmm.say(&FromVmm::Stuck { reason: None }).await;
-    daemon.until("/v1/guests/a", |guest| guest["stuck"].is_null()).await;
-    let events = daemon.get("/v1/events?follow=false").await;
-    let of_kind =
-        |kind: &str| events.as_array().unwrap().iter().filter(|event| event["kind"] == kind).count();
+    daemon.until_guest("a", |guest| guest.stuck.is_none()).await;
+    let events = daemon.events().await;
+    let of_kind = |kind: &str| events.iter().filter(|event| event.kind == kind).count();
     assert_eq!((of_kind("guest_stuck"), of_kind("guest_answers")), (1, 1));
     // It was started by its vmm: nobody else may let it go.
     let answer = daemon.client.send(hyper::Method::DELETE, "/v1/guests/a", vec![]).await.unwrap();
@@ -322,9 +323,9 @@ async fn an_attached_guest_is_let_go_when_its_helper_says_so() {
     let detach = command(&place, &["detach", "a", "--json"]).stdout(Stdio::piped()).spawn().unwrap();
     helper.await;
     let left = detach.wait_with_output().unwrap().stdout;
-    let left: serde_json::Value = serde_json::from_slice(&left).unwrap();
-    assert_eq!(left, json!({ "guest": "a", "detail": "It was detached, as it was found" }));
-    assert_eq!(daemon.get("/v1/guests").await, json!([]));
+    let left: Detached = serde_json::from_slice(&left).unwrap();
+    assert_eq!((left.guest.as_str(), left.detail.as_str()), ("a", "It was detached, as it was found"));
+    assert!(daemon.guests().await.is_empty());
 }
 
 #[tokio::test]
@@ -339,26 +340,26 @@ async fn a_guest_without_a_balloon_whose_ram_nobody_sees_is_told_of_as_such() {
     };
     let (vmm, _) = Vmm::register(&place, plain).await;
     vmm.touch(300 * MIB);
-    let over = |container: &serde_json::Value| container["usage_bytes"].as_u64() > Some(300 * MIB);
-    daemon.until("/v1/containers/web/plain", over).await;
-    let guest = daemon.get("/v1/guests/plain").await;
-    assert_eq!((&guest["has_balloon"], &guest["health"]), (&json!(false), &json!("without_balloon")));
-    let unseen = guest["ram_unseen"].as_str().unwrap();
+    daemon.until_container("/web/plain", |container| container.usage_bytes > 300 * MIB).await;
+    let guest = daemon.guest("plain").await;
+    assert_eq!((guest.has_balloon, guest.health), (false, Health::WithoutBalloon));
+    let unseen = guest.ram_unseen.unwrap();
     assert!(unseen.starts_with("it is a file") && unseen.len() == 400, "{unseen}");
-    assert_eq!(daemon.get("/v1/guests/plain/frames").await["ram_unseen"], guest["ram_unseen"]);
-    let events = daemon.get("/v1/events?follow=false").await;
+    let frames: FramesObject = daemon.client.get("/v1/guests/plain/frames").await.unwrap();
+    assert_eq!(frames.ram_unseen, Some(unseen));
+    let events = daemon.events().await;
     for (kind, words) in
         [("without_balloon", "It has no balloon"), ("guest_registered", "unknown: it is a file")]
     {
-        let told = events.as_array().unwrap().iter().find(|event| event["kind"] == kind).unwrap();
-        assert!(told["detail"].as_str().unwrap().contains(words), "{told}");
+        let told = events.iter().find(|event| event.kind == kind).unwrap();
+        assert!(told.detail.contains(words), "{told:?}");
     }
     let said =
         |arguments: &[&str]| String::from_utf8(command(&place, arguments).output().unwrap().stdout).unwrap();
     let ps = said(&["ps"]);
     assert!(ps.contains("plain has no balloon") && ps.contains("is unknown: it is a file"), "{ps}");
     let explained = said(&["explain", "plain"]);
-    let limit = "cannot be made to give memory; /web/plain uses 30";
+    let limit = "cannot be made to release memory; /web/plain uses 30";
     assert!(
         explained.contains(limit) && explained.contains("its max, 200M, cannot be enforced"),
         "{explained}"
@@ -366,11 +367,12 @@ async fn a_guest_without_a_balloon_whose_ram_nobody_sees_is_told_of_as_such() {
     assert!(said(&["explain", "/web"]).contains(limit));
     // Of one that serves its balloon nothing is said.
     let (ready, _) = Vmm::register(&place, about("ready", "/web/ready", None)).await;
-    let explained = daemon.get("/v1/guests/ready/explain").await;
-    assert!(explained["cannot_give"].as_str().unwrap().contains("until one does"), "{explained:#}");
+    let explained: Explanation = daemon.client.get("/v1/guests/ready/explain").await.unwrap();
+    assert!(explained.cannot_give.as_ref().unwrap().contains("until one does"), "{explained:#?}");
     let balloon = Balloon { driver_ready: true, actual_bytes: 512 * MIB, ..Default::default() };
     ready.say(&FromVmm::Balloon(balloon)).await;
-    daemon.until("/v1/guests/ready/explain", |explained| explained["cannot_give"].is_null()).await;
+    let gives = |explained: &Explanation| explained.cannot_give.is_none();
+    daemon.until("/v1/guests/ready/explain", gives).await;
 }
 
 #[tokio::test]

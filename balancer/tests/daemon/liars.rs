@@ -1,8 +1,9 @@
 //! Frame tables that do not say what the kernel says, and tables that are none.
 
 use crate::support::{DEADLINE, Daemon, MIB, Vmm, about, place};
+use balancer::objects::Event;
+use host::kernel::statm_error_frames;
 use protocol::frames::{ErrorSource, FrameTable, Region, State};
-use protocol::kernel::statm_error_frames;
 use protocol::message::{FromVmm, ToVmm};
 use protocol::place::Place;
 use serde_json::{Value, json};
@@ -21,7 +22,8 @@ const FRAME: u64 = 4096;
 struct Process(Child);
 
 impl Process {
-    /// A process that holds so much memory; its table says something else if `claims` does, until it is asked if `admits`.
+    /// A process that holds so much memory; its table says something else if `claims` does, until it is asked if
+    /// `admits`.
     fn start(place: &Place, name: &str, held_mib: u64, claims_mib: u64, admits: bool) -> Self {
         let role = json!({"dir": place.dir(), "name": name, "held": held_mib, "claims": claims_mib, "admits": admits});
         let mut command = Command::new(std::env::current_exe().unwrap());
@@ -60,9 +62,9 @@ async fn a_vmm_in_a_process_of_its_own() {
     assert_eq!(held.iter().map(|byte| u64::from(*byte)).sum::<u64>(), mib("held") * MIB);
 }
 
-fn events_of(events: &Value, kind: &str) -> Vec<String> {
-    let of_kind = events.as_array().unwrap().iter().filter(|event| event["kind"] == kind);
-    of_kind.map(|event| event["guest"].as_str().unwrap_or_default().to_owned()).collect()
+fn events_of(events: &[Event], kind: &str) -> Vec<String> {
+    let of_kind = events.iter().filter(|event| event.kind == kind);
+    of_kind.filter_map(|event| event.guest.clone()).collect()
 }
 
 #[tokio::test]
@@ -77,27 +79,26 @@ async fn a_vmm_that_lies_is_found_and_an_honest_one_is_not() {
         Process::start(&place, "invents", 10, 400, false),
     ];
     let start = Instant::now();
-    while daemon.get("/v1/guests").await.as_array().unwrap().len() < 4 {
+    while daemon.guests().await.len() < 4 {
         assert!(start.elapsed() < DEADLINE);
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     for (liar, least) in [("hides", 300), ("invents", 400)] {
-        let guest =
-            daemon.until(&format!("/v1/guests/{liar}"), |guest| guest["trusted"] == json!(false)).await;
-        let usage = guest["usage_bytes"].as_u64().unwrap();
-        assert!(usage >= least * MIB, "the larger figure is charged: {guest:#}");
+        let guest = daemon.until_guest(liar, |guest| !guest.trusted).await;
+        let usage = guest.usage_bytes;
+        assert!(usage >= least * MIB, "the larger figure is charged: {guest:#?}");
     }
     // Some more turns: whoever is found is told of once, and the others never.
-    let private = json!(200 * MIB / FRAME);
-    let late = daemon.until("/v1/guests/late", |guest| guest["frames"]["private"] == private).await;
+    let private = 200 * MIB / FRAME;
+    let late = daemon.until_guest("late", |guest| guest.frames.private == private).await;
     tokio::time::sleep(Duration::from_secs(3)).await;
-    let honest = daemon.get("/v1/guests/honest").await;
-    assert_eq!((&late["trusted"], &honest["trusted"]), (&json!(true), &json!(true)));
-    assert_eq!(daemon.get("/v1/guests/late").await["trusted"], json!(true));
-    let events = daemon.get("/v1/events?follow=false").await;
+    let honest = daemon.guest("honest").await;
+    assert!(late.trusted && honest.trusted);
+    assert!(daemon.guest("late").await.trusted);
+    let events = daemon.events().await;
     let mut found = events_of(&events, "table_disagrees");
     found.sort();
-    assert_eq!(found, ["hides", "invents"], "{events:#}");
+    assert_eq!(found, ["hides", "invents"], "{events:#?}");
 }
 
 /// A sealed memfd of this length with these first bytes.
@@ -149,7 +150,7 @@ async fn a_table_of_another_version_or_a_truncated_one_is_refused_and_the_right_
             }
         }
     }
-    assert_eq!(daemon.get("/v1/guests").await, json!([]), "nothing is left of the refused");
+    assert!(daemon.guests().await.is_empty(), "nothing is left of the refused");
     let vmm = Vmm::connect_with(&place, coming_back, table).await;
     assert!(matches!(vmm.hear().await, ToVmm::Registered { .. }));
 }

@@ -1,9 +1,9 @@
 //! A balancer starts, is killed, comes back, ends.
 
 use crate::support::{Daemon, MIB, Vmm, about, command, place};
+use balancer::objects::ContainerObject;
 use hyper::Method;
 use protocol::message::{Balloon, ToVmm};
-use serde_json::json;
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
@@ -16,25 +16,22 @@ async fn a_killed_balancer_comes_back_with_every_limit_and_its_guests() {
         .await
         .unwrap();
     let (vmm, _) = Vmm::register(&place, about("a", "/web/a", Some("256M"))).await;
-    daemon.patch("/v1/containers/web/a", r#"{"max_bytes": 201326592}"#).await;
-    let owner = daemon.get("/v1/containers/web/a").await["owner"].clone();
+    daemon.patch_container("/web/a", r#"{"max_bytes": 201326592}"#).await;
+    let owner = daemon.container("/web/a").await.owner;
     daemon.kill();
     while vmm.hear_any().await.is_some() {}
 
     let daemon = Daemon::start(&place).await;
-    let db = daemon.get("/v1/containers/db").await;
-    assert_eq!(
-        (&db["max_bytes"], &db["weight"], &db["transient"]),
-        (&json!(1 << 30), &json!(300), &json!(false))
-    );
+    let db = daemon.container("/db").await;
+    assert_eq!((db.limits.max_bytes, db.limits.weight, db.transient), (Some(1 << 30), 300, false));
     // The guest comes back with the limits of its launch; the later change wins.
     let mut again = about("a", "/web/a", Some("256M"));
     again.comes_back = true;
     again.balloon = Balloon { driver_ready: true, actual_bytes: 176 * MIB, ..Default::default() };
     let (_vmm, target) = Vmm::register(&place, again).await;
     assert_eq!(target, (192 - 16) * MIB);
-    let container = daemon.get("/v1/containers/web/a").await;
-    assert_eq!((&container["owner"], &container["transient"]), (&owner, &json!(true)));
+    let container = daemon.container("/web/a").await;
+    assert_eq!((container.owner, container.transient), (owner, true));
 }
 
 #[tokio::test]
@@ -56,7 +53,7 @@ async fn a_second_balancer_is_refused_with_the_process_of_the_first() {
     let text = String::from_utf8(output.stderr).unwrap();
     assert!(text.contains(&daemon.pid().to_string()), "{text}");
     assert!(output.stdout.is_empty());
-    daemon.get("/v1/host").await;
+    daemon.host().await;
 }
 
 #[tokio::test]
@@ -96,7 +93,7 @@ async fn a_hang_up_ends_no_balancer() {
     let mut daemon = Daemon::start(&place).await;
     daemon.signal(libc::SIGHUP);
     tokio::time::sleep(Duration::from_millis(300)).await;
-    daemon.get("/v1/host").await;
+    daemon.host().await;
     daemon.signal(libc::SIGTERM);
     assert_eq!(daemon.ended().await, Some(0));
 }
@@ -125,7 +122,7 @@ async fn an_idle_balancer_ends_after_its_last_guest() {
     let mut daemon = Daemon::start_with(&place, &["--exit-when-idle"]).await;
     let (vmm, _) = Vmm::register(&place, about("a", "/a", None)).await;
     tokio::time::sleep(Duration::from_millis(2500)).await;
-    daemon.get("/v1/host").await;
+    daemon.host().await;
     let start = Instant::now();
     drop(vmm);
     assert_eq!(daemon.ended().await, Some(0));
@@ -150,13 +147,13 @@ async fn a_journal_that_cannot_grow_refuses_the_change_and_keeps_the_old_limits(
     let error =
         daemon.call(Method::PATCH, "/v1/containers/a", r#"{"max_bytes": 2097152}"#).await.unwrap_err();
     assert!(error.to_string().contains("journal"), "{error}");
-    assert_eq!(daemon.get("/v1/containers/a").await["max_bytes"], json!(1048576));
+    assert_eq!(daemon.container("/a").await.limits.max_bytes, Some(1_048_576));
     limit(libc::RLIM_INFINITY);
     // The disk has room again, and so has the journal.
-    daemon.patch("/v1/containers/a", r#"{"max_bytes": 3145728}"#).await;
+    daemon.patch_container("/a", r#"{"max_bytes": 3145728}"#).await;
     daemon.kill();
     let daemon = Daemon::start(&place).await;
-    assert_eq!(daemon.get("/v1/containers/a").await["max_bytes"], json!(3145728));
+    assert_eq!(daemon.container("/a").await.limits.max_bytes, Some(3_145_728));
 }
 
 #[tokio::test]
@@ -188,7 +185,8 @@ async fn over_tcp_only_who_shows_the_token_is_answered() {
     }
 }
 
-/// Kills come at a moment that differs from round to round: while a change is written, between two, while the journal opens.
+/// Kills come at a moment that differs from round to round: while a change is written, between two, while the journal
+/// opens.
 #[tokio::test]
 async fn a_balancer_that_is_killed_again_and_again_keeps_every_limit_that_it_acknowledged() {
     const ROUNDS: u64 = 25;
@@ -199,12 +197,12 @@ async fn a_balancer_that_is_killed_again_and_again_keeps_every_limit_that_it_ack
     let mut acknowledged = 0;
     for round in 0..ROUNDS {
         let daemon = Daemon::start(&place).await;
-        let found = daemon.get("/v1/containers/a").await;
-        let found_low = found["low_bytes"].as_u64().unwrap();
+        let found = daemon.container("/a").await;
+        let found_low = found.limits.low_bytes;
         // One change may have been on its way, written and not answered.
         let known = [acknowledged, acknowledged + 1];
         assert!(known.contains(&found_low), "round {round}: {found_low}, acknowledged {acknowledged}");
-        assert_eq!(found["min_bytes"], found["low_bytes"], "both fields of one change, or none");
+        assert_eq!(found.limits.min_bytes, found.limits.low_bytes, "both fields of one change, or none");
         acknowledged = found_low;
         let client = daemon.client.clone();
         let killing = tokio::task::spawn_blocking(move || {
@@ -214,10 +212,10 @@ async fn a_balancer_that_is_killed_again_and_again_keeps_every_limit_that_it_ack
         loop {
             let next = acknowledged + 1;
             let body = format!("{{\"low_bytes\": {next}, \"min_bytes\": {next}}}");
-            let answer: Result<serde_json::Value, _> =
+            let answer: Result<ContainerObject, _> =
                 client.call(Method::PATCH, "/v1/containers/a", body.into()).await;
             match answer {
-                Ok(container) => acknowledged = container["low_bytes"].as_u64().unwrap(),
+                Ok(container) => acknowledged = container.limits.low_bytes,
                 Err(_) => break,
             }
         }
@@ -232,6 +230,6 @@ async fn a_balancer_that_is_killed_again_and_again_keeps_every_limit_that_it_ack
         child.wait().unwrap();
     }
     let daemon = Daemon::start(&place).await;
-    let low = daemon.get("/v1/containers/a").await["low_bytes"].as_u64().unwrap();
+    let low = daemon.container("/a").await.limits.low_bytes;
     assert!((acknowledged..=acknowledged + 1).contains(&low), "{low}, acknowledged {acknowledged}");
 }

@@ -2,10 +2,11 @@
 
 use crate::support::pool::{Folder, Mapped, guest, guest_with};
 use crate::support::{DEADLINE, Daemon, MIB, place};
+use balancer::objects::PoolObject;
 use protocol::image::{Backing, GRANULE_BYTES, GRANULES_ASKED_MAX, ImageHandle};
 use protocol::message::{self, FromVmm, GranuleOutcome, PROTOCOL_VERSION, ServePool, ToVmm};
 use protocol::place::Place;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::time::Duration;
@@ -97,7 +98,7 @@ async fn host(max: u64) -> Host {
     let image = folder.build("tree", 7);
     let (dir, place) = place();
     let daemon = Daemon::start_with(&place, &["--store", folder.store(), "--pool", "managed"]).await;
-    daemon.patch("/v1/containers/common", &format!("{{\"max_bytes\": {max}}}")).await;
+    daemon.patch_container("/common", &format!("{{\"max_bytes\": {max}}}")).await;
     Host { folder, image, _dir: dir, place, daemon }
 }
 
@@ -107,18 +108,16 @@ impl Host {
         (mapped, serve(&self.place, name).await.unwrap())
     }
 
-    async fn pool(&self) -> Value {
-        let pool = self.daemon.get("/v1/pool?max_age_ms=0").await;
-        assert_eq!(pool["charged_bytes"], pool["resident_bytes"], "{pool:#}");
-        assert_eq!((&pool["uncharged_frames"], &pool["error_bytes"]), (&Value::from(0), &Value::from(0)));
+    async fn pool(&self) -> PoolObject {
+        let pool = self.daemon.pool().await;
+        assert_eq!(pool.charged_bytes, pool.resident_bytes, "{pool:#?}");
+        assert_eq!((pool.uncharged_frames, pool.error_bytes), (0, 0));
         pool
     }
 
     async fn held(&self, guest: &str) -> u64 {
         let pool = self.pool().await;
-        let rows = pool["guests"].as_array().unwrap();
-        rows.iter().find(|row| row["guest"] == guest).map_or(0, |row| row["alone_bytes"].as_u64().unwrap())
-            / GRANULE_BYTES
+        pool.guests.iter().find(|row| row.guest == guest).map_or(0, |row| row.alone_bytes) / GRANULE_BYTES
     }
 
     fn bytes(&self, domain: &str) -> Vec<u8> {
@@ -141,12 +140,10 @@ async fn granules_come_with_the_images_bytes_and_are_charged_to_who_asked_first(
         assert_eq!(one.byte(at), bytes[usize::try_from(at).unwrap()]);
     }
     let pool = host.pool().await;
-    assert_eq!(pool["resident_bytes"], 4 * GRANULE_BYTES);
-    assert_eq!(pool["saved_bytes"], GRANULE_BYTES);
-    let charged = |path: &str| {
-        let rows = pool["containers"].as_array().unwrap();
-        rows.iter().find(|row| row["container"] == path).unwrap()["charged_bytes"].as_u64().unwrap()
-    };
+    assert_eq!(pool.resident_bytes, 4 * GRANULE_BYTES);
+    assert_eq!(pool.saved_bytes, GRANULE_BYTES);
+    let charged =
+        |path: &str| pool.containers.iter().find(|row| row.container.as_str() == path).unwrap().charged_bytes;
     assert_eq!((charged("/web/a"), charged("/web/b")), (GRANULE_BYTES, 3 * GRANULE_BYTES));
     assert!(one.images[0].1.write_at(b"x", 0).is_err(), "for reading alone");
 }
@@ -161,7 +158,7 @@ async fn who_reads_everything_stays_inside_the_budget_and_gives_back_its_own() {
         let wanted_back = evil.fetch(0..32).await;
         assert!(wanted_back.len() >= 24 || round > 0);
         assert_eq!((host.held("other").await, host.held("evil").await), (8, 8));
-        assert!(host.pool().await["resident_bytes"].as_u64().unwrap() <= MIB);
+        assert!(host.pool().await.resident_bytes <= MIB);
     }
     // The other one was asked for nothing.
     let silent = tokio::time::timeout(Duration::from_millis(300), other.hear()).await;
@@ -192,9 +189,9 @@ async fn a_budget_may_fall_below_what_guests_map_but_not_below_what_they_need() 
         }
     };
     tokio::time::timeout(DEADLINE, told).await.expect("it is told to let go");
-    host.daemon.until("/v1/pool?max_age_ms=0", |pool| pool["resident_bytes"] == json!(2 * MIB)).await;
+    host.daemon.until_pool(|pool| pool.resident_bytes == 2 * MIB).await;
     assert_eq!(host.held("one").await, 32);
-    assert_eq!(host.pool().await["shortfalls"], json!([]));
+    assert_eq!(host.pool().await.shortfalls, []);
 }
 
 #[tokio::test]
@@ -208,9 +205,8 @@ async fn a_vmm_that_does_not_let_go_is_cut_off_and_its_room_is_used_only_then() 
     let early = tokio::time::timeout(Duration::from_millis(1000), other.hear()).await;
     assert!(early.is_err(), "room that was not given back is used: {early:?}");
     assert!(matches!(other.hear().await, Some(ToVmm::Granules { outcome: GranuleOutcome::There, .. })));
-    let events = host.daemon.get("/v1/events?follow=false").await.to_string();
-    assert!(events.contains("pool_unmap_ignored"), "{events}");
-    host.daemon.until("/v1/guests", |guests| guests.as_array().unwrap().len() == 1).await;
+    assert!(!host.daemon.events_of("pool_unmap_ignored").await.is_empty());
+    host.daemon.until_guests(|guests| guests.len() == 1).await;
     assert_eq!(host.held("other").await, 1);
     drop(evil);
 }
@@ -252,10 +248,8 @@ async fn a_page_that_was_read_without_asking_is_thrown_out_and_told_of() {
     faults.fetch(0..1).await;
     // Not watched: the kernel puts zeros where nothing is.
     let pinned = mapped.pin(GRANULE_BYTES * 4, 4096);
-    host.daemon
-        .until("/v1/events?follow=false", |events| events.to_string().contains("without asking"))
-        .await;
-    assert_eq!(host.pool().await["resident_bytes"], GRANULE_BYTES);
+    host.daemon.until_event(|event| event.detail.contains("without asking")).await;
+    assert_eq!(host.pool().await.resident_bytes, GRANULE_BYTES);
     drop(pinned);
     // And who asks gets the image's bytes.
     faults.fetch(4..5).await;
@@ -281,7 +275,7 @@ async fn another_balancer_has_other_memory_and_guests_begin_anew() {
     assert_ne!(inode(&faults), before);
     assert_eq!(host.held("one").await, 0);
     assert!(faults.fetch(0..4).await.is_empty());
-    assert_eq!(host.pool().await["resident_bytes"], 4 * GRANULE_BYTES);
+    assert_eq!(host.pool().await.resident_bytes, 4 * GRANULE_BYTES);
     // While the guest has it, the image stays in the store.
     let removed = std::process::Command::new(env!("CARGO_BIN_EXE_balancer"))
         .args(["image", "rm", &host.image.to_string(), "--store", host.folder.store()])

@@ -1,14 +1,16 @@
 //! Guests move from container to container.
 
 use crate::support::{Daemon, MIB, Vmm, about, command, place};
+use balancer::objects::{ContainerObject, GuestObject};
 use protocol::frames::State;
 use protocol::message::FromVmm;
-use serde_json::{Value, json};
+use serde_json::json;
+use std::collections::BTreeMap;
 
 const OVERHEAD: u64 = 16 * MIB;
 
-async fn moved(daemon: &Daemon, vmm: &Vmm, body: &str) -> (Value, protocol::message::Charge) {
-    tokio::join!(daemon.patch("/v1/guests/a", body), vmm.carry_out())
+async fn moved(daemon: &Daemon, vmm: &Vmm, body: &str) -> (GuestObject, protocol::message::Charge) {
+    tokio::join!(daemon.patch_guest("a", body), vmm.carry_out())
 }
 
 #[tokio::test]
@@ -22,27 +24,25 @@ async fn a_guest_moves_with_its_charges_and_its_target_follows_at_once() {
     vmm.touch(100 * MIB);
     daemon.until_charged(&[("/a", 100), ("/b", 0)]).await;
     let (guest, charge) = moved(&daemon, &vmm, r#"{"container": "/b"}"#).await;
-    assert_eq!((&guest["container"], &guest["charge_pending"]), (&json!("/b"), &json!(false)));
-    assert_eq!(guest["target_bytes"], json!(256 * MIB - OVERHEAD));
+    assert_eq!((guest.container.as_str(), guest.charge_pending), ("/b", false));
+    assert_eq!(guest.target_bytes, 256 * MIB - OVERHEAD);
     assert!(charge.with_charges && charge.container.as_str() == "/b" && charge.charge_to.is_none());
     vmm.hear_target(256 * MIB - OVERHEAD).await;
     // Once the move is answered the new container pays for everything, exactly.
-    let container = daemon.get("/v1/containers/b").await;
-    assert_eq!(container["usage_bytes"].as_u64().unwrap() / MIB, 100);
-    assert_eq!(daemon.owners("a").await, json!({ container["owner"].to_string(): 100 * MIB / 4096 }));
-    let paths: Vec<Value> = daemon.get("/v1/containers").await.as_array().unwrap().clone();
+    let container = daemon.container("/b").await;
+    assert_eq!(container.usage_bytes / MIB, 100);
+    assert_eq!(daemon.owners("a").await, BTreeMap::from([(container.owner, 100 * MIB / 4096)]));
+    let containers = daemon.containers().await;
     assert!(
-        paths.iter().all(|container| container["path"] != "/a"),
-        "made for the guest, and empty: {paths:?}"
+        containers.iter().all(|container| container.path.as_str() != "/a"),
+        "created for the guest, and empty: {containers:#?}"
     );
-    let events = daemon.get("/v1/events?follow=false").await;
+    let events = daemon.events().await;
     let said = |kind: &str, word: &str| {
-        let events = events.as_array().unwrap().iter();
-        events
-            .filter(|event| event["kind"] == kind)
-            .any(|event| event["detail"].as_str().unwrap().contains(word))
+        let events = events.iter();
+        events.filter(|event| event.kind == kind).any(|event| event.detail.contains(word))
     };
-    assert!(said("guest_moved", "From /a, with") && said("charges_moved", "100M"), "{events:#}");
+    assert!(said("guest_moved", "From /a, with") && said("charges_moved", "100M"), "{events:#?}");
 }
 
 #[tokio::test]
@@ -57,14 +57,16 @@ async fn what_a_moved_guest_leaves_is_charged_to_the_old_container_until_it_is_g
     assert_eq!((charge.with_charges, charge.owners.len()), (false, 2));
     vmm.touch_at(200 * MIB, 250 * MIB);
     daemon.until_charged(&[("/a", 200), ("/b", 250), ("/", 450)]).await;
-    assert_eq!(daemon.owners("a").await.as_object().unwrap().len(), 2);
-    // As it gives back what it held, the old container is freed; it was made for the guest and goes with its last frame.
+    assert_eq!(daemon.owners("a").await.len(), 2);
+    // As it gives back what it held, the old container is freed; it was made for the guest and goes with its last
+    // frame.
     vmm.table.set(0, 160 * MIB / 4096, State::Ballooned);
     daemon.until_charged(&[("/a", 40), ("/b", 250)]).await;
     vmm.table.set(160 * MIB / 4096, 40 * MIB / 4096, State::Ballooned);
-    daemon.until("/v1/containers", |all| all.as_array().unwrap().iter().all(|c| c["path"] != "/a")).await;
+    let gone = |all: &Vec<ContainerObject>| all.iter().all(|container| container.path.as_str() != "/a");
+    daemon.until("/v1/containers", gone).await;
     daemon.until_charged(&[("/b", 250), ("/", 250)]).await;
-    assert_eq!(daemon.owners("a").await.as_object().unwrap().len(), 1);
+    assert_eq!(daemon.owners("a").await.len(), 1);
 }
 
 #[tokio::test]
@@ -82,7 +84,7 @@ async fn a_move_that_breaks_a_limit_is_refused_with_the_shortfall_and_changes_no
             .patch(&format!("/v1/containers/{container}"), &json!({"max_bytes": max_mib * MIB}).to_string())
             .await;
     }
-    let before = daemon.get("/v1/guests/a").await;
+    let before = daemon.guest("a").await;
     for (body, field, value, words) in [
         // 150M are charged there, and 100M come: 50M are missing. The limit is the parent's.
         (r#"{"container": "/full/other"}"#, "container", "/full/other", vec!["/full", "209715200"]),
@@ -94,12 +96,12 @@ async fn a_move_that_breaks_a_limit_is_refused_with_the_shortfall_and_changes_no
             vec!["1048576", "66060288"],
         ),
         (r#"{"container": "/web/c"}"#, "container", "/web/c", vec!["/web/c", "missing"]),
-        (r#"{"container": "/none"}"#, "container", "/none", vec!["there"]),
+        (r#"{"container": "/none"}"#, "container", "/none", vec!["exists"]),
         (r#"{"container": "web"}"#, "container", "\"web\"", vec!["container path"]),
         (r#"{"container": "/web/b", "charges": "some"}"#, "charges", "\"some\"", vec!["move", "leave"]),
         (r#"{"charges": "leave"}"#, "charges", "leave", vec!["together with container"]),
         (r#"{"container": "/web/b", "charge_to": null}"#, "charge_to", "null", vec!["together"]),
-        (r#"{"charge_to": "/none"}"#, "charge_to", "/none", vec!["there"]),
+        (r#"{"charge_to": "/none"}"#, "charge_to", "/none", vec!["exists"]),
         (r#"{"charge_to": 7}"#, "charge_to", "7", vec!["string"]),
         (r#"{"box": "/b"}"#, "box", "\"/b\"", vec!["container"]),
     ] {
@@ -118,14 +120,13 @@ async fn a_move_that_breaks_a_limit_is_refused_with_the_shortfall_and_changes_no
     }
     let problem = daemon.refused("/v1/guests/nobody", r#"{"container": "/web/b"}"#).await;
     assert_eq!(problem.status, 404);
-    let after = daemon.get("/v1/guests/a").await;
-    for field in ["container", "owner", "charge_to", "charge_pending"] {
-        assert_eq!(before[field], after[field], "{field}");
-    }
+    let after = daemon.guest("a").await;
+    let charged = |guest: GuestObject| (guest.container, guest.owner, guest.charge_to, guest.charge_pending);
+    assert_eq!(charged(before), charged(after));
     daemon.until_charged(&[("/web/a", 100), ("/full", 150)]).await;
     // The limit of /web holds before and after: there is room enough for what is inside it already.
     let (guest, _) = moved(&daemon, &vmm, r#"{"container": "/web/b"}"#).await;
-    assert_eq!(guest["container"], "/web/b");
+    assert_eq!(guest.container.as_str(), "/web/b");
     daemon.until_charged(&[("/web/b", 100), ("/web", 100)]).await;
 }
 
@@ -153,10 +154,10 @@ async fn a_moved_guest_comes_back_to_its_new_container_after_a_restart() {
     again.owners = charge.owners;
     let vmm = Vmm::connect_with(&place, again, vmm.table).await;
     let protocol::message::ToVmm::Registered { owner, .. } = vmm.hear().await else { panic!("not taken in") };
-    let guest = daemon.get("/v1/guests/a").await;
-    assert_eq!((&guest["container"], &guest["charge_to"]), (&json!("/b"), &json!("/x")));
-    assert_eq!(daemon.get("/v1/containers/x").await["owner"], json!(owner));
-    assert_eq!(daemon.get("/v1/containers/a").await["max_bytes"], json!(512 * MIB));
+    let guest = daemon.guest("a").await;
+    assert_eq!((guest.container.as_str(), guest.charge_to), ("/b", Some("/x".parse().unwrap())));
+    assert_eq!(daemon.container("/x").await.owner, owner);
+    assert_eq!(daemon.container("/a").await.limits.max_bytes, Some(512 * MIB));
     daemon.until_charged(&[("/a", 100), ("/b", 0), ("/x", 200)]).await;
     daemon.owners("a").await;
     moved(&daemon, &vmm, r#"{"container": "/x", "charges": "move"}"#).await;
@@ -184,8 +185,8 @@ async fn the_command_line_moves_a_guest() {
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.starts_with("a: in /b, new frames are charged to it, target"), "{text}");
     let (output, _) = tokio::join!(run(&["charge", "a", "/a", "--json"]), vmm.carry_out());
-    let guest: Value = serde_json::from_slice(&output.unwrap().stdout).unwrap();
-    assert_eq!((&guest["charge_to"], &guest["container"]), (&json!("/a"), &json!("/b")));
+    let guest: GuestObject = serde_json::from_slice(&output.unwrap().stdout).unwrap();
+    assert_eq!((guest.charge_to, guest.container.as_str()), (Some("/a".parse().unwrap()), "/b"));
     for (arguments, code) in [
         (&["move", "a"] as &[&str], 2),
         (&["move", "a", "b"], 2),
@@ -206,15 +207,15 @@ async fn a_vmm_that_does_not_confirm_is_told_of() {
     let daemon = Daemon::start(&place).await;
     daemon.put("/v1/containers/b", "{}").await;
     let (vmm, _) = Vmm::register(&place, about("a", "/a", None)).await;
-    let guest = daemon.patch("/v1/guests/a", r#"{"container": "/b"}"#).await;
-    assert_eq!((&guest["container"], &guest["charge_pending"]), (&json!("/b"), &json!(true)));
+    let guest = daemon.patch_guest("a", r#"{"container": "/b"}"#).await;
+    assert_eq!((guest.container.as_str(), guest.charge_pending), ("/b", true));
     // An order that nobody gave is not believed.
     vmm.say(&FromVmm::Charged { order: 99, moved_frames: u64::MAX }).await;
     vmm.say(&FromVmm::Charged { order: 0, moved_frames: 1 }).await;
-    daemon.patch("/v1/guests/a", "{}").await;
-    assert_eq!(daemon.get("/v1/guests/a").await["charge_pending"], json!(true));
+    daemon.patch_guest("a", "{}").await;
+    assert!(daemon.guest("a").await.charge_pending);
     vmm.carry_out().await;
-    daemon.until("/v1/guests/a", |guest| guest["charge_pending"] == json!(false)).await;
+    daemon.until_guest("a", |guest| !guest.charge_pending).await;
 }
 
 #[tokio::test]
@@ -223,11 +224,11 @@ async fn limits_on_objects_hold_for_a_guest_that_moves_in() {
     let daemon = Daemon::start(&place).await;
     let (_inside, _) = Vmm::register(&place, about("inside", "/full/inside", None)).await;
     let (_vmm, _) = Vmm::register(&place, about("a", "/a", None)).await;
-    daemon.patch("/v1/containers/full", r#"{"max_guests": 1}"#).await;
+    daemon.patch_container("/full", r#"{"max_guests": 1}"#).await;
     let problem = daemon.refused("/v1/guests/a", r#"{"container": "/full/inside"}"#).await;
     assert_eq!((problem.status, problem.field.as_deref()), (422, Some("max_guests")), "{problem:?}");
     assert!(problem.bound.clone().unwrap().contains("at least 2"), "{problem:?}");
-    assert_eq!(daemon.get("/v1/guests/a").await["container"], "/a");
+    assert_eq!(daemon.guest("a").await.container.as_str(), "/a");
 }
 
 /// The bytes that a refusal names as missing. The page tables of this process are among them, some KiB.

@@ -2,6 +2,7 @@
 
 use crate::support::{Daemon, Vmm, about, command, place};
 use hyper::Method;
+use protocol::limits::Limits;
 use protocol::message::{Register, ToVmm};
 use serde_json::{Value, json};
 
@@ -33,19 +34,16 @@ async fn a_launch_beyond_a_limit_of_any_container_above_is_refused_with_the_numb
     }
     let reason = refused(&place, Register { devices: 4, ..with("b", "/web/b", 1) }).await;
     assert!(reason.contains("max_devices of /web is 5") && reason.contains("1 too many"), "{reason}");
-    let all = daemon.get("/v1/containers").await;
-    assert_eq!(all.as_array().unwrap().len(), 4, "nothing is left of the refused: {all:#}");
+    let all = daemon.containers().await;
+    assert_eq!(all.len(), 4, "nothing is left of the refused guest: {all:#?}");
     let (b, _) = Vmm::register(&place, with("b", "/web/b", 1)).await;
-    let web = daemon.get("/v1/containers/web").await;
-    assert_eq!((&web["objects"]["vcpus"]["used"], &web["objects"]["vcpus"]["max"]), (&json!(4), &json!(4)));
-    assert_eq!(
-        (&web["objects"]["guests"]["used"], &web["objects"]["devices"]["used"]),
-        (&json!(2), &json!(4))
-    );
-    assert_eq!(web["max_vcpus"], json!(4));
+    let web = daemon.container("/web").await;
+    assert_eq!((web.objects.vcpus.used, web.objects.vcpus.max), (4, Some(4)));
+    assert_eq!((web.objects.guests.used, web.objects.devices.used), (2, 4));
+    assert_eq!(web.limits.max_vcpus, Some(4));
     // What a guest leaves is there for the next.
     drop(b);
-    daemon.until("/v1/containers/web", |web| web["objects"]["vcpus"]["used"] == json!(3)).await;
+    daemon.until_container("/web", |web| web.objects.vcpus.used == 3).await;
     Vmm::register(&place, with("c", "/web/c", 1)).await;
 }
 
@@ -63,7 +61,7 @@ async fn a_launch_beyond_its_own_limits_is_refused() {
         let reason = refused(&place, about("a", "/a", Some(limits))).await;
         assert!(reason.contains(words) && reason.contains("\"a\" needs"), "{limits}: {reason}");
     }
-    assert_eq!(daemon.get("/v1/containers").await.as_array().unwrap().len(), 2);
+    assert_eq!(daemon.containers().await.len(), 2);
 }
 
 #[tokio::test]
@@ -71,7 +69,7 @@ async fn what_cannot_be_taken_back_is_not_limited_below_what_is_used() {
     let (_dir, place) = place();
     let daemon = Daemon::start(&place).await;
     let (_a, _) = Vmm::register(&place, with("a", "/web/a", 3)).await;
-    let before = daemon.get("/v1/containers/web").await;
+    let before = daemon.container("/web").await;
     for (body, words) in [
         (r#"{"max_vcpus": 2}"#, "max_vcpus is 2, but must be at least 3"),
         (r#"{"max_guests": 0}"#, "max_guests is 0, but must be at least 1"),
@@ -80,14 +78,12 @@ async fn what_cannot_be_taken_back_is_not_limited_below_what_is_used() {
         let error = daemon.call(Method::PATCH, "/v1/containers/web", body).await.unwrap_err().to_string();
         assert!(error.contains(words), "{error:?} does not say {words:?}");
     }
-    let after = daemon.get("/v1/containers/web").await;
-    for field in ["max_vcpus", "max_guests", "max_devices"] {
-        assert_eq!((&before[field], &after[field]), (&Value::Null, &Value::Null), "nothing changed");
-    }
-    daemon.patch("/v1/containers/web", r#"{"max_vcpus": 3}"#).await;
+    let after = daemon.container("/web").await;
+    assert_eq!((&before.limits, &after.limits), (&Limits::default(), &Limits::default()), "nothing changed");
+    daemon.patch_container("/web", r#"{"max_vcpus": 3}"#).await;
     refused(&place, with("b", "/web/b", 1)).await;
-    let free = daemon.patch("/v1/containers/web", r#"{"max_vcpus": null}"#).await;
-    assert_eq!((&free["max_vcpus"], &free["objects"]["vcpus"]["max"]), (&Value::Null, &Value::Null));
+    let free = daemon.patch_container("/web", r#"{"max_vcpus": null}"#).await;
+    assert_eq!((free.limits.max_vcpus, free.objects.vcpus.max), (None, None));
     Vmm::register(&place, with("b", "/web/b", 1)).await;
 }
 
@@ -97,18 +93,15 @@ async fn descriptors_and_threads_beyond_a_limit_are_told_of() {
     let daemon = Daemon::start(&place).await;
     let (vmm, _) = Vmm::register(&place, about("a", "/web/a", None)).await;
     // This process is the vmm: it has some of both, and may have no threads at all from now on.
-    let web = daemon.patch("/v1/containers/web", r#"{"max_threads": 0, "max_fds": 100000}"#).await;
-    let threads = &web["objects"]["threads"];
-    assert!(threads["used"].as_u64().unwrap() >= 4 && threads["exceeded"] == json!(true), "{web:#}");
-    assert_eq!(web["objects"]["fds"]["exceeded"], json!(false));
-    assert!(web["objects"]["fds"]["used"].as_u64().unwrap() >= 30);
-    daemon.until("/v1/containers/web", |web| web["objects"]["fds"]["age_ms"].as_u64().is_some()).await;
-    let events = daemon.get("/v1/events?follow=false").await;
-    let told: Vec<&Value> =
-        events.as_array().unwrap().iter().filter(|event| event["kind"] == "objects_exceeded").collect();
+    let web = daemon.patch_container("/web", r#"{"max_threads": 0, "max_fds": 100000}"#).await;
+    let (threads, fds) = (web.objects.threads, web.objects.fds);
+    assert!(threads.used >= 4 && threads.exceeded, "{web:#?}");
+    assert!(fds.used >= 30 && !fds.exceeded, "{web:#?}");
+    daemon.until_container("/web", |web| web.objects.fds.age_ms.is_some()).await;
+    let told = daemon.events_of("objects_exceeded").await;
     assert_eq!(told.len(), 1, "once, not each turn: {told:#?}");
-    assert_eq!(told[0]["container"], "/web");
-    assert!(told[0]["detail"].as_str().unwrap().contains("max_threads is 0"), "{told:#?}");
+    assert_eq!(told[0].container, Some("/web".parse().unwrap()));
+    assert!(told[0].detail.contains("max_threads is 0"), "{told:#?}");
     // The vmm is told how many descriptors it may have, and when that ends.
     let told = async |wanted: fn(Option<u32>) -> bool| loop {
         if let Some(ToVmm::FdsMax { fds_max }) = vmm.hear_any().await
@@ -118,7 +111,7 @@ async fn descriptors_and_threads_beyond_a_limit_are_told_of() {
         }
     };
     told(|fds_max| fds_max == Some(100_000)).await;
-    daemon.patch("/v1/containers/web", r#"{"max_fds": null}"#).await;
+    daemon.patch_container("/web", r#"{"max_fds": null}"#).await;
     told(|fds_max| fds_max.is_none()).await;
 }
 

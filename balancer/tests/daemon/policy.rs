@@ -2,7 +2,9 @@
 
 use crate::support::{Daemon, MIB, Vmm, about, command, place};
 use balancer::client::ClientError;
+use balancer::objects::{ContainerExplanation, PolicyObject, Preview};
 use hyper::Method;
+use policy::{Explanation, Health, Input, Knobs, OomPolicy};
 use protocol::message::{Balloon, FromVmm, Statistics, ToVmm};
 use serde_json::json;
 use std::process::Output;
@@ -27,20 +29,17 @@ async fn a_target_is_explained_to_people_and_to_programs() {
         ..Default::default()
     };
     a.say(&FromVmm::Statistics(statistics)).await;
-    daemon.until("/v1/guests/a", |guest| !guest["statistics"].is_null()).await;
-    let explained = daemon.get("/v1/guests/a/explain").await;
-    assert_eq!(explained["target_bytes"], json!(240 * MIB));
-    assert!(explained["reason"].as_str().unwrap().contains("/web/a"), "{explained:#}");
-    assert!(explained["to_get_more"][0].as_str().unwrap().contains("/web/a"), "{explained:#}");
-    let used = explained["inputs"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .find(|input| input["name"].as_str().unwrap().starts_with("used") && input["age_ms"].is_u64());
-    assert_eq!(used.unwrap()["bytes"], json!(100 * MIB));
-    let inside = daemon.get("/v1/explain/web").await;
-    assert_eq!((&inside["path"], &inside["guests"][0]["guest"]), (&json!("/web"), &json!("a")));
-    assert_eq!(daemon.get("/v1/explain/").await["guests"].as_array().unwrap().len(), 1);
+    daemon.until_guest("a", |guest| guest.statistics.is_some()).await;
+    let explained: Explanation = daemon.client.get("/v1/guests/a/explain").await.unwrap();
+    assert_eq!(explained.target_bytes, 240 * MIB);
+    assert!(explained.reason.contains("/web/a"), "{explained:#?}");
+    assert!(explained.to_get_more[0].contains("/web/a"), "{explained:#?}");
+    let is_used = |input: &&Input| input.name.starts_with("used") && input.age_ms.is_some();
+    assert_eq!(explained.inputs.iter().find(is_used).unwrap().bytes, 100 * MIB);
+    let inside: ContainerExplanation = daemon.client.get("/v1/explain/web").await.unwrap();
+    assert_eq!((inside.path.as_str(), inside.guests[0].guest.as_str()), ("/web", "a"));
+    let inside: ContainerExplanation = daemon.client.get("/v1/explain/").await.unwrap();
+    assert_eq!(inside.guests.len(), 1);
     for what in ["a", "/web/a", "/"] {
         let said = run(&place, &["explain", what]);
         let said = text(&said);
@@ -52,7 +51,7 @@ async fn a_target_is_explained_to_people_and_to_programs() {
         };
         assert!(problem.status == 404 && problem.detail.contains(word), "{problem:?}");
     }
-    assert_eq!(daemon.get("/v1/guests/a").await["health"], "well");
+    assert_eq!(daemon.guest("a").await.health, Health::Well);
 }
 
 #[tokio::test]
@@ -60,11 +59,14 @@ async fn a_dry_run_says_what_would_change_and_changes_nothing() {
     let (_dir, place) = place();
     let daemon = Daemon::start(&place).await;
     let (_a, _) = Vmm::register(&place, about("a", "/web/a", Some("256M"))).await;
-    let before = (daemon.get("/v1/containers").await, daemon.get("/v1/events?follow=false").await);
-    let plan = daemon.patch("/v1/containers/web/a?dry_run=true", r#"{"max_bytes": 134217728}"#).await;
-    assert_eq!(plan["targets"][0]["guest"], "a");
-    assert_eq!(plan["targets"][0]["now_bytes"], json!(240 * MIB));
-    assert_eq!(plan["targets"][0]["target_bytes"], json!(112 * MIB));
+    let before = (daemon.containers().await, daemon.events().await);
+    let (route, body) = ("/v1/containers/web/a?dry_run=true", r#"{"max_bytes": 134217728}"#);
+    let preview: Preview = daemon.client.call(Method::PATCH, route, body.into()).await.unwrap();
+    let target = &preview.targets[0];
+    assert_eq!(
+        (target.guest.as_str(), target.now_bytes, target.target_bytes),
+        ("a", Some(240 * MIB), 112 * MIB)
+    );
     let said = text(&run(&place, &["set", "/web/a", "--max", "128M", "--dry-run"]));
     assert!(said.contains("240M -> 112M"), "{said}");
     let said = text(&run(&place, &["set", "/web/a", "--max", "1G", "--dry-run"]));
@@ -74,9 +76,8 @@ async fn a_dry_run_says_what_would_change_and_changes_nothing() {
     let refused = daemon.refused("/v1/containers/web/a?dry_run=true", r#"{"max_bytes": 1048576}"#).await;
     assert_eq!(refused.status, 422);
     daemon.refused("/v1/containers/web/a?dry=true", "{}").await;
-    let limits = |containers: &serde_json::Value| containers[2]["max_bytes"].clone();
-    assert_eq!(limits(&daemon.get("/v1/containers").await), limits(&before.0));
-    assert_eq!(daemon.get("/v1/events?follow=false").await, before.1);
+    assert_eq!(daemon.containers().await[2].limits, before.0[2].limits);
+    assert_eq!(daemon.events().await, before.1);
 }
 
 #[tokio::test]
@@ -84,14 +85,19 @@ async fn knobs_are_turned_within_bounds_and_take_effect_at_once() {
     let (_dir, place) = place();
     let daemon =
         Daemon::start_with(&place, &["--interval-ms", "60000", "--reserve", "1G", "--idle-tax", "50"]).await;
-    let policy = daemon.get("/v1/policy").await;
-    assert_eq!((&policy["reserve_bytes"], &policy["idle_tax_percent"]), (&json!(1 << 30), &json!(50)));
-    assert_eq!((&policy["interval_ms"], &policy["oom_policy"]), (&json!(60_000), &json!("report")));
+    let policy = daemon.policy().await;
+    let expected = Knobs {
+        reserve_bytes: Some(1 << 30),
+        idle_tax_percent: 50,
+        interval_ms: 60_000,
+        oom_policy: OomPolicy::Report,
+    };
+    assert_eq!(policy.knobs, expected);
     let (vmm, target) = Vmm::register(&place, about("a", "/a", None)).await;
     assert_eq!(target, 512 * MIB);
     // All but what a guest needs to live is kept for the host: its floor is what is left.
-    let total = daemon.get("/v1/host").await["total_bytes"].as_u64().unwrap();
-    daemon.patch("/v1/policy", &format!(r#"{{"reserve_bytes": {total}}}"#)).await;
+    let total = daemon.host().await.memory.total_bytes;
+    daemon.patch_policy(&format!(r#"{{"reserve_bytes": {total}}}"#)).await;
     let reason = vmm.hear_target(64 * MIB).await;
     assert!(reason.contains("host"), "{reason}");
     let refused = Vmm::connect(&place, about("b", "/b", None)).await;
@@ -99,8 +105,8 @@ async fn knobs_are_turned_within_bounds_and_take_effect_at_once() {
     for word in ["\"b\" needs 64M to start and 16M beside", "a 80M", "reserve", "missing"] {
         assert!(reason.contains(word), "{reason:?} does not say {word:?}");
     }
-    let policy = daemon.patch("/v1/policy", r#"{"reserve_bytes": null, "interval_ms": 50}"#).await;
-    assert_eq!((&policy["reserve_bytes"], &policy["interval_ms"]), (&json!(null), &json!(50)));
+    let policy = daemon.patch_policy(r#"{"reserve_bytes": null, "interval_ms": 50}"#).await;
+    assert_eq!((policy.knobs.reserve_bytes, policy.knobs.interval_ms), (None, 50));
     vmm.hear_target(512 * MIB).await;
     for (body, field) in [
         (r#"{"idle_tax_percent": 100}"#, "idle_tax_percent"),
@@ -116,8 +122,8 @@ async fn knobs_are_turned_within_bounds_and_take_effect_at_once() {
     let problem = daemon.refused("/v1/policy", both).await;
     let fields: Vec<_> = problem.errors.iter().map(|reason| reason.field.as_deref().unwrap()).collect();
     assert_eq!(fields, ["idle_tax_percent", "interval_ms"]);
-    let policy = daemon.get("/v1/policy").await;
-    assert_eq!((&policy["interval_ms"], &policy["oom_policy"]), (&json!(50), &json!("report")));
+    let policy = daemon.policy().await;
+    assert_eq!((policy.knobs.interval_ms, policy.knobs.oom_policy), (50, OomPolicy::Report));
 }
 
 #[tokio::test]
@@ -130,14 +136,17 @@ async fn knobs_stay_as_they_are_over_a_restart_unless_it_names_others() {
     assert!(said.contains("reserve     1G") && said.contains("kill"), "{said}");
     daemon.kill();
     let daemon = Daemon::start_with(&place, &["--interval-ms", "200"]).await;
-    let policy = daemon.get("/v1/policy").await;
-    let knobs = |policy: &serde_json::Value| {
-        ["reserve_bytes", "idle_tax_percent", "interval_ms", "oom_policy"].map(|key| policy[key].clone())
+    let policy = daemon.policy().await;
+    let expected = Knobs {
+        reserve_bytes: Some(1 << 30),
+        idle_tax_percent: 50,
+        interval_ms: 200,
+        oom_policy: OomPolicy::Kill,
     };
-    assert_eq!(knobs(&policy), [json!(1 << 30), json!(50), json!(200), json!("kill")]);
+    assert_eq!(policy.knobs, expected);
     let said = text(&run(&place, &["policy", "--reserve", "default", "--json"]));
-    let policy: serde_json::Value = serde_json::from_str(&said).unwrap();
-    assert_eq!(policy["reserve_bytes"], json!(null));
+    let policy: PolicyObject = serde_json::from_str(&said).unwrap();
+    assert_eq!(policy.knobs.reserve_bytes, None);
     for bad in [["--reserve", "lots"], ["--idle-tax", "100"], ["--oom-policy", "panic"]] {
         assert_eq!(run(&place, &[&["policy"][..], &bad].concat()).status.code(), Some(2), "{bad:?}");
     }
@@ -157,13 +166,12 @@ async fn every_change_can_be_looked_at_before_it_is_made() {
         for path in ["/v1/bindings", "/v1/events?follow=false"] {
             seen.push(daemon.get(path).await);
         }
-        for container in daemon.get("/v1/containers").await.as_array().unwrap() {
-            seen.push(json!([container["path"], container["max_bytes"], container["guests"]]));
+        for container in daemon.containers().await {
+            seen.push(json!([container.path, container.limits, container.guests]));
         }
-        let policy = daemon.get("/v1/policy").await;
-        seen.push(json!([policy["reserve_bytes"], policy["idle_tax_percent"]]));
-        let guest = daemon.get("/v1/guests/a").await;
-        seen.push(json!([guest["container"], guest["charge_to"], guest["target_bytes"]]));
+        seen.push(json!(daemon.policy().await.knobs));
+        let guest = daemon.guest("a").await;
+        seen.push(json!([guest.container, guest.charge_to, guest.target_bytes]));
         seen
     };
     let before = all().await;
@@ -181,16 +189,19 @@ async fn every_change_can_be_looked_at_before_it_is_made() {
         (Method::PUT, "/v1/bindings", r#"{"subject": "/", "container": "/small"}"#, None),
     ] {
         let shown = format!("{method} {path} {body}");
-        let plan = daemon.call(method, &format!("{path}?dry_run=true"), body).await;
+        let route = format!("{path}?dry_run=true");
+        let preview: Result<Preview, _> = daemon.client.call(method, &route, body.into()).await;
         if path.ends_with("empty2") {
-            assert!(matches!(plan, Err(ClientError::Refused(problem)) if problem.status == 404), "{shown}");
+            assert!(
+                matches!(preview, Err(ClientError::Refused(problem)) if problem.status == 404),
+                "{shown}"
+            );
             continue;
         }
-        let plan = plan.unwrap();
-        let target = &plan["targets"][0];
-        let seen = target["now_bytes"].as_u64().zip(target["target_bytes"].as_u64());
-        assert_eq!(seen.map(|(now, then)| (now / MIB, then / MIB)), change, "{shown}: {plan}");
-        assert!(plan["targets"].is_array() && plan["shortfalls"].is_array(), "{shown}");
+        let preview = preview.unwrap();
+        let target = preview.targets.first();
+        let seen = target.and_then(|target| Some((target.now_bytes? / MIB, target.target_bytes / MIB)));
+        assert_eq!(seen, change, "{shown}: {preview:#?}");
     }
     daemon.put("/v1/containers/gone", "{}").await;
     let before = [before, vec![]].concat();
@@ -229,7 +240,7 @@ async fn a_refusal_names_every_reason_and_changes_nothing() {
     let daemon = Daemon::start(&place).await;
     daemon.put("/v1/containers/web", r#"{"max_bytes": 1073741824}"#).await;
     let (_vmm, _) = Vmm::register(&place, about("a", "/web/a", Some("256M"))).await;
-    let before = daemon.get("/v1/containers/web/a").await["max_bytes"].clone();
+    let before = daemon.container("/web/a").await.limits;
     let body =
         r#"{"max_bytes": 1048576, "min_bytes": 2147483648, "high_bytes": 0, "weight": 0, "max_vcpus": 0}"#;
     for path in ["/v1/containers/web/a", "/v1/containers/web/a?dry_run=true"] {
@@ -237,15 +248,15 @@ async fn a_refusal_names_every_reason_and_changes_nothing() {
         let named: Vec<_> = problem.errors.iter().map(|reason| reason.field.as_deref().unwrap()).collect();
         assert_eq!(
             named,
-            ["min_bytes", "high_bytes", "weight", "min_bytes", "max_bytes", "max_vcpus"],
+            ["high_bytes", "min_bytes", "weight", "min_bytes", "max_bytes", "max_vcpus"],
             "{problem:#?}"
         );
-        assert_eq!((problem.status, problem.field.as_deref()), (422, Some("min_bytes")));
+        assert_eq!((problem.status, problem.field.as_deref()), (422, Some("high_bytes")));
         for reason in &problem.errors {
             assert!(problem.detail.contains(&reason.detail) && reason.bound.is_some(), "{problem:#?}");
         }
     }
-    assert_eq!(daemon.get("/v1/containers/web/a").await["max_bytes"], before);
+    assert_eq!(daemon.container("/web/a").await.limits, before);
     let output = run(&place, &["set", "/web/a", "--max", "1M", "--min", "2G", "--max-vcpus", "0"]);
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1));
@@ -263,8 +274,8 @@ async fn who_gives_nothing_is_marked_and_what_happened_can_be_played_again() {
     let (vmm, _) = Vmm::register(&place, about("a", "/a", None)).await;
     let ready = Balloon { driver_ready: true, actual_bytes: 512 * MIB, ..Default::default() };
     vmm.say(&FromVmm::Balloon(ready)).await;
-    daemon.until("/v1/guests/a", |guest| guest["balloon"]["driver_ready"] == true).await;
-    daemon.patch("/v1/containers/a", r#"{"max_bytes": 268435456}"#).await;
+    daemon.until_guest("a", |guest| guest.balloon.driver_ready).await;
+    daemon.patch_container("/a", r#"{"max_bytes": 268435456}"#).await;
     let file = place.dir().join("recording.jsonl");
     let recording = file.to_str().unwrap();
     let recorded = run(&place, &["record", "--seconds", "1", "--into", recording]);
@@ -275,15 +286,15 @@ async fn who_gives_nothing_is_marked_and_what_happened_can_be_played_again() {
         "{}",
         text(&played)
     );
-    daemon.until("/v1/guests/a", |guest| guest["health"] == "stuck").await;
-    let events = daemon.get("/v1/events?follow=false").await;
-    assert!(events.as_array().unwrap().iter().any(|event| event["kind"] == "stuck"), "{events:#}");
-    let explained = daemon.get("/v1/guests/a/explain").await;
-    assert_eq!((&explained["rule"], &explained["health"]), (&json!("excluded"), &json!("stuck")));
+    daemon.until_guest("a", |guest| guest.health == Health::Stuck).await;
+    let events = daemon.events().await;
+    assert!(events.iter().any(|event| event.kind == "stuck"), "{events:#?}");
+    let explained: Explanation = daemon.client.get("/v1/guests/a/explain").await.unwrap();
+    assert_eq!((explained.rule.as_str(), explained.health), ("excluded", Health::Stuck));
     let gave =
         Balloon { driver_ready: true, actual_bytes: 240 * MIB, target_bytes: 240 * MIB, oom_deflates: 0 };
     vmm.say(&FromVmm::Balloon(gave)).await;
-    daemon.until("/v1/guests/a", |guest| guest["health"] == "without_statistics").await;
+    daemon.until_guest("a", |guest| guest.health == Health::WithoutStatistics).await;
 }
 
 #[tokio::test]

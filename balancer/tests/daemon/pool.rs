@@ -2,36 +2,31 @@
 
 use crate::support::pool::{FIRST, Folder, Mapped, guest, guest_with, open};
 use crate::support::{Daemon, MIB, Vmm, about, command, place};
-use balancer::client::ClientError;
+use balancer::client::{ClientError, routes};
+use balancer::objects::{BindingObject, PoolImageObject, PoolObject};
 use hyper::Method;
 use protocol::frames::{FrameTable, Region};
-use protocol::image::{IMAGES_MAX, MappedImage};
+use protocol::image::{Backing, IMAGES_MAX, MappedImage};
 use protocol::message::{FromVmm, OpenImages, PROTOCOL_VERSION, ToVmm, encode};
-use serde_json::{Value, json};
+use serde_json::json;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
-/// What a row of a list has for this name.
-fn row<'a>(pool: &'a Value, list: &str, field: &str, name: &str) -> &'a Value {
-    let rows = pool[list].as_array().unwrap();
-    rows.iter().find(|row| row[field] == name).unwrap_or_else(|| panic!("no {name} in {pool:#}"))
-}
-
-fn bytes(value: &Value) -> u64 {
-    value.as_u64().unwrap()
-}
-
-/// The pool by a look that is made now; what is charged is what is resident.
-async fn look(daemon: &Daemon) -> Value {
-    let pool = daemon.get("/v1/pool?max_age_ms=0").await;
-    assert_eq!(pool["charged_bytes"], pool["resident_bytes"], "{pool:#}");
-    assert_eq!(pool["uncharged_frames"], 0);
-    let containers = pool["containers"].as_array().unwrap().iter().map(|row| bytes(&row["charged_bytes"]));
-    assert_eq!(containers.sum::<u64>(), bytes(&pool["resident_bytes"]));
+/// The pool by a scan that is made now; the charges are equal to the resident pages.
+async fn scan(daemon: &Daemon) -> PoolObject {
+    let pool = daemon.pool().await;
+    assert_eq!(pool.charged_bytes, pool.resident_bytes, "{pool:#?}");
+    assert_eq!(pool.uncharged_frames, 0);
+    assert_eq!(pool.containers.iter().map(|row| row.charged_bytes).sum::<u64>(), pool.resident_bytes);
     pool
 }
 
-fn charged(pool: &Value, container: &str) -> u64 {
-    bytes(&row(pool, "containers", "container", container)["charged_bytes"])
+fn charged(pool: &PoolObject, container: &str) -> u64 {
+    let row = pool.containers.iter().find(|row| row.container.as_str() == container);
+    row.unwrap_or_else(|| panic!("no {container} in {pool:#?}")).charged_bytes
+}
+
+async fn bindings(daemon: &Daemon) -> Vec<BindingObject> {
+    daemon.client.get(routes::BINDINGS).await.unwrap()
 }
 
 #[tokio::test]
@@ -45,33 +40,27 @@ async fn guests_of_one_domain_hold_an_image_once_and_each_system_charges_by_its_
         let two = guest(&place, "two", "/web/b", &[&image]).await;
         one.read(0, 8 * MIB);
         one.map(0, 8 * MIB);
-        look(&daemon).await;
+        scan(&daemon).await;
         two.map(0, 8 * MIB);
-        let pool = look(&daemon).await;
-        let held = &pool["images"][0];
-        assert_eq!(
-            (bytes(&held["mapped_bytes"]), bytes(&held["alone_bytes"])),
-            (8 * MIB, 16 * MIB),
-            "{system}"
-        );
-        assert_eq!((bytes(&pool["saved_bytes"]), bytes(&held["saved_bytes"])), (8 * MIB, 8 * MIB));
-        assert_eq!((&held["domain"], &held["backing"]), (&json!("web"), &json!("pagecache")));
+        let pool = scan(&daemon).await;
+        let held = &pool.images[0];
+        assert_eq!((held.mapped_bytes, held.alone_bytes), (8 * MIB, 16 * MIB), "{system}");
+        assert_eq!((pool.saved_bytes, held.saved_bytes), (8 * MIB, 8 * MIB));
+        assert_eq!((held.domain.as_str(), held.backing), ("web", Backing::Pagecache));
         let (a, b) = (charged(&pool, "/web/a"), charged(&pool, "/web/b"));
         assert_eq!((a, b), (first * MIB, second * MIB), "{system}");
-        assert_eq!(charged(&pool, "/common"), bytes(&pool["resident_bytes"]) - (first + second) * MIB);
-        let guests: u64 =
-            pool["guests"].as_array().unwrap().iter().map(|row| bytes(&row["alone_bytes"])).sum();
-        assert_eq!(guests, 16 * MIB);
-        assert_eq!(daemon.get("/v1/guests/two").await["pool"]["alone_bytes"], json!(8 * MIB));
+        assert_eq!(charged(&pool, "/common"), pool.resident_bytes - (first + second) * MIB);
+        assert_eq!(pool.guests.iter().map(|row| row.alone_bytes).sum::<u64>(), 16 * MIB);
+        assert_eq!(daemon.guest("two").await.pool.unwrap().alone_bytes, 8 * MIB);
         // The first toucher leaves: the next by arrival pays. The last one leaves: nobody who uses it no longer.
         drop(one);
-        daemon.until("/v1/guests", |guests| guests.as_array().unwrap().len() == 1).await;
-        assert_eq!(charged(&look(&daemon).await, "/web/b"), after * MIB, "{system}");
+        daemon.until_guests(|guests| guests.len() == 1).await;
+        assert_eq!(charged(&scan(&daemon).await, "/web/b"), after * MIB, "{system}");
         drop(two);
-        daemon.until("/v1/guests", |guests| guests.as_array().unwrap().is_empty()).await;
-        let pool = look(&daemon).await;
-        assert_eq!(charged(&pool, "/common"), bytes(&pool["resident_bytes"]));
-        assert_eq!(daemon.get("/v1/host").await["pool_uncharged_frames"], 0);
+        daemon.until_guests(|guests| guests.is_empty()).await;
+        let pool = scan(&daemon).await;
+        assert_eq!(charged(&pool, "/common"), pool.resident_bytes);
+        assert_eq!(daemon.host().await.pool_uncharged_frames, 0);
     }
 }
 
@@ -99,7 +88,7 @@ async fn charges_are_exact_while_guests_map_and_unmap_and_pages_come_and_go() {
             guests[0].drop_cache();
             guests.swap_remove(random.usize(0..guests.len()));
         }
-        look(&daemon).await;
+        scan(&daemon).await;
     }
 }
 
@@ -153,7 +142,7 @@ async fn what_no_guest_should_map_is_refused_in_one_sentence() {
 async fn a_compressed_image_is_refused_with_the_file_that_dax_does_not_serve() {
     let folder = Folder::new();
     let Some(image) = folder.compressed() else {
-        eprintln!("SKIPPED: there is no mkfs.erofs that compresses");
+        skip::skip!(ErofsUtils, "there is no mkfs.erofs that compresses");
         return;
     };
     let (_dir, place) = place();
@@ -170,29 +159,25 @@ async fn an_image_that_changed_is_refused_and_one_that_changes_under_its_guests_
     let daemon = Daemon::start_with(&place, &["--store", folder.store()]).await;
     let one = guest(&place, "one", "/web/a", &[&image]).await;
     one.map(0, MIB);
-    look(&daemon).await;
+    scan(&daemon).await;
     let file = folder.copy(&image, "web");
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
     let mut content = std::fs::read(&file).unwrap();
     let last = content.len() - 1;
     content[last] ^= 1;
     std::fs::write(&file, &content).unwrap();
-    let pool = daemon.until("/v1/pool", |pool| pool["images"][0]["changed"].is_string()).await;
-    assert!(pool["images"][0]["changed"].as_str().unwrap().contains("changed"));
+    let pool = daemon.until_pool(|pool| pool.images[0].changed.is_some()).await;
+    assert!(pool.images[0].changed.as_ref().unwrap().contains("changed"));
     let reason = open(&place, "/web/a", &[image.to_string()]).await.unwrap_err();
     assert!(reason.contains(&image.to_string()) && reason.contains("digest"), "{reason}");
     // Another domain has another file.
     open(&place, "/db", &[image.to_string()]).await.unwrap();
     std::fs::remove_file(&file).unwrap();
-    daemon.until("/v1/pool", |pool| pool["images"].to_string().contains("was removed")).await;
-    let events = daemon.get("/v1/events?follow=false").await;
-    let told: Vec<&str> = events
-        .as_array()
-        .unwrap()
-        .iter()
-        .filter(|event| event["kind"] == "image_changed")
-        .map(|event| event["detail"].as_str().unwrap())
-        .collect();
+    let removed =
+        |image: &PoolImageObject| image.changed.as_ref().is_some_and(|why| why.contains("was removed"));
+    daemon.until_pool(|pool| pool.images.iter().any(removed)).await;
+    let told = daemon.events_of("image_changed").await;
+    let told: Vec<&str> = told.iter().map(|event| event.detail.as_str()).collect();
     assert_eq!(told.len(), 3, "{told:#?}");
     assert!(told[0].contains("mapped by one") && told[0].contains(&image.to_string()), "{told:#?}");
 }
@@ -214,12 +199,12 @@ async fn pages_are_shared_inside_a_domain_alone() {
     assert_ne!(db, web);
     let set = command(&place, &["set", "/web", "--domain", "tenants", "--create"]).output().unwrap();
     assert!(String::from_utf8(set.stdout).unwrap().contains("domain tenants"));
-    assert_eq!(daemon.get("/v1/containers/web").await["trust_domain"], "tenants");
+    assert_eq!(daemon.container("/web").await.trust_domain, "tenants");
     let tenants = inode("/web/a").await;
     assert!(tenants != web && tenants != db);
     daemon.put("/v1/containers/db", r#"{"domain": "tenants"}"#).await;
     assert_eq!(inode("/db").await, tenants);
-    daemon.patch("/v1/containers/db", r#"{"domain": null}"#).await;
+    daemon.patch_container("/db", r#"{"domain": null}"#).await;
     assert_eq!(inode("/db").await, db);
     // A guest that maps images stays in its domain.
     let one = guest(&place, "one", "/db", &[&image]).await;
@@ -235,8 +220,8 @@ async fn pages_are_shared_inside_a_domain_alone() {
     assert_eq!((problem.status, problem.field.as_deref()), (422, Some("domain")));
     let two = guest(&place, "two", "/web", &[&image]).await;
     two.read(0, 4 * MIB);
-    let pool = look(&daemon).await;
-    assert!(bytes(&pool["would_have_saved_bytes"]) >= 4 * MIB, "{pool:#}");
+    let pool = scan(&daemon).await;
+    assert!(pool.would_have_saved_bytes >= 4 * MIB, "{pool:#?}");
     let text = String::from_utf8(command(&place, &["pool"]).output().unwrap().stdout).unwrap();
     assert!(text.contains("more in one trust domain") && text.contains("one"), "{text}");
 }
@@ -250,7 +235,7 @@ async fn a_container_pays_for_what_is_bound_to_it_and_the_longest_path_decides()
     let one = guest(&place, "one", "/web/a", &[&image]).await;
     one.read(0, 4 * MIB);
     one.map(0, 4 * MIB);
-    assert_eq!(charged(&look(&daemon).await, "/web/a"), 4 * MIB);
+    assert_eq!(charged(&scan(&daemon).await, "/web/a"), 4 * MIB);
     daemon.put("/v1/containers/lib", "{}").await;
     let tree = folder.dir.path().join("tree");
     let (tree, lib) = (tree.to_str().unwrap().to_owned(), tree.join("lib").to_str().unwrap().to_owned());
@@ -259,26 +244,25 @@ async fn a_container_pays_for_what_is_bound_to_it_and_the_longest_path_decides()
         let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
         (output.status.code().unwrap(), text)
     };
-    let all = |pool: &Value| bytes(&pool["resident_bytes"]);
+    let all = |pool: &PoolObject| pool.resident_bytes;
     let (code, text) = run(&["bind", &tree, "/lib"]);
     assert!(code == 0 && text.contains("1 images in use") && text.contains("/lib"), "{text}");
-    let pool = look(&daemon).await;
+    let pool = scan(&daemon).await;
     assert_eq!((charged(&pool, "/lib"), charged(&pool, "/web/a")), (all(&pool), 0));
-    assert_eq!(pool["images"][0]["bound_to"], "/lib");
+    assert_eq!(pool.images[0].bound_to, Some("/lib".parse().unwrap()));
     // The same path and another container: only if that is said.
     let (code, text) = run(&["bind", &tree, "/common"]);
     assert!(code == 1 && text.contains("bound to /lib already") && text.contains(&tree), "{text}");
     assert_eq!(run(&["bind", &tree, "/lib"]).0, 0, "it is so already");
     assert_eq!(run(&["bind", &format!("{tree}/../tree/."), "/common", "--replace"]).0, 0);
-    assert_eq!(charged(&look(&daemon).await, "/common"), all(&look(&daemon).await));
+    assert_eq!(charged(&scan(&daemon).await, "/common"), all(&scan(&daemon).await));
     assert_eq!(run(&["bind", &lib, "/lib"]).0, 0);
-    assert_eq!(charged(&look(&daemon).await, "/lib"), all(&look(&daemon).await));
+    assert_eq!(charged(&scan(&daemon).await, "/lib"), all(&scan(&daemon).await));
     assert_eq!(run(&["bind", &image.hex()[..8], "/web"]).0, 0);
-    assert_eq!(charged(&look(&daemon).await, "/web"), all(&look(&daemon).await));
-    let list = daemon.get("/v1/bindings").await;
-    let images: Vec<usize> =
-        list.as_array().unwrap().iter().map(|row| row["images"].as_array().unwrap().len()).collect();
-    assert_eq!(images, [0, 0, 1], "{list:#}");
+    assert_eq!(charged(&scan(&daemon).await, "/web"), all(&scan(&daemon).await));
+    let list = bindings(&daemon).await;
+    let images: Vec<usize> = list.iter().map(|row| row.images.len()).collect();
+    assert_eq!(images, [0, 0, 1], "{list:#?}");
     // Bindings and the containers they need survive a killed balancer.
     for path in ["/v1/containers/lib", "/v1/containers/common"] {
         let error = daemon.call(Method::DELETE, path, "").await.unwrap_err().to_string();
@@ -286,9 +270,8 @@ async fn a_container_pays_for_what_is_bound_to_it_and_the_longest_path_decides()
     }
     daemon.kill();
     let daemon = Daemon::start_with(&place, &["--store", folder.store()]).await;
-    let subjects =
-        |list: Value| list.as_array().unwrap().iter().map(|row| row["subject"].clone()).collect::<Vec<_>>();
-    assert_eq!(subjects(daemon.get("/v1/bindings").await), subjects(list));
+    let subjects = |list: Vec<BindingObject>| list.into_iter().map(|row| row.subject).collect::<Vec<_>>();
+    assert_eq!(subjects(bindings(&daemon).await), subjects(list));
     assert_eq!(run(&["unbind", &image.to_string()]).0, 0);
     assert_eq!(run(&["unbind", &lib]).0, 0);
     std::fs::remove_dir_all(&tree).unwrap();
@@ -309,7 +292,7 @@ async fn bindings_that_make_no_sense_are_refused_and_change_nothing() {
         (
             json!({"subject": "/not/there", "container": "/common"}),
             "subject",
-            vec!["/not/there", "not there"],
+            vec!["/not/there", "does not exist"],
         ),
         (json!({"subject": "/tmp/../etc", "container": "/common"}), "subject", vec!["upwards"]),
         (json!({"subject": "lots", "container": "/common"}), "subject", vec!["lots"]),
@@ -328,7 +311,7 @@ async fn bindings_that_make_no_sense_are_refused_and_change_nothing() {
     for query in ["", "?path=/x", "?subject=/not/bound"] {
         assert!(daemon.call(Method::DELETE, &format!("/v1/bindings{query}"), "").await.is_err(), "{query}");
     }
-    assert_eq!(daemon.get("/v1/bindings").await, json!([]));
+    assert!(bindings(&daemon).await.is_empty());
 }
 
 #[tokio::test]
@@ -339,31 +322,31 @@ async fn the_pool_keeps_its_max_by_letting_go_what_nobody_maps_and_tells_what_it
     let daemon = Daemon::start_with(&place, &["--store", folder.store()]).await;
     let one = guest(&place, "one", "/web", &[&image]).await;
     if !one.drop_cache() {
-        eprintln!("SKIPPED: temporary files are in memory and cannot leave it");
+        skip::skip!(TemporaryOnDisk, "temporary files are in memory and cannot leave it");
         return;
     }
     one.read(0, 16 * MIB);
     let _pinned = one.pin(0, 4 * MIB);
     one.map(0, 4 * MIB);
-    let pool = look(&daemon).await;
+    let pool = scan(&daemon).await;
     assert!(charged(&pool, "/common") >= 12 * MIB && charged(&pool, "/web") == 4 * MIB);
     // A guest's own limit is not touched by what is the pool's.
-    let before = daemon.get("/v1/guests/one").await["target_bytes"].clone();
-    daemon.patch("/v1/containers/common", &json!({"max_bytes": 2 * MIB}).to_string()).await;
-    daemon.until("/v1/containers/common", |common| bytes(&common["usage_bytes"]) <= 2 * MIB).await;
-    let pool = look(&daemon).await;
-    assert!(bytes(&pool["resident_bytes"]) >= 4 * MIB && charged(&pool, "/web") == 4 * MIB, "{pool:#}");
-    assert_eq!(pool["shortfalls"], json!([]));
-    assert_eq!(daemon.get("/v1/guests/one").await["target_bytes"], before);
+    let before = daemon.guest("one").await.target_bytes;
+    daemon.patch_container("/common", &json!({"max_bytes": 2 * MIB}).to_string()).await;
+    daemon.until_container("/common", |common| common.usage_bytes <= 2 * MIB).await;
+    let pool = scan(&daemon).await;
+    assert!(pool.resident_bytes >= 4 * MIB && charged(&pool, "/web") == 4 * MIB, "{pool:#?}");
+    assert_eq!(pool.shortfalls, []);
+    assert_eq!(daemon.guest("one").await.target_bytes, before);
     // What is bound counts whole, and what guests map of it cannot go. What nobody maps makes room for it.
     let digest = image.to_string();
     let bind = |to: &str| json!({"subject": digest, "container": to, "replace": true}).to_string();
     one.read(0, 16 * MIB);
-    look(&daemon).await;
-    daemon.patch("/v1/containers/common", &json!({"max_bytes": 5 * MIB}).to_string()).await;
+    scan(&daemon).await;
+    daemon.patch_container("/common", &json!({"max_bytes": 5 * MIB}).to_string()).await;
     daemon.put("/v1/bindings", &bind("/common")).await;
-    daemon.until("/v1/containers/common", |common| bytes(&common["usage_bytes"]) <= 5 * MIB).await;
-    daemon.patch("/v1/containers/common", r#"{"max_bytes": null}"#).await;
+    daemon.until_container("/common", |common| common.usage_bytes <= 5 * MIB).await;
+    daemon.patch_container("/common", r#"{"max_bytes": null}"#).await;
     let problem = daemon.refused("/v1/containers/common", &json!({"max_bytes": MIB}).to_string()).await;
     assert_eq!((problem.status, problem.field.as_deref()), (422, Some("max_bytes")));
     assert!(problem.detail.contains(&(4 * MIB).to_string()), "{problem:?}");
@@ -371,13 +354,13 @@ async fn the_pool_keeps_its_max_by_letting_go_what_nobody_maps_and_tells_what_it
     let error = daemon.call(Method::PUT, "/v1/bindings", &bind("/small")).await.unwrap_err().to_string();
     assert!(error.contains("/small") && error.contains(&(3 * MIB).to_string()), "{error}");
     // Guests that map more later make it fall short, and that is told.
-    daemon.patch("/v1/containers/common", &json!({"max_bytes": 5 * MIB}).to_string()).await;
+    daemon.patch_container("/common", &json!({"max_bytes": 5 * MIB}).to_string()).await;
     let _more = one.pin(4 * MIB, 4 * MIB);
     one.map(4 * MIB, 4 * MIB);
-    let pool = daemon.until("/v1/pool?max_age_ms=0", |pool| pool["shortfalls"] != json!([])).await;
-    assert_eq!(pool["shortfalls"][0]["missing_bytes"], json!(3 * MIB), "{pool:#}");
-    let events = daemon.get("/v1/events?follow=false").await.to_string();
-    assert!(events.contains("pool_shortfall") && events.contains("3M cannot be let go"), "{events}");
+    let pool = daemon.until_pool(|pool| !pool.shortfalls.is_empty()).await;
+    assert_eq!(pool.shortfalls[0].missing_bytes, 3 * MIB, "{pool:#?}");
+    let told = daemon.events_of("pool_shortfall").await;
+    assert!(told[0].detail.contains("3M cannot be let go"), "{told:#?}");
 }
 
 #[tokio::test]
@@ -388,15 +371,15 @@ async fn a_first_touchers_limit_holds_for_what_it_pays_of_the_pool() {
     let daemon = Daemon::start_with(&place, &["--store", folder.store()]).await;
     daemon.put("/v1/containers/web", &json!({"max_bytes": 256 * MIB}).to_string()).await;
     let one = guest(&place, "one", "/web", &[&image]).await;
-    let target = async || bytes(&daemon.get("/v1/guests/one").await["target_bytes"]);
+    let target = async || daemon.guest("one").await.target_bytes;
     let before = target().await;
     one.read(0, 16 * MIB);
     one.map(0, 16 * MIB);
-    daemon.until("/v1/guests/one", |guest| bytes(&guest["target_bytes"]) <= before - 15 * MIB).await;
+    daemon.until_guest("one", |guest| guest.target_bytes <= before - 15 * MIB).await;
     daemon
         .put("/v1/bindings", &json!({"subject": image.to_string(), "container": "/common"}).to_string())
         .await;
-    daemon.until("/v1/guests/one", |guest| bytes(&guest["target_bytes"]) + MIB >= before).await;
+    daemon.until_guest("one", |guest| guest.target_bytes + MIB >= before).await;
 }
 
 #[tokio::test]
@@ -425,7 +408,7 @@ async fn what_a_guest_says_of_its_images_must_fit_its_table_and_the_store() {
         let Some(ToVmm::Refused { reason }) = vmm.hear_any().await else { panic!("taken in: {words:?}") };
         words.iter().for_each(|word| assert!(reason.contains(word), "{reason} does not say {word:?}"));
     }
-    assert_eq!(daemon.get("/v1/guests").await, json!([]));
+    assert!(daemon.guests().await.is_empty());
 }
 
 #[tokio::test]
@@ -465,12 +448,12 @@ async fn a_guest_that_comes_back_is_accounted_for_as_before() {
     let one = guest(&place, "one", "/web", &[&image]).await;
     one.read(0, 3 * MIB);
     one.map(0, 3 * MIB);
-    assert_eq!(charged(&look(&daemon).await, "/web"), 3 * MIB);
+    assert_eq!(charged(&scan(&daemon).await, "/web"), 3 * MIB);
     daemon.kill();
     let daemon = Daemon::start_with(&place, &arguments).await;
     let one = guest_with(&place, one, "/web").await;
-    let pool = look(&daemon).await;
-    assert_eq!((charged(&pool, "/web"), &pool["images"][0]["domain"]), (3 * MIB, &json!("tenants")));
-    assert_eq!(pool["images"][0]["changed"], Value::Null);
+    let pool = scan(&daemon).await;
+    assert_eq!((charged(&pool, "/web"), pool.images[0].domain.as_str()), (3 * MIB, "tenants"));
+    assert_eq!(pool.images[0].changed, None);
     drop(one);
 }

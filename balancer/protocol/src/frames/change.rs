@@ -55,7 +55,7 @@ impl Change {
             return Decision::Refuse;
         }
         let entry = if state.is_charged() && self.to.is_charged() {
-            // First touch decides who is charged, until the frame is given away.
+            // First touch decides who is charged, until the frame is released.
             self.fresh().with_owner(from.owner())
         } else {
             self.fresh()

@@ -89,7 +89,7 @@ impl Entry {
         Self(self.0 & 0xffff | u32::from(owner) << OWNER_SHIFT)
     }
 
-    /// The same with the revision after `before`'s, so that who saw `before` notices that something happened.
+    /// The same with the revision after `before`'s, so that a thread that saw `before` notices the change.
     pub fn revised(self, before: Self) -> Self {
         let next = before.0.wrapping_add(1 << REVISION_SHIFT) & REVISION_MASK;
         Self(self.0 & !REVISION_MASK | next)

@@ -48,14 +48,10 @@ fn the_table_takes_four_bytes_a_frame_and_little_more() {
 
 #[test]
 fn a_table_whose_blocks_are_alike_takes_no_memory_for_entries() {
-    use std::os::fd::AsRawFd;
     let table = FrameTable::new(&[Region::ram(0, 1 << 18)]).unwrap();
     table.apply(0, 1 << 18, Transition::Touch);
     table.apply(0, 1 << 17, Transition::Inflate);
-    // SAFETY: zeroed is a valid stat, and fstat fills it.
-    let mut stat: libc::stat = unsafe { std::mem::zeroed() };
-    // SAFETY: a descriptor that is open and a valid pointer.
-    assert_eq!(unsafe { libc::fstat(table.fd().as_raw_fd(), &raw mut stat) }, 0);
+    let stat = rustix::fs::fstat(table.fd()).unwrap();
     assert_eq!(stat.st_blocks * 512, 4096 + 32 * 512, "header and blocks alone");
     table.apply(7, 1, Transition::Deflate);
     let totals = FrameReader::open(table.fd()).unwrap().totals_from_entries();
@@ -144,7 +140,7 @@ fn i4_in_an_image_pages_are_mapped_and_unmapped_and_nothing_else_happens() {
         assert_eq!(reader.totals().shared, frames);
     }
     for transition in [Transition::Map, Transition::Unmap] {
-        assert_eq!(table.apply(0, 1024, transition).refused, 1024, "RAM is nobody's to share");
+        assert_eq!(table.apply(0, 1024, transition).refused, 1024, "RAM is never shared");
     }
     assert_eq!(table.set(0, 1024, State::Shared).refused, 1024);
     assert_eq!(table.set(IMAGE.first, 600, State::Untouched).changed, 600);
@@ -319,7 +315,11 @@ fn what_changed_since_the_snapshot_is_left_alone() {
         512,
         "the block changed as a whole"
     );
-    assert_eq!(table.apply_since(&snapshot, 0, 511, Transition::Touch).changed, 510, "frames are told apart");
+    assert_eq!(
+        table.apply_since(&snapshot, 0, 511, Transition::Touch).changed,
+        510,
+        "frames are distinguished"
+    );
     assert_eq!(table.apply_since(&snapshot, 601, 99, Transition::Touch).changed, 99);
     assert_eq!(table.apply_since(&snapshot, 1023, 2, Transition::Touch).refused, 2, "outside the snapshot");
     table.snapshot(1, 512, &mut snapshot);

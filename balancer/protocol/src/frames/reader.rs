@@ -11,9 +11,10 @@ use super::state::{STATES, State};
 use super::totals::{ErrorSource, Totals};
 use super::writer::monotonic_ns;
 use crate::bytes::FRAME_BYTES;
+use rustix::fs::{SealFlags, fcntl_get_seals, fstat};
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 
 /// Readings of the totals that are tried before the answer is given as torn.
 pub const READ_ATTEMPTS: u32 = 1000;
@@ -25,7 +26,7 @@ const COUNT_ATTEMPTS: u32 = 10;
 pub struct Frame {
     /// Its state.
     pub state: State,
-    /// Owner id of the container that is charged; 0 for nobody.
+    /// Owner id of the container that is charged; 0 for none.
     pub owner: u16,
     /// How long it has been in that state, milliseconds, a minute exact; `None` for longer than about two hours.
     pub age_ms: Option<u64>,
@@ -62,17 +63,10 @@ impl FrameReader {
     /// # Errors
     /// When it is not a sealed, complete table of this version.
     pub fn open(fd: BorrowedFd<'_>) -> Result<Self, LayoutError> {
-        // SAFETY: plain system calls on a borrowed descriptor; results are checked.
-        let seals = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GET_SEALS) };
-        if seals < 0 || seals & libc::F_SEAL_SHRINK == 0 {
+        if !fcntl_get_seals(fd).is_ok_and(|seals| seals.contains(SealFlags::SHRINK)) {
             return Err(LayoutError::Unsealed);
         }
-        // SAFETY: zeroed is a valid stat, and fstat fills it.
-        let mut stat: libc::stat = unsafe { std::mem::zeroed() };
-        // SAFETY: a valid pointer to it; the result is checked.
-        if unsafe { libc::fstat(fd.as_raw_fd(), &raw mut stat) } != 0 {
-            return Err(io::Error::last_os_error().into());
-        }
+        let stat = fstat(fd).map_err(io::Error::from)?;
         let found = u64::try_from(stat.st_size).unwrap_or(0);
         // The smallest table there is holds one block: map that much first, to learn how long it claims to be.
         let least = layout::table_bytes(layout::FRAMES_PER_BLOCK)? as u64;
@@ -110,7 +104,7 @@ impl FrameReader {
         self.frames_of(RegionKind::Image) * FRAME_BYTES
     }
 
-    /// True if nobody tells why a frame of RAM has no host memory: `unknown` in the totals.
+    /// True if it is unknown why a frame of RAM has no host memory: `unknown` in the totals.
     #[must_use]
     pub fn is_residency_only(&self) -> bool {
         self.mapping.header().residency_only.load(Relaxed) == 1
@@ -157,8 +151,8 @@ impl FrameReader {
         })
     }
 
-    /// Totals counted frame by frame, for tests and audits: O(1) for each block whose frames are alike, O(frames) of the
-    /// others.
+    /// Totals counted frame by frame, for tests and audits: O(1) for each block whose frames are alike, O(frames) of
+    /// the others.
     #[must_use]
     pub fn totals_from_entries(&self) -> Totals {
         self.counted(|region, first_block| {
@@ -186,8 +180,8 @@ impl FrameReader {
         frames
     }
 
-    /// All frames in ascending order, runs of equal ones at once. Each is as it was when it was read. No run crosses the
-    /// border of a region.
+    /// All frames in ascending order, runs of equal ones at once. Each is as it was when it was read. No run crosses
+    /// the border of a region.
     pub fn for_each_run(&self, mut visit: impl FnMut(FrameRun)) {
         for (region, first_block) in self.with_blocks() {
             self.for_each_run_of(region, first_block, &mut visit);
@@ -229,8 +223,8 @@ impl FrameReader {
         }
     }
 
-    /// First frame, number and entry, a whole block at once where its frames are alike. What cannot be in such a region is
-    /// no entry.
+    /// First frame, number and entry, a whole block at once where its frames are alike. What cannot be in such a region
+    /// is no entry.
     fn for_each_entry(
         &self,
         region: &Region,
@@ -272,8 +266,8 @@ impl FrameReader {
         ledgers.iter().zip(&self.regions).map(|(ledger, region)| ledger.totals(region.count)).collect()
     }
 
-    /// Counts while nobody writes, or gives the last attempt as torn. A settled count that comes to other figures than
-    /// the flows of the same moment is told as untiled.
+    /// Counts while no thread writes, or gives the last attempt as torn. A settled count that comes to other figures
+    /// than the flows of the same moment is reported as untiled.
     fn counted(&self, count: impl Fn(&Region, usize) -> Sums) -> Totals {
         let header = self.mapping.header();
         for attempt in 1.. {

@@ -36,8 +36,8 @@ impl Limits {
         self.violations().into_iter().next().map_or(Ok(()), Err)
     }
 
-    /// Every bound that is broken in one container alone: `min <= low` is not demanded (cgroup v2 does not demand it either),
-    /// but no protection may exceed `max`, and a `max` or `high` of zero would forbid every guest.
+    /// Every bound that is broken in one container alone: `min <= low` is not demanded (cgroup v2 does not demand it
+    /// either), but no protection may exceed `max`, and a `max` or `high` of zero would forbid every guest.
     #[must_use]
     pub fn violations(&self) -> Vec<LimitsError> {
         TABLE.iter().filter_map(|row| row.broken(self)).collect()
@@ -83,8 +83,8 @@ fn keys() -> Vec<&'static str> {
 impl FromStr for LimitsPatch {
     type Err = ParseLimitsError;
 
-    /// Reads `512M` (short for `max=512M`) and `max=2G,high=1.5G,low=512M,min=256M,weight=200,max-vcpus=4`; `max=none` removes a
-    /// limit.
+    /// Reads `512M` (short for `max=512M`) and `max=2G,high=1.5G,low=512M,min=256M,weight=200,max-vcpus=4`; `max=none`
+    /// removes a limit.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let mut patch = Self::default();
         for part in text.split(',') {

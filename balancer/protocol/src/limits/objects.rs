@@ -1,4 +1,5 @@
-//! Objects of the host's kernel that guests take, in units that a user understands: numbers of them, never bytes of structs.
+//! Objects of the host's kernel that guests take, in units that a user understands: numbers of them, never bytes of
+//! structs.
 
 use super::Limits;
 
@@ -7,8 +8,8 @@ pub use super::table::{ObjectKind, PerObjectKind};
 /// When the number of objects of a guest changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Changes {
-    /// Only when it starts and ends. A running guest cannot be made to give such objects back, so a limit cannot be set below what
-    /// is used.
+    /// Only when it starts and ends. A running guest cannot be made to give such objects back, so a limit cannot be set
+    /// below what is used.
     AtLaunch,
     /// While it runs. A limit that is exceeded is reported.
     AtAnyTime,

@@ -1,7 +1,8 @@
-//! The one table of limits. From a row come the limit's field, its change, its key in an option string, its flag of `balancer set`,
-//! its check, its text, and for a limit on objects the kind that is counted.
+//! The one table of limits. From a row come the limit's field, its change, its key in an option string, its flag of
+//! `balancer set`, its check, its text, and for a limit on objects the kind that is counted.
 //!
-//! To add a limit is to add a row; a limit on objects also needs the line that counts them, which the compiler asks for.
+//! To add a limit is to add a row; a limit on objects also needs the line that counts them, which the compiler asks
+//! for.
 
 use super::LimitsError;
 use super::objects::Changes;
@@ -57,7 +58,8 @@ impl Row {
     }
 }
 
-/// Reads a field of a change that is there: `null` stands for the value of a limit that is not set (RFC 7396, JSON Merge Patch).
+/// Reads a field of a change that is there: `null` stands for the value of a limit that is not set (RFC 7396, JSON
+/// Merge Patch).
 fn value_or_null<'de, T: Value + Deserialize<'de>, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<T>, D::Error> {
@@ -204,13 +206,15 @@ limits! {
     max_devices: Option<u32>, Count, "max-devices", "Most virtio devices of the guests inside, or none",
         counts Devices devices (AtLaunch): "Virtio devices, as the `vmm` processes report them.";
     /// Most open file descriptors of the `vmm` processes of the guests inside; `null` for no limit.
-    max_fds: Option<u32>, Count, "max-fds", "Most open file descriptors of the vmm processes of the guests inside, or none",
+    max_fds: Option<u32>, Count, "max-fds",
+        "Most open file descriptors of the vmm processes of the guests inside, or none",
         counts Fds fds (AtAnyTime): "Open file descriptors of the `vmm` processes.";
     /// Most threads of the `vmm` processes of the guests inside; `null` for no limit.
     max_threads: Option<u32>, Count, "max-threads", "Most threads of the vmm processes of the guests inside, or none",
         counts Threads threads (AtAnyTime): "Threads of the `vmm` processes.";
-    /// Trust domain of the guests inside: pages of images are shared only inside one domain. `null` for the domain of the container
-    /// above; a container in the root is a domain of its own.
+    /// Trust domain of the guests inside: pages of images are shared only inside one domain. `null` for the domain of
+    /// the container above; a container in the root is a domain of its own.
     domain: Option<Domain>, DomainName, "domain",
-        "Trust domain of the guests inside: pages of images are shared only inside one domain; none for that of the container above";
+        "Trust domain of the guests inside: pages of images are shared only inside one domain; \
+         none for that of the container above";
 }

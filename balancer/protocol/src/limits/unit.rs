@@ -163,7 +163,7 @@ impl Unit for Count {
 impl Unit for DomainName {
     type Value = Option<Domain>;
     const VALUE_NAME: &'static str = "NAME";
-    // Whoever runs the host decides which guests trust each other, not the program that starts one of them.
+    // The administrator of the host decides which guests trust each other, not the program that starts one of them.
     const IS_OPTION: bool = false;
 
     fn read(text: &str) -> Result<Option<Domain>, ValueError> {

@@ -1,8 +1,8 @@
-//! Objects of the host's kernel: who takes how many, and whether a limit allows more.
+//! Objects of the host's kernel: how many each guest takes, and whether a limit allows more.
 //!
-//! vCPUs, guests and devices are given at launch and cannot be taken back: a launch beyond a limit is refused, and so is
-//! a limit below what is used. File descriptors and threads come and go: a launch beyond a limit is refused as well; who
-//! grows beyond it later is told of, and each `vmm` is told how many descriptors are left for it.
+//! vCPUs, guests and devices are fixed at launch and cannot be reclaimed: a launch beyond a limit is refused, and so is
+//! a limit below the present number. File descriptors and threads come and go: a launch beyond a limit is refused as
+//! well; a limit that is exceeded later is reported, and each `vmm` is told how many descriptors are left for it.
 
 use crate::guests::Guest;
 use crate::objects::{ObjectUsage, ObjectsObject};
@@ -15,11 +15,11 @@ use protocol::path::ContainerPath;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// A container that crosses a limit again and again is told of once in so long.
+/// A container that exceeds a limit again and again is reported once in this time.
 const EVENT_EVERY: Duration = Duration::from_secs(60);
 
 impl State {
-    /// What the guests in a container and in those inside it have.
+    /// How many the guests in a container and in those inside it have.
     pub(in crate::state) fn objects_inside(&self, path: &ContainerPath) -> ObjectCounts {
         let mut sum = ObjectCounts::default();
         self.guests_inside(path).for_each(|guest| sum += guest.objects());
@@ -41,7 +41,7 @@ impl State {
         })
     }
 
-    /// What a limit of a container on the way of a launch to the root does not allow.
+    /// The limits of a container, on the way of a launch to the root, that the launch would break.
     pub(in crate::state) fn objects_missing(
         &self,
         about: &Register,
@@ -64,7 +64,7 @@ impl State {
             .collect()
     }
 
-    /// Limits below what is used and cannot be taken back.
+    /// Limits below the number of objects that cannot be reclaimed.
     pub(in crate::state) fn objects_held(&self, path: &ContainerPath, next: &Tree) -> Vec<TreeError> {
         let Some(node) = next.get(path) else { return vec![] };
         let before = self.tree.get(path).map(|node| &node.limits);
@@ -82,7 +82,7 @@ impl State {
             .collect()
     }
 
-    /// Tells of containers that have more than they may, and tells each `vmm` how many descriptors are left for it.
+    /// Reports containers that exceed a limit, and tells each `vmm` how many descriptors are left for it.
     pub(in crate::state) fn watch_objects(&mut self) {
         let now = Instant::now();
         self.exceeded.retain(|_, at| now.duration_since(*at) < EVENT_EVERY);
@@ -120,7 +120,7 @@ impl State {
     }
 }
 
-/// How many descriptors the limits leave for a guest beside the others.
+/// How many descriptors the limits leave for a guest next to the others.
 fn fds_left(tree: &Tree, counts: &BTreeMap<ContainerPath, ObjectCounts>, guest: &Guest) -> Option<u32> {
     let own = guest.objects().fds;
     let left = |above: ContainerPath| {

@@ -1,7 +1,7 @@
 //! Guests that wait for memory: first come, first served.
 //!
-//! Whoever came first and waits for room in a container goes before all who would take of it, those that do not wait included: else
-//! a guest that needs much would wait for ever behind small ones. Who waits for room elsewhere is in nobody's way.
+//! Waiters are served first come, first served, and ahead of newcomers that would not have to wait. Otherwise small
+//! guests could starve a large one. A waiter only delays guests that need memory of the same container.
 
 use crate::objects::WaitingObject;
 use crate::state::admission::admit::Refusal;
@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::watch;
 
-/// Guests that wait at a time.
+/// Guests that may wait at the same time.
 const WAITING_MAX: usize = 256;
 
 #[derive(Debug)]
@@ -26,7 +26,7 @@ pub(in crate::state) struct Waiter {
     since: Instant,
 }
 
-/// A place among those who wait; it is given up when this goes.
+/// The place of a waiter, which is given up when this is dropped.
 #[derive(Debug)]
 pub struct Ticket {
     balancer: Arc<Balancer>,
@@ -34,7 +34,7 @@ pub struct Ticket {
 }
 
 impl Ticket {
-    /// What to show when it is tried again.
+    /// The number that a further try names.
     #[must_use]
     pub fn number(&self) -> u64 {
         self.number
@@ -45,16 +45,16 @@ impl Drop for Ticket {
     fn drop(&mut self) {
         let state = &mut *self.balancer.state();
         state.waits_no_more(Some(self.number), "waiting_ended");
-        // Who came behind may be next.
+        // The waiter behind it may be next.
         state.room.send_replace(());
     }
 }
 
 impl Balancer {
-    /// Takes a guest among those who wait.
+    /// Adds a guest to the waiters.
     ///
     /// # Errors
-    /// The reason, when too many do.
+    /// The reason, when there are too many.
     pub fn wait(
         self: &Arc<Self>,
         about: &Register,
@@ -79,7 +79,7 @@ impl Balancer {
         Ok(Ticket { balancer: Arc::clone(self), number: state.tickets })
     }
 
-    /// Changes when there may be room for who waits: at each turn, and whenever a limit changes or a guest leaves.
+    /// Changes when there may be room for a waiter: at each tick, and whenever a limit changes or a guest leaves.
     #[must_use]
     pub fn watch_room(&self) -> watch::Receiver<()> {
         self.state().room.subscribe()
@@ -87,7 +87,8 @@ impl Balancer {
 }
 
 impl State {
-    /// Nobody of this name waits already, and nobody who came before waits for what this one would take.
+    /// Checks that no guest of this name waits already, and that no earlier waiter needs the memory that this one would
+    /// take.
     pub(in crate::state) fn check_waiting(
         &self,
         about: &Register,
@@ -105,7 +106,7 @@ impl State {
         Err(Refusal::NoRoom { at: first.at.clone(), reason })
     }
 
-    /// One who waits was tried in vain.
+    /// Notes why a waiter was not admitted.
     pub(in crate::state) fn keep_waiting(&mut self, ticket: Option<u64>, refusal: &Refusal) {
         let waiter = ticket.and_then(|ticket| self.waiting.get_mut(&ticket));
         if let (Some(waiter), Refusal::NoRoom { at, reason }) = (waiter, refusal) {
@@ -113,7 +114,7 @@ impl State {
         }
     }
 
-    /// One who waited is in, or gave up.
+    /// Removes a waiter that was admitted or gave up.
     pub(in crate::state) fn waits_no_more(&mut self, ticket: Option<u64>, kind: &str) {
         let Some(waiter) = ticket.and_then(|ticket| self.waiting.remove(&ticket)) else { return };
         let detail = format!("After {:.1} s", waiter.since.elapsed().as_secs_f64());
@@ -123,7 +124,7 @@ impl State {
         }
     }
 
-    /// Those who wait, in their order.
+    /// The waiters in their order.
     pub(in crate::state) fn waiting_objects(&self) -> Vec<WaitingObject> {
         let object = |waiter: &Waiter| WaitingObject {
             guest: waiter.guest.clone(),

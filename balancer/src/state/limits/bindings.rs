@@ -1,4 +1,4 @@
-//! Bindings by a client: who pays for an image as a whole.
+//! Bindings: which container is charged for an image as a whole.
 
 use crate::objects::BindingObject;
 use crate::pool::{BINDINGS_MAX, Bindings, Subject};
@@ -15,11 +15,11 @@ impl Balancer {
         state.bindings.iter().map(|(subject, to)| state.binding_object(subject, to)).collect()
     }
 
-    /// Binds a path or an image to a container. What the host holds of it is charged there from now on.
+    /// Binds a path or an image to a container, which is charged from now on for all that the host holds of it.
     ///
     /// # Errors
-    /// When there is no such container or it has no room, when it is bound to another one and not to be replaced, or when
-    /// the journal cannot be written.
+    /// When there is no such container or it has no room, when the subject is bound to another one and is not to be
+    /// replaced, or when the journal cannot be written.
     pub fn bind(
         &self,
         subject: Subject,
@@ -41,7 +41,7 @@ impl Balancer {
         Ok((put, state.binding_object(&subject, container)))
     }
 
-    /// Takes a binding away.
+    /// Removes a binding.
     ///
     /// # Errors
     /// When it is not bound, or the journal cannot be written.
@@ -89,7 +89,7 @@ impl State {
         Ok(next)
     }
 
-    /// Who pays for what is bound, and the bindings without it.
+    /// The container that is charged for a subject, and the bindings without it.
     pub(in crate::state) fn bindings_without(
         &self,
         subject: &Subject,
@@ -111,8 +111,8 @@ impl State {
         seen
     }
 
-    /// No limit on the way to the root is broken by what guests map of images that a container is to pay for. What nobody maps
-    /// can go.
+    /// No limit on the way to the root is broken by what guests map of images that a container is to pay for. What
+    /// nobody maps can go.
     fn check_binding(&mut self, next: &Bindings, container: &ContainerPath) -> Result<(), StateError> {
         let before = self.usage();
         let (after, unmapped) = self.with_bindings(next, |state| {

@@ -72,7 +72,7 @@ impl State {
 
     /// The tree without a container.
     pub(in crate::state) fn tree_without(&self, path: &ContainerPath) -> Result<Tree, StateError> {
-        // Who charges it is as good as inside; what was charged to it before passes to the guests' own containers.
+        // A guest that charges it counts as inside. Earlier charges pass to the guests' own containers.
         let uses = |guest: &&crate::guests::Guest| {
             guest.about.container == *path || guest.about.charge_to.as_ref() == Some(path)
         };
@@ -97,7 +97,7 @@ impl State {
         self.container(path)
     }
 
-    /// All that speaks against the limits of a container: the tree's bounds, and what is there already.
+    /// All reasons against the limits of a container: the tree's bounds, and the guests and images that exist.
     fn check_limits(&self, path: &ContainerPath, next: &Tree) -> Result<(), StateError> {
         Reasons::default()
             .note_all(next.broken(path))
@@ -108,7 +108,7 @@ impl State {
             .checked()
     }
 
-    /// A `max` below what the guests inside need to live is refused here, instead of killing somebody later.
+    /// A `max` below the floors of the guests inside is refused here; it would otherwise kill a guest later.
     fn check_floors(&self, path: &ContainerPath, next: &Tree) -> Result<(), StateError> {
         let max = next.get(path).and_then(|node| node.limits.max_bytes).filter(|max| *max > 0);
         let Some(max) = max else { return Ok(()) };

@@ -1,4 +1,4 @@
-//! The policy as clients see it: knobs, and why a guest has what it has.
+//! The policy as clients see it: knobs, and why a guest has its target.
 
 use crate::objects::{ContainerExplanation, KnobsPatch, PolicyObject};
 use crate::state::error::Reasons;
@@ -19,7 +19,7 @@ impl Balancer {
         self.state().policy()
     }
 
-    /// Turns knobs; targets that follow are on their way when this returns.
+    /// Changes knobs; targets that follow are on their way when this returns.
     ///
     /// # Errors
     /// Every value that is out of its bounds, or that the journal cannot be written; nothing changed.
@@ -37,7 +37,7 @@ impl Balancer {
             );
             state.events.push("policy_changed", None, None, &text);
             state.knobs = knobs;
-            // What the host has for guests is measured anew.
+            // The host's memory for guests is measured again.
             state.memory = Default::default();
             state.interval.send_replace(Duration::from_millis(knobs.interval_ms));
             state.adjust();
@@ -51,13 +51,13 @@ impl Balancer {
         self.state().interval.subscribe()
     }
 
-    /// What the policy would be told now.
+    /// The policy's input at this moment.
     #[must_use]
     pub fn observation(&self) -> Observation {
         self.state().observe()
     }
 
-    /// Why a guest has what it has.
+    /// Why a guest has its target.
     ///
     /// # Errors
     /// When there is none of this name.
@@ -69,7 +69,7 @@ impl Balancer {
         Ok(self.state().with_limits(explained))
     }
 
-    /// Why the guests in a container have what they have.
+    /// Why the guests in a container have their targets.
     ///
     /// # Errors
     /// When there is none of this path.
@@ -116,7 +116,7 @@ impl Balancer {
 }
 
 impl State {
-    /// Adds to why a guest cannot give which limit is exceeded by that, the innermost one.
+    /// Adds the innermost limit that is exceeded because the guest cannot release memory.
     fn with_limits(&self, mut explained: Explanation) -> Explanation {
         let Some(guest) = self.guests.get(&explained.guest) else { return explained };
         if let Some(why) = &mut explained.cannot_give {

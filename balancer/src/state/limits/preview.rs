@@ -1,4 +1,4 @@
-//! What a change would do, without making it: the same checks, the same policy, and then nothing is sent.
+//! What a change would do, without making it: the same checks and the same policy, but nothing is sent.
 
 use crate::guests::Guest;
 use crate::objects::{KnobsPatch, PlannedTarget, Preview};
@@ -13,7 +13,7 @@ impl Balancer {
     /// What a container of these limits would do.
     ///
     /// # Errors
-    /// As the change itself would be refused; so all below.
+    /// As the change itself would be refused; the same holds for all below.
     pub fn preview_put(&self, path: &ContainerPath, limits: Limits) -> Result<Preview, StateError> {
         let state = self.state();
         let (_, next) = state.tree_with(path, limits)?;
@@ -40,7 +40,7 @@ impl Balancer {
         Ok(preview(&state.observe_with(&next)))
     }
 
-    /// What a move would do to targets. What the guest maps of images is taken as charged as it is now.
+    /// What a move would do to targets. Pages of images that the guest maps are assumed to stay charged as they are.
     ///
     /// # Errors
     /// As above.
@@ -113,14 +113,14 @@ impl Balancer {
         let state = self.state();
         let mut observation = state.observe();
         observation.knobs = patched(state.knobs, patch)?;
-        // As when they are turned, what the host has for guests is measured anew.
+        // As when they are changed, the host's memory for guests is measured again.
         observation.memory = Default::default();
         Ok(preview(&observation))
     }
 }
 
 impl State {
-    /// What the policy would be told if a guest were another one. It is as it was when this returns.
+    /// The policy's input if a guest were changed. The guest is as before when this returns.
     fn observe_guest_as(&mut self, name: &str, change: impl FnOnce(&mut Guest)) -> Observation {
         let guest = self.guests.get_mut(name).expect("it was looked up for the checks");
         let about = (guest.about.container.clone(), guest.about.charge_to.clone());

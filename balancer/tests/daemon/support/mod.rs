@@ -2,12 +2,18 @@
 
 pub mod pool;
 
-use balancer::client::{Client, ClientError};
+use balancer::client::{Client, ClientError, routes};
+use balancer::objects::{
+    ContainerObject, Event, FramesObject, GuestObject, HostObject, PolicyObject, PoolObject, Problem,
+};
 use hyper::Method;
 use protocol::frames::{FrameTable, Region, State};
 use protocol::message::{self, Balloon, FromVmm, PROTOCOL_VERSION, Register, ToVmm};
 use protocol::place::Place;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fmt::Debug;
 use std::os::fd::AsFd;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -88,7 +94,7 @@ impl Daemon {
     }
 
     /// A request that must be refused.
-    pub async fn refused(&self, path: &str, body: &str) -> balancer::objects::Problem {
+    pub async fn refused(&self, path: &str, body: &str) -> Problem {
         match self.call(Method::PATCH, path, body).await {
             Err(ClientError::Refused(problem)) => *problem,
             other => panic!("{path} {body}: {other:?}"),
@@ -96,30 +102,109 @@ impl Daemon {
     }
 
     /// Asserts that the frames of a guest tile, and returns its private frames by owner id.
-    pub async fn owners(&self, guest: &str) -> Value {
-        let frames = self.get(&format!("/v1/guests/{guest}/frames?blocks=true&audit=true")).await;
-        assert_eq!((&frames["tiles"], &frames["totals"]["untiled"]), (&Value::Bool(true), &Value::from(0)));
-        frames["private_by_owner"].clone()
+    pub async fn owners(&self, guest: &str) -> BTreeMap<u16, u64> {
+        let route = format!("/v1/guests/{guest}/frames?blocks=true&audit=true");
+        let frames: FramesObject = self.client.get(&route).await.unwrap();
+        assert!(frames.tiles && frames.totals.untiled == 0, "{frames:#?}");
+        frames.private_by_owner.unwrap()
     }
 
-    /// Waits until containers are charged so many MiB.
+    pub async fn host(&self) -> HostObject {
+        self.client.host().await.unwrap()
+    }
+
+    pub async fn containers(&self) -> Vec<ContainerObject> {
+        self.client.containers().await.unwrap()
+    }
+
+    pub async fn container(&self, path: &str) -> ContainerObject {
+        self.client.container(&path.parse().unwrap()).await.unwrap()
+    }
+
+    pub async fn guests(&self) -> Vec<GuestObject> {
+        self.client.guests().await.unwrap()
+    }
+
+    pub async fn guest(&self, name: &str) -> GuestObject {
+        self.client.guest(name).await.unwrap()
+    }
+
+    /// The pool by a scan that is made now.
+    pub async fn pool(&self) -> PoolObject {
+        self.client.pool(0).await.unwrap()
+    }
+
+    pub async fn policy(&self) -> PolicyObject {
+        self.client.policy().await.unwrap()
+    }
+
+    pub async fn events(&self) -> Vec<Event> {
+        self.client.events().await.unwrap()
+    }
+
+    /// The events of a kind.
+    pub async fn events_of(&self, kind: &str) -> Vec<Event> {
+        self.events().await.into_iter().filter(|event| event.kind == kind).collect()
+    }
+
+    pub async fn patch_container(&self, path: &str, body: &str) -> ContainerObject {
+        self.client.call(Method::PATCH, &format!("/v1/containers{path}"), body.into()).await.unwrap()
+    }
+
+    pub async fn patch_guest(&self, name: &str, body: &str) -> GuestObject {
+        self.client.call(Method::PATCH, &routes::guest(name), body.into()).await.unwrap()
+    }
+
+    pub async fn patch_policy(&self, body: &str) -> PolicyObject {
+        self.client.call(Method::PATCH, routes::POLICY, body.into()).await.unwrap()
+    }
+
+    /// Waits until containers are charged this many MiB.
     pub async fn until_charged(&self, charged_mib: &[(&str, u64)]) {
         for (container, mib) in charged_mib {
-            let path = format!("/v1/containers{container}");
-            // The page tables of this process come on top, some KiB.
-            self.until(&path, |object| object["usage_bytes"].as_u64().unwrap() / MIB == *mib).await;
+            // The page tables of this process are added, some KiB.
+            self.until_container(container, |container| container.usage_bytes / MIB == *mib).await;
         }
     }
 
+    pub async fn until_container(
+        &self,
+        path: &str,
+        condition: impl Fn(&ContainerObject) -> bool,
+    ) -> ContainerObject {
+        self.until(&format!("/v1/containers{path}"), condition).await
+    }
+
+    pub async fn until_guest(&self, name: &str, condition: impl Fn(&GuestObject) -> bool) -> GuestObject {
+        self.until(&routes::guest(name), condition).await
+    }
+
+    pub async fn until_guests(&self, condition: impl Fn(&[GuestObject]) -> bool) -> Vec<GuestObject> {
+        self.until(routes::GUESTS, |guests: &Vec<GuestObject>| condition(guests)).await
+    }
+
+    pub async fn until_host(&self, condition: impl Fn(&HostObject) -> bool) -> HostObject {
+        self.until("/v1/host", condition).await
+    }
+
+    pub async fn until_pool(&self, condition: impl Fn(&PoolObject) -> bool) -> PoolObject {
+        self.until("/v1/pool?max_age_ms=0", condition).await
+    }
+
+    /// Waits until there is an event that satisfies a condition.
+    pub async fn until_event(&self, condition: impl Fn(&Event) -> bool) {
+        self.until("/v1/events?follow=false", |events: &Vec<Event>| events.iter().any(&condition)).await;
+    }
+
     /// Waits until an object satisfies a condition.
-    pub async fn until(&self, path: &str, condition: impl Fn(&Value) -> bool) -> Value {
+    pub async fn until<T: DeserializeOwned + Debug>(&self, path: &str, condition: impl Fn(&T) -> bool) -> T {
         let start = Instant::now();
         loop {
-            let value = self.get(path).await;
-            if condition(&value) {
-                return value;
+            let object = self.client.get(path).await.unwrap();
+            if condition(&object) {
+                return object;
             }
-            assert!(start.elapsed() < DEADLINE, "{path} did not come to be as expected: {value:#}");
+            assert!(start.elapsed() < DEADLINE, "{path} did not become as expected: {object:#?}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }

@@ -1,4 +1,5 @@
-//! A store with images, and guests that map them: real descriptors, a real table, and the word of a test for what is mapped.
+//! A store with images, and guests that map them: real descriptors, a real table, and the word of a test for what is
+//! mapped.
 
 use super::{DEADLINE, MIB, Vmm, about};
 use protocol::frames::{FrameTable, Region, State};
