@@ -2,7 +2,6 @@
 
 use super::{ELF, MIB, expect_code, finish, start};
 use anyhow::{Result, ensure};
-use e2e::host::assert_tiles;
 use e2e::{Host, wait};
 use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
@@ -16,10 +15,10 @@ pub fn balancer_killed() -> Result<()> {
     host.set_max("/web/a", 90 * MIB)?;
     host.kill_balancer();
     host.start_balancer()?;
-    wait::until("the guest registers again", &host, || Ok(host.get("/v1/guests/a").is_ok()), |there| *there)?;
-    let container = host.get("/v1/containers/web/a")?;
-    ensure!(container["max_bytes"] == 90 * MIB, "{container}");
-    assert_tiles(&host.frames("a")?)?;
+    wait::until("the guest registers again", &host, || Ok(host.guest_object("a").is_ok()), |there| *there)?;
+    let container = host.container("/web/a")?;
+    ensure!(container.limits.max_bytes == Some(90 * MIB), "{container:?}");
+    host.frames("a")?;
     guest.type_keys("q")?;
     finish(&mut guest)
 }
@@ -28,7 +27,7 @@ pub fn balancer_started() -> Result<()> {
     let host = Host::without_balancer()?;
     let mut guest = start(&host, "a", "serve 1", &[])?;
     guest.wait_for("touched")?;
-    ensure!(host.get("/v1/guests/a")?["name"] == "a");
+    ensure!(host.guest_object("a")?.name == "a");
     guest.type_keys("q")?;
     finish(&mut guest)?;
     wait::until("the balancer ends", &host, || Ok(host.place().api_socket().exists()), |there| !there)?;

@@ -2,10 +2,10 @@
 //!
 //! The disk is on the file system of the test program: what is on a tmpfs is page cache too, but cannot be dropped.
 
-use super::{MIB, finish, number, start};
+use super::{MIB, finish, start};
 use anyhow::{Context, Result, ensure};
+use balancer::objects::GuestObject;
 use e2e::{Guest, Host, wait};
-use serde_json::Value;
 use std::fs;
 use std::path::PathBuf;
 
@@ -42,33 +42,30 @@ impl Drop for Disk {
     }
 }
 
-fn of(guest: &Value, field: &str) -> Result<u64> {
-    number(&guest[field]).with_context(|| format!("{field} in {guest:#}"))
-}
-
 /// Waits until a guest's page cache is as wanted, and returns the guest.
-fn until_cached(host: &Host, name: &str, what: &str, wanted: impl Fn(u64) -> bool) -> Result<Value> {
-    let path = format!("/v1/guests/{name}");
-    wait::until(what, host, || host.get(&path), |guest| of(guest, "disk_cache_bytes").is_ok_and(&wanted))
+fn until_cached(host: &Host, name: &str, what: &str, wanted: impl Fn(u64) -> bool) -> Result<GuestObject> {
+    wait::until(what, host, || host.guest_object(name), |guest| wanted(guest.disk_cache_bytes))
 }
 
 /// What a guest costs is all that the host holds for it, each part once.
 fn ensure_sums_up(host: &Host, guest: &Guest) -> Result<()> {
     host.assert_near_kernel(guest)?;
-    let path = format!("/v1/guests/{}", guest.name);
-    let adds_up = |object: &Value| {
-        let bytes = |field| of(object, field).unwrap_or(u64::MAX);
-        let held = bytes("resident_bytes").max(number(&object["frames"]["private"]).unwrap_or(0) * 4096);
-        bytes("usage_bytes") == held + bytes("page_tables_bytes") + bytes("disk_cache_bytes")
+    let read = || host.guest_object(&guest.name);
+    let adds_up = |object: &GuestObject| {
+        let (Some(resident), Some(page_tables)) = (object.resident_bytes, object.page_tables_bytes) else {
+            return false;
+        };
+        let held = resident.max(object.frames.private * 4096);
+        object.usage_bytes == held + page_tables + object.disk_cache_bytes
     };
-    let object = wait::until("usage is the sum of its parts", &host, || host.get(&path), adds_up)?;
+    let object = wait::until("usage is the sum of its parts", &host, read, adds_up)?;
     // Heap, stacks and buffers of devices: what is resident and not guest RAM. It is assumed until it was measured.
-    let beside = of(&object, "resident_bytes")?.saturating_sub(number(&object["frames"]["private"])? * 4096);
-    let slack = number(&object["frames"]["error_frames_max"])? * 4096 + MIB;
-    ensure!(of(&object, "page_tables_bytes")? > 0 && beside > 0, "{object:#}");
-    let near =
-        |object: &Value| of(object, "overhead_bytes").is_ok_and(|bytes| bytes.abs_diff(beside) <= slack);
-    wait::until("the overhead is what is beside guest RAM", &host, || host.get(&path), near)?;
+    let resident = object.resident_bytes.context("its resident set")?;
+    let beside = resident.saturating_sub(object.frames.private * 4096);
+    let slack = object.frames.error_frames_max * 4096 + MIB;
+    ensure!(object.page_tables_bytes > Some(0) && beside > 0, "{object:#?}");
+    let near = |object: &GuestObject| object.overhead_bytes.abs_diff(beside) <= slack;
+    wait::until("the overhead is what is beside guest RAM", &host, read, near)?;
     Ok(())
 }
 
@@ -83,11 +80,11 @@ pub fn charged_and_dropped() -> Result<()> {
     let full = MOVED_MIB * MIB..(MOVED_MIB + 2) * MIB;
     let object = until_cached(&host, "a", "what was written is charged", |bytes| full.contains(&bytes))?;
     ensure!(
-        of(&object, "disk_cache_error_bytes")? == 0 && of(&object, "disk_cache_age_ms")? < 60_000,
-        "{object:#}"
+        object.disk_cache_error_bytes == 0 && object.disk_cache_age_ms.is_some_and(|age| age < 60_000),
+        "{object:#?}"
     );
     ensure_sums_up(&host, &guest)?;
-    let usage = of(&host.get("/v1/guests/a")?, "usage_bytes")?;
+    let usage = host.guest_object("a")?.usage_bytes;
     // A limit that leaves room for 8 MiB of the cache, and for all that the guest holds.
     let max = usage - (MOVED_MIB - 8) * MIB;
     host.set_max("/web/a", max)?;
@@ -95,14 +92,14 @@ pub fn charged_and_dropped() -> Result<()> {
     let container = wait::until(
         "the limit holds",
         &host,
-        || host.get("/v1/containers/web/a"),
-        |container| container["usage_bytes"].as_u64().is_some_and(|usage| usage <= max),
+        || host.container("/web/a"),
+        |container| container.usage_bytes <= max,
     )?;
     println!(
         "cache {} -> {} bytes, usage {usage} -> {} under a limit of {max}",
         MOVED_MIB * MIB,
-        of(&small, "disk_cache_bytes")?,
-        container["usage_bytes"]
+        small.disk_cache_bytes,
+        container.usage_bytes
     );
     // Written again it is cached again, and goes again.
     guest.type_keys("w")?;
@@ -136,9 +133,9 @@ pub fn shared() -> Result<()> {
     }
     let full = |bytes: u64| (MOVED_MIB * MIB..64 * MIB + 1).contains(&bytes);
     until_cached(&host, "a", "the first one pays", full)?;
-    let held = |guest: &Value| of(guest, "disk_cache_held_bytes").is_ok_and(full);
-    let b = wait::until("the second one sees the same pages", &host, || host.get("/v1/guests/b"), held)?;
-    ensure!(of(&b, "disk_cache_bytes")? < 2 * MIB, "{b:#}");
+    let held = |guest: &GuestObject| guest.disk_cache_held_bytes.is_some_and(full);
+    let b = wait::until("the second one sees the same pages", &host, || host.guest_object("b"), held)?;
+    ensure!(b.disk_cache_bytes < 2 * MIB, "{b:#?}");
     let mut first = guests.remove(0);
     first.type_keys("q")?;
     finish(&mut first)?;

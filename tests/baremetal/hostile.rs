@@ -9,7 +9,7 @@ pub fn balloon() -> Result<()> {
     let mut guest = start(&host, "a", "hostile-balloon", &[])?;
     guest.wait_for("ballooned=8")?;
     let frames = totals(&host, "a")?;
-    ensure!(frames["ballooned"] == 8, "{frames}");
+    ensure!(frames.ballooned == 8, "{frames:?}");
     guest.type_keys("k")?;
     finish(&mut guest)
 }

@@ -94,17 +94,17 @@ pub fn shares() -> Result<()> {
             .count();
         ensure!(open == 1, "{}: {open} descriptors of the image", guest.name);
         let totals = totals(&host, &guest.name)?;
-        ensure!(totals["shared"] == pages, "{totals}");
-        ensure!(totals["frames"] == (128 + MIBS) * MIB / PAGE, "RAM and image: {totals}");
-        let error = number(&totals["shared_error_frames_max"])?;
-        ensure!(error < pages / 2 && totals["shared_checked_age_ms"].is_u64(), "{totals}");
+        ensure!(totals.shared == pages, "{totals:?}");
+        ensure!(totals.frames == (128 + MIBS) * MIB / PAGE, "RAM and image: {totals:?}");
+        let error = totals.shared_error_frames_max;
+        ensure!(error < pages / 2 && totals.shared_checked_age_ms.is_some(), "{totals:?}");
         host.assert_near_kernel(guest)?;
         // Nobody is charged for it as for memory of his own.
-        let container = host.get(&format!("/v1/containers/{}", guest.name))?;
-        let usage = number(&container["usage_bytes"])?;
-        let own = number(&totals["private"])? * PAGE;
+        let container = host.container(&format!("/{}", guest.name))?;
+        let usage = container.usage_bytes;
+        let own = totals.private * PAGE;
         println!("{}: private {own}, usage {usage}", guest.name);
-        ensure!(usage >= own && usage < own + 16 * MIB, "{container}");
+        ensure!(usage >= own && usage < own + 16 * MIB, "{container:?}");
     }
     // The kernel takes pages away, and the table follows.
     drop(guests.pop());
@@ -121,11 +121,11 @@ pub fn stores() -> Result<()> {
     victim.wait_for("read=1024")?;
     let mut guest = with_image(&host, "a", "image-store", &path, &[])?;
     guest.wait_for("stored")?;
-    let stores = number(&totals(&host, "a")?["image_stores"])?;
+    let stores = totals(&host, "a")?.image_stores;
     println!("{stores} stores were dropped");
     // Six ways to store, in four places; a store of 8 bytes byte by byte may be one exit or eight.
     ensure!((4 * 6..=4 * 13).contains(&stores), "{stores} stores");
-    ensure!(totals(&host, "victim")?["image_stores"] == 0);
+    ensure!(totals(&host, "victim")?.image_stores == 0);
     victim.type_keys("k")?;
     wait::until(
         "the other guest reads old bytes",
@@ -152,8 +152,9 @@ pub fn storms() -> Result<()> {
     expect_code(&mut guest, 6)?;
     ensure!(guest.errors().contains("into images, which are read-only"), "{}", guest.errors());
     ensure!(guest.errors().lines().count() < 20, "a storm fills no log: {}", guest.errors());
-    let events = host.get("/v1/events?follow=false")?;
-    ensure!(events.to_string().contains("times into images, which are read-only"), "{events}");
+    let events = host.events()?;
+    let words = "times into images, which are read-only";
+    ensure!(events.iter().any(|event| event.detail.contains(words)), "{events:?}");
     victim.type_keys("k")?;
     let reads = || Ok(victim.console().matches("read=512").count());
     wait::until("the other guest runs on", &host, reads, |n| *n == 2)?;
@@ -181,8 +182,8 @@ pub fn ballooned() -> Result<()> {
     let mut guest = with_image(&host, "a", "image-balloon", &path, &[])?;
     guest.wait_for("kept=512")?;
     let totals = totals(&host, "a")?;
-    ensure!(totals["ballooned"] == 0 && totals["reported"] == 0 && totals["shared"] == 512, "{totals}");
-    ensure!(totals["untiled"] == 0, "{totals}");
+    ensure!(totals.ballooned == 0 && totals.reported == 0 && totals.shared == 512, "{totals:?}");
+    ensure!(totals.untiled == 0, "{totals:?}");
     guest.type_keys("k")?;
     finish(&mut guest)
 }
@@ -192,13 +193,13 @@ pub fn cut() -> Result<()> {
     let (path, disk) = (image(&host, 4)?, super::image(&host)?);
     let mut guest = with_image(&host, "a", "image-cut", &path, &["--disk", &disk])?;
     guest.wait_for("read=1024")?;
-    ensure!(totals(&host, "a")?["shared"] == 1024);
+    ensure!(totals(&host, "a")?.shared == 1024);
     let file = fs::OpenOptions::new().write(true).open(&path)?;
     file.set_len(MIB)?;
     guest.type_keys("k")?;
     guest.wait_for("zeros=768")?;
     let after = totals(&host, "a")?;
-    ensure!(after["shared"] == 256 && after["image_lost_frames"] == 768, "{after}");
+    ensure!(after.shared == 256 && after.image_lost_frames == 768, "{after:?}");
     file.set_len(0)?;
     guest.type_keys("k")?;
     guest.wait_for("gone")?;

@@ -1,25 +1,18 @@
 //! Invariants of images that are about books and processes (ARCHITECTURE.md): what becomes of a guest's pages when it goes, what is
 //! kept of an image, and who pays when all sharing is broken at once.
 
-use super::managed::{guest, host, look, press, sum};
-use super::{ELF, MIB, expect_code, finish, number, totals};
+use super::managed::{charged, guest, host, look, press, sum};
+use super::{ELF, MIB, expect_code, finish, totals};
 use anyhow::{Context, Result, ensure};
+use balancer::objects::PoolObject;
 use e2e::{Guest, wait};
 use rustix::process::Signal;
-use serde_json::Value;
 use std::fs;
 
-fn charged(pool: &Value, container: &str) -> Result<u64> {
-    let rows = pool["containers"].as_array().context("containers")?;
-    let row = rows.iter().find(|row| row["container"] == container);
-    row.map_or(Ok(0), |row| number(&row["charged_bytes"]))
-}
-
 /// Guests that map anything, by the books, in their order.
-fn sharers(pool: &Value) -> Result<Vec<String>> {
-    let image = pool["images"].as_array().and_then(|images| images.first()).context("the image")?;
-    let sharers = image["sharers"].as_array().context("sharers")?;
-    sharers.iter().map(|row| Ok(row["guest"].as_str().context("a name")?.to_owned())).collect()
+fn sharers(pool: &PoolObject) -> Result<Vec<&str>> {
+    let image = pool.images.first().context("the image")?;
+    Ok(image.sharers.iter().map(|row| row.guest.as_str()).collect())
 }
 
 /// I5: unmapped first, then out of the books, then who is left pays, in the order in which they came; pages stay.
@@ -35,10 +28,9 @@ pub fn leaves() -> Result<()> {
             guests.push(guest);
         }
         let pool = look(&host, &["a", "b", "c"])?;
-        ensure!(sharers(&pool)? == ["a", "b", "c"], "{pool}");
-        let (resident, mapped) = (pool["resident_bytes"].clone(), number(&pool["mapped_bytes"])?);
-        let bound = |pool: &Value| number(&pool["error_bytes"]);
-        ensure!(charged(&pool, "/web/a")? + bound(&pool)? >= mapped, "the first one pays: {pool}");
+        ensure!(sharers(&pool)? == ["a", "b", "c"], "{pool:?}");
+        let (resident, mapped) = (pool.resident_bytes, pool.mapped_bytes);
+        ensure!(charged(&pool, "/web/a") + pool.error_bytes >= mapped, "the first one pays: {pool:?}");
 
         // By a signal that it never hears of, and by its own end.
         for (index, (left, next)) in
@@ -59,9 +51,9 @@ pub fn leaves() -> Result<()> {
                 || look(&host, &left),
                 |pool| sharers(pool).is_ok_and(|names| names == left),
             )?;
-            ensure!(charged(&pool, &container)? == 0, "{container} pays when its guest is gone: {pool}");
-            ensure!(charged(&pool, next)? + bound(&pool)? >= mapped, "{next} pays now: {pool}");
-            ensure!(pool["resident_bytes"] == resident, "{backing}: pages went with a guest: {pool}");
+            ensure!(charged(&pool, &container) == 0, "{container} pays when its guest is gone: {pool:?}");
+            ensure!(charged(&pool, next) + pool.error_bytes >= mapped, "{next} pays now: {pool:?}");
+            ensure!(pool.resident_bytes == resident, "{backing}: pages went with a guest: {pool:?}");
         }
         press(&mut guests[2], "a", &format!("sum={content}"), 2)?;
         guests[2].type_keys("q")?;
@@ -72,10 +64,7 @@ pub fn leaves() -> Result<()> {
             || look(&host, &[]),
             |pool| sharers(pool).is_ok_and(|names| names.is_empty()),
         )?;
-        ensure!(
-            pool["mapped_bytes"] == 0 && charged(&pool, "/common")? == number(&pool["resident_bytes"])?,
-            "{pool}"
-        );
+        ensure!(pool.mapped_bytes == 0 && charged(&pool, "/common") == pool.resident_bytes, "{pool:?}");
     }
     Ok(())
 }
@@ -144,7 +133,7 @@ pub fn broken() -> Result<()> {
         guest.wait_for("read=")?;
         guests.push(guest);
     }
-    let usage = |path: &str| number(&host.get(&format!("/v1/containers{path}"))?["usage_bytes"]);
+    let usage = |path: &str| Ok::<u64, anyhow::Error>(host.container(path)?.usage_bytes);
     look(&host, &["a", "b", "other"])?;
     let (shared, others) = (usage("/web")?, usage("/other")?);
     let limit = shared + ROOM;
@@ -173,7 +162,7 @@ pub fn broken() -> Result<()> {
         usage("/other")?
     );
     for name in ["a", "b"] {
-        let ballooned = number(&totals(&host, name)?["ballooned"])?;
+        let ballooned = totals(&host, name)?.ballooned;
         ensure!(ballooned > 0, "{name} gave nothing for its copy");
     }
     ensure!(usage("/other")?.abs_diff(others) <= MIB, "another one pays: {others}, {}", usage("/other")?);

@@ -17,7 +17,7 @@ mod tenants;
 use anyhow::{Context, Result, ensure};
 use e2e::{Guest, Host, evidence, kvm};
 use libtest_mimic::{Arguments, Failed, Trial};
-use serde_json::Value;
+use protocol::frames::Totals;
 use std::fs;
 use std::process::ExitCode;
 
@@ -151,13 +151,8 @@ fn finish(guest: &mut Guest) -> Result<()> {
     expect_code(guest, 0)
 }
 
-fn number(value: &Value) -> Result<u64> {
-    value.as_u64().with_context(|| format!("{value} is no number"))
-}
-
-fn totals(host: &Host, guest: &str) -> Result<Value> {
-    let frames = host.frames(guest)?;
-    Ok(frames.get("totals").unwrap_or(&frames).clone())
+fn totals(host: &Host, guest: &str) -> Result<Totals> {
+    Ok(host.frames(guest)?.totals)
 }
 
 /// A disk of a MiB of zeros.

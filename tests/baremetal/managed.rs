@@ -1,10 +1,11 @@
 //! Images that the balancer fills: what is touched is there, exactly that, and never more than the budget.
 
 use super::{MIB, finish, number, start, totals};
+use accounting::System;
 use anyhow::{Result, ensure};
+use balancer::objects::PoolObject;
 use e2e::{Guest, Host, wait};
 use rustix::fs::Access;
-use serde_json::Value;
 use std::fs;
 use std::path::Path;
 
@@ -63,20 +64,26 @@ pub fn guest(host: &Host, name: &str, container: &str, scenario: &str, image: &s
     start(host, name, scenario, &["--container", container, "--root", image])
 }
 
-fn pool(host: &Host) -> Result<Value> {
+fn pool(host: &Host) -> Result<PoolObject> {
     look(host, &[])
 }
 
+/// What a container is charged for images, bytes.
+pub fn charged(pool: &PoolObject, container: &str) -> u64 {
+    let row = pool.containers.iter().find(|row| row.container.as_str() == container);
+    row.map_or(0, |row| row.charged_bytes)
+}
+
 /// The pool as it is, after a look at these guests. All that is there is charged, and more than once only by the resident set.
-pub fn look(host: &Host, guests: &[&str]) -> Result<Value> {
+pub fn look(host: &Host, guests: &[&str]) -> Result<PoolObject> {
     for guest in guests {
         totals(host, guest)?;
     }
-    let pool = host.get("/v1/pool?max_age_ms=0")?;
-    let (charged, resident) = (number(&pool["charged_bytes"])?, number(&pool["resident_bytes"])?);
-    let by_set = host.get("/v1/host")?["accounting"] == "rss";
+    let pool = host.pool()?;
+    let (charged, resident) = (pool.charged_bytes, pool.resident_bytes);
+    let by_set = host.host_object()?.accounting == System::Rss;
     let is_whole = if by_set { charged >= resident } else { charged == resident };
-    ensure!(is_whole && pool["uncharged_frames"] == 0, "{pool}");
+    ensure!(is_whole && pool.uncharged_frames == 0, "{pool:?}");
     Ok(pool)
 }
 
@@ -114,12 +121,12 @@ pub fn exact() -> Result<()> {
     let granules = bytes / (GRANULE_PAGES * PAGE as u64);
     let mut one = guest(&host, "one", "/web/one", "image-granules", &image)?;
     one.wait_for(&format!("granules={granules}"))?;
-    ensure!(pool(&host)?["resident_bytes"] == 0 && totals(&host, "one")?["shared"] == 0);
+    ensure!(pool(&host)?.resident_bytes == 0 && totals(&host, "one")?.shared == 0);
     let touched = granules.div_ceil(4);
     press(&mut one, "t", &format!("touched={touched}"), 1)?;
-    ensure!(totals(&host, "one")?["shared"] == touched * GRANULE_PAGES, "{}", totals(&host, "one")?);
+    ensure!(totals(&host, "one")?.shared == touched * GRANULE_PAGES, "{:?}", totals(&host, "one")?);
     let held = pool(&host)?;
-    ensure!(held["resident_bytes"] == touched << 16 && held["mapped_bytes"] == touched << 16, "{held}");
+    ensure!(held.resident_bytes == touched << 16 && held.mapped_bytes == touched << 16, "{held:?}");
     press(&mut one, "a", &format!("sum={sum}"), 1)?;
     let mut two = guest(&host, "two", "/web/two", "image-granules", &image)?;
     two.wait_for("granules=")?;
@@ -131,19 +138,12 @@ pub fn exact() -> Result<()> {
             count == 1 && rss == bytes && pss * 2 == rss,
             "{count} mappings, Rss {rss}, Pss {pss} of {bytes}"
         );
-        ensure!(totals(&host, &guest.name)?["shared"] == bytes / PAGE as u64);
+        ensure!(totals(&host, &guest.name)?.shared == bytes / PAGE as u64);
     }
     let held = pool(&host)?;
-    ensure!(
-        held["resident_bytes"] == bytes && held["saved_bytes"] == bytes && held["error_bytes"] == 0,
-        "{held}"
-    );
+    ensure!(held.resident_bytes == bytes && held.saved_bytes == bytes && held.error_bytes == 0, "{held:?}");
     // The first toucher pays, and hands over to who is left.
-    let charged = |name: &str| -> Result<u64> {
-        let pool = pool(&host)?;
-        let rows = pool["containers"].as_array().cloned().unwrap_or_default();
-        rows.iter().find(|row| row["container"] == name).map_or(Ok(0), |row| number(&row["charged_bytes"]))
-    };
+    let charged = |name: &str| Ok::<u64, anyhow::Error>(charged(&pool(&host)?, name));
     ensure!(charged("/web/one")? == bytes && charged("/web/two")? == 0);
     one.type_keys("q")?;
     finish(&mut one)?;
@@ -163,12 +163,9 @@ pub fn evicts() -> Result<()> {
     for round in 1..=3 {
         press(&mut guest, "a", &format!("sum={sum}"), round)?;
         let held = pool(&host)?;
-        ensure!(number(&held["resident_bytes"])? <= MIB, "{held}");
+        ensure!(held.resident_bytes <= MIB, "{held:?}");
         let totals = totals(&host, "a")?;
-        ensure!(
-            number(&totals["shared"])? * PAGE as u64 == number(&held["mapped_bytes"])?,
-            "{totals} {held}"
-        );
+        ensure!(totals.shared * PAGE as u64 == held.mapped_bytes, "{totals:?} {held:?}");
     }
     guest.type_keys("q")?;
     finish(&mut guest)
@@ -188,15 +185,14 @@ fn keeps_its_part(attackers: usize) -> Result<()> {
     let mut victim = guest(&host, "victim", "/web", "image-granules", &image)?;
     victim.wait_for("granules=")?;
     press(&mut victim, "t", "touched=", 1)?;
-    let touched = totals(&host, "victim")?["shared"].clone();
-    ensure!(number(&touched)? == 32 * GRANULE_PAGES, "{touched}");
+    let touched = totals(&host, "victim")?.shared;
+    ensure!(touched == 32 * GRANULE_PAGES, "{touched}");
     for _ in 0..20 {
         let held = pool(&host)?;
-        ensure!(number(&held["resident_bytes"])? <= 4 * MIB, "{held}");
-        ensure!(totals(&host, "victim")?["shared"] == touched, "the other guest lost pages");
-        let guests = held["guests"].as_array().cloned().unwrap_or_default();
-        for row in guests.iter().filter(|row| row["guest"] == "victim") {
-            ensure!(row["charged_bytes"] == 32 << 16, "it pays for its own alone: {row}");
+        ensure!(held.resident_bytes <= 4 * MIB, "{held:?}");
+        ensure!(totals(&host, "victim")?.shared == touched, "the other guest lost pages");
+        for row in held.guests.iter().filter(|row| row.guest == "victim") {
+            ensure!(row.charged_bytes == 32 << 16, "it pays for its own alone: {row:?}");
         }
         host.ticks("victim", 1)?;
     }
@@ -237,9 +233,9 @@ pub fn survives() -> Result<()> {
     host.start_balancer_with(&serve("managed"))?;
     guest.wait_for(&format!("sum={sum}"))?;
     let held = pool(&host)?;
-    ensure!(held["resident_bytes"] == held["mapped_bytes"], "{held}");
-    let shared = number(&totals(&host, "a")?["shared"])?;
-    ensure!(number(&held["mapped_bytes"])? == shared * PAGE as u64, "{held}, {shared} frames");
+    ensure!(held.resident_bytes == held.mapped_bytes, "{held:?}");
+    let shared = totals(&host, "a")?.shared;
+    ensure!(held.mapped_bytes == shared * PAGE as u64, "{held:?}, {shared} frames");
     guest.type_keys("q")?;
     finish(&mut guest)
 }
@@ -260,14 +256,9 @@ fn steps(backing: &str, accounting: &str) -> Result<Option<Steps>> {
     {
         press(&mut guests[index], key, told, 1)?;
         let pool = look(&host, &["one", "two"])?;
-        let figures = |rows: &str, name: &str, names: &[&str], of: &str| -> Result<Vec<u64>> {
-            let rows = pool[rows].as_array().cloned().unwrap_or_default();
-            let row = |wanted: &&str| rows.iter().find(|row| row[name] == **wanted).cloned();
-            names.iter().map(|wanted| row(wanted).map_or(Ok(0), |row| number(&row[of]))).collect()
-        };
-        let mut all = figures("guests", "guest", &["one", "two"], "alone_bytes")?;
-        all.extend(figures("containers", "container", &["/web/one", "/web/two"], "charged_bytes")?);
-        seen.push((all, number(&pool["error_bytes"])?));
+        let alone = |name| pool.guests.iter().find(|row| row.guest == name).map_or(0, |row| row.alone_bytes);
+        let all = vec![alone("one"), alone("two"), charged(&pool, "/web/one"), charged(&pool, "/web/two")];
+        seen.push((all, pool.error_bytes));
     }
     for guest in &mut guests {
         guest.type_keys("q")?;

@@ -1,10 +1,9 @@
 //! Memory of guests: balloon, free page reporting, limits.
 
-use super::{MIB, expect_code, finish, number, start, totals};
+use super::{MIB, expect_code, finish, start, totals};
 use anyhow::{Context, Result, ensure};
-use e2e::host::assert_tiles;
 use e2e::{Guest, Host, wait};
-use serde_json::{Value, json};
+use serde_json::json;
 use std::fs;
 
 pub fn inflates() -> Result<()> {
@@ -12,7 +11,7 @@ pub fn inflates() -> Result<()> {
     let mut guest = start(&host, "a", "balloon", &["--container", "/web/a"])?;
     guest.wait_for("ballooned=1024")?;
     let frames = totals(&host, "a")?;
-    ensure!(frames["ballooned"] == 1024, "{frames}");
+    ensure!(frames.ballooned == 1024, "{frames:?}");
     guest.type_keys("k")?;
     finish(&mut guest)
 }
@@ -22,7 +21,7 @@ pub fn reports() -> Result<()> {
     let mut guest = start(&host, "a", "report", &[])?;
     guest.wait_for("reported=512")?;
     let frames = totals(&host, "a")?;
-    ensure!(frames["reported"] == 512, "{frames}");
+    ensure!(frames.reported == 512, "{frames:?}");
     guest.type_keys("k")?;
     finish(&mut guest)
 }
@@ -38,24 +37,22 @@ pub fn limit_moves_memory() -> Result<()> {
     guest.wait_for("touched=20480")?;
     let before = settled(&guest, "80 MiB are held", |bytes| bytes >= 80 * MIB)?;
     host.set_max("/web/a", 70 * MIB)?;
-    let held = |frames: &Value| Ok::<u64, anyhow::Error>(number(&frames["private"])? * 4096);
     host.assert_near_kernel(&guest)?;
-    let small = wait::until(
+    wait::until(
         "the guest gives memory back",
         &host,
         || host.frames("a"),
-        |f| held(f.get("totals").unwrap_or(f)).is_ok_and(|bytes| bytes <= 70 * MIB),
+        |frames| frames.totals.private * 4096 <= 70 * MIB,
     )?;
-    assert_tiles(&small)?;
     // Both figures are read when nothing moves any more.
     wait::until(
         "the guest holds its target",
         &host,
-        || host.get("/v1/guests/a"),
-        |guest| guest["actual_bytes"] == guest["target_bytes"],
+        || host.guest_object("a"),
+        |guest| guest.actual_bytes == guest.target_bytes,
     )?;
     let after = guest.resident_bytes()?;
-    let ballooned = number(&totals(&host, "a")?["ballooned"])? * 4096;
+    let ballooned = totals(&host, "a")?.ballooned * 4096;
     ensure!(
         before - after >= ballooned * 9 / 10,
         "resident memory fell by {} of {ballooned} bytes",
@@ -105,14 +102,16 @@ pub fn object_limits() -> Result<()> {
     let mut guest =
         start(&host, "a", "serve 1", &limit("256M,max-vcpus=2,max-guests=1,max-devices=2,max-threads=6"))?;
     guest.wait_for("touched")?;
-    let web = host.get("/v1/containers/web")?;
-    let used = |kind: &str| web["objects"][kind]["used"].as_u64();
-    ensure!((used("vcpus"), used("guests"), used("devices")) == (Some(2), Some(1), Some(2)), "{web:#}");
+    let web = host.container("/web")?;
+    let used = web.objects;
+    ensure!((used.vcpus.used, used.guests.used, used.devices.used) == (2, 1, 2), "{web:#?}");
     // What it told at its launch is what it has, but for what is open for a moment only.
     let count =
         |what: &str| Ok::<_, std::io::Error>(fs::read_dir(format!("/proc/{}/{what}", guest.pid()))?.count());
-    for (kind, counted, spare) in [("fds", count("fd")? as u64, 4), ("threads", count("task")? as u64, 1)] {
-        let used = used(kind).context("no figure")?;
+    for (kind, used, counted, spare) in [
+        ("fds", used.fds.used, count("fd")? as u64, 4),
+        ("threads", used.threads.used, count("task")? as u64, 1),
+    ] {
         ensure!((counted..=counted + spare).contains(&used), "{kind}: told {used}, counted {counted}");
     }
     guest.type_keys("q")?;

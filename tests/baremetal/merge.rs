@@ -1,10 +1,10 @@
 //! Guests whose RAM the kernel merges. KSM is the host's, so these tests switch it on, and off again: one at a time, and only
 //! where nothing else on the host uses it.
 
-use super::{MIB, expect_code, finish, number, start, totals};
+use super::{MIB, expect_code, finish, start, totals};
 use anyhow::{Context, Result, ensure};
+use balancer::objects::MergeObject;
 use e2e::{Guest, Host, wait};
-use serde_json::Value;
 use std::path::Path;
 
 #[allow(clippy::unwrap_used, dead_code, reason = "shared with other tests")]
@@ -29,8 +29,8 @@ fn refused(mut guest: Guest, code: i32, words: &[&str]) -> Result<()> {
     Ok(())
 }
 
-fn merged(host: &Host, name: &str) -> Result<Value> {
-    Ok(host.get(&format!("/v1/guests/{name}"))?["merge"].clone())
+fn merged(host: &Host, name: &str) -> Result<Option<MergeObject>> {
+    Ok(host.guest_object(name)?.merge)
 }
 
 /// Memory of this process that asks to be merged, as a stranger's would.
@@ -92,19 +92,20 @@ pub fn merges() -> Result<()> {
             "the kernel merges what both guests hold",
             &host,
             || merged(&host, name),
-            |merge| merge["merging_pages"].as_u64().is_some_and(|pages| pages >= PAGES * 95 / 100),
-        )?;
-        println!("{name}: {object}");
-        let profit = object["profit_bytes"].as_i64().context("profit")?;
+            |merge| merge.as_ref().is_some_and(|merge| merge.merging_pages >= PAGES * 95 / 100),
+        )?
+        .context("waited for")?;
+        println!("{name}: {object:?}");
+        let profit = object.profit_bytes;
         let most = i64::try_from(MIBS * MIB)?;
-        ensure!(profit > most / 2 && profit < 2 * most, "{object}");
-        ensure!(number(&object["cost_bytes"])? >= PAGES * 64 * 95 / 100, "{object}");
-        ensure!(number(&object["age_ms"])? < 30_000, "{object}");
+        ensure!(profit > most / 2 && profit < 2 * most, "{object:?}");
+        ensure!(object.cost_bytes >= PAGES * 64 * 95 / 100, "{object:?}");
+        ensure!(object.age_ms < 30_000, "{object:?}");
     }
     // Merged or not, a frame is held: the tables stay true.
     for guest in &guests {
         host.assert_near_kernel(guest)?;
-        let private = number(&totals(&host, &guest.name)?["private"])?;
+        let private = totals(&host, &guest.name)?.private;
         ensure!(private >= PAGES, "{private}");
     }
     // What a guest gives leaves KSM with it; every byte of the rest, and of the other guest, is as it was.
@@ -112,19 +113,17 @@ pub fn merges() -> Result<()> {
     wait::until(
         "the guest gives memory back",
         &host,
-        || host.get("/v1/guests/a"),
-        |guest| {
-            guest["actual_bytes"] == guest["target_bytes"] && guest["actual_bytes"].as_u64() < Some(100 * MIB)
-        },
+        || host.guest_object("a"),
+        |guest| guest.actual_bytes == guest.target_bytes && guest.actual_bytes < 100 * MIB,
     )?;
     host.assert_near_kernel(&guests[0])?;
-    let ballooned = number(&totals(&host, "a")?["ballooned"])?;
+    let ballooned = totals(&host, "a")?.ballooned;
     let left = PAGES.saturating_sub(ballooned);
     wait::until(
         "what was given leaves KSM",
         &host,
         || merged(&host, "a"),
-        |merge| merge["merging_pages"].as_u64().is_some_and(|pages| pages <= left + PAGES / 20),
+        |merge| merge.as_ref().is_some_and(|merge| merge.merging_pages <= left + PAGES / 20),
     )?;
     for guest in &mut guests {
         guest.type_keys("q")?;

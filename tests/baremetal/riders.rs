@@ -1,10 +1,10 @@
 //! A guest that only reads what others brought and pay for: what that gains it, by accounting system, and who pays for it.
 
-use super::managed::{guest, host, look, press};
-use super::{MIB, finish, number};
+use super::managed::{charged, guest, host, look, press};
+use super::{MIB, finish};
 use anyhow::{Context, Result, ensure};
+use balancer::objects::PoolObject;
 use e2e::{Host, wait};
-use serde_json::Value;
 
 const ACCOUNTING: [&str; 4] = ["static", "partial", "zones", "rss"];
 const BACKINGS: [&str; 2] = ["managed", "pagecache"];
@@ -23,15 +23,11 @@ struct Charges {
     error: u64,
 }
 
-fn charges(host: &Host, guests: &[&str]) -> Result<(Charges, Value)> {
+fn charges(host: &Host, guests: &[&str]) -> Result<(Charges, PoolObject)> {
     let pool = look(host, guests)?;
-    let rows = pool["containers"].as_array().context("containers")?;
-    let of = |path: &str| {
-        let row = rows.iter().find(|row| row["container"] == path);
-        row.map_or(Ok(0), |row| number(&row["charged_bytes"]))
-    };
-    let (resident, error) = (number(&pool["resident_bytes"])?, number(&pool["error_bytes"])?);
-    Ok((Charges { payer: of(PAYER)?, rider: of(RIDER)?, common: of(COMMON)?, resident, error }, pool))
+    let of = |path: &str| charged(&pool, path);
+    let (resident, error) = (pool.resident_bytes, pool.error_bytes);
+    Ok((Charges { payer: of(PAYER), rider: of(RIDER), common: of(COMMON), resident, error }, pool))
 }
 
 pub fn gain_nothing_beyond() -> Result<()> {
@@ -49,7 +45,7 @@ fn ride(accounting: &str, backing: &str) -> Result<()> {
     payer.wait_for("granules=")?;
     press(&mut payer, "a", "sum=", 1)?;
     let (alone, pool) = charges(&host, &["payer"])?;
-    let bytes = number(&pool["mapped_bytes"])?;
+    let bytes = pool.mapped_bytes;
     let near = |found: u64, truth: u64, error: u64| found.abs_diff(truth) <= error;
 
     // It reads all that is there, again and again, and brings nothing.
@@ -72,11 +68,10 @@ fn ride(accounting: &str, backing: &str) -> Result<()> {
     };
     ensure!(near(both.rider, fair, error), "the rider pays {}, by the rule {fair}", both.rider);
     // All that it gains is told: what it would pay alone, and does not.
-    let guests = pool["guests"].as_array().context("guests")?;
-    let row = guests.iter().find(|row| row["guest"] == "rider").context("the rider")?;
-    let (saved, charged) = (number(&row["saved_bytes"])?, number(&row["charged_bytes"])?);
-    ensure!(near(saved + charged, number(&row["alone_bytes"])?, error), "what it gains is told: {row}");
-    ensure!(saved <= bytes - fair + error, "it gains more than the rule gives it: {row}");
+    let row = pool.guests.iter().find(|row| row.guest == "rider").context("the rider")?;
+    let (saved, charged) = (row.saved_bytes, row.charged_bytes);
+    ensure!(near(saved + charged, row.alone_bytes, error), "what it gains is told: {row:?}");
+    ensure!(saved <= bytes - fair + error, "it gains more than the rule gives it: {row:?}");
 
     // The ride ends with who pays.
     payer.type_keys("q")?;
@@ -111,7 +106,7 @@ pub fn take_no_room() -> Result<()> {
         press(&mut rider, "a", "sum=", round)?;
         let (now, pool) = charges(&host, &["payer", "rider"])?;
         ensure!(now.resident == before.resident && now.payer == before.payer, "{before:?}, {now:?}");
-        ensure!(pool["saved_bytes"] == 4 * MIB, "both have all of it: {pool}");
+        ensure!(pool.saved_bytes == 4 * MIB, "both have all of it: {pool:?}");
     }
     for guest in [&mut payer, &mut rider] {
         guest.type_keys("q")?;

@@ -2,6 +2,7 @@
 
 use super::{finish, start};
 use anyhow::{Result, ensure};
+use balancer::objects::RunState;
 use e2e::starving::{self, Cast, moves, pausing, starve, until_state};
 use e2e::{Guest, Host};
 use rustix::process::Signal;
@@ -15,7 +16,7 @@ pub fn stands_still() -> Result<()> {
     starving::stands_still(&mut host, &guest, |host| {
         moves(&other)?;
         ensure!(
-            host.get("/v1/guests/b")?["state"] == "running",
+            host.guest_object("b")?.state == RunState::Running,
             "who holds no more than it was asked to runs"
         );
         Ok(())
@@ -33,7 +34,7 @@ pub fn ends_while_it_stands_still() -> Result<()> {
     let mut guest = start(&host, "a", "keep 80", &["--cpus", "2"])?;
     guest.wait_for("touched")?;
     starve(&host, true)?;
-    until_state(&host, "a", "paused")?;
+    until_state(&host, "a", RunState::Paused)?;
     guest.signal(Signal::TERM)?;
     let status = guest.wait_end()?;
     ensure!(status.code() == Some(143), "{status}");

@@ -2,20 +2,17 @@
 
 use crate::hand::Hand;
 use anyhow::{Context, Result, ensure};
-use e2e::host::assert_tiles;
+use balancer::objects::{ContainerObject, FramesObject, GuestObject};
 use e2e::{Host, wait};
 use guest_images::{Agent, ImageSet, KernelSeries};
+use policy::Health;
 use rustix::process::Signal;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 const MIB: u64 = 1 << 20;
 const BALLOON: [&str; 2] = ["-device", "virtio-balloon-pci,id=b,free-page-reporting=on"];
 const INTERVAL: &str = "guest-stats-polling-interval";
-
-fn amount(of: &Value, key: &str) -> Result<u64> {
-    of[key].as_u64().with_context(|| format!("{key} in {of}"))
-}
 
 fn attach(host: &Host, hand: &Hand, arguments: &[&str]) -> Result<String> {
     let qmp = hand.qmp.display().to_string();
@@ -25,9 +22,8 @@ fn attach(host: &Host, hand: &Hand, arguments: &[&str]) -> Result<String> {
     Ok(String::from_utf8(output.stdout)?)
 }
 
-fn is_settled(guest: &Value) -> bool {
-    let number = |key: &str| guest[key].as_u64().unwrap_or(0);
-    number("actual_bytes").abs_diff(number("target_bytes")) <= 2 * MIB
+fn is_settled(guest: &GuestObject) -> bool {
+    guest.actual_bytes.abs_diff(guest.target_bytes) <= 2 * MIB
 }
 
 pub fn lives() -> Result<()> {
@@ -45,26 +41,22 @@ fn lives_on(program: Option<&Path>) -> Result<()> {
     let told = attach(&host, &hand, &["--limit", "800M"])?;
     ensure!(told.contains("hand: in /legacy/hand, 512M of RAM on QEMU process"), "{told}");
     ensure!(told.lines().count() == 1, "nothing is missing of it: {told}");
-    let guest = || host.get("/v1/guests/hand");
-    let object = wait::until("its statistics are there", &host, guest, |g| g["statistics"].is_object())?;
-    ensure!(
-        amount(&object, "machine_pid")? == u64::from(hand.pid()) && object["attached"] == true,
-        "{object}"
-    );
+    let guest = || host.guest_object("hand");
+    let object = wait::until("its statistics are there", &host, guest, |g| g.statistics.is_some())?;
+    ensure!(object.machine_pid == Some(hand.pid().cast_signed()) && object.attached, "{object:?}");
 
     // What is known is by frame, and tiles; the load is in it.
     let look = || host.frames("hand");
-    let loaded =
-        |frames: &Value| amount(&frames["totals"], "private").is_ok_and(|frames| frames * 4096 >= 150 * MIB);
+    let loaded = |frames: &FramesObject| frames.totals.private * 4096 >= 150 * MIB;
     let frames = wait::until("its load is in the table", &host, look, loaded)?;
-    ensure!(amount(&frames["totals"], "unknown")? > 0, "{frames}");
+    ensure!(frames.totals.unknown > 0, "{frames:?}");
 
     // Resized.
-    let resized = amount(&object, "overhead_bytes")? + 360 * MIB;
+    let resized = object.overhead_bytes + 360 * MIB;
     host.set_max("/legacy/hand", resized)?;
-    let small = |g: &Value| is_settled(g) && g["actual_bytes"].as_u64() < Some(420 * MIB);
+    let small = |g: &GuestObject| is_settled(g) && g.actual_bytes < 420 * MIB;
     wait::until("it gives memory", &host, guest, small)?;
-    assert_tiles(&host.frames("hand")?)?;
+    host.frames("hand")?;
 
     // Pressure: a guest of our own beside it wants what both share.
     let images = ImageSet::of_user()?.ensure(KernelSeries::V6_1)?;
@@ -93,20 +85,20 @@ fn lives_on(program: Option<&Path>) -> Result<()> {
     let mut agent = Agent::connect(Path::new(&channel), own.activity().clone())?;
     let overhead: u64 = ["hand", "own"]
         .iter()
-        .map(|name| amount(&host.get(&format!("/v1/guests/{name}"))?, "overhead_bytes"))
+        .map(|name| Ok(host.guest_object(name)?.overhead_bytes))
         .sum::<Result<u64>>()?;
     let max = overhead + 640 * MIB;
     host.set_max("/legacy", max)?;
     agent.alloc("heap", 160 * MIB, 3)?;
-    let legacy = || host.get("/v1/containers/legacy");
-    let inside = |c: &Value| c["usage_bytes"].as_u64() <= Some(max);
+    let legacy = || host.container("/legacy");
+    let inside = |container: &ContainerObject| container.usage_bytes <= max;
     wait::until("both are inside the limit that they share", &host, legacy, inside)?;
     ensure!(agent.verify("heap")?.intact);
     for name in ["hand", "own"] {
-        let object = host.get(&format!("/v1/guests/{name}"))?;
-        ensure!(amount(&object, "target_bytes")? < 512 * MIB, "{object}");
+        let object = host.guest_object(name)?;
+        ensure!(object.target_bytes < 512 * MIB, "{object:?}");
     }
-    let squeezed = amount(&host.get("/v1/guests/own")?, "target_bytes")?;
+    let squeezed = host.guest_object("own")?.target_bytes;
 
     // Let go: as it was found, and what it held is free for the other.
     let output = host.balancer(&["detach", "hand"])?;
@@ -117,8 +109,8 @@ fn lives_on(program: Option<&Path>) -> Result<()> {
     ensure!(interval == 7, "{interval}");
     let balloon = || hand.ask("query-balloon", &json!({}));
     wait::until("its balloon is empty again", &host, balloon, |b| b["actual"] == 512 * MIB)?;
-    let grown = |g: &Value| g["target_bytes"].as_u64() > Some(squeezed);
-    wait::until("the other one may hold more", &host, || host.get("/v1/guests/own"), grown)?;
+    let grown = |g: &GuestObject| g.target_bytes > squeezed;
+    wait::until("the other one may hold more", &host, || host.guest_object("own"), grown)?;
     ensure!(hand.runs()?);
     Ok(())
 }
@@ -128,12 +120,12 @@ pub fn without_balloon() -> Result<()> {
     let mut hand = Hand::start(&host, None, 60, &[])?;
     let told = attach(&host, &hand, &["--name", "plain", "--limit", "300M"])?;
     ensure!(told.contains("It has no balloon") && told.lines().count() == 2, "{told}");
-    let object = host.get("/v1/guests/plain")?;
-    ensure!(object["health"] == "without_balloon" && object["ram_unseen"].is_null(), "{object}");
-    ensure!(object["balloon"]["driver_ready"] == false && object["actual_bytes"] == 512 * MIB, "{object}");
-    ensure!(amount(&host.frames("plain")?["totals"], "private")? * 4096 >= 60 * MIB);
+    let object = host.guest_object("plain")?;
+    ensure!(object.health == Health::WithoutBalloon && object.ram_unseen.is_none(), "{object:?}");
+    ensure!(!object.balloon.driver_ready && object.actual_bytes == 512 * MIB, "{object:?}");
+    ensure!(host.frames("plain")?.totals.private * 4096 >= 60 * MIB);
     // It cannot be made to give; what it holds is charged.
-    let usage = amount(&host.get("/v1/containers/legacy/hand")?, "usage_bytes")?;
+    let usage = host.container("/legacy/hand")?.usage_bytes;
     ensure!(usage >= 100 * MIB, "{usage}");
     let said =
         |arguments: &[&str]| Ok::<_, anyhow::Error>(String::from_utf8(host.balancer(arguments)?.stdout)?);
@@ -162,13 +154,13 @@ pub fn in_a_file() -> Result<()> {
     let mut hand = Hand::start(&host, None, 60, &[&backed[..], &BALLOON].concat())?;
     let told = attach(&host, &hand, &[])?;
     ensure!(told.contains("the host holds is unknown: it is no private anonymous memory (rw-s"), "{told}");
-    let (object, frames) = (host.get("/v1/guests/hand")?, host.frames("hand")?);
-    let why = object["ram_unseen"].as_str().context("why it is not seen")?;
-    ensure!(why.contains("memfd") && frames["ram_unseen"] == why, "{frames}");
+    let (object, frames) = (host.guest_object("hand")?, host.frames("hand")?);
+    let why = object.ram_unseen.as_deref().context("why it is not seen")?;
+    ensure!(why.contains("memfd") && frames.ram_unseen.as_deref() == Some(why), "{frames:?}");
     let ps = String::from_utf8(host.balancer(&["ps"])?.stdout)?;
     ensure!(ps.contains(why) && !ps.contains("without host memory"), "{ps}");
     // What it holds is counted in any case.
-    ensure!(amount(&object, "resident_bytes")? >= 60 * MIB, "{object}");
+    ensure!(object.resident_bytes >= Some(60 * MIB), "{object:?}");
     ensure!(host.balancer(&["detach", "hand", "--json"])?.status.success() && hand.runs()?);
     Ok(())
 }
@@ -177,26 +169,26 @@ pub fn helper_killed() -> Result<()> {
     let mut host = Host::new()?;
     let mut hand = Hand::start(&host, None, 60, &BALLOON)?;
     attach(&host, &hand, &[])?;
-    let helper = amount(&host.get("/v1/guests/hand")?, "pid")?;
+    let helper = pid(&host)?;
     // A balancer that dies loses nothing.
     host.kill_balancer();
     host.start_balancer()?;
-    wait::until("the guest is back", &host, || Ok(host.get("/v1/guests/hand").is_ok()), |there| *there)?;
-    ensure!(amount(&host.get("/v1/guests/hand")?, "pid")? == helper);
+    wait::until("the guest is back", &host, || Ok(host.guest_object("hand").is_ok()), |there| *there)?;
+    ensure!(pid(&host)? == helper);
     signal(helper, Signal::KILL)?;
-    wait::until("the guest is gone", &host, || Ok(host.get("/v1/guests/hand").is_err()), |gone| *gone)?;
+    wait::until("the guest is gone", &host, || Ok(host.guest_object("hand").is_err()), |gone| *gone)?;
     ensure!(hand.runs()?);
     attach(&host, &hand, &[])?;
-    ensure!(amount(&host.get("/v1/guests/hand")?, "pid")? != helper);
+    ensure!(pid(&host)? != helper);
     // SIGTERM leaves the guest as detaching does.
-    signal(amount(&host.get("/v1/guests/hand")?, "pid")?, Signal::TERM)?;
-    wait::until("the guest is gone", &host, || Ok(host.get("/v1/guests/hand").is_err()), |gone| *gone)?;
+    signal(pid(&host)?, Signal::TERM)?;
+    wait::until("the guest is gone", &host, || Ok(host.guest_object("hand").is_err()), |gone| *gone)?;
     let free = || Ok(hand.ask("query-balloon", &json!({})).is_ok());
     wait::until("its monitor is free", &host, free, |free| *free)?;
     // And one whose QEMU ends is gone.
     attach(&host, &hand, &[])?;
     drop(hand);
-    wait::until("the guest is gone", &host, || Ok(host.get("/v1/guests/hand").is_err()), |gone| *gone)?;
+    wait::until("the guest is gone", &host, || Ok(host.guest_object("hand").is_err()), |gone| *gone)?;
     Ok(())
 }
 
@@ -204,17 +196,17 @@ pub fn stuck() -> Result<()> {
     let host = Host::new()?;
     let hand = Hand::start(&host, None, 1, &BALLOON)?;
     attach(&host, &hand, &["--limit", "400M"])?;
-    let guest = || host.get("/v1/guests/hand");
-    let is_small = |g: &Value| is_settled(g) && g["actual_bytes"].as_u64() < Some(400 * MIB);
+    let guest = || host.guest_object("hand");
+    let is_small = |g: &GuestObject| is_settled(g) && g.actual_bytes < 400 * MIB;
     wait::until("it gives memory", &host, guest, is_small)?;
-    signal(u64::from(hand.pid()), Signal::STOP)?;
-    wait::until("it is told of", &host, guest, |g| g["stuck"].is_string())?;
+    signal(hand.pid(), Signal::STOP)?;
+    wait::until("it is told of", &host, guest, |g| g.stuck.is_some())?;
     let output = host.balancer(&["detach", "hand"])?;
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     ensure!(output.status.code() == Some(1) && text.contains("stays attached"), "{output:?}");
-    signal(u64::from(hand.pid()), Signal::CONT)?;
-    wait::until("it answers", &host, guest, |g| g["stuck"].is_null())?;
-    ensure!(is_small(&guest()?), "{}", guest()?);
+    signal(hand.pid(), Signal::CONT)?;
+    wait::until("it answers", &host, guest, |g| g.stuck.is_none())?;
+    ensure!(is_small(&guest()?), "{:?}", guest()?);
     let output = host.balancer(&["detach", "hand"])?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     ensure!(output.status.success() && text.contains("detached, as it was found"), "{output:?}");
@@ -227,8 +219,8 @@ pub fn found_first() -> Result<()> {
     let host = Host::new()?;
     let hand = Hand::start(&host, None, 1, &BALLOON)?;
     hand.ask("qom-set", &json!({ "path": "/machine/peripheral/b", "property": INTERVAL, "value": 7 }))?;
-    let guest = || host.get("/v1/guests/hand");
-    let is_small = |g: &Value| is_settled(g) && g["actual_bytes"].as_u64() < Some(400 * MIB);
+    let guest = || host.guest_object("hand");
+    let is_small = |g: &GuestObject| is_settled(g) && g.actual_bytes < 400 * MIB;
     let detach = || {
         let output = host.balancer(&["detach", "hand"])?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -242,7 +234,7 @@ pub fn found_first() -> Result<()> {
     attach(&host, &hand, &["--limit", "400M"])?;
     wait::until("it gives memory", &host, guest, is_small)?;
     // Its helper is killed, and the next one knows.
-    signal(amount(&guest()?, "pid")?, Signal::KILL)?;
+    signal(pid(&host)?, Signal::KILL)?;
     wait::until("the guest is gone", &host, || Ok(guest().is_err()), |gone| *gone)?;
     let balloon = hand.ask("query-balloon", &json!({}))?;
     ensure!(balloon["actual"].as_u64() < Some(400 * MIB), "{balloon}");
@@ -258,9 +250,14 @@ pub fn found_first() -> Result<()> {
     Ok(())
 }
 
+/// The process of the helper of the guest.
+fn pid(host: &Host) -> Result<u32> {
+    Ok(host.guest_object("hand")?.pid.cast_unsigned())
+}
+
 /// A signal to a process that was just reported as running.
-fn signal(pid: u64, signal: Signal) -> Result<()> {
-    e2e::guest::send(u32::try_from(pid)?, signal)
+fn signal(pid: u32, signal: Signal) -> Result<()> {
+    e2e::guest::send(pid, signal)
 }
 
 pub fn refuses() -> Result<()> {
@@ -296,7 +293,7 @@ pub fn refuses() -> Result<()> {
     });
     refused(&liar, "No process of QEMU has this guest's RAM")?;
     thread.join().map_err(|_| anyhow::anyhow!("the liar panicked"))??;
-    ensure!(host.get("/v1/guests")?.as_array().is_some_and(Vec::is_empty));
+    ensure!(host.get::<Vec<GuestObject>>("/v1/guests")?.is_empty());
     let output = host.balancer(&["detach", "x"])?;
     ensure!(output.status.code() == Some(1));
     Ok(())

@@ -1,14 +1,16 @@
 //! Guests on a QEMU that their `vmm` starts.
 
 use anyhow::{Context, Result, ensure};
+use balancer::objects::GuestObject;
 use e2e::guest::send;
-use e2e::host::assert_tiles;
 use e2e::wait::Activity;
 use e2e::{Guest, Host, wait};
 use guest_images::{Agent, ImageSet, KernelSeries};
+use protocol::engine::Engine;
+use protocol::frames::ErrorSource;
 use rustix::fs::OFlags;
 use rustix::process::Signal;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Stdio;
@@ -33,14 +35,9 @@ fn start(host: &Host, program: Option<&Path>, flags: &[&str]) -> Result<Guest> {
     linux(host, "a", program, &[&["--memory", "512M", "--container", "/a"], flags].concat())
 }
 
-fn amount(of: &Value, key: &str) -> Result<u64> {
-    of[key].as_u64().with_context(|| format!("{key} in {of}"))
-}
-
 /// True once what the guest may hold is what it was asked to, less than its RAM.
-fn settled(guest: &Value) -> bool {
-    let number = |key: &str| guest[key].as_u64().unwrap_or(0);
-    number("actual_bytes").abs_diff(number("target_bytes")) <= 2 * MIB && number("actual_bytes") < 400 * MIB
+fn settled(guest: &GuestObject) -> bool {
+    guest.actual_bytes.abs_diff(guest.target_bytes) <= 2 * MIB && guest.actual_bytes < 400 * MIB
 }
 
 pub fn holds() -> Result<()> {
@@ -56,39 +53,31 @@ fn holds_with(program: Option<&Path>) -> Result<()> {
     let channel = host.path("a.channel").display().to_string();
     let mut guest = start(&host, program, &["--container-limit", "256M", "--channel", &channel])?;
     guest.wait_for("BALLAST-GUEST ready")?;
-    wait::until("the limit is in force", &host, || host.get("/v1/guests/a"), settled)?;
+    wait::until("the limit is in force", &host, || host.guest_object("a"), settled)?;
     let mut agent = Agent::connect(Path::new(&channel), guest.activity().clone())?;
     // What the limit leaves beside QEMU is little more than the kernel and this.
     agent.alloc("heap", 24 * MIB, 5)?;
     for _ in 0..4 {
-        let (object, resident) = (host.get("/v1/guests/a")?, guest.resident_bytes()?);
+        let (object, resident) = (host.guest_object("a")?, guest.resident_bytes()?);
         ensure!(resident <= 256 * MIB, "{} MiB are held", resident / MIB);
-        ensure!(amount(&object, "usage_bytes")? <= 256 * MIB, "{object}");
-        ensure!(
-            object["engine"] == "qemu" && object["stuck"].is_null() && object["trusted"] == true,
-            "{object}"
-        );
+        ensure!(object.usage_bytes <= 256 * MIB, "{object:?}");
+        ensure!(object.engine == Engine::Qemu && object.stuck.is_none() && object.trusted, "{object:?}");
         host.ticks("a", 1)?;
     }
     // It has what it wrote, its own statistics are there, and the table says what is known and what is not.
     ensure!(agent.verify("heap")?.intact);
-    let object = host.get("/v1/guests/a")?;
-    ensure!(amount(&object["statistics"], "available_memory_bytes")? > 0, "{object}");
+    let object = host.guest_object("a")?;
+    let available = object.statistics.as_ref().and_then(|read| read.available_memory_bytes);
+    ensure!(available > Some(0), "{object:?}");
     let frames = host.frames("a")?;
-    let totals = &frames["totals"];
-    ensure!(amount(totals, "private")? * 4096 >= 24 * MIB, "{frames}");
+    let totals = &frames.totals;
+    ensure!(totals.private * 4096 >= 24 * MIB, "{frames:?}");
     ensure!(
-        amount(totals, "unknown")? > 0 && totals["ballooned"] == 0 && totals["error_source"] == "faults",
-        "{frames}"
+        totals.unknown > 0 && totals.ballooned == 0 && totals.error_source == ErrorSource::Faults,
+        "{frames:?}"
     );
-    let known: u64 = frames["sources"]
-        .as_array()
-        .context("sources")?
-        .iter()
-        .take(2)
-        .filter_map(|s| s["frames"].as_u64())
-        .sum();
-    ensure!(known == amount(totals, "frames")?, "{frames}");
+    let known: u64 = frames.sources.iter().take(2).map(|source| source.frames).sum();
+    ensure!(known == totals.frames, "{frames:?}");
     host.assert_near_kernel(&guest)?;
     let ps = String::from_utf8(host.balancer(&["ps"])?.stdout)?;
     ensure!(ps.contains("max 256M") && ps.contains("is unknown"), "{ps}");
@@ -129,10 +118,10 @@ fn is_there(pid: u32) -> bool {
 fn up(host: &Host) -> Result<(Guest, u32)> {
     let mut guest = start(host, None, &["--container-limit", "400M"])?;
     guest.wait_for("BALLAST-GUEST ready")?;
-    wait::until("its balloon is served", &host, || host.get("/v1/guests/a"), settled)?;
+    wait::until("its balloon is served", &host, || host.guest_object("a"), settled)?;
     let machine = guest.machine_pid().context("its QEMU")?;
-    let object = host.get("/v1/guests/a")?;
-    ensure!(amount(&object, "machine_pid")? == u64::from(machine), "{object}");
+    let object = host.guest_object("a")?;
+    ensure!(object.machine_pid == Some(machine.cast_signed()), "{object:?}");
     Ok((guest, machine))
 }
 
@@ -181,19 +170,19 @@ pub fn stops() -> Result<()> {
     let host = Host::new()?;
     let (mut guest, machine) = up(&host)?;
     send(machine, Signal::STOP)?;
-    let stuck = wait::until("it is told of", &host, || host.get("/v1/guests/a"), |g| g["stuck"].is_string())?;
-    ensure!(stuck["stuck"].as_str().is_some_and(|text| text.contains("did not answer")), "{stuck}");
+    let stuck = wait::until("it is told of", &host, || host.guest_object("a"), |g| g.stuck.is_some())?;
+    ensure!(stuck.stuck.as_ref().is_some_and(|text| text.contains("did not answer")), "{stuck:?}");
     // The balancer answers as ever, the guest's vmm listens, and its table is what it was.
     host.set_max("/a", 330 * MIB)?;
-    assert_tiles(&host.frames("a")?)?;
-    let object = host.get("/v1/guests/a")?;
-    ensure!(object["stuck"].is_string(), "all of this was answered while QEMU stood still: {object}");
-    let before = amount(&object, "actual_bytes")?;
+    host.frames("a")?;
+    let object = host.guest_object("a")?;
+    ensure!(object.stuck.is_some(), "all of this was answered while QEMU stood still: {object:?}");
+    let before = object.actual_bytes;
     let ps = String::from_utf8(host.balancer(&["ps"])?.stdout)?;
     ensure!(ps.contains("a is stuck for"), "{ps}");
     send(machine, Signal::CONT)?;
-    let follows = |g: &Value| g["stuck"].is_null() && settled(g) && g["actual_bytes"].as_u64() < Some(before);
-    wait::until("it answers and follows", &host, || host.get("/v1/guests/a"), follows)?;
+    let follows = |g: &GuestObject| g.stuck.is_none() && settled(g) && g.actual_bytes < before;
+    wait::until("it answers and follows", &host, || host.guest_object("a"), follows)?;
     let events = String::from_utf8(host.balancer(&["events"])?.stdout)?;
     ensure!(events.contains("guest_stuck") && events.contains("guest_answers"), "{events}");
     // One that never answers again is ended with its vmm.
@@ -223,7 +212,7 @@ pub fn machine_killed_while_it_waits() -> Result<()> {
     let answer = host.request("PATCH", "/v1/policy", Some(&json!({ "reserve_bytes": 64u64 << 40 })))?;
     ensure!(answer.status == 200, "{answer:?}");
     let mut guest = start(&host, None, &["--wait"])?;
-    let waiting = || Ok(host.get("/v1/host")?["waiting"].as_array().map_or(0, Vec::len));
+    let waiting = || Ok(host.host_object()?.waiting.len());
     wait::until("it waits", &host, waiting, |count| *count == 1)?;
     send(guest.machine_pid().context("its QEMU")?, Signal::KILL)?;
     let status = guest.wait_end()?;
@@ -264,10 +253,10 @@ pub fn no_driver() -> Result<()> {
     guest.wait_for("Kernel panic")?;
     // Statistics are asked for at each tick: they would be there.
     host.ticks("a", 4)?;
-    let object = host.get("/v1/guests/a")?;
-    ensure!(object["balloon"]["driver_ready"] == false && object["statistics"].is_null(), "{object}");
-    ensure!(amount(&object, "target_bytes")? < amount(&object, "actual_bytes")?, "{object}");
-    ensure!(amount(&object, "usage_bytes")? >= amount(&host.frames("a")?["totals"], "private")? * 4096);
+    let object = host.guest_object("a")?;
+    ensure!(!object.balloon.driver_ready && object.statistics.is_none(), "{object:?}");
+    ensure!(object.target_bytes < object.actual_bytes, "{object:?}");
+    ensure!(object.usage_bytes >= host.frames("a")?.totals.private * 4096);
     host.assert_near_kernel(&guest)
 }
 
@@ -310,7 +299,8 @@ pub fn refuses() -> Result<()> {
         "{}",
         guest.errors()
     );
-    let events = host.get("/v1/events?follow=false").unwrap_or(json!([]));
-    ensure!(!events.to_string().contains("guest_registered"), "{events}");
+    // A balancer runs only if a guest started one.
+    let events = host.events().unwrap_or_default();
+    ensure!(!events.iter().any(|event| event.kind == "guest_registered"), "{events:?}");
     Ok(())
 }

@@ -5,7 +5,10 @@ use crate::evidence;
 use crate::guest::Guest;
 use crate::http::{self, Answer};
 use anyhow::{Context, Result, bail, ensure};
+use balancer::objects::{ContainerObject, Event, FramesObject, GuestObject, HostObject, PoolObject};
+use protocol::frames::{STATES, Totals};
 use protocol::place::Place;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -178,11 +181,10 @@ impl Host {
     /// # Errors
     /// When the guest is unknown, or the balancer stops.
     pub fn ticks(&self, guest: &str, count: usize) -> Result<()> {
-        let path = format!("/v1/guests/{guest}");
         // When it was read: not before the first of these moments, not after the second.
         let read = || {
             let asked = Instant::now();
-            let age = self.get(&path)?["resident_age_ms"].as_u64().map(Duration::from_millis);
+            let age = self.guest_object(guest)?.resident_age_ms.map(Duration::from_millis);
             let bounds = |age| Some((asked.checked_sub(age)?, Instant::now().checked_sub(age)?));
             Ok(age.and_then(bounds))
         };
@@ -197,11 +199,51 @@ impl Host {
     /// GET, which must succeed.
     ///
     /// # Errors
-    /// When the answer is not 200.
-    pub fn get(&self, path: &str) -> Result<Value> {
+    /// When the answer is not 200, or another object.
+    pub fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
         let answer = self.request("GET", path, None)?;
         ensure!(answer.status == 200, "GET {path}: {answer:?}");
-        Ok(answer.body)
+        answer.read().with_context(|| format!("GET {path}"))
+    }
+
+    /// A guest as the balancer has it.
+    ///
+    /// # Errors
+    /// When the guest is unknown.
+    pub fn guest_object(&self, name: &str) -> Result<GuestObject> {
+        self.get(&format!("/v1/guests/{name}"))
+    }
+
+    /// A container.
+    ///
+    /// # Errors
+    /// When there is none of this path.
+    pub fn container(&self, path: &str) -> Result<ContainerObject> {
+        self.get(&format!("/v1/containers{path}"))
+    }
+
+    /// The host as the balancer has it.
+    ///
+    /// # Errors
+    /// When the balancer does not answer.
+    pub fn host_object(&self) -> Result<HostObject> {
+        self.get("/v1/host")
+    }
+
+    /// The shared pool by a scan that is made now.
+    ///
+    /// # Errors
+    /// When the balancer does not answer.
+    pub fn pool(&self) -> Result<PoolObject> {
+        self.get("/v1/pool?max_age_ms=0")
+    }
+
+    /// The events that the balancer keeps.
+    ///
+    /// # Errors
+    /// When the balancer does not answer.
+    pub fn events(&self) -> Result<Vec<Event>> {
+        self.get("/v1/events?follow=false")
     }
 
     /// Any request.
@@ -230,9 +272,21 @@ impl Host {
     ///
     /// # Errors
     /// When the guest is unknown or the states do not tile.
-    pub fn frames(&self, guest: &str) -> Result<Value> {
-        let frames = self.get(&format!("/v1/guests/{guest}/frames?max_age_ms=0"))?;
-        assert_tiles(&frames)?;
+    pub fn frames(&self, guest: &str) -> Result<FramesObject> {
+        let frames: FramesObject = self.get(&format!("/v1/guests/{guest}/frames?max_age_ms=0"))?;
+        assert_tiles(&frames.totals)?;
+        Ok(frames)
+    }
+
+    /// The same, also counted from blocks and frame by frame, and by owner.
+    ///
+    /// # Errors
+    /// When the guest is unknown or the states do not tile.
+    pub fn audit(&self, guest: &str) -> Result<FramesObject> {
+        let query = "max_age_ms=0&blocks=true&audit=true";
+        let frames: FramesObject = self.get(&format!("/v1/guests/{guest}/frames?{query}"))?;
+        assert_tiles(&frames.totals)?;
+        ensure!(frames.tiles, "{frames:?}");
         Ok(frames)
     }
 
@@ -242,9 +296,8 @@ impl Host {
     /// When the two do not come together.
     pub fn assert_near_kernel(&self, guest: &Guest) -> Result<()> {
         let look = || -> Result<(u64, u64, u64)> {
-            let totals = self.frames(&guest.name)?["totals"].clone();
-            let number = |key: &str| totals[key].as_u64().with_context(|| format!("{key} in {totals}"));
-            Ok((guest.anonymous_frames()?, number("private")?, number("error_frames_max")?))
+            let totals = self.frames(&guest.name)?.totals;
+            Ok((guest.anonymous_frames()?, totals.private, totals.error_frames_max))
         };
         let near = |(kernel, private, error): &(u64, u64, u64)| {
             kernel + error >= *private && *kernel <= private + error + guest.engine.own_frames_max()
@@ -265,16 +318,9 @@ impl Host {
 ///
 /// # Errors
 /// When they do not.
-pub fn assert_tiles(frames: &Value) -> Result<()> {
-    let totals = frames.get("totals").unwrap_or(frames);
-    let number = |key: &str| totals[key].as_u64().with_context(|| format!("{key} in {totals}"));
-    let states =
-        ["untouched", "private", "shared", "ballooned", "reported", "compressed", "swapped", "unknown"];
-    let mut sum = 0;
-    for state in states {
-        sum += number(state)?;
-    }
-    ensure!(sum == number("frames")? && number("untiled")? == 0, "the states do not tile: {totals}");
+pub fn assert_tiles(totals: &Totals) -> Result<()> {
+    let sum = STATES.iter().map(|state| totals.of(*state)).sum::<u64>() + totals.unknown;
+    ensure!(sum == totals.frames && totals.untiled == 0, "the states do not tile: {totals:?}");
     Ok(())
 }
 

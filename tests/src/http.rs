@@ -1,6 +1,7 @@
 //! The REST API over its Unix socket, as a client that can also misbehave.
 
 use anyhow::{Context, Result, bail};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -17,6 +18,16 @@ pub struct Answer {
     pub status: u16,
     /// The body, `Null` when it is empty or no JSON.
     pub body: Value,
+}
+
+impl Answer {
+    /// The body as an object of the API.
+    ///
+    /// # Errors
+    /// When it is another one.
+    pub fn read<T: DeserializeOwned>(self) -> Result<T> {
+        serde_json::from_value(self.body.clone()).with_context(|| format!("read {self:?}"))
+    }
 }
 
 /// One request with a JSON body.

@@ -3,8 +3,10 @@
 use crate::engine::Engine;
 use crate::{Guest, Host, wait};
 use anyhow::{Context, Result, ensure};
+use balancer::objects::{GuestObject, RunState};
 use rustix::process::Signal;
-use serde_json::{Value, json};
+use serde_json::json;
+
 /// Turns that a guest said it made.
 fn turns(guest: &Guest) -> usize {
     guest.console().matches("turn=").count()
@@ -31,8 +33,8 @@ pub fn stands_still(
 ) -> Result<()> {
     moves(guest)?;
     starve(host, true)?;
-    let object = until_state(host, &guest.name, "paused")?;
-    ensure!(object["stuck"].is_null(), "it is held up, not stuck: {object}");
+    let object = until_state(host, &guest.name, RunState::Paused)?;
+    ensure!(object.stuck.is_none(), "it is held up, not stuck: {object:?}");
     ensure!(has_event(host, "host_starves")? && has_event(host, "paused")?);
     // A turn may be on its way to the console: it has stopped when a tick sees no more of them.
     let during_a_tick = || {
@@ -46,11 +48,11 @@ pub fn stands_still(
     host.ticks(&guest.name, 10)?;
     ensure!(turns(guest) == before, "it made {} turns while it stood still", turns(guest) - before);
     starve(host, false)?;
-    until_state(host, &guest.name, "running")?;
+    until_state(host, &guest.name, RunState::Running)?;
     moves(guest)?;
     ensure!(has_event(host, "resumed")?);
     starve(host, true)?;
-    until_state(host, &guest.name, "paused")?;
+    until_state(host, &guest.name, RunState::Paused)?;
     // Without a balancer nobody would ever let it go on.
     host.kill_balancer();
     moves(guest)
@@ -79,16 +81,20 @@ pub fn starve(host: &Host, starves: bool) -> Result<()> {
 ///
 /// # Errors
 /// When it does not come to be.
-pub fn until_state(host: &Host, guest: &str, state: &str) -> Result<Value> {
+pub fn until_state(host: &Host, guest: &str, state: RunState) -> Result<GuestObject> {
+    let path = format!("/v1/guests/{guest}");
     // A balancer that just started knows of no guest yet.
-    let look = || Ok(host.request("GET", &format!("/v1/guests/{guest}"), None)?.body);
-    wait::until("the guest's state", &host, look, |seen| seen["state"] == state)
+    let look = || {
+        let answer = host.request("GET", &path, None)?;
+        if answer.status == 404 { Ok(None) } else { answer.read().map(Some) }
+    };
+    let is_there = |seen: &Option<GuestObject>| seen.as_ref().is_some_and(|guest| guest.state == state);
+    wait::until("the guest's state", &host, look, is_there)?.context("waited for")
 }
 
 /// True if the balancer tells of such an event.
 fn has_event(host: &Host, kind: &str) -> Result<bool> {
-    let events = host.get("/v1/events?follow=false")?;
-    Ok(events.as_array().context("events")?.iter().any(|event| event["kind"] == kind))
+    Ok(host.events()?.iter().any(|event| event.kind == kind))
 }
 
 /// What a limit has to leave beside the RAM of a guest that comes, on the engine that takes least.
@@ -117,10 +123,9 @@ pub fn waits(cast: Cast) -> Result<()> {
     ensure!(answer.status == 201, "{answer:?}");
     let mut first = start(&host, "first", &["--container", "/web/1", "--wait"])?;
     first.wait_for(cast.up)?;
-    let about = host.get("/v1/guests/first")?;
-    let floor = about["floor_bytes"].as_u64().context("its floor")?;
-    let engine = if about["engine"] == "qemu" { Engine::Qemu } else { Engine::Kvm };
-    host.set_max("/web", engine.limit(floor + BESIDE_BYTES) * 3 / 2)?;
+    let about = host.guest_object("first")?;
+    let engine = if about.engine == protocol::engine::Engine::Qemu { Engine::Qemu } else { Engine::Kvm };
+    host.set_max("/web", engine.limit(about.floor_bytes + BESIDE_BYTES) * 3 / 2)?;
     let mut refused = start(&host, "refused", &["--container", "/web/2"])?;
     ensure!(refused.wait_end()?.code() == Some(5), "{}", refused.errors());
     let complaint = refused.errors();
@@ -148,7 +153,7 @@ pub fn waits(cast: Cast) -> Result<()> {
     ensure!(newcomer.wait_end()?.code() == Some(5), "{}", newcomer.errors());
     host.kill_balancer();
     host.start_balancer()?;
-    until_state(&host, "second", "running")?;
+    until_state(&host, "second", RunState::Running)?;
     ensure!(!has_event(&host, "waiting")?, "it waits although it runs: {}", second.errors());
     ensure!(!second.errors().contains("wait that runs"), "{}", second.errors());
     waiting(&host, 0)?;
@@ -157,6 +162,6 @@ pub fn waits(cast: Cast) -> Result<()> {
 
 /// So many guests wait.
 fn waiting(host: &Host, count: usize) -> Result<()> {
-    let look = || Ok(host.get("/v1/host")?["waiting"].as_array().map_or(0, Vec::len));
+    let look = || Ok(host.host_object()?.waiting.len());
     wait::until("so many guests wait", &host, look, |seen| *seen == count).map(drop)
 }

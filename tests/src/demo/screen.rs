@@ -3,7 +3,7 @@
 use super::{MEMBERS, MIB, together_bytes};
 use crate::http;
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
+use balancer::objects::{ContainerObject, GuestObject};
 use std::fmt::Write;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -85,11 +85,8 @@ impl Shared {
 fn watch(api: &std::path::Path, shared: &Mutex<Shared>, stopped: &Receiver<()>) -> Result<Seen> {
     let mut seen = Seen::default();
     while stopped.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
-        let list = |path: &str| -> Result<Vec<Value>> {
-            let answer = http::request(api, "GET", path, None)?;
-            Ok(answer.body.as_array().with_context(|| format!("GET {path}: {answer:?}"))?.clone())
-        };
-        let (guests, containers) = (list("/v1/guests")?, list("/v1/containers")?);
+        let guests: Vec<GuestObject> = http::request(api, "GET", "/v1/guests", None)?.read()?;
+        let containers: Vec<ContainerObject> = http::request(api, "GET", "/v1/containers", None)?.read()?;
         let rows = MEMBERS
             .iter()
             .filter_map(|member| Row::of(member.name, &guests, &containers))
@@ -98,7 +95,7 @@ fn watch(api: &std::path::Path, shared: &Mutex<Shared>, stopped: &Receiver<()>) 
             continue;
         }
         for guest in &guests {
-            ensure!(guest["frames"]["untiled"] == 0, "A frame is in no state: {guest}");
+            ensure!(guest.frames.untiled == 0, "A frame is in no state: {guest:?}");
         }
         let sum: u64 = rows.iter().map(|row| row.held).sum();
         seen.samples += 1;
@@ -122,15 +119,15 @@ struct Row {
 }
 
 impl Row {
-    fn of(name: &'static str, guests: &[Value], containers: &[Value]) -> Option<Self> {
-        let guest = guests.iter().find(|guest| guest["name"] == name)?;
-        let container = containers.iter().find(|container| container["path"] == guest["container"])?;
+    fn of(name: &'static str, guests: &[GuestObject], containers: &[ContainerObject]) -> Option<Self> {
+        let guest = guests.iter().find(|guest| guest.name == name)?;
+        let container = containers.iter().find(|container| container.path == guest.container)?;
         Some(Self {
             name,
-            max: container["max_bytes"].as_u64()?,
-            target: guest["target_bytes"].as_u64()?,
-            held: guest["usage_bytes"].as_u64()?,
-            used: guest["used_bytes"].as_u64(),
+            max: container.limits.max_bytes?,
+            target: guest.target_bytes,
+            held: guest.usage_bytes,
+            used: guest.used_bytes,
         })
     }
 }

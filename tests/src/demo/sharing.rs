@@ -8,8 +8,8 @@ use crate::host::Host;
 use crate::linux::{Images, Linux, LinuxGuest};
 use crate::wait;
 use anyhow::{Context, Result, ensure};
+use balancer::objects::{ContainerObject, PoolObject};
 use guest_images::Agent;
-use serde_json::Value;
 use std::time::{Duration, Instant};
 
 /// Layers of the root, lowest first.
@@ -143,23 +143,17 @@ fn balancer(host: &Host, arguments: &[&str]) -> Result<String> {
 }
 
 /// The pool as it is now; what is charged is what is there.
-fn pool(host: &Host) -> Result<Value> {
-    let pool = host.get("/v1/pool?max_age_ms=0")?;
-    ensure!(pool["uncharged_frames"] == 0 && pool["charged_bytes"] == pool["resident_bytes"], "{pool}");
+fn pool(host: &Host) -> Result<PoolObject> {
+    let pool = host.pool()?;
+    ensure!(pool.uncharged_frames == 0 && pool.charged_bytes == pool.resident_bytes, "{pool:?}");
     Ok(pool)
-}
-
-fn bytes(object: &Value, key: &str) -> Result<u64> {
-    object[key].as_u64().with_context(|| format!("{key} in {object}"))
 }
 
 /// What the containers inside this one pay for images.
 fn charged(host: &Host, inside: &str) -> Result<u64> {
     let pool = pool(host)?;
-    let rows = pool["containers"].as_array().context("containers")?;
-    let here =
-        rows.iter().filter(|row| row["container"].as_str().is_some_and(|path| path.starts_with(inside)));
-    here.map(|row| bytes(row, "charged_bytes")).sum()
+    let here = pool.containers.iter().filter(|row| row.container.as_str().starts_with(inside));
+    Ok(here.map(|row| row.charged_bytes).sum())
 }
 
 /// Usage of a guest's container, by readings that are all newer than this call: the kernel's is taken once a second.
@@ -169,12 +163,12 @@ fn usage(host: &Host, guest: usize) -> Result<u64> {
     let look = || {
         host.frames(name)?;
         pool(host)?;
-        host.get(&format!("/v1/containers{container}"))
+        host.container(container)
     };
-    let is_newer = |seen: &Value| {
-        seen["usage_age_ms"].as_u64().is_some_and(|age| Duration::from_millis(age + 1) < asked.elapsed())
+    let is_newer = |seen: &ContainerObject| {
+        seen.usage_age_ms.is_some_and(|age| Duration::from_millis(age + 1) < asked.elapsed())
     };
-    bytes(&wait::until("the usage is read anew", &host, look, is_newer)?, "usage_bytes")
+    Ok(wait::until("the usage is read again", &host, look, is_newer)?.usage_bytes)
 }
 
 /// The lines of a report of the pool that say who pays.

@@ -10,7 +10,7 @@ use crate::linux::{Images, Linux, LinuxGuest};
 use crate::wait;
 use anyhow::{Context, Result, ensure};
 use guest_images::Agent;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -63,7 +63,7 @@ pub fn run(images: &Images, options: &Options) -> Result<()> {
 
     let others = |host: &Host| {
         Ok::<u64, anyhow::Error>(
-            figure(host, "web", "target_bytes")? + figure(host, "batch", "target_bytes")?,
+            host.guest_object("web")?.target_bytes + host.guest_object("batch")?.target_bytes,
         )
     };
     let (grown_from, lent_from) = (guests[1].linux.guest.resident_bytes()?, others(&host)?);
@@ -113,11 +113,11 @@ pub fn run(images: &Images, options: &Options) -> Result<()> {
 
     let started = Instant::now();
     patch(MEMBERS[0].container, raised_bytes)?;
-    let wanted = figure(&host, "web", "target_bytes")?;
+    let wanted = host.guest_object("web")?.target_bytes;
     wait::until(
         "web's balloon lets go",
         &host,
-        || figure(&host, "web", "actual_bytes"),
+        || Ok(host.guest_object("web")?.actual_bytes),
         |actual| *actual >= wanted * 9 / 10,
     )?;
     let took = started.elapsed();
@@ -134,7 +134,7 @@ pub fn run(images: &Images, options: &Options) -> Result<()> {
     for member in MEMBERS {
         // Compares the table with the kernel at this moment, and checks that the states tile.
         host.frames(member.name)?;
-        overheads.push(figure(&host, member.name, "overhead_bytes")?);
+        overheads.push(host.guest_object(member.name)?.overhead_bytes);
     }
     let balancer_bytes = balancer_bytes(&host)?;
     for guest in &mut guests {
@@ -181,17 +181,11 @@ fn boot(host: &Host, images: &Images) -> Result<(Vec<Running>, Vec<Duration>)> {
     Ok((guests, boots))
 }
 
-fn figure(host: &Host, guest: &str, name: &str) -> Result<u64> {
-    let object: Value = host.get(&format!("/v1/guests/{guest}"))?;
-    object[name].as_u64().with_context(|| format!("{name} in {object}"))
-}
-
 /// True once every guest holds what it was asked to: until then what one is to have may wait for what others boot with.
 fn settled(host: &Host) -> Result<bool> {
     MEMBERS.iter().try_fold(true, |all, member| {
-        let (actual, target) =
-            (figure(host, member.name, "actual_bytes")?, figure(host, member.name, "target_bytes")?);
-        Ok(all && actual.abs_diff(target) <= 2 * MIB)
+        let guest = host.guest_object(member.name)?;
+        Ok(all && guest.actual_bytes.abs_diff(guest.target_bytes) <= 2 * MIB)
     })
 }
 
@@ -210,7 +204,7 @@ fn verify(agent: &mut Agent, name: &str) -> Result<u64> {
 }
 
 fn balancer_bytes(host: &Host) -> Result<u64> {
-    let pid = host.get("/v1/host")?["balancer_pid"].as_u64().context("balancer_pid")?;
+    let pid = host.host_object()?.balancer_pid;
     let statm = std::fs::read_to_string(format!("/proc/{pid}/statm"))?;
     let pages: u64 = statm.split_whitespace().nth(1).context("resident pages")?.parse()?;
     Ok(pages * 4096)

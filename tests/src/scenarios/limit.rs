@@ -5,6 +5,7 @@ use crate::host::Host;
 use crate::linux::{Images, Linux};
 use crate::wait;
 use anyhow::{Context, Result, ensure};
+use protocol::frames::Totals;
 
 const MIB: u64 = 1 << 20;
 /// Readings of a working set until it is that of what is touched now: the monitor finds its regions within 40 s, and is read every 4 s.
@@ -14,19 +15,16 @@ const READINGS: usize = 10;
 /// that such frames have no host memory, by QEMU's word and no more than that. Tiling is checked on the way.
 fn ballooned_bytes(host: &Host, guest: &str) -> Result<u64> {
     if Engine::current() == Engine::Kvm {
-        return state_bytes(host, guest, "ballooned");
+        return state_bytes(host, guest, |totals| totals.ballooned);
     }
-    let unknown = state_bytes(host, guest, "unknown")?;
-    let guest = host.get(&format!("/v1/guests/{guest}"))?;
-    let number = |key: &str| guest[key].as_u64().context("an amount");
-    Ok((number("ram_bytes")? - number("actual_bytes")?).min(unknown))
+    let unknown = state_bytes(host, guest, |totals| totals.unknown)?;
+    let guest = host.guest_object(guest)?;
+    Ok((guest.ram_bytes - guest.actual_bytes).min(unknown))
 }
 
 /// Frames in a state by the guest's table, bytes, compared with the kernel just now; tiling is checked on the way.
-fn state_bytes(host: &Host, guest: &str, state: &str) -> Result<u64> {
-    let frames = host.frames(guest)?;
-    let totals = frames.get("totals").unwrap_or(&frames);
-    Ok(totals[state].as_u64().context("a count of frames")? * 4096)
+fn state_bytes(host: &Host, guest: &str, state: fn(&Totals) -> u64) -> Result<u64> {
+    Ok(state(&host.frames(guest)?.totals) * 4096)
 }
 
 pub fn holds_after_boot(images: &Images) -> Result<()> {
@@ -92,7 +90,7 @@ pub fn free_pages_come_back(images: &Images) -> Result<()> {
         |b| *b <= full - 180 * MIB,
     )?;
     match Engine::current() {
-        Engine::Kvm => ensure!(state_bytes(&host, "a", "reported")? >= 150 * MIB),
+        Engine::Kvm => ensure!(state_bytes(&host, "a", |totals| totals.reported)? >= 150 * MIB),
         Engine::Qemu => {
             println!("the engine qemu cannot tell reported frames from others without host memory")
         }
@@ -141,15 +139,15 @@ pub fn working_set(images: &Images) -> Result<()> {
     agent.alloc("large", 128 * MIB, 3)?;
     let settle = |agent: &mut guest_images::Agent, holds: &[&str]| -> Result<u64> {
         // The monitor looks back a moment and finds its regions one after the other.
-        let mut guest = host.get("/v1/guests/a")?;
+        let mut guest = host.guest_object("a")?;
         for _ in 0..READINGS {
             let mut age = 0;
             let look = || {
                 for hold in holds {
                     agent.touch(hold)?;
                 }
-                let guest = host.get("/v1/guests/a")?;
-                let now = guest["working_set_age_ms"].as_u64().unwrap_or(u64::MAX);
+                let guest = host.guest_object("a")?;
+                let now = guest.working_set_age_ms.unwrap_or(u64::MAX);
                 // An age that falls is that of a new reading.
                 Ok((now < std::mem::replace(&mut age, now), guest))
             };
@@ -157,11 +155,11 @@ pub fn working_set(images: &Images) -> Result<()> {
         }
         let text = std::fs::read_to_string(host.path("balancer.log")).unwrap_or_default();
         let why = text.lines().rfind(|line| line.contains("working sets")).unwrap_or_default().to_owned();
-        guest["working_set_bytes"].as_u64().with_context(|| format!("a working set; {why}"))
+        guest.working_set_bytes.with_context(|| format!("a working set; {why}"))
     };
     let small = settle(&mut agent, &["small"])?;
     let large = settle(&mut agent, &["small", "large"])?;
-    let used = host.get("/v1/guests/a")?["used_bytes"].as_u64().context("what it uses")?;
+    let used = host.guest_object("a")?.used_bytes.context("what it uses")?;
     println!(
         "working set: {} MiB when 32 are touched, {} MiB when 160 are; {} MiB are used",
         small / MIB,

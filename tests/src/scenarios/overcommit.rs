@@ -14,8 +14,10 @@ use crate::host::Host;
 use crate::linux::{Images, Linux, LinuxGuest};
 use crate::wait;
 use anyhow::{Context, Result, anyhow, ensure};
+use balancer::objects::GuestObject;
 use guest_images::Agent;
-use serde_json::{Value, json};
+use policy::{Explanation, Health};
+use serde_json::json;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 use std::thread::{scope, sleep};
@@ -80,7 +82,7 @@ struct Figures {
     target_bytes: u64,
     usage_bytes: u64,
     overhead_bytes: u64,
-    health: String,
+    health: Health,
 }
 
 fn run(images: &Images, without_balloon: Option<usize>) -> Result<()> {
@@ -95,12 +97,11 @@ fn run_seeded(images: &Images, seed: u64, without_balloon: Option<usize>) -> Res
     let mut guests = boot(&host, images)?;
     if let Some(index) = without_balloon {
         guests[index].agent.call("rmmod-balloon", &[])?;
-        let path = format!("/v1/guests/{}", GUESTS[index]);
         wait::until(
             "the balancer knows that no driver serves the balloon",
             &host,
-            || host.get(&path),
-            |guest| guest["balloon"]["driver_ready"] == false,
+            || host.guest_object(GUESTS[index]),
+            |guest| !guest.balloon.driver_ready,
         )?;
     }
     let looks = Mutex::new(Vec::new());
@@ -129,9 +130,8 @@ fn run_seeded(images: &Images, seed: u64, without_balloon: Option<usize>) -> Res
 
 /// Leaves [`HOST_MIB`] of the host, and of that what the balancer keeps by itself.
 fn reserve(host: &Host) -> Result<()> {
-    let memory = host.get("/v1/host")?;
-    let number = |key: &str| memory[key].as_u64().with_context(|| format!("{key} in {memory}"));
-    let (total, available) = (number("total_bytes")?, number("available_bytes")?);
+    let memory = host.host_object()?.memory;
+    let (total, available) = (memory.total_bytes, memory.available_bytes);
     println!("overcommit: {} MiB of {} MiB are available", available / MIB, total / MIB);
     let own = u64::from(HOST_MIB) * MIB;
     if total > own {
@@ -303,25 +303,23 @@ fn look_until(over: &AtomicBool, host: &Host, started: Instant, looks: &Mutex<Ve
 }
 
 fn look(host: &Host, at_s: f64) -> Result<Look> {
-    let (memory, listed) = (host.get("/v1/host")?, host.get("/v1/guests")?);
-    let number = |value: &Value| value.as_u64().with_context(|| format!("a number in {memory}"));
-    let guests = listed.as_array().context("a list of guests")?;
+    let (memory, guests) = (host.host_object()?, host.get::<Vec<GuestObject>>("/v1/guests")?);
     ensure!(guests.len() == GUESTS.len(), "{} guests are left", guests.len());
-    let figures = |guest: &Value| -> Result<Figures> {
-        crate::host::assert_tiles(&guest["frames"])?;
+    let figures = |guest: &GuestObject| -> Result<Figures> {
+        crate::host::assert_tiles(&guest.frames)?;
         Ok(Figures {
-            target_bytes: number(&guest["target_bytes"])?,
-            usage_bytes: number(&guest["usage_bytes"])?,
-            overhead_bytes: number(&guest["overhead_bytes"])?,
-            health: guest["health"].as_str().context("a health")?.to_owned(),
+            target_bytes: guest.target_bytes,
+            usage_bytes: guest.usage_bytes,
+            overhead_bytes: guest.overhead_bytes,
+            health: guest.health,
         })
     };
-    ensure!(memory["frames_untiled"] == 0, "{memory}");
+    ensure!(memory.frames_untiled == 0, "{memory:?}");
     Ok(Look {
         at_s,
         guests: guests.iter().map(figures).collect::<Result<_>>()?,
-        available_bytes: number(&memory["available_bytes"])?,
-        budget_bytes: number(&memory["budget"]["bytes"])?,
+        available_bytes: memory.memory.available_bytes,
+        budget_bytes: memory.budget.context("a budget")?.bytes,
     })
 }
 
@@ -381,13 +379,13 @@ fn moved(slots: &[Slot], least: usize) -> Result<()> {
 /// Who has no balloon any more is marked, and nobody else ever is.
 fn kept_apart(host: &Host, looks: &[Look], without_balloon: Option<usize>) -> Result<()> {
     for (index, name) in GUESTS.into_iter().enumerate() {
-        let bad = |figures: &Figures| !["well", "slow"].contains(&figures.health.as_str());
+        let bad = |figures: &Figures| !matches!(figures.health, Health::Well | Health::Slow);
         let marked = looks.iter().filter(|look| bad(&look.guests[index])).count();
         println!("overcommit: {name} was marked at {marked} of {} looks", looks.len());
         if Some(index) == without_balloon {
             ensure!(marked > 0, "{name} serves no balloon, and is not marked");
-            let explained = host.get(&format!("/v1/guests/{name}/explain"))?;
-            println!("overcommit: {name}: {}", explained["reason"]);
+            let explained: Explanation = host.get(&format!("/v1/guests/{name}/explain"))?;
+            println!("overcommit: {name}: {}", explained.reason);
         } else {
             ensure!(
                 marked * 10 <= looks.len(),

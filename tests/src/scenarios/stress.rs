@@ -63,15 +63,11 @@ fn run(images: &Images, seed: u64) -> Result<()> {
 
 /// Actual converges to target.
 fn settle(host: &Host, linux: &LinuxGuest) -> Result<()> {
-    let path = format!("/v1/guests/{}", linux.guest.name);
     wait::until(
         "actual converges to target",
         &host,
-        || host.get(&path),
-        |guest| {
-            let number = |key: &str| guest["balloon"][key].as_u64().unwrap_or(0);
-            number("actual_bytes").abs_diff(number("target_bytes")) <= 2 * MIB
-        },
+        || host.guest_object(&linux.guest.name),
+        |guest| guest.balloon.actual_bytes.abs_diff(guest.balloon.target_bytes) <= 2 * MIB,
     )?;
     Ok(())
 }

@@ -18,9 +18,9 @@ fn in_force(host: &Host) -> Result<()> {
     wait::until(
         "the limit is in force",
         &host,
-        || host.get("/v1/guests/a"),
+        || host.guest_object("a"),
         // What QEMU takes beside guest RAM differs by some MiB.
-        |g| g["balloon"]["actual_bytes"].as_u64().is_some_and(|bytes| bytes <= 212 * MIB),
+        |guest| guest.balloon.actual_bytes <= 212 * MIB,
     )?;
     Ok(())
 }
@@ -30,9 +30,7 @@ pub fn out_of_memory(images: &Images) -> Result<()> {
     let limit = Engine::current().limit_mib(200);
     let flags = ["--container", "/web/a", "--container-limit", &limit];
     let linux = Linux { flags: &flags, ..Linux::default() }.start(&host, images, "a")?;
-    let target = |host: &Host| -> Result<u64> {
-        host.get("/v1/guests/a")?["balloon"]["target_bytes"].as_u64().context("a target")
-    };
+    let target = |host: &Host| Ok::<u64, anyhow::Error>(host.guest_object("a")?.balloon.target_bytes);
     in_force(&host)?;
     let before = target(&host)?;
     let mut agent = linux.agent()?;
@@ -61,11 +59,10 @@ pub fn contents(images: &Images) -> Result<()> {
         wait::until(
             &format!("the balloon follows a limit of {max} MiB"),
             &host,
-            || host.get("/v1/guests/a"),
+            || host.guest_object("a"),
             |guest| {
-                let number = |key: &str| guest[key].as_u64().unwrap_or(0);
-                let (actual, target) = (number("actual_bytes"), number("target_bytes"));
-                let allowed = max_bytes.saturating_sub(number("overhead_bytes"));
+                let (actual, target) = (guest.actual_bytes, guest.target_bytes);
+                let allowed = max_bytes.saturating_sub(guest.overhead_bytes);
                 actual.abs_diff(target) <= 2 * MIB && actual.abs_diff(allowed.min(RAM_BYTES)) <= OFF_BYTES
             },
         )?;
@@ -107,7 +104,7 @@ pub fn balancer_killed(images: &Images) -> Result<()> {
     let mut agent = linux.agent()?;
     agent.alloc("heap", 64 * MIB, 9)?;
     host.start_balancer()?;
-    wait::until("the guest registers again", &host, || Ok(host.get("/v1/guests/a").is_ok()), |there| *there)?;
+    wait::until("the guest registers again", &host, || Ok(host.guest_object("a").is_ok()), |there| *there)?;
     host.set_max("/web/a", Engine::current().limit(200 * MIB))?;
     in_force(&host)?;
     ensure!(agent.verify("heap")?.intact);

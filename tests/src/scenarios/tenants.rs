@@ -1,8 +1,9 @@
 //! Who pays for a Linux guest: two tenants that it serves in turn, and containers that it moves between.
 
-use crate::host::{Host, assert_tiles};
+use crate::host::Host;
 use crate::linux::{Images, Linux};
 use anyhow::{Context, Result, ensure};
+use balancer::objects::{ContainerObject, GuestObject, Problem};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -18,16 +19,13 @@ fn put(host: &Host, container: &str, limits: &Value) -> Result<()> {
 
 /// Bytes of private frames by container, compared with the kernel just now; what tiles is checked frame by frame.
 fn charges(host: &Host, guest: &str) -> Result<BTreeMap<String, u64>> {
-    let frames = host.get(&format!("/v1/guests/{guest}/frames?max_age_ms=0&blocks=true&audit=true"))?;
-    assert_tiles(&frames)?;
-    let containers = host.get("/v1/containers")?;
+    let frames = host.audit(guest)?;
+    let containers: Vec<ContainerObject> = host.get("/v1/containers")?;
     let mut charged = BTreeMap::new();
-    for (owner, frames) in frames["private_by_owner"].as_object().context("owners")? {
-        let owner: u64 = owner.parse()?;
-        let of = |container: &&Value| container["owner"] == owner;
-        let container = containers.as_array().context("containers")?.iter().find(of);
-        let path = container.and_then(|c| c["path"].as_str()).context("an owner is a container")?;
-        charged.insert(path.to_owned(), frames.as_u64().context("frames")? * 4096);
+    for (owner, frames) in frames.private_by_owner.context("owners")? {
+        let container = containers.iter().find(|container| container.owner == owner);
+        let path = container.context("an owner is a container")?.path.to_string();
+        charged.insert(path, frames * 4096);
     }
     Ok(charged)
 }
@@ -72,7 +70,7 @@ pub fn served_in_turn(images: &Images) -> Result<()> {
         ensure_near(tenant, charged.get(*tenant).copied().unwrap_or(0), *bytes)?;
     }
     ensure!(!charged.contains_key("/other"));
-    let usage = host.get("/v1/containers/tenants")?["usage_bytes"].as_u64().context("usage")?;
+    let usage = host.container("/tenants")?.usage_bytes;
     ensure_near("/tenants", usage, truth.values().sum())?;
     for part in 0..3 {
         ensure!(agent.verify(&format!("part{part}"))?.intact);
@@ -93,13 +91,15 @@ pub fn moved(images: &Images) -> Result<()> {
     ensure!(known.get("/a").is_some_and(|bytes| *bytes >= first.bytes), "{known:?}");
     let patch = |body: Value| host.request("PATCH", "/v1/guests/a", Some(&body));
     let answer = patch(json!({ "container": "/small" }))?;
-    let bound = answer.body["bound"].as_str().context("a bound")?.to_owned();
-    ensure!(answer.status == 422 && bound.contains("104857600") && bound.contains("missing"), "{answer:?}");
+    ensure!(answer.status == 422, "{answer:?}");
+    let bound = answer.read::<Problem>()?.bound.context("a bound")?;
+    ensure!(bound.contains("104857600") && bound.contains("missing"), "{bound}");
     println!("refused: {bound}");
-    ensure!(host.get("/v1/guests/a")?["container"] == "/a");
+    ensure!(host.guest_object("a")?.container.as_str() == "/a");
 
     let answer = patch(json!({ "container": "/b", "charges": "leave" }))?;
-    ensure!(answer.status == 200 && answer.body["container"] == "/b", "{answer:?}");
+    ensure!(answer.status == 200, "{answer:?}");
+    ensure!(answer.read::<GuestObject>()?.container.as_str() == "/b");
     let at_move = charges(&host, "a")?;
     let second = agent.alloc("second", 96 * MIB, 2)?;
     let after = charges(&host, "a")?;
@@ -118,7 +118,8 @@ pub fn moved(images: &Images) -> Result<()> {
     );
 
     let answer = patch(json!({ "container": "/c", "charges": "move" }))?;
-    ensure!(answer.status == 200 && answer.body["container"] == "/c", "{answer:?}");
+    ensure!(answer.status == 200, "{answer:?}");
+    ensure!(answer.read::<GuestObject>()?.container.as_str() == "/c");
     let after = charges(&host, "a")?;
     ensure!(after.len() == 1 && after.contains_key("/c"), "all of it moved: {after:?}");
     ensure!(agent.verify("first")?.intact && agent.verify("second")?.intact);

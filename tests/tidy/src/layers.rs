@@ -23,7 +23,11 @@ pub const LAYERS: &[Layer] = &[
     ("skip", &[], &[]),
     ("wait", &[], &["skip"]),
     ("tidy", &[], &["skip"]),
-    ("e2e", &["guest-images", "host", "protocol", "skip", "wait"], &["vmm"]),
+    (
+        "e2e",
+        &["balancer", "guest-images", "host", "policy", "protocol", "skip", "wait"],
+        &["accounting", "vmm"],
+    ),
 ];
 
 /// The arrows between crates of a workspace, from `cargo metadata --no-deps`: crate, its dependency, whether only its

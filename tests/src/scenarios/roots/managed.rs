@@ -1,6 +1,6 @@
 //! Linux guests on images that the balancer fills: within its budget, exactly, and beside what sampling tells of the same.
 
-use super::{MIB, image, number, pool};
+use super::{MIB, image, pool};
 use crate::host::Host;
 use crate::linux::{Images, Linux, LinuxGuest};
 use crate::wait;
@@ -66,20 +66,17 @@ fn beside(backing: &str, images: &Images) -> Result<Figures> {
     let digest = images.digest(LAYER.0)?;
     let seen = pool(&host)?;
     let image = image(&seen, &digest)?;
-    let sharers = image["sharers"].as_array().context("sharers")?;
     let charged = |container: &&str| {
-        let rows = seen["containers"].as_array().context("containers")?;
-        let row = rows.iter().find(|row| row["container"] == **container);
-        row.map_or(Ok(0), |row| number(row, "charged_bytes"))
+        let row = seen.containers.iter().find(|row| row.container.as_str() == *container);
+        row.map_or(0, |row| row.charged_bytes)
     };
     for guest in ["one", "two"] {
-        let totals = host.frames(guest)?["totals"].clone();
-        println!("{backing}: {guest} maps {} frames by its table", number(&totals, "shared")?);
+        println!("{backing}: {guest} maps {} frames by its table", host.frames(guest)?.totals.shared);
     }
     let figures = Figures {
-        mapped: sharers.iter().map(|sharer| number(sharer, "mapped_bytes")).collect::<Result<_>>()?,
-        charged: GUESTS.iter().map(charged).collect::<Result<_>>()?,
-        error: number(image, "error_bytes")?,
+        mapped: image.sharers.iter().map(|sharer| sharer.mapped_bytes).collect(),
+        charged: GUESTS.iter().map(charged).collect(),
+        error: image.error_bytes,
     };
     if is_managed {
         let parts = within_budget(&host, &mut guests)?;
@@ -91,7 +88,7 @@ fn beside(backing: &str, images: &Images) -> Result<Figures> {
 /// The budget falls below what guests map, which goes; then both read at once, and the pool never holds more. Returns what they read.
 fn within_budget(host: &Host, guests: &mut [(LinuxGuest, Agent)]) -> Result<Vec<String>> {
     host.set_max("/common", BUDGET_BYTES)?;
-    let held = || number(&pool(host)?, "resident_bytes");
+    let held = || Ok(pool(host)?.resident_bytes);
     wait::until("the pool shrinks to its budget", &host, held, |bytes| *bytes <= BUDGET_BYTES)?;
     let mut asked = Vec::new();
     for (_, agent) in guests.iter_mut() {
@@ -107,7 +104,7 @@ fn within_budget(host: &Host, guests: &mut [(LinuxGuest, Agent)]) -> Result<Vec<
             .collect();
         while readers.iter().any(|reader| !reader.is_finished()) {
             let pool = pool(host)?;
-            let resident = number(&pool, "resident_bytes")?;
+            let resident = pool.resident_bytes;
             ensure!(resident <= BUDGET_BYTES, "{resident} bytes are held, {BUDGET_BYTES} may be");
             ensure!(resident.is_multiple_of(GRANULE_BYTES), "{resident} bytes are no granules");
             (looks, most) = (looks + 1, most.max(resident));

@@ -13,8 +13,8 @@ pub use upper::on_its_own_disk;
 use crate::host::Host;
 use crate::wait;
 use anyhow::{Context, Result, ensure};
+use balancer::objects::{PoolImageObject, PoolObject};
 use guest_images::Agent;
-use serde_json::Value;
 use std::time::Duration;
 
 const MIB: u64 = 1 << 20;
@@ -30,26 +30,21 @@ fn run(agent: &mut Agent, command: &str) -> Result<String> {
     Ok(ran.output.trim().to_owned())
 }
 
-fn number(of: &Value, key: &str) -> Result<u64> {
-    of[key].as_u64().with_context(|| format!("{key} in {of}"))
-}
-
 /// The pool as it is now: what is charged is what is there, no more and no less.
-fn pool(host: &Host) -> Result<Value> {
-    let pool = host.get("/v1/pool?max_age_ms=0")?;
-    let (resident, charged) = (number(&pool, "resident_bytes")?, number(&pool, "charged_bytes")?);
+fn pool(host: &Host) -> Result<PoolObject> {
+    let pool = host.pool()?;
+    let (resident, charged) = (pool.resident_bytes, pool.charged_bytes);
     ensure!(charged == resident, "{charged} bytes are charged of {resident} that are there");
-    ensure!(number(&pool, "uncharged_frames")? == 0, "{pool}");
-    let rows = pool["containers"].as_array().context("containers")?;
-    let sum = rows.iter().map(|row| number(row, "charged_bytes")).sum::<Result<u64>>()?;
+    ensure!(pool.uncharged_frames == 0, "{pool:?}");
+    let sum = pool.containers.iter().map(|row| row.charged_bytes).sum::<u64>();
     ensure!(sum == resident, "containers pay {sum} bytes of {resident} that are there");
     Ok(pool)
 }
 
 /// One image of the pool.
-fn image<'a>(pool: &'a Value, digest: &str) -> Result<&'a Value> {
-    let images = pool["images"].as_array().context("images")?;
-    images.iter().find(|image| image["digest"] == digest).with_context(|| format!("{digest} in {pool}"))
+fn image<'a>(pool: &'a PoolObject, digest: &str) -> Result<&'a PoolImageObject> {
+    let image = pool.images.iter().find(|image| image.digest.to_string() == digest);
+    image.with_context(|| format!("{digest} in {pool:?}"))
 }
 
 /// An image is what its digest says.

@@ -1,6 +1,6 @@
 //! Guests that read all of one image: the host has it once, and what one writes is its own.
 
-use super::{MIB, SERVICES, image, number, pool, run, unchanged};
+use super::{MIB, SERVICES, image, pool, run, unchanged};
 use crate::host::Host;
 use crate::linux::{Images, Linux, LinuxGuest};
 use anyhow::{Context, Result, ensure};
@@ -117,25 +117,23 @@ struct Costs {
 
 fn costs(host: &Host, guest: usize) -> Result<Costs> {
     let name = format!("r{guest}");
-    let totals = host.frames(&name)?["totals"].clone();
-    Ok(Costs { private: number(&totals, "private")? * 4096, images: number(&totals, "shared")? * 4096 })
+    let totals = host.frames(&name)?.totals;
+    Ok(Costs { private: totals.private * 4096, images: totals.shared * 4096 })
 }
 
 /// Each page of the image is charged once, and each guest is seen to map what it read.
 fn assert_charged(host: &Host, digest: &str, read_bytes: u64, guests: usize) -> Result<()> {
     let pool = pool(host)?;
     let image = image(&pool, digest)?;
-    let sharers = image["sharers"].as_array().context("sharers")?;
-    ensure!(sharers.len() == guests, "{guests} guests map it: {sharers:?}");
-    for sharer in sharers {
-        let (mapped, error) = (number(sharer, "mapped_bytes")?, number(image, "error_bytes")?);
-        ensure!(mapped + error >= read_bytes, "{sharer} read {read_bytes} bytes, error {error}");
+    ensure!(image.sharers.len() == guests, "{guests} guests map it: {image:?}");
+    for sharer in &image.sharers {
+        let (mapped, error) = (sharer.mapped_bytes, image.error_bytes);
+        ensure!(mapped + error >= read_bytes, "{sharer:?} read {read_bytes} bytes, error {error}");
     }
-    let (alone, mapped) = (number(image, "alone_bytes")?, number(image, "mapped_bytes")?);
-    let resident = number(&pool, "resident_bytes")?;
+    let (alone, mapped, resident) = (image.alone_bytes, image.mapped_bytes, pool.resident_bytes);
     println!(
         "{guests} guests: {alone} bytes alone, {mapped} together; the pool holds {resident}, all charged"
     );
-    ensure!(mapped <= number(image, "resident_bytes")? && alone >= read_bytes * guests as u64 * 99 / 100);
+    ensure!(mapped <= image.resident_bytes && alone >= read_bytes * guests as u64 * 99 / 100);
     Ok(())
 }

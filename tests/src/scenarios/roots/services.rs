@@ -102,8 +102,8 @@ pub fn services_under_limits(images: &Images) -> Result<()> {
             "the balloon holds what is above the limit",
             // A guest that ran out of memory just now is left alone for 30 s.
             &host,
-            || host.get(&format!("/v1/guests/{name}")),
-            |guest| guest["balloon"]["actual_bytes"].as_u64().is_some_and(|bytes| bytes <= 224 * MIB),
+            || host.guest_object(name),
+            |guest| guest.balloon.actual_bytes <= 224 * MIB,
         )?;
     }
     ensure!(keys(&mut a)? == before, "redis lost keys");
