@@ -55,11 +55,8 @@ const TESTS: &[Test] = &[
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let own = || {
-        let trial = |(name, test): &Test| {
-            Trial::test(*name, {
-                let test = *test;
-                move || skip::named(name, || evidence::with(test)).map_err(Failed::from)
-            })
+        let trial = |&(name, test): &Test| {
+            Trial::test(name, move || skip::named(name, || evidence::with(test)).map_err(Failed::from))
         };
         TESTS.iter().map(trial)
     };
