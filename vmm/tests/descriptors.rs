@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-use vmm::own_objects::{FdLimit, fds_expected};
+use vmm::objects::{FdLimit, fds_expected};
 
 #[test]
 fn descriptors_are_bounded_but_never_below_what_is_open() {

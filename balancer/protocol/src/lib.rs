@@ -10,6 +10,7 @@
 //! | [`image`] | which image of the shared pool is meant, and where does a guest have it? |
 //! | [`frames`] | in which state is each guest frame, and who owns it? |
 //! | [`kernel`] | how exact are the kernel's figures? |
+//! | [`engine`] | which hypervisor runs a guest? |
 //! | [`message`] | what do the two processes say to each other? |
 //! | [`place`] | where are the sockets and the journal? |
 //! | [`private`] | is that folder this user's alone? |
@@ -19,6 +20,7 @@
 pub mod bytes;
 pub mod disk;
 pub mod domain;
+pub mod engine;
 pub mod frames;
 pub mod image;
 pub mod kernel;

@@ -32,6 +32,7 @@
 //! A hang-up of either side ends the session: the guest runs on inside its last target and registers again.
 
 use crate::disk::{CachedFile, KeepCached};
+use crate::engine::Engine;
 use crate::image::{ImageHandle, MappedImage};
 use crate::limits::LimitsPatch;
 use crate::path::ContainerPath;
@@ -197,8 +198,8 @@ pub struct Register {
     pub fds: u32,
     /// Threads that its `vmm` has while it runs.
     pub threads: u32,
-    /// `kvm` or `qemu`.
-    pub engine: String,
+    /// The hypervisor.
+    pub engine: Engine,
     /// The process that has the guest's RAM, where that is not the `vmm` itself.
     pub machine: Option<Machine>,
     /// True when an earlier balancer took the guest in: what the journal says of its container is newer than `limits`.
@@ -211,6 +212,38 @@ pub struct Register {
     pub ram_unseen: Option<String>,
     /// The balloon's state now.
     pub balloon: Balloon,
+}
+
+impl Register {
+    /// The first registration of a guest on KVM with this RAM, whose balloon is empty, and nothing else. The other fields
+    /// are given by struct update.
+    #[must_use]
+    pub fn of(name: impl Into<String>, container: ContainerPath, ram_bytes: u64) -> Self {
+        Self {
+            protocol_version: PROTOCOL_VERSION,
+            name: name.into(),
+            container,
+            may_charge: vec![],
+            charge_to: None,
+            owners: vec![],
+            limits: None,
+            images: vec![],
+            merge: false,
+            ram_bytes,
+            floor_bytes: 0,
+            cpus: 1,
+            devices: 0,
+            fds: 0,
+            threads: 0,
+            engine: Engine::Kvm,
+            machine: None,
+            comes_back: false,
+            wait: false,
+            has_balloon: true,
+            ram_unseen: None,
+            balloon: Balloon { target_bytes: ram_bytes, actual_bytes: ram_bytes, ..Balloon::default() },
+        }
+    }
 }
 
 /// A process that runs a guest for its `vmm`.

@@ -1,6 +1,7 @@
 //! Who is taken in, who is refused, and who waits.
 
 use crate::support::{Daemon, MIB, Vmm, about, place};
+use protocol::engine::Engine;
 use protocol::message::{Balloon, FromVmm, Machine, Register, Statistics, ToVmm};
 use serde_json::{Value, json};
 
@@ -151,7 +152,7 @@ async fn a_guest_on_qemu_needs_room_for_its_qemu_and_a_qemu_is_one_guest() {
     let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
     let machine = Some(Machine { pid: i32::try_from(child.id()).unwrap(), attached: false });
     let on_qemu =
-        |name, container| Register { engine: "qemu".into(), machine, ..about(name, container, None) };
+        |name, container| Register { engine: Engine::Qemu, machine, ..about(name, container, None) };
     let reason = refused(&Vmm::connect(&place, on_qemu("a", "/web")).await).await;
     assert!(
         reason.contains("\"a\" needs 64M to start and 128M beside its RAM")

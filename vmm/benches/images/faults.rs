@@ -8,7 +8,7 @@ use super::{MIB, median, touch};
 use protocol::bytes::FRAME_BYTES;
 use protocol::frames::FrameTable;
 use protocol::image::{Backing, GRANULE_BYTES};
-use protocol::message::{Balloon, PROTOCOL_VERSION, Register, ToVmm};
+use protocol::message::{Register, ToVmm};
 use protocol::place::Place;
 use std::fs::{self, File};
 use std::io;
@@ -158,28 +158,12 @@ impl Host {
         let regions: Vec<_> = ram.slots().chain(images.slots()).map(|(region, _)| region).collect();
         let table = Arc::new(FrameTable::new(&regions).expect("a table"));
         let register = Register {
-            protocol_version: PROTOCOL_VERSION,
-            name: name.into(),
-            container,
-            may_charge: vec![],
-            charge_to: None,
-            owners: vec![],
-            limits: None,
             images: images.told(),
-            merge: false,
-            ram_bytes: ram.bytes(),
             floor_bytes: 16 * MIB,
-            cpus: 1,
             devices: 1,
             fds: 20,
             threads: 4,
-            engine: "kvm".into(),
-            machine: None,
-            comes_back: false,
-            wait: false,
-            has_balloon: true,
-            ram_unseen: None,
-            balloon: Balloon::default(),
+            ..Register::of(name, container, ram.bytes())
         };
         let (link, answer) =
             Link::register(&socket, &register, table.fd()).map_err(|error| error.to_string())?;
