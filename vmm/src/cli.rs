@@ -13,7 +13,8 @@ use std::path::PathBuf;
 /// The guest gets --memory of RAM and may hold as much of it as its container's limit allows; the rest is in a
 /// virtio-balloon. The limit can be changed while the guest runs: `balancer set /web/a --max 1G`, or PATCH over REST.
 #[derive(Debug, Parser)]
-#[command(name = "vmm", version, args_conflicts_with_subcommands = true, after_long_help = after_help(), after_help = "See --help for examples and exit codes.")]
+#[command(name = "vmm", version, args_conflicts_with_subcommands = true)]
+#[command(after_help = "See --help for examples and exit codes.", after_long_help = after_help())]
 pub struct Cli {
     /// Spec file (TOML) with the same keys as the flags; flags win
     #[arg(long, value_name = "FILE")]
@@ -23,7 +24,8 @@ pub struct Cli {
     #[allow(missing_docs)]
     pub guest: GuestSpec,
 
-    /// Run directory of the balancer [default: /run/ballast for root, else $XDG_RUNTIME_DIR/ballast or /tmp/ballast-UID]
+    /// Run directory of the balancer [default: /run/ballast for root, else $XDG_RUNTIME_DIR/ballast or
+    /// /tmp/ballast-UID]
     #[arg(long, value_name = "DIR", env = RUN_DIR_VARIABLE, global = true)]
     pub run_dir: Option<PathBuf>,
 
@@ -37,8 +39,8 @@ pub struct Cli {
 pub enum Task {
     /// Keep a QEMU guest that another program started under the balancer; `balancer attach` starts this
     ///
-    /// It ends when the guest ends or is detached, or by SIGTERM, and restores the guest's balloon and its polling interval. If it
-    /// is killed, it does not restore them, but the next one that attaches the same QEMU will.
+    /// It ends when the guest ends or is detached, or by SIGTERM, and restores the guest's balloon and its polling
+    /// interval. If it is killed, it does not restore them, but the next one that attaches the same QEMU will.
     Attach(AttachSpec),
 }
 
@@ -68,16 +70,16 @@ Spec file:
   root = [\"sha256:3f1c09aa...\", \"./app.erofs\"]
   merge = true
 
-Engine qemu: the guest runs on a qemu-system-x86_64 (7.2 or newer) that this program starts and ends. The machine is q35, so the
-guest needs the driver virtio_pci. In the guest's command line this program removes pci=off and adds no_timer_check; it also adds
-swiotlb=noforce if there is no swiotlb word, because Linux would reserve 64M of the guest. The limit also covers the memory of QEMU
-itself, about 145M. --merge and images of a managed pool are not supported. Frames without host memory are unknown, because QEMU
-does not report which memory it released.
+Engine qemu: the guest runs on a qemu-system-x86_64 (7.2 or newer) that this program starts and ends. The machine is
+q35, so the guest needs the driver virtio_pci. In the guest's command line this program removes pci=off and adds
+no_timer_check; it also adds swiotlb=noforce if there is no swiotlb word, because Linux would reserve 64M of the guest.
+The limit also covers the memory of QEMU itself, about 145M. --merge and images of a managed pool are not supported.
+Frames without host memory are unknown, because QEMU does not report which memory it released.
 
 Environment:
   BALLAST_ENGINE     engine of guests that name none: auto, kvm or qemu
   BALLAST_QEMU       program of the engine qemu [default: qemu-system-x86_64]
-  BALLAST_BALANCER   program that is started if no balancer runs [default: balancer, next to this program or on the path]
+  BALLAST_BALANCER   program that is started if no balancer runs [default: balancer, next to vmm or on the path]
   BALLAST_RUN_DIR    run directory of the balancer
   BALLAST_LOG        level of the log on standard error: warn, info or debug [default: warn]
 

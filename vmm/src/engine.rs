@@ -39,8 +39,8 @@ impl Hypervisor {
     }
 }
 
-/// True if the processor itself virtualizes and KVM can be used. A KVM in software, on a processor that does not virtualize,
-/// runs small guests but not Linux: it emulates too few instructions.
+/// True if the processor itself virtualizes and KVM can be used. A KVM in software, on a processor that does not
+/// virtualize, runs small guests but not Linux: it emulates too few instructions.
 fn virtualizes() -> bool {
     let is_usable = || fs::OpenOptions::new().read(true).write(true).open("/dev/kvm").is_ok();
     has_flag(&fs::read_to_string("/proc/cpuinfo").unwrap_or_default()) && is_usable()

@@ -27,8 +27,8 @@ impl Kind {
     }
 }
 
-/// Opens a file. A pipe does not block until it has a writer, and is refused like every file of another kind: a directory has
-/// a length too, and `/dev/zero` is endless.
+/// Opens a file. A pipe does not block until it has a writer, and is refused like every file of another kind: a
+/// directory has a length too, and `/dev/zero` is endless.
 ///
 /// # Errors
 /// The system's answer, or that the file is of another kind.

@@ -1,22 +1,26 @@
 //! The VMM: one process, one guest, run as a container with a memory limit.
 //!
-//! Each module uses only modules above its own line:
+//! Each module uses only modules of the lines above its own:
 //!
 //! | module | what |
 //! |---|---|
-//! | [`files`], [`attached`], [`epoll`], [`objects`], [`token_bucket`], [`spec`] | opening files; a device with its eventfds; adding descriptors to the event loop; descriptors and threads of this process; a rate limit of CPU time; what the user asks for |
-//! | [`memory`], [`disk_cache`] | guest RAM, its release, the kernel's view of it; the host's page cache of the guest's disks |
+//! | [`files`], [`objects`] | opening files that the user named; descriptors and threads of this process |
+//! | [`attached`], [`epoll`] | a device with its eventfds; adding descriptors to the event loop |
+//! | [`token_bucket`], [`spec`] | a rate limit of CPU time; what the user asks for |
+//! | [`memory`], [`disk_cache`] | guest RAM and its release; the host's page cache of the guest's disks |
 //! | [`layout`], [`vcpu`] | the guest-physical map; threads that run guest code |
-//! | [`arch`], [`boot`], [`exit_code`], [`reconciler`] | processors and memory of a guest at its start; exit codes; keeping the frame table true |
+//! | [`arch`], [`boot`] | processors and memory of a guest at its start |
+//! | [`exit_code`], [`reconciler`] | exit codes; keeping the frame table true |
 //! | [`events`] | the event loop and its sources |
 //! | [`link`] | the connection to the balancer |
 //! | [`control`], [`pool_faults`] | one guest between machine and balancer; filling granules of managed images |
 //! | [`machine`] | machines on KVM and on QEMU |
 //! | [`engine`], [`cli`] | the choice of the hypervisor; the command line |
 //!
-//! Threads: the event loop (main), one per vCPU, one reconciler, one that waits for faults of managed images, one for QEMU's monitor, and one
-//! that registers again while a balancer is missing. A device is locked by the vCPU that touches its registers or by the event
-//! loop that serves its queues; no two device locks are ever held at once, and a queue event takes the lock once.
+//! Threads: the event loop (main), one per vCPU, one reconciler, one that waits for faults of managed images, one for
+//! QEMU's monitor, and one that registers again while a balancer is missing. A device is locked by the vCPU that touches
+//! its registers or by the event loop that serves its queues; no two device locks are ever held at once, and a queue event
+//! takes the lock once.
 
 pub mod arch;
 pub mod attached;

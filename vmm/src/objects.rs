@@ -2,10 +2,11 @@
 
 use std::io;
 
-/// Descriptors in addition to those that are open when the guest registers: an event loop for the disks and one for the rest,
-/// the link, and one that is open for a moment.
+/// Descriptors in addition to those that are open when the guest registers: an event loop for the disks and one for
+/// the rest, the link, and one that is open for a moment.
 const FDS_MORE: u32 = 4;
-/// Descriptors that a limit always leaves: finding a balancer again takes a few, and only a balancer can raise the limit.
+/// Descriptors that a limit always leaves: finding a balancer again takes a few, and only a balancer can raise the
+/// limit.
 const FDS_SPARE: u64 = 16;
 /// Main and reconciler; and one that sometimes waits for a balancer or looks for one.
 const THREADS: u32 = 3;
@@ -27,8 +28,8 @@ fn fds() -> u64 {
     std::fs::read_dir("/proc/self/fd").map_or(0, |fds| fds.count() as u64)
 }
 
-/// Bounds the descriptors of this process, as far as the system allows: `RLIMIT_NOFILE` (getrlimit(2)) bounds the numbers of
-/// new descriptors, open ones stay open.
+/// Bounds the descriptors of this process, as far as the system allows: `RLIMIT_NOFILE` (getrlimit(2)) bounds the
+/// numbers of new descriptors, open ones stay open.
 #[derive(Debug)]
 pub struct FdLimit {
     /// The limit at the start.

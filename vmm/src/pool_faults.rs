@@ -6,8 +6,8 @@
 //!                                                released <--Unmap--------------+
 //! ```
 //!
-//! It touches no guest memory itself, and takes no lock of a device: all that wait for a granule wait for this thread. Without a
-//! balancer they wait until there is one. A connection begins with nothing mapped on either side.
+//! It touches no guest memory itself, and takes no lock of a device: all that wait for a granule wait for this
+//! thread. Without a balancer they wait until there is one. A connection begins with nothing mapped on either side.
 
 use crate::link::{Link, serve_pool};
 use crate::memory::Images;
@@ -75,8 +75,8 @@ impl Faults {
     /// A connection to a balancer, with its memory mapped in place of what was there.
     fn connect(&mut self) -> io::Result<Link> {
         let (link, images) = serve_pool(&self.run_dir.guest_socket(), &self.guest)?;
-        // Without a balancer the guest runs on and keeps its granules until here. From the balancer's answer on it holds none, and
-        // a granule that is taken before this is done is missing in its memory, and asked for.
+        // Without a balancer the guest runs on and keeps its granules until here. From the balancer's answer on it
+        // holds none, and a granule that is taken before this is done is missing in its memory, and asked for.
         self.held.clear();
         self.failed.clear();
         self.outgoing.clear();

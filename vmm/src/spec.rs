@@ -43,8 +43,8 @@ impl FromStr for Disk {
     }
 }
 
-/// An image: a path, if there is a `/` in it, or the digest of an image in the balancer's store: `sha256:` and 64 digits, or
-/// at least the first 8 of them.
+/// An image: a path, if there is a `/` in it, or the digest of an image in the balancer's store: `sha256:` and 64
+/// digits, or at least the first 8 of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ImageName {
     /// A file that this process opens.
@@ -80,8 +80,8 @@ impl FromStr for ImageName {
         }
         let shown: String = text.chars().take(80).collect();
         Err(format!(
-            "{shown:?} is not an image: a path has a / in it, and an image of the store is named by its digest, sha256: and \
-             its 64 digits or at least the first {IMAGE_DIGITS_MIN}"
+            "{shown:?} is not an image: a path has a / in it, and an image of the store is named by its digest, sha256: \
+             and its 64 digits or at least the first {IMAGE_DIGITS_MIN}"
         ))
     }
 }
@@ -259,8 +259,9 @@ pub struct GuestSpec {
     #[serde(deserialize_with = "parsed")]
     pub container_limit: Option<LimitsPatch>,
 
-    /// Container that the guest may charge by its own choice, with all containers inside it. It may always charge containers
-    /// inside its own. May be given several times. The guest gets a control port, /dev/hvc1 (/dev/hvc0 without --channel)
+    /// Container that the guest may charge by its own choice, with all containers inside it. It may always charge
+    /// containers inside its own. May be given several times. The guest gets a control port, /dev/hvc1 (/dev/hvc0
+    /// without --channel)
     #[arg(long, value_name = "PATH")]
     pub may_charge: Vec<ContainerPath>,
 
@@ -274,9 +275,9 @@ pub struct GuestSpec {
     #[serde(deserialize_with = "parsed_cpus")]
     pub cpus: Option<u8>,
 
-    /// Hypervisor of the guest. kvm: this program itself uses /dev/kvm. qemu: this program starts a qemu-system-x86_64 (with KVM
-    /// if the processor virtualizes, else TCG). auto: kvm if the processor virtualizes (vmx or svm in its flags, a usable
-    /// /dev/kvm), else qemu [default: $BALLAST_ENGINE, else auto]
+    /// Hypervisor of the guest. kvm: this program itself uses /dev/kvm. qemu: this program starts a
+    /// qemu-system-x86_64 (with KVM if the processor virtualizes, else TCG). auto: kvm if the processor virtualizes
+    /// (vmx or svm in its flags, a usable /dev/kvm), else qemu [default: $BALLAST_ENGINE, else auto]
     #[arg(long, value_name = "auto|kvm|qemu")]
     #[serde(deserialize_with = "parsed")]
     pub engine: Option<EngineChoice>,
@@ -300,16 +301,17 @@ pub struct GuestSpec {
     #[serde(deserialize_with = "parsed_list", rename = "disk")]
     pub disks: Vec<Disk>,
 
-    /// Images that the guest maps read-only and shares with other guests, lowest layer of its root first, at most 16: paths of
-    /// EROFS files, which contain a /, or digests of images in the balancer's store (sha256:..., or its first 8 digits). Their
-    /// number is on the kernel's command line as ballast.root=N
+    /// Images that the guest maps read-only and shares with other guests, lowest layer of its root first, at most 16:
+    /// paths of EROFS files, which contain a /, or digests of images in the balancer's store (sha256:..., or its
+    /// first 8 digits). Their number is on the kernel's command line as ballast.root=N
     #[arg(long, value_name = "IMAGE[,IMAGE...]", value_delimiter = ',')]
     #[serde(deserialize_with = "parsed_list")]
     pub root: Vec<ImageName>,
 
-    /// Let the kernel merge equal pages of RAM of the guests that have this flag (KSM, which the operator of the host switches
-    /// on). The balancer admits it in one trust domain per host only, and only if no other process on the host is merged: a guest
-    /// that shares a page can learn from the time of a write that another guest has the same content
+    /// Let the kernel merge equal pages of RAM of the guests that have this flag (KSM, which the operator of the host
+    /// switches on). The balancer admits it in one trust domain per host only, and only if no other process on the
+    /// host is merged: a guest that shares a page can learn from the time of a write that another guest has the same
+    /// content
     #[arg(long)]
     pub merge: bool,
 
@@ -323,21 +325,21 @@ pub struct GuestSpec {
     #[serde(deserialize_with = "parsed_path")]
     pub channel: Option<PathBuf>,
 
-    /// Wait if there is not enough memory for the guest, for this time or until there is: first come, first served. Ctrl-C ends
-    /// the wait. Without this flag the guest is refused
+    /// Wait if there is not enough memory for the guest, for this time or until there is: first come, first served.
+    /// Ctrl-C ends the wait. Without this flag the guest is refused
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "forever")]
     #[serde(deserialize_with = "parsed")]
     pub wait: Option<Wait>,
 
-    /// Balancer to register with. auto: this user's, which is started if there is none. none: no balancer, this program enforces
-    /// the limit [default: auto]
+    /// Balancer to register with. auto: this user's, which is started if there is none. none: no balancer, this
+    /// program enforces the limit [default: auto]
     #[arg(long, value_name = "auto|none")]
     #[serde(deserialize_with = "parsed")]
     pub balancer: Option<Balancer>,
 }
 
-/// Kernel command line if none is given: serial console, end instead of a hang after a panic, reset through port 0x64, no
-/// search for a PCI bus.
+/// Kernel command line if none is given: serial console, end instead of a hang after a panic, reset through port
+/// 0x64, no search for a PCI bus.
 pub const CMDLINE_DEFAULT: &str = "console=ttyS0 reboot=k panic=-1 pci=off";
 
 impl GuestSpec {

@@ -1,7 +1,7 @@
 //! Rate limit for the CPU time of scans: a share of one CPU, whatever the work costs.
 //!
-//! The guests of a host share its CPU time for scans. The balancer sends each `vmm` its share, and sends it again when guests
-//! come or go; a `vmm` without a balancer takes all of it.
+//! The guests of a host share its CPU time for scans. The balancer sends each `vmm` its share, and sends it again
+//! when guests come or go; a `vmm` without a balancer takes all of it.
 
 use protocol::message::RECONCILE_CPU_PPM;
 use std::time::{Duration, Instant};
@@ -31,7 +31,8 @@ impl TokenBucket {
         self.share_ppm = share_ppm.clamp(1, RECONCILE_CPU_PPM);
     }
 
-    /// True if an expensive piece of work may begin. It may cost more than the balance, and then the next one waits longer.
+    /// True if an expensive piece of work may begin. It may cost more than the balance, and then the next one waits
+    /// longer.
     pub fn is_open(&mut self, now: Instant) -> bool {
         self.earn(now);
         self.balance_ns >= 0
@@ -109,12 +110,13 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the costs and the shares are, work that waits for the bucket stays within the largest share, except for
-        /// saved time and the last piece of work.
+        /// Whatever the costs and the shares are, work that waits for the bucket stays within the largest share,
+        /// except for saved time and the last piece of work.
         #[test]
         fn the_share_holds(steps in prop::collection::vec((0u64..3000, 0u64..20_000, 0u32..20_000), 1..200)) {
             let start = Instant::now();
-            let (mut bucket, mut now, mut used, mut last) = (TokenBucket::new(start), start, Duration::ZERO, Duration::ZERO);
+            let (mut bucket, mut now) = (TokenBucket::new(start), start);
+            let (mut used, mut last) = (Duration::ZERO, Duration::ZERO);
             for (wait_ms, cost_us, share_ppm) in steps {
                 now += Duration::from_millis(wait_ms);
                 bucket.set_share(share_ppm, now);

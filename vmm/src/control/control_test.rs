@@ -95,6 +95,17 @@ fn a_limit_without_a_balancer_is_enforced_again_after_the_guest_was_out_of_memor
 }
 
 #[test]
+fn a_limit_just_below_ram_is_enforced_at_first_and_after_the_guest_was_out_of_memory() {
+    let (mut control, _ram) = control();
+    let limit = RAM_BYTES - MIB / 2;
+    control.limit_standalone(limit, 16 * MIB).unwrap();
+    assert_eq!(control.machine.targets, [limit]);
+    out_of_memory(&mut control);
+    expire(&mut control);
+    assert_eq!(control.machine.balloon.target_bytes, limit);
+}
+
+#[test]
 fn a_limit_without_a_balancer_also_covers_the_overhead_of_the_machine() {
     let (mut control, _ram) = control();
     control.machine.overhead_bytes = 10 * MIB;

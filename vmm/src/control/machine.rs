@@ -1,4 +1,4 @@
-//! What a control needs of a machine, whichever hypervisor runs it.
+//! The interface of a machine to its control, whichever hypervisor runs it.
 
 use event_manager::EventOps;
 use protocol::message::{Balloon, Statistics};
@@ -39,8 +39,8 @@ pub trait Machine {
     /// Asks the guest to hold at most this much of its RAM. Bytes.
     fn set_target(&mut self, target_bytes: u64);
 
-    /// Asks for a fresh sample of the guest's statistics, which follows as an update. An update that is known at once is
-    /// returned.
+    /// Asks for a fresh sample of the guest's statistics, which follows as an update. An update that is known at once
+    /// is returned.
     fn sample(&mut self) -> Option<GuestUpdate>;
 
     /// Pauses or resumes the vCPUs.

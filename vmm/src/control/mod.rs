@@ -104,8 +104,8 @@ impl<M: Machine> Control<M> {
         }
     }
 
-    /// Enforces a limit without a balancer: guest RAM and the overhead of the machine are at most `ceiling_bytes`, but no
-    /// target goes below `floor_bytes`. To be called before the control is among the subscribers.
+    /// Enforces a limit without a balancer: guest RAM and the overhead of the machine are at most `ceiling_bytes`,
+    /// but no target goes below `floor_bytes`. To be called before the control is among the subscribers.
     ///
     /// # Errors
     /// When the system has no timer.
@@ -124,7 +124,7 @@ impl<M: Machine> Control<M> {
     fn apply(&mut self, message: &ToVmm) {
         match message {
             ToVmm::Registered { owner, target_bytes, .. } => {
-                // The guest registered again: what it touched meanwhile is charged as before.
+                // The guest registered again: frames that it touched meanwhile are charged as before.
                 let owner = *owner;
                 self.reconciler.pay(Payer { charge_id: 0, owner, with_charges: false, by_guest: false });
                 self.machine.set_target(*target_bytes);

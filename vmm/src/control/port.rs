@@ -1,16 +1,17 @@
-//! The control port: a console by which a guest chooses the container that is charged for what it touches from now on.
+//! The control port: a console by which a guest chooses the container that is charged for the frames it touches from now
+//! on.
 //!
 //! ```text
 //!  guest                        vmm                          balancer
 //!   | charge /tenants/x -------> | AskCharge ----------------> |  may it? is there room?
 //!   |                            | <-- Charge or RefuseCharge  |
-//!   |                            |  what was touched before is charged as before, then the owner changes
+//!   |                            |  earlier frames are charged as before, then the owner changes
 //!   | <----- ok, or error WHY -- | Charged ------------------> |
 //! ```
 //!
-//! A line is a command, and each is answered by one line: `charge PATH`, or `charge -` for the guest's own container. One command
-//! is served at a time; a command before the answer to the last one is refused. A terminal in the guest that is not in raw mode
-//! echoes what it reads: lines that look like answers are not commands.
+//! A line is a command, and each is answered by one line: `charge PATH`, or `charge -` for the guest's own container.
+//! One command is served at a time; a command before the answer to the last one is refused. A terminal in the guest
+//! that is not in raw mode echoes what it reads: lines that look like answers are not commands.
 
 use crate::attached::Attached;
 use crate::epoll::watch;
@@ -160,7 +161,7 @@ impl Port {
         std::mem::take(&mut lines.commands)
     }
 
-    /// Serves a queue, and asks the balancer what the guest asked.
+    /// Serves a queue, and passes the guest's questions on to the balancer.
     pub(super) fn serve(&mut self, queue: usize, link: &PersistentLink) {
         for command in self.commands(queue) {
             let to = match command {

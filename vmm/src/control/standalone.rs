@@ -6,7 +6,7 @@ use std::time::Duration;
 use vmm_sys_util::timerfd::TimerFd;
 
 /// How long a guest without a balancer keeps memory that it took because it was out of memory: as long as a balancer
-/// lets it. The time doubles with each such case, up to the second value, so that a guest that cannot live inside its
+/// lets it. The time doubles each time, up to the second value, so that a guest that cannot live inside its
 /// limit is not made to give and take for ever.
 const HOLD_MIN: Duration = Duration::from_secs(30);
 const HOLD_MAX: Duration = Duration::from_secs(600);

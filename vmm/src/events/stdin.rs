@@ -11,8 +11,8 @@ const STDIN: RawFd = libc::STDIN_FILENO;
 
 /// A terminal in raw mode; dropping this restores its mode. Ctrl-C still ends the VMM.
 ///
-/// The flag `O_NONBLOCK` of standard input and output is restored as well, terminal or not: the shell that started this process
-/// shares them, and a QEMU at this console that is killed leaves them as it set them.
+/// The flag `O_NONBLOCK` of standard input and output is restored as well, terminal or not: the shell that started
+/// this process shares them, and a QEMU at this console that is killed leaves them as it set them.
 pub struct RawTerminal {
     terminal: Option<libc::termios>,
     blocking: [Blocking; 2],
@@ -23,7 +23,8 @@ impl RawTerminal {
     #[must_use]
     pub fn enter() -> Self {
         let blocking = [STDIN, libc::STDOUT_FILENO].map(Blocking::of);
-        // SAFETY: all zero is a valid termios to be filled; every pointer is valid; a failure leaves the terminal as it is.
+        // SAFETY: all zero is a valid termios to be filled; every pointer is valid; a failure leaves the terminal as
+        // it is.
         let terminal = unsafe {
             let mut saved: libc::termios = std::mem::zeroed();
             (libc::tcgetattr(STDIN, &raw mut saved) == 0).then(|| {

@@ -1,5 +1,5 @@
-//! The second connection of a guest with managed images: only for granules, so that a thread that never waits for a granule can
-//! serve it.
+//! The second connection of a guest with managed images: only for granules, so that a thread that never waits for a
+//! granule can serve it.
 
 use super::images::receive;
 use super::{ANSWER_DEADLINE, Link, silent, wrong};

@@ -14,15 +14,15 @@ use vmm_sys_util::sock_ctrl_msg::ScmSocket;
 /// The balancer's answer to a guest that wants images.
 #[derive(Debug)]
 pub enum Granted {
-    /// For each name, in order, an image and its descriptor; for a managed image also the descriptor that marks it as used in the
-    /// store.
+    /// For each name, in order, an image and its descriptor; for a managed image also the descriptor that marks it as
+    /// used in the store.
     Images(Vec<(ImageHandle, File, Option<File>)>),
     /// The reason of a refusal.
     Refused(String),
 }
 
-/// How long the balancer may take: it reads an image that it opens for the first time, copies it for the trust domain and
-/// compares it with its digest.
+/// How long the balancer may take: it reads an image that it opens for the first time, copies it for the trust domain
+/// and compares it with its digest.
 const IMAGES_DEADLINE: Duration = Duration::from_secs(300);
 
 /// Asks for images by their names, for a guest in this container.

@@ -68,8 +68,8 @@ impl Link {
         Ok(link)
     }
 
-    /// Checks that the listener is of the same user: any process may listen at the socket, and the frame table is for a balancer
-    /// of this user only.
+    /// Checks that the listener is of the same user: any process may listen at the socket, and the frame table is for
+    /// a balancer of this user only.
     fn check_peer(&self) -> io::Result<()> {
         let mut peer = libc::ucred { pid: 0, uid: 0, gid: 0 };
         let mut length = libc::socklen_t::try_from(size_of_val(&peer)).expect("12 bytes");

@@ -1,5 +1,5 @@
-//! The link to the balancer for as long as the guest runs. When the balancer is gone, the guest repeats its registration with
-//! its current state, until a balancer admits it again.
+//! The link to the balancer for as long as the guest runs. When the balancer is gone, the guest repeats its
+//! registration with its current state, until a balancer admits it again.
 //!
 //! ```text
 //!            linked          Received::Closed, register_again
@@ -99,8 +99,8 @@ impl PersistentLink {
         }
     }
 
-    /// The guest runs on inside its last target, and registers again as soon as there is a balancer. It runs already, so it does
-    /// not wait for memory, however it was launched.
+    /// The guest runs on inside its last target, and registers again as soon as there is a balancer. It runs already,
+    /// so it does not wait for memory, however it was launched.
     pub fn register_again(&mut self, balloon: Balloon, ops: &mut EventOps<'_>) {
         tracing::warn!("The balancer is gone; the guest keeps its target and registers again");
         let Some(Registration { run_dir, register }) = &self.registration else { return };

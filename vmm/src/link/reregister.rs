@@ -18,9 +18,9 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 /// A guest starts a balancer after this time. Before, a service manager may start it again, for example.
 const START_AFTER: Duration = Duration::from_secs(3);
-/// Time until the first retry after a refusal, and the longest such time; it doubles with each refusal. Another guest may have
-/// the name, or the balancer may be of another version. The guest runs on inside its last target; another balancer may
-/// replace the one that refused.
+/// Time until the first retry after a refusal, and the longest such time; it doubles with each refusal. Another guest
+/// may have the name, or the balancer may be of another version. The guest runs on inside its last target; another
+/// balancer may replace the one that refused.
 const REFUSED_INTERVAL: Duration = Duration::from_millis(250);
 const REFUSED_INTERVAL_MAX: Duration = Duration::from_secs(30);
 

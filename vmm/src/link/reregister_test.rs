@@ -11,7 +11,8 @@ use std::sync::Mutex;
 
 /// A socket as the balancer's. The standard library has no seqpacket type.
 pub fn listen(path: &std::path::Path) -> File {
-    // SAFETY: plain system calls with a valid address of that length; results are checked, the descriptor is owned at once.
+    // SAFETY: plain system calls with a valid address of that length; results are checked, the descriptor is owned at
+    // once.
     unsafe {
         let fd = libc::socket(libc::AF_UNIX, libc::SOCK_SEQPACKET, 0);
         assert!(fd >= 0);

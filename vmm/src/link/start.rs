@@ -34,7 +34,10 @@ pub enum StartError {
         source: io::Error,
     },
     /// The program cannot be started.
-    #[error("Cannot start {} (put it next to vmm, or name it in {BALANCER_VARIABLE}, or run with --balancer none)", program.display())]
+    #[error(
+        "Cannot start {} (put it next to vmm, or name it in {BALANCER_VARIABLE}, or run with --balancer none)",
+        program.display()
+    )]
     Spawn {
         /// The program.
         program: PathBuf,

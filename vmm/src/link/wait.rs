@@ -1,5 +1,5 @@
-//! Admission of a guest before it runs: it registers, and waits for memory if it may. The wait ends with the balancer's answer,
-//! a signal, the end of its machine, or its deadline, whichever comes first.
+//! Admission of a guest before it runs: it registers, and waits for memory if it may. The wait ends with the
+//! balancer's answer, a signal, the end of its machine, or its deadline, whichever comes first.
 
 use super::{Link, StartError, ensure_running};
 use crate::events::signals::Signals;

@@ -2,8 +2,8 @@
 
 use crate::boot::kernel::Kernel;
 
-/// What a Linux guest needs in addition to its kernel and initrd: slabs, page tables, a shell. Measured with Debian's cloud
-/// kernels and a busybox initramfs, rounded up. Bytes.
+/// What a Linux guest needs in addition to its kernel and initrd: slabs, page tables, a shell. Measured with Debian's
+/// cloud kernels and a busybox initramfs, rounded up. Bytes.
 const LIVING_BYTES: u64 = 24 << 20;
 /// An initramfs is there twice while it is unpacked, and unpacks to more than its compressed length.
 const INITRD_FACTOR: u64 = 4;

@@ -5,11 +5,11 @@
 //!                  it moved, and there is CPU time -> a pass over the blocks where frames may have been touched
 //!   on request     a full pass; it takes CPU time from the bucket, so that the next passes of its own come later
 //!   disk cache     read when the disks moved bytes and there is CPU time; dropped on request, a part per round
-//!   another payer  a pass over those blocks, then the table's owner changes: what was touched before is charged as before
+//!   another payer  a pass over those blocks, then the table's owner changes: earlier frames are charged as before
 //! ```
 //!
-//! A guest that wants another payer waits until there is CPU time. All frames get their owner on this thread, so that no frame
-//! is charged by a command that is over.
+//! A guest that wants another payer waits until there is CPU time. All frames get their owner on this thread, so that
+//! no frame is charged by a command that is over.
 //!
 //! A guest that touches nothing costs one reading of the total per second, some microseconds, and no pass.
 
@@ -262,8 +262,8 @@ impl Worker {
         }
     }
 
-    /// Drops a part of the page cache that a limit does not leave, and reads it when all is dropped or a reading is due. A limit
-    /// does not wait for CPU time, which is taken afterwards.
+    /// Drops a part of the page cache that a limit does not leave, and reads it when all is dropped or a reading is
+    /// due. A limit does not wait for CPU time, which is taken afterwards.
     fn disk_cache(&mut self) -> Option<Reading> {
         let files = std::mem::take(&mut *self.inbox.keep.lock().unwrap_or_else(PoisonError::into_inner));
         self.disks.keep(&files);

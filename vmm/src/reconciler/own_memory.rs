@@ -1,4 +1,5 @@
-//! Guest RAM and images of this process, watched by the kernel's totals and by the memory that this process released itself.
+//! Guest RAM and images of this process, watched by the kernel's totals and by the memory that this process released
+//! itself.
 
 use super::Watch;
 use crate::memory::images::lost_frames;
@@ -31,8 +32,8 @@ impl OwnMemory {
         Ok(Self { ram, images, drift: Drift::open()?, begun: None, compared: None, lost_frames: 0 })
     }
 
-    /// Publishes the table's errors. Returns the frames that were touched since the mark, and the pages of files that were mapped,
-    /// which do not count without images.
+    /// Publishes the table's errors. Returns the frames that were touched since the mark, and the pages of files that
+    /// were mapped, which do not count without images.
     fn publish(&mut self, table: &FrameTable, mark: Option<Mark>) -> (Option<i64>, Option<i64>) {
         let touched = mark.and_then(|mark| self.drift.touched_since(&self.ram, mark).ok());
         self.drift.publish(table, touched);

@@ -1,4 +1,4 @@
-//! Building a guest: RAM and KVM first, then what is in RAM, then devices, then vCPUs.
+//! Building a guest: RAM and KVM first, then the content of RAM, then devices, then vCPUs.
 
 use super::attach::{AttachError, Attacher, EventFdIrq};
 use super::console::ConsoleOutput;
@@ -62,7 +62,7 @@ pub enum BuildError {
     /// KVM refused a step.
     #[error("KVM refused to {step}")]
     Kvm {
-        /// What was tried.
+        /// The step.
         step: &'static str,
         /// KVM's answer.
         source: kvm_ioctls::Error,
@@ -190,7 +190,7 @@ fn new_vm() -> Result<(Kvm, VmFd), BuildError> {
     Ok((kvm, vm))
 }
 
-/// What is in RAM when the guest starts.
+/// The content of RAM when the guest starts.
 struct Boot {
     kernel: kernel::Kernel,
     /// Address and length of the initrd.
@@ -284,7 +284,7 @@ fn platform_devices(spec: &GuestSpec, vm: &VmFd) -> Result<(Bus, Option<Stdin>),
 
 /// All vCPUs; the first one starts at the kernel's entry.
 fn new_vcpus(kvm: &Kvm, vm: &VmFd, cpus: u8, entry: u64) -> Result<Vec<VcpuFd>, BuildError> {
-    let supported = cpuid::supported(kvm).map_err(failed("tell its CPUID"))?;
+    let supported = cpuid::supported(kvm).map_err(failed("report its CPUID"))?;
     let mut vcpus = Vec::new();
     for index in 0..cpus {
         let vcpu = vm.create_vcpu(u64::from(index)).map_err(failed("create a vCPU"))?;

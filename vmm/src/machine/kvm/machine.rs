@@ -25,7 +25,7 @@ pub struct KvmMachine {
     oom_deflates: u64,
     /// The last sample that was reported.
     sequence_sent: u64,
-    /// The limit on descriptors at the start; `None` if the system did not tell.
+    /// The limit on descriptors at the start; `None` if the system refused to report it.
     fd_limit: Option<FdLimit>,
 }
 

@@ -1,8 +1,9 @@
 //! The command line of QEMU for a guest.
 //!
-//! The machine is always `q35`. `microvm` has the same devices as the engine `kvm`, but under TCG its kernels hang at boot
-//! (Debian's 6.1: 10 of 12 starts with QEMU 10, none with `q35`), and it has neither PCI for virtio-pmem nor memory devices. So
-//! devices are on PCI: the guest needs `virtio_pci`, and `pci=off` is removed from its command line.
+//! The machine is always `q35`. `microvm` has the same devices as the engine `kvm`, but under TCG its kernels hang at
+//! boot (Debian's 6.1: 10 of 12 starts with QEMU 10, none with `q35`), and it has neither PCI for virtio-pmem nor
+//! memory devices. So devices are on PCI: the guest needs `virtio_pci`, and `pci=off` is removed from its command
+//! line.
 
 use super::child::Descriptors;
 use super::images::SharedImages;
@@ -17,15 +18,16 @@ use std::path::Path;
 const RAM: &str = "ram";
 /// Id of the balloon.
 const BALLOON: &str = "balloon";
-/// Memory for translated code under TCG, MiB. QEMU's default is 1 GiB, and a busy guest fills all of it; 32 MiB hold what a
-/// booted Linux runs.
+/// Memory for translated code under TCG, MiB. QEMU's default is 1 GiB, and a busy guest fills all of it; 32 MiB hold
+/// what a booted Linux runs.
 const TB_MIB: u32 = 32;
 /// Word of a kernel's command line for its buffers for devices that do not reach all memory.
 const BOUNCE_WORD: &str = "swiotlb=";
 /// No such buffers. Linux 4.10 and newer.
 const NO_BOUNCE: &str = "swiotlb=noforce";
-/// Linux does not check the timer at boot: on a busy host the interrupts of a translated machine come so late that Linux takes
-/// the timer for broken and stops (`check_timer` in arch/x86/kernel/apic/io_apic.c). Under KVM it does not check either.
+/// Linux does not check the timer at boot: on a busy host the interrupts of a translated machine come so late that
+/// Linux takes the timer for broken and stops (`check_timer` in arch/x86/kernel/apic/io_apic.c). Under KVM it does
+/// not check either.
 const NO_TIMER_CHECK: &str = "no_timer_check";
 
 /// How QEMU executes instructions.
@@ -94,36 +96,42 @@ pub(super) fn arguments(
     words.add("-serial", "chardev:console");
     stream(&mut words, "monitor", descriptors.monitor, false);
     words.add("-mon", "chardev=monitor,mode=control");
-    let mut devices = 0;
+    let devices = devices(&mut words, spec, descriptors, images);
+    (words.0, devices)
+}
+
+/// Adds all virtio devices, and returns their number.
+fn devices(words: &mut Words, spec: &GuestSpec, descriptors: &Descriptors, images: &SharedImages) -> u32 {
+    let mut count = 0;
     let mut device = |words: &mut Words, text: String| {
         words.add("-device", text);
-        devices += 1;
+        count += 1;
     };
-    device(&mut words, format!("virtio-balloon-pci,id={BALLOON},deflate-on-oom=on,free-page-reporting=on"));
-    device(&mut words, "virtio-rng-pci".into());
+    device(words, format!("virtio-balloon-pci,id={BALLOON},deflate-on-oom=on,free-page-reporting=on"));
+    device(words, "virtio-rng-pci".into());
     for (memory, pmem) in images.options() {
         words.add("-object", memory);
-        device(&mut words, pmem);
+        device(words, pmem);
     }
     for (index, disk) in spec.disks.iter().enumerate() {
         words.add("-drive", drive(index, disk));
-        device(&mut words, format!("virtio-blk-pci,drive=disk{index}"));
+        device(words, format!("virtio-blk-pci,drive=disk{index}"));
     }
     for (name, descriptor, listens) in
         [("channel", descriptors.channel, true), ("port", descriptors.port, false)]
     {
         if let Some(descriptor) = descriptor {
-            stream(&mut words, name, descriptor, listens);
+            stream(words, name, descriptor, listens);
             // One port: the guest's console, without QEMU's protocol for many.
-            device(&mut words, format!("virtio-serial-pci,id={name}s,max_ports=1"));
+            device(words, format!("virtio-serial-pci,id={name}s,max_ports=1"));
             words.add("-device", format!("virtconsole,bus={name}s.0,chardev={name}"));
         }
     }
-    (words.0, devices)
+    count
 }
 
-/// Guest RAM: private anonymous memory. A guest may have more of it than the host, because its limit counts: the kernel reserves
-/// nothing for memory that is not touched, as with the engine `kvm`.
+/// Guest RAM: private anonymous memory. A guest may have more of it than the host, because its limit counts: the
+/// kernel reserves nothing for memory that is not touched, as with the engine `kvm`.
 fn ram(bytes: u64, reserves_always: bool) -> String {
     let reserve = if reserves_always { "on" } else { "off" };
     format!("memory-backend-ram,id={RAM},size={}M,reserve={reserve}", bytes >> 20)
@@ -134,10 +142,10 @@ fn reserves_always() -> bool {
     std::fs::read_to_string("/proc/sys/vm/overcommit_memory").is_ok_and(|text| text.trim() == "2")
 }
 
-/// The kernel's command line without the word that would hide the devices, with a word for a slow host, and with a word against
-/// buffers that no device needs: Linux reserves 64 MiB for devices that reach only 4 GiB (`pci_swiotlb_detect` in
-/// arch/x86/kernel/pci-dma.c) if memory may be plugged in above, and the room for images is such memory. Virtio reaches all of
-/// it. A word that the user gives counts.
+/// The kernel's command line without the word that would hide the devices, with a word for a slow host, and with a
+/// word against buffers that no device needs: Linux reserves 64 MiB for devices that reach only 4 GiB
+/// (`pci_swiotlb_detect` in arch/x86/kernel/pci-dma.c) if memory may be plugged in above, and the room for images is
+/// such memory. Virtio reaches all of it. A word that the user gives counts.
 fn cmdline(text: &str) -> String {
     let mut words: Vec<&str> = text.split(' ').filter(|word| *word != "pci=off").collect();
     if !words.iter().any(|word| word.starts_with(BOUNCE_WORD)) {
@@ -169,8 +177,8 @@ fn drive(index: usize, disk: &Disk) -> OsString {
     )
 }
 
-/// A path as the last value of an option: each comma in it is doubled, and it starts with a slash or a dot, because QEMU takes a
-/// word before a colon for a protocol.
+/// A path as the last value of an option: each comma in it is doubled, and it starts with a slash or a dot, because
+/// QEMU takes a word before a colon for a protocol.
 fn with_path(option: &str, path: &Path) -> OsString {
     let mut bytes = option.as_bytes().to_vec();
     if path.is_relative() {
@@ -210,10 +218,12 @@ mod tests {
         for words in [
             "-smp 2 -m 256M -object memory-backend-ram,id=ram,size=256M,reserve=",
             ",memory-backend=ram ",
-            " -kernel k -append no_timer_check swiotlb=noforce console=ttyS0 reboot=k panic=-1 -chardev file,id=console,append=on,path=/c,,d",
+            " -kernel k -append no_timer_check swiotlb=noforce console=ttyS0 reboot=k panic=-1 -chardev file,id=console",
+            "id=console,append=on,path=/c,,d ",
             "readonly=on,file=./a -device virtio-blk-pci,drive=disk0",
             "readonly=off,file=/x/b -device virtio-blk-pci,drive=disk1",
-            "socket,id=channel,fd=6,server=on,wait=off -device virtio-serial-pci,id=channels,max_ports=1 -device virtconsole,bus=channels.0",
+            "socket,id=channel,fd=6,server=on,wait=off -device virtio-serial-pci,id=channels,max_ports=1",
+            "max_ports=1 -device virtconsole,bus=channels.0",
             "socket,id=monitor,fd=5,server=off -mon chardev=monitor,mode=control",
             "free-page-reporting=on",
         ] {

@@ -1,5 +1,5 @@
-//! A guest on a QEMU that another program started: it comes under a balancer without a restart, and gets its original settings
-//! back when it is detached.
+//! A guest on a QEMU that another program started: it comes under a balancer without a restart, and gets its original
+//! settings back when it is detached.
 
 use super::balloon::BalloonObject;
 use super::machine::{Parts, QemuMachine};
@@ -108,7 +108,7 @@ pub fn attach(spec: &AttachSpec, run_dir: Place) -> Result<End, QemuError> {
     })
 }
 
-/// What QEMU answers about a machine that is to be attached.
+/// QEMU's answers about a machine that is to be attached.
 struct Answers {
     qmp: Qmp,
     ram: RamLocation,

@@ -93,8 +93,8 @@ impl BalloonObject {
     }
 }
 
-/// Converts QEMU's names (`balloon_stat_names` in hw/virtio/virtio-balloon.c) to the protocol's. `sequence` is the second in
-/// which QEMU got the sample: it counts up, and equal numbers are one sample.
+/// Converts QEMU's names (`balloon_stat_names` in hw/virtio/virtio-balloon.c) to the protocol's. `sequence` is the
+/// second in which QEMU got the sample: it counts up, and equal numbers are one sample.
 fn statistics(found: &GuestStats, now_ms: u64) -> Option<Statistics> {
     if found.last_update == 0 {
         return None;

@@ -1,9 +1,9 @@
-//! The size of the balloon when a guest took a sample of its statistics: the guest counts the balloon as used, and the balancer
-//! must not.
+//! The size of the balloon when a guest took a sample of its statistics: the guest counts the balloon as used, and
+//! the balancer must not.
 //!
-//! QEMU reports the second in which it got a sample, and reports a moving balloon once a second. So while a balloon moves, only a
-//! range of its size at the sample is known. Of this range the size is taken that leaves the used memory nearest to the last
-//! one: a balloon that moves changes the available memory, not the used memory.
+//! QEMU reports the second in which it got a sample, and reports a moving balloon once a second. So while a balloon
+//! moves, only a range of its size at the sample is known. Of this range the size is taken that leaves the used
+//! memory nearest to the last one: a balloon that moves changes the available memory, not the used memory.
 //!
 //! ```text
 //!   balloon, reported ---100----|--------------300--------   MiB

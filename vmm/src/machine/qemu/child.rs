@@ -47,8 +47,8 @@ pub(super) struct Qemu {
 }
 
 impl Qemu {
-    /// Starts it, and returns it with the number of its virtio devices. To be called by the thread that lives as long as the
-    /// process: the kernel kills the child when that thread ends.
+    /// Starts it, and returns it with the number of its virtio devices. To be called by the thread that lives as long
+    /// as the process: the kernel kills the child when that thread ends.
     pub(super) fn start(
         spec: &GuestSpec,
         name: &str,
@@ -134,9 +134,9 @@ pub(super) fn ended(status: ExitStatus, last_words: &str) -> String {
 
 /// The child runs this between fork and exec.
 ///
-/// It switches huge pages off: QEMU releases guest memory by pages of 4 KiB, which does not free the huge page around them, and
-/// the kernel would fill a huge page again around frames that are in the balloon. The signals that end a `vmm` are blocked in
-/// the child already and stay blocked: Ctrl-C reaches both, and the `vmm` decides.
+/// It switches huge pages off: QEMU releases guest memory by pages of 4 KiB, which does not free the huge page around
+/// them, and the kernel would fill a huge page again around frames that are in the balloon. The signals that end a
+/// `vmm` are blocked in the child already and stay blocked: Ctrl-C reaches both, and the `vmm` decides.
 fn prepare(parent: libc::pid_t, descriptors: &Descriptors) -> io::Result<()> {
     let checked = |result: libc::c_int| if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) };
     // SAFETY: plain system calls with plain arguments.

@@ -1,8 +1,9 @@
 //! The images of `--root` for a QEMU: the same files, mapped by QEMU itself, shared and read-only, as virtio-pmem.
 //!
-//! So their pages are pages of the page cache, once for all guests, and the pagemap of QEMU's process shows which are mapped.
-//! Some things that the engine `kvm` does are missing: QEMU drops stores of a guest and does not count them, and a file that gets
-//! shorter ends the guest. Images that the balancer fills need a process that asks for the pages it touches, and QEMU does not.
+//! So their pages are pages of the page cache, once for all guests, and the pagemap of QEMU's process shows which are
+//! mapped. Some things that the engine `kvm` does are missing: QEMU drops stores of a guest and does not count them,
+//! and a file that gets shorter ends the guest. Images that the balancer fills need a process that asks for the pages
+//! it touches, and QEMU does not.
 
 use super::qmp::Qmp;
 use super::qmp::wire::{HumanCommand, QueryMemoryDevices};
@@ -39,7 +40,8 @@ impl SharedImages {
                 return Err(QemuError::Input(ImageError::Twice { name, other }.into()));
             }
             if image.backing == Backing::Managed {
-                let why = "its pages come from a managed pool, which QEMU cannot ask for; a balancer with --pool pagecache can have it";
+                let why = "its pages come from a managed pool, and QEMU cannot ask for them; a balancer with --pool pagecache \
+                           can serve it";
                 return Err(QemuError::Unsupported { what: "--root", why });
             }
         }

@@ -21,7 +21,7 @@ const GROWTH_BYTES: u64 = 16 << 20;
 /// How long it may take to restore a machine: a little more than the worker takes.
 const DETACH_DEADLINE: Duration = Duration::from_secs(9);
 
-/// What a machine is made of.
+/// The parts of a machine.
 pub(super) struct Parts {
     pub worker: QmpWorker,
     pub table: Arc<FrameTable>,
@@ -111,7 +111,7 @@ impl QemuMachine {
         }
     }
 
-    /// The guest inflated or deflated its balloon, as it says itself and QEMU reports.
+    /// The guest inflated or deflated its balloon: it says so itself, and QEMU passes that on.
     fn balloon_moved(&mut self, bytes: u64, updates: &mut Vec<GuestUpdate>) {
         let (before, now) = (std::mem::replace(&mut self.actual_bytes, bytes), Instant::now());
         self.driver_ready |= bytes != before;

@@ -7,18 +7,20 @@
 //!                     frame table <--- reconciler ------ pagemap of QEMU's process
 //! ```
 //!
-//! For the balancer this guest is like any other: the same registration, targets, statistics and frame table. The difference is
-//! what can be known. Here QEMU releases memory, and it does not report which frames: a frame is *private* if the kernel holds a
-//! page for it, else *unknown* (never used, in the balloon, or reported by the guest). The size of the balloon is what the guest
-//! says, not what the host counts.
+//! For the balancer this guest is like any other: the same registration, targets, statistics and frame table. The
+//! difference is what can be known. Here QEMU releases memory, and it does not report which frames: a frame is
+//! *private* if the kernel holds a page for it, else *unknown* (never used, in the balloon, or reported by the
+//! guest). The size of the balloon is what the guest says, not what the host counts.
 //!
 //! | file | what |
 //! |---|---|
 //! | `arguments`, `child` | QEMU's command line, and QEMU as a child that ends with this process |
 //! | `qmp` | the protocol of its monitor, with deadlines |
 //! | `worker` | the one thread that waits for QEMU |
-//! | `machine`, `targets`, `balloon_history` | the machine as the event loop sees it; recent targets; recent sizes of the balloon |
-//! | `balloon`, `ram`, `images`, `process` | what the machine has: its balloon and statistics, where RAM and images are, which process it is |
+//! | `machine` | the machine as the event loop sees it |
+//! | `targets`, `balloon_history` | recent targets; recent sizes of the balloon |
+//! | `balloon`, `ram`, `images` | the balloon and the guest's statistics; where RAM and images are |
+//! | `process` | which process the machine is |
 //! | `watch` | how far the frame table may be off |
 //! | `original` | the settings that an attached machine had before |
 //! | `run`, `attach` | a guest from its start to its end; a guest that another program started |
@@ -172,7 +174,8 @@ fn or_signal(error: QemuError, signals: &Signals) -> QemuError {
     signals.take().map_or(error, |number| NotAdmitted::Signal(number).into())
 }
 
-/// Serves a guest until it ends, and calls `at_end` before the balancer learns of the end; also if the guest cannot be served.
+/// Serves a guest until it ends, and calls `at_end` before the balancer learns of the end; also if the guest cannot
+/// be served.
 fn serve(
     control: Control<QemuMachine>,
     signals: Signals,

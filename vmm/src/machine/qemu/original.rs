@@ -1,8 +1,9 @@
 //! The original settings of a machine, to be restored at the end.
 //!
-//! For an attached machine they are also saved to a file next to the balancer's sockets, before the first change and until all
-//! are restored: a helper that is killed restores nothing, and a slow guest is still on its way when it is detached. The next
-//! helper that attaches the same QEMU takes the original settings from that file, not what the last helper left.
+//! For an attached machine they are also saved to a file next to the balancer's sockets, before the first change and
+//! until all are restored: a helper that is killed restores nothing, and a slow guest is still on its way when it is
+//! detached. The next helper that attaches the same QEMU takes the original settings from that file, not what the
+//! last helper left.
 
 use super::process;
 use protocol::bytes::FRAME_BYTES;
@@ -48,7 +49,8 @@ impl Original {
         Self { bytes: ram_bytes, interval_s: 0, file: None }
     }
 
-    /// A machine of another program, as it is now; or as a file says that it was, if an earlier helper did not restore it.
+    /// A machine of another program, as it is now; or as a file says that it was, if an earlier helper did not
+    /// restore it.
     pub(super) fn attached(run_dir: &Place, pid: i32, ram_bytes: u64, now: (u64, i64)) -> Self {
         let (bytes, interval_s) = now;
         let mut original = Self { bytes, interval_s, file: None };

@@ -1,8 +1,8 @@
 //! Which process a monitor belongs to.
 //!
-//! `SO_PEERCRED` names the process that called `listen`: QEMU, or the launcher (e.g. libvirt) that passed it the socket. So the
-//! peer is a guess, and the proof is RAM: the host addresses that the monitor reports are mapped in QEMU's process and, if the
-//! kernel randomizes addresses, in no other process.
+//! `SO_PEERCRED` names the process that called `listen`: QEMU, or the launcher (e.g. libvirt) that passed it the
+//! socket. So the peer is a guess, and the proof is RAM: the host addresses that the monitor reports are mapped in
+//! QEMU's process and, if the kernel randomizes addresses, in no other process.
 
 use super::ram::{Mapped, RamLocation};
 use std::fs;
@@ -14,11 +14,12 @@ use std::os::unix::net::UnixStream;
 #[derive(Debug, thiserror::Error)]
 pub enum ProcessError {
     /// The kernel does not report the peer.
-    #[error("The kernel does not say which process listens at the monitor")]
+    #[error("The kernel does not report which process listens at the monitor")]
     Peer(#[source] io::Error),
     /// No process fits.
     #[error(
-        "No process of QEMU has this guest's RAM (process {peer} listens at the monitor): is QEMU in another namespace, or of another user?"
+        "No process of QEMU has this guest's RAM (process {peer} listens at the monitor): is QEMU in another namespace, or \
+         does it belong to another user?"
     )]
     None {
         /// The process that listens.
@@ -46,8 +47,8 @@ pub(super) fn find(stream: &UnixStream, ram: &RamLocation) -> Result<i32, Proces
     }
 }
 
-/// True if it is a QEMU that has the RAM. If RAM is made of several backends its addresses are not known, and the name of the
-/// program has to be enough.
+/// True if it is a QEMU that has the RAM. If RAM is made of several backends its addresses are not known, and the
+/// name of the program has to be enough.
 fn fits(pid: i32, ram: &RamLocation) -> bool {
     is_qemu(pid) && (ram.slots.is_err() || ram.mapped_in(pid).is_ok_and(|mapped| mapped != Mapped::No))
 }

@@ -118,15 +118,15 @@ impl RamLocation {
     }
 }
 
-/// The slots of this RAM, from QEMU's answers about address 0, about the last address if all RAM is below the hole, and about the
-/// first address above the hole.
+/// The slots of this RAM, from QEMU's answers about address 0, about the last address if all RAM is below the hole,
+/// and about the first address above the hole.
 fn slots(bytes: u64, low: &str, last: &str, high: &str) -> Result<Vec<(Region, u64)>, String> {
-    let (name, base) = parse(low).ok_or_else(|| format!("QEMU says of address 0: {}", low.trim()))?;
+    let (name, base) = parse(low).ok_or_else(|| format!("QEMU answers for address 0: {}", low.trim()))?;
     if bytes <= HIGH && parse(last) == Some((name, base.wrapping_add(bytes - FRAME_BYTES))) {
         return Ok(vec![(Region::ram(0, bytes / FRAME_BYTES), base)]);
     }
     let (above, host) =
-        parse(high).ok_or_else(|| format!("QEMU says of address {HIGH:#x}: {}", high.trim()))?;
+        parse(high).ok_or_else(|| format!("QEMU answers for address {HIGH:#x}: {}", high.trim()))?;
     // One memory backend, whose first part is below the hole.
     let below = host.wrapping_sub(base);
     if above != name || below == 0 || below >= bytes || below > HIGH || !below.is_multiple_of(BLOCK_BYTES) {

@@ -1,7 +1,7 @@
 //! A guest on a QEMU of this process, from its spec to its end.
 //!
 //! ```text
-//!   files checked, disks locked -> QEMU starts, paused -> RAM found, frame table -> registered -> target -> it runs -> End
+//!   files checked, disks locked -> QEMU starts, paused -> RAM found, frame table -> registered -> target -> runs -> End
 //! ```
 
 use super::arguments::Accelerator;
@@ -41,7 +41,8 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-/// Descriptors and threads of QEMU in addition to one thread per virtual CPU: reported before the kernel can count them.
+/// Descriptors and threads of QEMU in addition to one thread per virtual CPU: reported before the kernel can count
+/// them.
 const FDS: u32 = 32;
 const THREADS: u32 = 8;
 
@@ -139,7 +140,7 @@ fn start(
     Ok(Started { qemu, devices, monitor, port })
 }
 
-/// What QEMU answers about the machine that it made.
+/// QEMU's answers about the machine that it made.
 struct Answers {
     qmp: Qmp,
     balloon: Option<BalloonObject>,
@@ -168,8 +169,8 @@ fn ask(
     Ok(Answers { qmp, balloon, ram, image_slots })
 }
 
-/// Registers the guest with a balancer, or applies its limit without one. Returns the end of a machine that ended while it
-/// waited for memory.
+/// Registers the guest with a balancer, or applies its limit without one. Returns the end of a machine that ended
+/// while it waited for memory.
 fn admit(
     control: &mut Control<QemuMachine>,
     register: Register,
@@ -211,17 +212,18 @@ fn end_of(end: Result<End, QemuError>, machine: &QemuMachine, qemu: &mut Qemu) -
     end
 }
 
-/// Refuses what this engine does not support, before anything is made.
+/// Refuses flags that this engine does not support, before anything is made.
 fn check_supported(spec: &GuestSpec) -> Result<(), QemuError> {
     if spec.merge {
-        let why = "QEMU offers all of its RAM to the kernel from its start, before a balancer knows which guests would share it";
+        let why = "QEMU offers all of its RAM to the kernel from its start, before a balancer knows which guests would \
+                   share it";
         return Err(QemuError::Unsupported { what: "--merge", why });
     }
     Ok(())
 }
 
-/// What the guest needs to live, by its kernel and initrd, which are checked as on KVM: they are loaded into RAM of this
-/// process, which is unmapped at the end.
+/// The floor of the guest, by its kernel and initrd, which are checked as on KVM: they are loaded into RAM of
+/// this process, which is unmapped at the end.
 fn floor_bytes(spec: &GuestSpec, image_bytes: u64) -> Result<u64, QemuError> {
     let ram = Ram::new(spec.memory_bytes())?;
     let kernel = kernel::load_kernel(ram.guest(), spec.kernel.as_deref().ok_or(QemuError::NoKernel)?)?;

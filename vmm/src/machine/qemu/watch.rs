@@ -1,15 +1,15 @@
 //! RAM of another process, watched by the kernel's counters of that process.
 //!
-//! QEMU releases memory without a report, so its total may stay the same while frames come and go. Page faults do not: a frame
-//! without host memory gets some only by a fault (`mm_account_fault` in mm/memory.c). Since a pass began
+//! QEMU releases memory without a report, so its total may stay the same while frames come and go. Page faults do
+//! not: a frame without host memory gets some only by a fault (`mm_account_fault` in mm/memory.c). Since a pass began
 //!
 //! ```text
 //!   touched   <= faults, times 512 where a fault may bring a huge page
 //!   released  =  touched - growth of the total
 //! ```
 //!
-//! and at most as many frames as both together have another state than the pass found. Without faults and with the same total
-//! nothing changed, no pass is needed, and the table is exact.
+//! and at most as many frames as both together have another state than the pass found. Without faults and with the
+//! same total nothing changed, no pass is needed, and the table is exact.
 
 use crate::memory::{KernelTotal, Pass};
 use crate::reconciler::Watch;

@@ -5,11 +5,13 @@
 //!           <--updates--- balloon, statistics, stuck, shutdown, closed
 //! ```
 //!
-//! Once a second it asks for the balloon: that is the heartbeat. A command without an answer makes the guest *stuck*: from
-//! then on nothing is sent, the worker waits for the late answer, and requests wait in the inbox, which does not grow.
+//! Once a second it asks for the balloon: that is the heartbeat. A command without an answer makes the guest *stuck*:
+//! from then on nothing is sent, the worker waits for the late answer, and requests wait in the inbox, which does not
+//! grow.
 //!
-//! Detaching a machine is all or nothing: as long as it does not answer it stays attached, and the worker undoes what it began
-//! once the machine answers. The guest takes its time to deflate its balloon, so the worker follows the balloon for a while.
+//! Detaching a machine is all or nothing: as long as it does not answer it stays attached, and the worker undoes what
+//! it began once the machine answers. The guest takes its time to deflate its balloon, so the worker follows the
+//! balloon for a while.
 
 use super::balloon::BalloonObject;
 use super::original::Original;
@@ -71,7 +73,7 @@ pub(super) enum WorkerUpdate {
     Balloon(u64),
     /// A sample that was not reported yet.
     Statistics(Box<Statistics>),
-    /// QEMU does not answer, and what; or answers again.
+    /// QEMU does not answer, and the reason; `None` once it answers again.
     Stuck(Option<String>),
     /// The machine is about to end, and why in QEMU's words.
     Shutdown(String),
@@ -93,8 +95,8 @@ pub(super) struct QmpWorker {
 }
 
 impl QmpWorker {
-    /// Starts the thread. `paused_by_us` is true of a machine that was created and waits; `moved` gets the number of bytes
-    /// that the disks moved.
+    /// Starts the thread. `paused_by_us` is true of a machine that was created and waits; `moved` gets the number of
+    /// bytes that the disks moved.
     ///
     /// # Errors
     /// When the system has no thread or eventfd.
@@ -157,7 +159,7 @@ impl QmpWorker {
         self.request(|inbox| inbox.statistics = true);
     }
 
-    /// Restores the original settings of the machine and ends the worker; an update says so, or why not.
+    /// Restores the original settings of the machine and ends the worker; an update has the result.
     pub(super) fn detach(&self) {
         self.request(|inbox| inbox.detach = inbox.detach.or_else(|| Some(Instant::now())));
     }
@@ -351,7 +353,8 @@ impl Worker {
         Ok(())
     }
 
-    /// Detaches the machine and returns the last update. `None` if it stopped answering: then all is as before the request.
+    /// Detaches the machine and returns the last update. `None` if it stopped answering: then all is as before the
+    /// request.
     fn detach(&mut self, asked: Instant, requests: &Inbox) -> Option<WorkerUpdate> {
         let paused_by_us = self.paused_by_us;
         match self.restore(asked + self.times.detach_follow) {
@@ -369,8 +372,8 @@ impl Worker {
         }
     }
 
-    /// Restores the original settings of the machine, and follows its balloon on the way there: the next `vmm` that attaches
-    /// the machine must not take a value on the way for the original one. Returns what was not reached.
+    /// Restores the original settings of the machine, and follows its balloon on the way there: the next `vmm` that
+    /// attaches the machine must not take a value on the way for the original one. Returns what was not reached.
     fn restore(&mut self, until: Instant) -> Result<Result<(), String>, QmpError> {
         let Original { bytes, interval_s, .. } = self.original;
         if let Some(balloon) = &self.balloon {

@@ -1,5 +1,5 @@
-//! A connection to a monitor. Every wait has a deadline, however much QEMU sends meanwhile, every line has a longest length, and
-//! nothing that QEMU sends is trusted.
+//! A connection to a monitor. Every wait has a deadline, however much QEMU sends meanwhile, every line has a longest
+//! length, and nothing that QEMU sends is trusted.
 
 use super::wire::{Capabilities, Command, Event, Message};
 use serde_json::json;
@@ -91,7 +91,7 @@ pub enum QmpError {
         /// The error, in QEMU's words.
         desc: String,
     },
-    /// The answer has another form than the schema says.
+    /// The answer has another form than in the schema.
     #[error("QEMU's answer to {command} is malformed: {problem}")]
     Malformed {
         /// The command.
@@ -145,8 +145,8 @@ impl Qmp {
         })
     }
 
-    /// Talks over a connected stream: waits for the greeting, and ends the negotiation. From here on every wait ends once
-    /// `watched` is readable, until [`Self::watch_nothing`].
+    /// Talks over a connected stream: waits for the greeting, and ends the negotiation. From here on every wait ends
+    /// once `watched` is readable, until [`Self::watch_nothing`].
     ///
     /// # Errors
     /// When no monitor answers in time.
@@ -203,7 +203,7 @@ impl Qmp {
         let mut line = json!({ "execute": C::NAME, "arguments": command, "id": id }).to_string();
         line.push('\n');
         let full = |error: io::Error| match error.kind() {
-            // QEMU does not read, and what was written in part cannot be undone.
+            // QEMU does not read, and a partly written command cannot be undone.
             ErrorKind::WouldBlock | ErrorKind::TimedOut => QmpError::Deadline { command: C::NAME, waited },
             ErrorKind::BrokenPipe => QmpError::Closed,
             _ => QmpError::Broken(error),
@@ -282,7 +282,7 @@ impl Qmp {
         Ok(Some(message))
     }
 
-    /// The next line. What is there is read once, also after the deadline.
+    /// The next line. Bytes that are there are read once, also after the deadline.
     fn line(&mut self, deadline: Instant) -> Result<Option<Vec<u8>>, QmpError> {
         let mut was_read = false;
         loop {

@@ -79,7 +79,7 @@ fn a_command_times_out_and_its_late_answer_is_taken() {
     let started = Instant::now();
     let error = qmp.call(&QueryBalloon {}).unwrap_err();
     assert!(matches!(error, QmpError::Deadline { command: "query-balloon", .. }), "{error}");
-    assert!(started.elapsed() >= SHORT.command);
+    assert!((SHORT.command..LONG.command).contains(&started.elapsed()), "{:?}", started.elapsed());
     assert!(!qmp.caught_up(Instant::now()).unwrap());
     writeln!(theirs_write, "{{\"return\": {{\"actual\": 5}}, \"id\": 2}}").unwrap();
     assert!(qmp.caught_up(Instant::now() + Duration::from_secs(1)).unwrap());

@@ -1,4 +1,5 @@
-//! The commands and events that are used, as QEMU's schema has them (docs/interop/qemu-qmp-ref). All are in QEMU 7.2 and newer.
+//! The commands and events that are used, as QEMU's schema has them (docs/interop/qemu-qmp-ref). All are in QEMU 7.2
+//! and newer.
 
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
