@@ -150,7 +150,7 @@ pub fn waits(cast: Cast) -> Result<()> {
     host.start_balancer()?;
     until_state(&host, "second", "running")?;
     ensure!(!has_event(&host, "waiting")?, "it waits although it runs: {}", second.errors());
-    ensure!(!second.errors().contains("wait that runs"), "{}", second.errors());
+    ensure!(!second.errors().contains("running guest a waiter"), "{}", second.errors());
     waiting(&host, 0)?;
     (cast.leave)(&mut second)
 }

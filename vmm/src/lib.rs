@@ -45,7 +45,7 @@ pub mod token_bucket;
 pub mod vcpu;
 
 /// Writes one line to standard error, if that is possible.
-pub fn say(text: &str) {
+pub fn print_notice(text: &str) {
     use std::io::Write;
     let _ = writeln!(std::io::stderr(), "vmm: {text}");
 }

@@ -13,7 +13,7 @@ use vmm::link::NotAdmitted;
 use vmm::machine::InputError;
 use vmm::machine::kvm::{self, BuildError, StartError};
 use vmm::machine::qemu::{self, QemuError};
-use vmm::say;
+use vmm::print_notice;
 use vmm::spec::{Balancer, GuestSpec};
 use vmm::vcpu::End;
 
@@ -80,9 +80,9 @@ fn run(cli: Cli) -> u8 {
         Err(code) => return code,
     };
     match &end {
-        End::Crash => say("The guest crashed"),
-        End::Kvm(reason) | End::Machine(reason) => say(reason),
-        End::ImageStores(_) => say(&format!("The guest was ended: {end}")),
+        End::Crash => print_notice("The guest crashed"),
+        End::Kvm(reason) | End::Machine(reason) => print_notice(reason),
+        End::ImageStores(_) => print_notice(&format!("The guest was ended: {end}")),
         End::PowerOff | End::Reset | End::Signal(_) => {}
     }
     exit_code::of(&end)
@@ -122,6 +122,6 @@ fn refuse_qemu(error: QemuError) -> u8 {
 
 /// Prints an error with its causes, once.
 fn complain(error: &Error, code: u8) -> u8 {
-    say(&format!("{error:#}"));
+    print_notice(&format!("{error:#}"));
     code
 }

@@ -6,7 +6,7 @@ use protocol::engine::Engine;
 use protocol::frames::{FrameReader, Region, RegionKind, Totals};
 use protocol::image::MappedImage;
 use protocol::kernel::QEMU_BYTES_ASSUMED;
-use protocol::message::Machine;
+use protocol::message::MachineProcess;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
@@ -47,7 +47,7 @@ impl KernelSample {
     /// The same of a `vmm` and of the process that has the guest's RAM, where that is another one: the sums. `None` when either
     /// is gone.
     #[must_use]
-    pub fn of_guest(pid: i32, machine: Option<Machine>) -> Option<Self> {
+    pub fn of_guest(pid: i32, machine: Option<MachineProcess>) -> Option<Self> {
         let own = Self::take(pid)?;
         let Some(machine) = machine else { return Some(own) };
         let other = Self::take(machine.pid)?;

@@ -1,6 +1,6 @@
 //! What a `vmm` has of the kernel's objects.
 
-use protocol::message::Machine;
+use protocol::message::MachineProcess;
 use std::os::unix::fs::MetadataExt;
 use std::time::Instant;
 
@@ -20,7 +20,7 @@ impl ProcessObjects {
     /// `proc_fd_getattr` in fs/proc/fd.c; before, its entries are counted), `/proc/PID/task` two links and one more for each
     /// thread (`proc_task_getattr` in fs/proc/base.c). `None` when the process is gone.
     #[must_use]
-    pub fn of_guest(pid: i32, machine: Option<Machine>) -> Option<Self> {
+    pub fn of_guest(pid: i32, machine: Option<MachineProcess>) -> Option<Self> {
         let own = Self::count(pid)?;
         let Some(other) = machine.and_then(|machine| Self::count(machine.pid)) else { return Some(own) };
         let (fds, threads) = (own.fds.saturating_add(other.fds), own.threads.saturating_add(other.threads));

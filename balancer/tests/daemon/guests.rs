@@ -175,7 +175,7 @@ async fn what_is_no_proper_guest_is_refused_with_the_reason() {
     small.ram_bytes = 1024 * MIB;
     let on_machine = |engine, pid, attached| message::Register {
         engine,
-        machine: Some(message::Machine { pid, attached }),
+        machine: Some(message::MachineProcess { pid, attached }),
         ..about("a", "/a", None)
     };
     let mut tall = about("tall", "/a", None);
@@ -286,7 +286,7 @@ async fn a_machine_that_stops_answering_is_told_of_until_it_answers() {
     let daemon = Daemon::start(&place).await;
     let mut child = std::process::Command::new("sleep").arg("600").spawn().unwrap();
     let pid = child.id().cast_signed();
-    let machine = Some(message::Machine { pid, attached: false });
+    let machine = Some(message::MachineProcess { pid, attached: false });
     let (vmm, _) =
         Vmm::register(&place, message::Register { engine: Engine::Qemu, machine, ..about("a", "/a", None) })
             .await;
@@ -314,7 +314,7 @@ async fn a_machine_that_stops_answering_is_told_of_until_it_answers() {
 async fn an_attached_guest_is_let_go_when_its_helper_says_so() {
     let (_dir, place) = place();
     let daemon = Daemon::start(&place).await;
-    let machine = Some(message::Machine { pid: std::process::id().cast_signed(), attached: true });
+    let machine = Some(message::MachineProcess { pid: std::process::id().cast_signed(), attached: true });
     let (vmm, _) =
         Vmm::register(&place, message::Register { engine: Engine::Qemu, machine, ..about("a", "/a", None) })
             .await;

@@ -63,7 +63,7 @@ pub fn enter(
         let (link, mut answer) =
             Link::register(&run_dir.guest_socket(), register, table).map_err(NotAdmitted::Link)?;
         if let ToVmm::Waiting { reason } = answer {
-            crate::say(&format!("{reason}. Waiting"));
+            crate::print_notice(&format!("{reason}. Waiting"));
             answer = match link.wait(interrupts, deadline) {
                 Ok(Waited::Answer(answer)) => answer,
                 Ok(Waited::Signal(number)) => return Err(NotAdmitted::Signal(number)),

@@ -5,7 +5,7 @@ use accounting::System;
 use policy::{self, Knobs};
 use protocol::frames::{FrameTable, Region};
 use protocol::image::Backing;
-use protocol::message::Machine;
+use protocol::message::MachineProcess;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -36,7 +36,7 @@ pub fn about(name: &str) -> Register {
 /// A shell that stands for a `vmm`, and a process of its that holds 64 MiB, as a QEMU that was started and waits.
 struct Processes {
     shell: Child,
-    machine: Machine,
+    machine: MachineProcess,
 }
 
 impl Processes {
@@ -48,7 +48,7 @@ impl Processes {
         let mut shell = command.spawn().unwrap();
         let mut pid = String::new();
         BufReader::new(shell.stderr.take().unwrap()).read_line(&mut pid).unwrap();
-        let machine = Machine { pid: pid.trim().parse().unwrap(), attached: false };
+        let machine = MachineProcess { pid: pid.trim().parse().unwrap(), attached: false };
         let processes = Self { shell, machine };
         let start = Instant::now();
         while KernelSample::take(machine.pid).unwrap().resident_bytes < 64 * MIB {

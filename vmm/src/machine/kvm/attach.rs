@@ -99,7 +99,7 @@ impl<'a> Attacher<'a> {
         Ok(Attached { device, kicks })
     }
 
-    /// What was attached, for the ACPI tables.
+    /// The attached devices, for the ACPI tables.
     #[must_use]
     pub fn nodes(self) -> Vec<MmioNode> {
         self.nodes

@@ -9,7 +9,7 @@ use super::qmp::{Deadlines, Qmp, QmpError};
 use super::ram::RamLocation;
 use super::worker::{QmpWorker, Times};
 use super::{Frames, QemuError, or_signal, process, serve};
-use crate::control::{Control, Machine as _};
+use crate::control::{Control, Machine};
 use crate::disk_cache::DiskCache;
 use crate::events::signals::Signals;
 use crate::link::Interrupts;
@@ -20,7 +20,7 @@ use crate::vcpu::End;
 use clap::Args;
 use protocol::engine::Engine;
 use protocol::limits::LimitsPatch;
-use protocol::message::{Machine, Register};
+use protocol::message::{MachineProcess, Register};
 use protocol::path::ContainerPath;
 use protocol::place::Place;
 use std::io::Write;
@@ -85,7 +85,7 @@ pub fn attach(spec: &AttachSpec, run_dir: Place) -> Result<End, QemuError> {
         fds: fds_expected(),
         threads: THREADS,
         engine: Engine::Qemu,
-        machine: Some(Machine { pid, attached: true }),
+        machine: Some(MachineProcess { pid, attached: true }),
         has_balloon,
         ram_unseen,
         balloon: machine.balloon(),

@@ -33,7 +33,7 @@ use protocol::engine::Engine;
 use protocol::frames::Region;
 use protocol::kernel::QEMU_BYTES_ASSUMED;
 use protocol::limits::Limits;
-use protocol::message::{Machine, Register};
+use protocol::message::{MachineProcess, Register};
 use protocol::place::Place;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
@@ -82,7 +82,7 @@ pub fn run(spec: &GuestSpec, accelerator: Accelerator, run_dir: Option<Place>) -
         fds: fds_expected() + FDS,
         threads: THREADS + u32::from(spec.cpu_count()),
         engine: Engine::Qemu,
-        machine: Some(Machine { pid: qemu.pid(), attached: false }),
+        machine: Some(MachineProcess { pid: qemu.pid(), attached: false }),
         wait: spec.wait.is_some(),
         has_balloon: balloon.is_some(),
         ram_unseen,

@@ -50,8 +50,11 @@ fn a_command_gets_its_own_answer_and_events_are_kept() {
         )
     });
     assert_eq!(qmp.call(&QueryBalloon {}).unwrap().actual, 5);
-    std::thread::sleep(Duration::from_millis(50));
-    let events: Vec<Event> = qmp.events().unwrap().into();
+    let (mut events, deadline) = (Vec::new(), Instant::now() + LONG.command);
+    while events.len() < 2 {
+        assert!(Instant::now() < deadline, "{events:?}");
+        events.extend(qmp.events().unwrap());
+    }
     assert_eq!(
         events,
         [Event::BalloonChange { actual: 7 }, Event::Shutdown { reason: "guest-reset".into() }]
