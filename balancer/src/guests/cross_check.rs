@@ -16,9 +16,9 @@
 //! beside its own container was allowed before, believed or not.
 
 use super::figures::{KernelSample, table_bytes};
+use host::kernel::statm_error_frames;
 use protocol::bytes::{FRAME_BYTES, Human};
 use protocol::frames::Totals;
-use protocol::kernel::statm_error_frames;
 use std::time::{Duration, Instant};
 
 /// Anonymous memory that a `vmm` may hold beside guest RAM: twice what an idle one takes altogether. Bytes.

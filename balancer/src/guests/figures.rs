@@ -1,11 +1,11 @@
 //! What a guest costs the host: the kernel's figure against the guest's own table.
 
+use host::proc::{Folder, Statm, Status};
 use policy::CHANGE_BYTES_MIN;
 use protocol::bytes::FRAME_BYTES;
 use protocol::frames::{FrameReader, Region, RegionKind, Totals};
 use protocol::image::MappedImage;
-use protocol::kernel::QEMU_BYTES_ASSUMED;
-use protocol::message::Machine;
+use protocol::message::{Machine, QEMU_BYTES_ASSUMED};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
@@ -25,20 +25,16 @@ pub struct KernelSample {
 }
 
 impl KernelSample {
-    /// Reads `/proc/PID/statm` (proc_pid_statm(5)): its second field are resident pages, the third those of them that are file
-    /// or shared memory. And `/proc/PID/status` (proc_pid_status(5)). `None` when the process is gone.
+    /// Reads `/proc/PID/statm` and `/proc/PID/status`. `None` when the process is gone.
     #[must_use]
     pub fn take(pid: i32) -> Option<Self> {
-        let statm = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-        let mut fields = statm.split_whitespace().skip(1).map(str::parse::<u64>);
-        let (resident, shared) = (fields.next()?.ok()?, fields.next()?.ok()?);
-        let bytes = |pages: u64| pages.saturating_mul(FRAME_BYTES);
+        let folder = Folder::of(pid);
+        let (statm, status): (Statm, Status) = (folder.read().ok()?, folder.read().ok()?);
         Some(Self {
-            resident_bytes: bytes(resident),
-            anonymous_bytes: bytes(resident.saturating_sub(shared)),
-            swapped_bytes: of_status(&status, "VmSwap:"),
-            page_tables_bytes: of_status(&status, "VmPTE:"),
+            resident_bytes: statm.resident_bytes(),
+            anonymous_bytes: statm.anonymous_frames().saturating_mul(FRAME_BYTES),
+            swapped_bytes: status.swapped_bytes,
+            page_tables_bytes: status.page_tables_bytes,
             at: Instant::now(),
         })
     }
@@ -66,13 +62,6 @@ impl KernelSample {
         let file_bytes = self.resident_bytes.saturating_sub(self.anonymous_bytes);
         totals.shared.saturating_mul(FRAME_BYTES).min(file_bytes)
     }
-}
-
-/// A figure of `/proc/PID/status`, which is in KiB, in bytes; 0 where there is no such line.
-fn of_status(status: &str, name: &str) -> u64 {
-    let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or("0");
-    let kib: u64 = line.split_whitespace().next().and_then(|number| number.parse().ok()).unwrap_or(0);
-    kib.saturating_mul(1024)
 }
 
 /// Overhead that is assumed before it was measured: twice what an idle `vmm` takes. Bytes.
@@ -276,13 +265,6 @@ mod tests {
     fn a_table_holds_no_more_than_its_frames() {
         assert_eq!(table_bytes(&totals(200 << 8, None)), 200 << 20);
         assert_eq!(table_bytes(&totals(u64::MAX, None)), 256 << 20);
-    }
-
-    #[test]
-    fn figures_of_a_status() {
-        let status = "Name:\tvmm\nVmPTE:\t     188 kB\nVmSwap:\t      12 kB\n";
-        assert_eq!((of_status(status, "VmSwap:"), of_status(status, "VmPTE:")), (12 << 10, 188 << 10));
-        assert_eq!((of_status(status, "VmHWM:"), of_status("VmSwap: lots", "VmSwap:")), (0, 0));
     }
 
     #[test]

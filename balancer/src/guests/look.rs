@@ -3,6 +3,7 @@
 //! It takes as long as the guest's `vmm` makes it: a table of a terabyte in which no two neighbours are alike takes minutes.
 //! So it is taken on a thread of its own, without the state's lock, and what it saw is taken in when it is done.
 
+use host::kernel::thread_cpu;
 use protocol::bytes::{BLOCK_BYTES, FRAME_BYTES};
 use protocol::frames::{FrameReader, State};
 use std::collections::BTreeMap;
@@ -75,13 +76,6 @@ impl Look {
         let interval = self.took.saturating_mul(CPU_PART).saturating_mul(guests).max(INTERVAL_MIN);
         self.at.elapsed() >= interval
     }
-}
-
-/// CPU time of this thread.
-fn thread_cpu() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    let (seconds, nanoseconds) = (u64::try_from(time.tv_sec), u32::try_from(time.tv_nsec));
-    Duration::new(seconds.unwrap_or(0), nanoseconds.unwrap_or(0))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! What the kernel says in O(1): anonymous memory of this process, and pages of files. The gate before a scan, and the check behind it.
 
+use host::kernel::{has_swap, statm_error_frames};
 use protocol::bytes::FRAME_BYTES;
-use protocol::kernel::statm_error_frames;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -83,11 +83,7 @@ impl KernelTotal {
 
     /// What the host swapped out of this process, frames. A host without swap space is not asked.
     fn swapped(&self) -> io::Result<u64> {
-        // SAFETY: zeroed is a valid sysinfo, and the call fills it.
-        let mut info: libc::sysinfo = unsafe { std::mem::zeroed() };
-        // SAFETY: a valid pointer to it; a failure leaves zeros.
-        unsafe { libc::sysinfo(&raw mut info) };
-        if info.totalswap == 0 {
+        if !has_swap() {
             return Ok(0);
         }
         let mut text = [0; 4096];

@@ -282,10 +282,9 @@ impl State {
     }
 }
 
-/// The process that started this one (proc_pid_stat(5), field 4).
+/// The process that started this one.
 fn parent(pid: i32) -> Option<i32> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(1)?.parse().ok()
+    Some(host::proc::Folder::of(pid).read::<host::proc::Stat>().ok()?.parent)
 }
 
 fn check(about: &Register, frames: &FrameReader) -> Result<(), String> {

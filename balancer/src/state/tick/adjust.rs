@@ -68,7 +68,7 @@ impl State {
                 self.events.push("shortfall", None, Some(&shortfall.container), &shortfall.to_string());
             }
         }
-        self.waits = plan.somebody_waits();
+        self.waits = plan.any_waits();
         self.hold_up(&observation, &plan);
         self.end_victim(&observation, &plan);
         self.memory = plan.memory;
@@ -166,8 +166,8 @@ impl State {
         );
         let (pid, container) = (guest.pid, guest.about.container.clone());
         self.events.push("oom_killed", Some(&view.name), Some(&container), &detail);
-        // SAFETY: a signal to the process at the other end of a socket of this user.
-        unsafe { libc::kill(pid, libc::SIGKILL) };
+        // A guest that has just ended by itself has released its memory as well.
+        host::process::kill(pid).ok();
     }
 }
 

@@ -1,20 +1,21 @@
 //! How much of the host's page cache of disks may stay.
 //!
-//! It is the cheapest memory to have back, so it goes before a guest is asked for anything: targets do not know of it, and
-//! it takes only what the guests under a limit leave of it.
+//! It is the cheapest memory to reclaim, so it is dropped before a guest is asked for memory: targets do not include
+//! it, and it may use only what the guests under a limit leave of that limit.
 //!
-//! A file is dropped only where **all who pay for it** are over a limit, the one who pays under static as well as all who
-//! divide it under partial. Otherwise a guest with a small limit could keep a disk cold that others read and pay for; the
-//! price is that a container may stay over its limit by its part of a cache that others keep warm.
+//! A file is dropped only if **all containers that are charged for it** are over a limit: the single payer under
+//! static, all that divide it under partial. Otherwise a guest with a small limit could keep a disk cold that others
+//! read and are charged for. The price: a container may stay over its limit by its part of a cache that others keep
+//! warm.
 
 use protocol::path::ContainerPath;
 
-/// A file in the page cache, which can be dropped.
+/// A file of which pages are in the page cache and can be dropped.
 #[derive(Debug, Clone)]
 pub struct CachedView {
-    /// What there is of it, bytes.
+    /// What is cached of it, bytes.
     pub bytes: u64,
-    /// Containers that pay for it, and what, bytes.
+    /// Containers that are charged for it, and how much, bytes.
     pub payers: Vec<(ContainerPath, u64)>,
 }
 
@@ -23,11 +24,12 @@ pub struct CachedView {
 pub struct Excess {
     /// The container.
     pub container: ContainerPath,
-    /// By how much, bytes.
+    /// By how much it is above, bytes.
     pub bytes: u64,
 }
 
-/// What may stay of each file, bytes: all of it but where somebody is over a limit, of the most expensive files first.
+/// What may stay of each file, bytes: all of it, unless a container is over a limit. The most expensive files go
+/// first.
 #[must_use]
 pub fn keep(files: &[CachedView], excesses: &[Excess]) -> Vec<u64> {
     let mut keep: Vec<u64> = files.iter().map(|file| file.bytes).collect();
@@ -52,7 +54,7 @@ pub fn keep(files: &[CachedView], excesses: &[Excess]) -> Vec<u64> {
             }
             let (file, charge) = (&files[index], charge(&files[index]));
             let there = scaled(charge, keep[index], file.bytes);
-            // Rounded up throughout: a byte too much dropped is better than one too few.
+            // Always rounded up: to drop a byte too much is better than a byte too few.
             if there < needed {
                 keep[index] = 0;
                 needed -= there;
@@ -72,7 +74,7 @@ fn scaled(bytes: u64, numerator: u64, denominator: u64) -> u64 {
     u64::try_from(scaled).unwrap_or(u64::MAX)
 }
 
-/// The same, rounded up.
+/// `bytes * numerator / denominator`, rounded up.
 fn scaled_up(bytes: u64, numerator: u64, denominator: u64) -> u64 {
     let scaled = (u128::from(bytes) * u128::from(numerator)).div_ceil(u128::from(denominator.max(1)));
     u64::try_from(scaled).unwrap_or(u64::MAX)
@@ -102,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn as_much_as_is_over_goes_from_the_most_expensive_file_on() {
+    fn the_excess_is_dropped_from_the_most_expensive_file_on() {
         let files = [file(100, &[("/a", 100)]), file(1000, &[("/a", 1000)]), file(500, &[("/b", 500)])];
         assert_eq!(keep(&files, &[over("/a", 300)]), [100, 700, 500]);
         assert_eq!(keep(&files, &[over("/a", 1050)]), [50, 0, 500]);
@@ -111,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shared_file_goes_when_all_who_pay_are_over() {
+    fn a_shared_file_is_dropped_when_all_its_payers_are_over_a_limit() {
         let files = [file(100, &[("/a", 50), ("/b", 50)])];
         assert_eq!(keep(&files, &[over("/a", 10)]), [100]);
         assert_eq!(keep(&files, &[over("/a", 10), over("/b", 1)]), [80]);
@@ -119,10 +121,10 @@ mod tests {
     }
 
     proptest! {
-        /// Every excess is made up for, or nothing is left that might be dropped for it; and no file is dropped that
-        /// somebody within all limits pays for.
+        /// Every excess is dropped, or nothing is left that may be dropped for it; and a file is not dropped if a
+        /// payer is within all its limits.
         #[test]
-        fn limits_hold_as_far_as_cache_goes(
+        fn limits_hold_as_far_as_dropping_cache_can_make_them(
             of in prop::collection::vec((prop::collection::vec((0usize..5, 1u64..1 << 40), 1..4), 0u64..1 << 40), 0..8),
             excesses in prop::collection::vec((0usize..7, 1u64..1 << 42), 0..4),
         ) {

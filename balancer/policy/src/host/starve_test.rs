@@ -3,7 +3,8 @@ use crate::{ContainerView, GuestView, HostView, Plan, decide};
 
 const MIB: u64 = 1 << 20;
 
-/// A host of 1 GiB with two guests of which the first holds 100 MiB and the second 300 MiB more than they were asked to.
+/// A host of 1 GiB with two guests of which the first holds 100 MiB and the second 300 MiB more than they were asked
+/// to.
 fn host(oom_policy: OomPolicy) -> Observation {
     let mut observation = Observation { now_ms: 100_000, ..Default::default() };
     observation.knobs.oom_policy = oom_policy;
@@ -35,7 +36,7 @@ fn host(oom_policy: OomPolicy) -> Observation {
     observation
 }
 
-/// A second passes, with so much left on the host.
+/// A second passes, with this much available on the host.
 fn second(observation: &mut Observation, available_mib: u64) -> Plan {
     observation.now_ms += 1000;
     observation.host = Some(HostView {
@@ -50,7 +51,7 @@ fn second(observation: &mut Observation, available_mib: u64) -> Plan {
 }
 
 #[test]
-fn who_holds_most_beyond_its_target_stands_still_until_the_host_has_memory_again() {
+fn the_guest_with_the_largest_excess_is_paused_until_the_host_has_memory_again() {
     let mut observation = host(OomPolicy::Pause);
     for _ in 0..5 {
         assert!(second(&mut observation, 1).paused.is_empty());
@@ -67,7 +68,7 @@ fn who_holds_most_beyond_its_target_stands_still_until_the_host_has_memory_again
 }
 
 #[test]
-fn nobody_stands_still_for_more_than_a_minute() {
+fn no_guest_is_paused_for_more_than_a_minute() {
     let mut observation = host(OomPolicy::Pause);
     observation.guests.remove(0);
     let paused = (0..200).filter(|_| !second(&mut observation, 1).paused.is_empty()).count();
@@ -80,7 +81,7 @@ fn nobody_stands_still_for_more_than_a_minute() {
 }
 
 #[test]
-fn who_stands_still_is_not_taken_for_stuck() {
+fn a_paused_guest_does_not_count_as_stuck() {
     let mut observation = host(OomPolicy::Pause);
     for _ in 0..40 {
         second(&mut observation, 1);
@@ -89,7 +90,7 @@ fn who_stands_still_is_not_taken_for_stuck() {
 }
 
 #[test]
-fn a_policy_that_is_turned_off_lets_everybody_go_on() {
+fn a_change_of_the_policy_resumes_paused_guests() {
     let mut observation = host(OomPolicy::Pause);
     while second(&mut observation, 1).paused.is_empty() {}
     observation.knobs.oom_policy = OomPolicy::Report;

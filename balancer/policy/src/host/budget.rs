@@ -1,32 +1,33 @@
-//! What the host has for guests: what they hold, and what is available beside them, less a reserve.
+//! What the host has for guests: what they hold and what is available in addition, less a reserve.
 //!
 //! ```text
 //!   MemTotal |  guests hold  |  available  |  others  |
 //!            |<------- budget ------->|reserve|
 //! ```
 //!
-//! Both figures are measured each turn, so that memory which others on the host take or give back is seen. The budget stands still
-//! while it changes by less than a part of the host's memory. Tasks of the host that stall for memory double the reserve for a while.
+//! Both figures are measured at each tick, so the budget follows what other processes on the host use. It does not
+//! change while the difference is less than a part of the host's memory. If tasks of the host stall for memory, the
+//! reserve is doubled for a while.
 
-use super::memory::HostMemory;
-use super::observation::Observation;
-use super::rules::{Rule, Rules};
+use crate::observation::Observation;
+use crate::observation::memory::HostMemory;
+use crate::rules::{Rule, Rules};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// A stall of the host counts for so long, milliseconds.
+/// A stall of the host counts for this long, milliseconds.
 pub const STALL_MS: u64 = 5000;
-/// A change below this part of the host's memory is none.
+/// A change below this part of the host's memory is ignored.
 const CHANGE_PART: u64 = 128;
-/// Less than this part of the reserve available is next to nothing.
+/// If less than this part of the reserve is available, the host has next to nothing.
 const STARVING_PART: u64 = 4;
-/// So long with next to nothing is an emergency, milliseconds.
+/// If the host has next to nothing for this long, that is an emergency. Milliseconds.
 pub const STARVING_MS: u64 = 5000;
 
 /// What guests may hold together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Budget {
-    /// Guest RAM and what the host spends beside it, bytes.
+    /// Guest RAM and its overhead, bytes.
     pub bytes: u64,
     /// What is kept for the host, bytes.
     pub reserve_bytes: u64,
@@ -35,7 +36,7 @@ pub struct Budget {
 }
 
 /// What guests may hold together, and what to remember.
-pub(super) fn budget(observation: &Observation, rules: Rules) -> (Option<Budget>, HostMemory) {
+pub(crate) fn budget(observation: &Observation, rules: Rules) -> (Option<Budget>, HostMemory) {
     let Some(host) = observation.host else { return (None, HostMemory::default()) };
     let stalled = host.stalled_age_ms.is_some_and(|age| age <= STALL_MS);
     let reserve = match rules.has(Rule::Reserve) {

@@ -1,4 +1,4 @@
-//! What `explain` says would help does help.
+//! The remedies that `explain` names do help.
 
 use super::*;
 use crate::decide::tests::any_observation;
@@ -9,45 +9,45 @@ use std::collections::BTreeMap;
 
 const GIB: u64 = 1 << 30;
 
-/// Makes the change. False if it is none that somebody could make by the figures of an observation.
-fn go(observation: &mut Observation, plan: &Plan, guest: usize, way: Way) -> bool {
+/// Applies a remedy. False if the figures of an observation cannot express it.
+fn apply(observation: &mut Observation, plan: &Plan, guest: usize, remedy: Remedy) -> bool {
     let view = &mut observation.guests[guest];
-    match way {
-        Way::RoomElsewhere => view.ceiling = None,
-        Way::Fits => view.out_of_memory = Default::default(),
-        Way::Wider(Bound::Container { index, .. }) => {
+    match remedy {
+        Remedy::RoomElsewhere => view.ceiling = None,
+        Remedy::Fits => view.out_of_memory = Default::default(),
+        Remedy::Wider(Bound::Container { index, .. }) => {
             let limits = &mut observation.containers[index].limits;
             (limits.max_bytes, limits.high_bytes) = (None, None);
         }
-        Way::Wider(Bound::Host { .. }) => {
+        Remedy::Wider(Bound::Host { .. }) => {
             let host = observation.host.as_mut().unwrap();
             (host.total_bytes, host.available_bytes) =
                 (host.total_bytes + 64 * GIB, host.available_bytes + 64 * GIB);
         }
-        Way::Weight => {
+        Remedy::Weight => {
             let mut at = view.container;
             while at != 0 {
                 observation.containers[at].limits.weight = 10_000;
                 at = observation.containers[at].parent;
             }
         }
-        Way::UsesMore => {
+        Remedy::UsesMore => {
             let Some(statistics) = &mut view.statistics else { return false };
             (statistics.used_bytes, statistics.available_bytes) = (view.ram_bytes, 0);
             statistics.sequence += 1;
         }
-        Way::OtherGives(other, _) => {
+        Remedy::OtherReleases(other, _) => {
             let target = plan.targets[other].target_bytes;
             let other = &mut observation.guests[other];
             (other.actual_bytes, other.usage_bytes) = (target, other.usage_bytes.min(target));
         }
-        Way::Statistics => {
+        Remedy::Statistics => {
             let Some(statistics) = &mut view.statistics else { return false };
             (statistics.age_ms, statistics.used_bytes) = (0, view.ram_bytes);
             (statistics.available_bytes, statistics.sequence) = (0, statistics.sequence + 1);
         }
-        Way::Gives => view.memory.health = Health::Slow,
-        Way::OthersNeedLess => {
+        Remedy::Releases => view.memory.health = Health::Slow,
+        Remedy::OthersNeedLess => {
             for (i, other) in observation.guests.iter_mut().enumerate().filter(|(i, _)| *i != guest) {
                 other.floor_bytes = 0;
                 other.memory.used_bytes = Some(0);
@@ -57,20 +57,20 @@ fn go(observation: &mut Observation, plan: &Plan, guest: usize, way: Way) -> boo
                 (statistics.used_bytes, statistics.cache_bytes) = (0, 0);
             }
         }
-        Way::MoreRam | Way::Wider(Bound::None) => return false,
+        Remedy::MoreRam | Remedy::Wider(Bound::None) => return false,
     }
     true
 }
 
-/// By way and rule: how often it was tried, gave more, gave less.
+/// By remedy and rule: how often it was tried, gave more, gave less.
 type Counts = BTreeMap<String, [u32; 3]>;
 
-fn count_ways(observation: &Observation, counts: &mut Counts) {
+fn count_remedies(observation: &Observation, counts: &mut Counts) {
     let plan = decide(observation);
     for guest in 0..observation.guests.len() {
-        for way in ways(observation, &plan, guest) {
+        for remedy in remedies(observation, &plan, guest) {
             let mut next = observation.clone();
-            if !go(&mut next, &plan, guest, way) {
+            if !apply(&mut next, &plan, guest, remedy) {
                 continue;
             }
             let moving = matches!(plan.targets[guest].reason, Reason::OnItsWay(..));
@@ -78,7 +78,7 @@ fn count_ways(observation: &Observation, counts: &mut Counts) {
                 let target = &plan.targets[guest];
                 if moving { target.target_bytes } else { target.share_bytes.max(target.target_bytes) }
             });
-            let name = format!("{way:?} {}", plan.targets[guest].reason.rule());
+            let name = format!("{remedy:?} {}", plan.targets[guest].reason.rule());
             let name = name.replace(|c: char| c.is_ascii_digit(), "");
             let count = counts.entry(name).or_default();
             count[0] += 1;
@@ -89,32 +89,33 @@ fn count_ways(observation: &Observation, counts: &mut Counts) {
 }
 
 #[test]
-fn on_simulated_hosts_each_way_gives_no_less_and_most_give_more() {
+fn on_simulated_hosts_no_remedy_gives_less_and_most_give_more() {
     let mut counts = Counts::new();
     for seed in 0..6 {
         let mut world = generate(seed, 60, 600_000, 1000);
         let (mut governor, mut targets) = (Ballast::default(), vec![]);
-        for turn in 0..300 {
+        for tick in 0..300 {
             world.pass(&targets);
-            governor.turn(&mut world.observation, &mut targets);
-            if turn % 20 == 19 {
+            governor.tick(&mut world.observation, &mut targets);
+            if tick % 20 == 19 {
                 // The simulator is built with this crate as a library, whose types are not those of this test.
                 let observation = serde_json::to_value(&world.observation).unwrap();
-                count_ways(&serde_json::from_value(observation).unwrap(), &mut counts);
+                count_remedies(&serde_json::from_value(observation).unwrap(), &mut counts);
             }
             governor.remember(&mut world.observation);
         }
     }
-    // What is wider, heavier or more used never gives less. It may be that something else binds then, right behind what bound before.
+    // A wider bound, a larger weight or more use never gives less. It may give the same: something else may bind
+    // then.
     let help = ["Wider", "Weight", "UsesMore"];
-    for (way, [count, more, less]) in &counts {
+    for (remedy, [count, more, less]) in &counts {
         assert!(
-            *less == 0 || !help.iter().any(|name| way.starts_with(name)),
-            "{way}: {less} of {count} less"
+            *less == 0 || !help.iter().any(|name| remedy.starts_with(name)),
+            "{remedy}: {less} of {count} less"
         );
         let mostly = ["Wider(Host", "Weight need", "Wider(Container { index: , bytes: }) need", "UsesMore"];
-        let is_one = mostly.iter().any(|name| way.starts_with(name));
-        assert!(!is_one || more * 10 >= count * 9, "{way}: {more} of {count} more");
+        let is_one = mostly.iter().any(|name| remedy.starts_with(name));
+        assert!(!is_one || more * 10 >= count * 9, "{remedy}: {more} of {count} more");
     }
     assert!(counts.len() > 12, "{counts:?}");
 }
@@ -123,37 +124,40 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
 
     #[test]
-    fn each_way_gives_no_less_and_all_of_them_lead_to_all_of_its_ram(observation in any_observation(), which in 0usize..8) {
+    fn no_remedy_gives_less_and_together_they_lead_to_all_of_its_ram(
+        observation in any_observation(),
+        which in 0usize..8,
+    ) {
         prop_assume!(!observation.guests.is_empty());
         let guest = which % observation.guests.len();
         let mut observation = observation;
         for _ in 0..16 {
             let plan = decide(&observation);
             let target = plan.targets[guest].target_bytes;
-            let ways = ways(&observation, &plan, guest);
-            for way in &ways {
+            let remedies = remedies(&observation, &plan, guest);
+            for remedy in &remedies {
                 let mut next = observation.clone();
-                if go(&mut next, &plan, guest, *way) && *way != Way::Fits {
+                if apply(&mut next, &plan, guest, *remedy) && *remedy != Remedy::Fits {
                     let got = decide(&next).targets[guest].target_bytes;
-                    prop_assert!(got >= target, "{:?}: {} and then {}", way, target, got);
+                    prop_assert!(got >= target, "{:?}: {} and then {}", remedy, target, got);
                 }
             }
-            let Some(way) = ways.first().copied() else { break };
-            if way == Way::MoreRam {
+            let Some(remedy) = remedies.first().copied() else { break };
+            if remedy == Remedy::MoreRam {
                 prop_assert_eq!(target, observation.guests[guest].ram_bytes);
                 return Ok(());
             }
-            prop_assert!(go(&mut observation, &plan, guest, way), "{:?} leads nowhere", way);
+            prop_assert!(apply(&mut observation, &plan, guest, remedy), "{:?} leads nowhere", remedy);
         }
         prop_assert!(false, "it never got all of its RAM");
     }
 
     #[test]
-    fn every_way_is_a_sentence(observation in any_observation()) {
+    fn every_remedy_has_a_text(observation in any_observation()) {
         let plan = decide(&observation);
         for guest in 0..observation.guests.len() {
-            for way in ways(&observation, &plan, guest) {
-                prop_assert!(way.text(&observation, &plan, guest).len() > 10);
+            for remedy in remedies(&observation, &plan, guest) {
+                prop_assert!(remedy.text(&observation, &plan, guest).len() > 10);
             }
         }
     }

@@ -1,14 +1,21 @@
-//! What the policy says.
+//! The outcome of a decision.
 
-use super::budget::Budget;
-use super::memory::{GuestMemory, HostMemory};
-use super::observation::GuestView;
-use super::reason::Reason;
-use super::stress::Stress;
+pub(crate) mod explain;
+pub(crate) mod reason;
+mod remedy;
+
+use crate::guest::stress::Stress;
+use crate::host::budget::Budget;
+use crate::observation::guest::GuestView;
+use crate::observation::memory::{GuestMemory, HostMemory};
 use protocol::bytes::Human;
 use protocol::path::ContainerPath;
-use serde::Serialize;
+use reason::Reason;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+
+/// Hysteresis: a change below this is not worth a message to the guest. Bytes.
+pub const CHANGE_BYTES_MIN: u64 = 1 << 20;
 
 /// A target for each guest, in the order of the observation, and what could not be kept.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -17,13 +24,13 @@ pub struct Plan {
     pub targets: Vec<GuestTarget>,
     /// Containers whose guests need more than their limit permits.
     pub shortfalls: Vec<Shortfall>,
-    /// What guests may hold together; `None` where nothing is known of the host.
+    /// What guests may hold together; `None` if nothing is known of the host.
     pub budget: Option<Budget>,
     /// What to remember of the host.
     pub memory: HostMemory,
-    /// The guest to be ended, by its place in the observation, because the host has next to nothing left.
+    /// The guest to be killed because the host has next to nothing left, by its index in the observation.
     pub victim: Option<usize>,
-    /// Guests that are to stand still as long as they are named here, by their places in the observation.
+    /// Guests that are paused as long as they are listed here, by their indexes in the observation.
     pub paused: Vec<usize>,
 }
 
@@ -32,40 +39,40 @@ pub struct Plan {
 pub struct GuestTarget {
     /// The target.
     pub target_bytes: u64,
-    /// Its share: where the target goes when others gave what they were asked for.
+    /// Its share: where the target goes once others released what they were asked for.
     pub share_bytes: u64,
-    /// What it cannot be asked to go below.
+    /// It cannot be asked to go below this.
     pub floor_bytes: u64,
     /// What its programs use.
     pub used_bytes: u64,
-    /// That and some headroom.
+    /// What its programs use and some headroom.
     pub need_bytes: u64,
     /// What it needs and its page cache.
-    pub want_bytes: u64,
+    pub demand_bytes: u64,
     /// What it can hold at most.
-    pub most_bytes: u64,
+    pub ceiling_bytes: u64,
     /// What it may be using at this moment.
     pub held_bytes: u64,
-    /// Why.
+    /// Why it has this target.
     pub reason: Reason,
     /// How short of memory it is by its last statistics.
     pub stress: Stress,
-    /// It is to be asked again although it was asked for the same before.
+    /// It is to be asked again although its target did not change.
     pub ask_again: bool,
     /// What to remember of it.
     pub memory: GuestMemory,
 }
 
 impl Plan {
-    /// True if somebody is to grow once others gave what they were asked for.
+    /// True if a guest is to grow once others released what they were asked for.
     #[must_use]
-    pub fn somebody_waits(&self) -> bool {
+    pub fn any_waits(&self) -> bool {
         self.targets.iter().any(|target| target.reason.waits())
     }
 }
 
 impl GuestTarget {
-    /// True if it is more than what the guest may hold by its last target.
+    /// True if it is more than the last target of the guest.
     #[must_use]
     pub fn grows(&self, view: &GuestView) -> bool {
         view.memory.target_bytes.is_some_and(|last| self.target_bytes > last)
@@ -73,7 +80,7 @@ impl GuestTarget {
 }
 
 /// A limit that is smaller than the floors of the guests under it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Shortfall {
     /// The container.
     #[schema(value_type = String)]
@@ -88,12 +95,9 @@ impl std::fmt::Display for Shortfall {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (container, budget, needed) =
             (&self.container, Human(self.budget_bytes), Human(self.needed_bytes));
-        write!(f, "The guests in {container} need {needed}, and {budget} is what they may use")
+        write!(f, "The guests in {container} need {needed}, but may use only {budget}")
     }
 }
-
-/// Hysteresis: a change below this is not worth an exchange with the guest. Bytes.
-pub const CHANGE_BYTES_MIN: u64 = 1 << 20;
 
 /// True if a target differs enough from the one that was sent last.
 #[must_use]

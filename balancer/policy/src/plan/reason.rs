@@ -1,28 +1,29 @@
-//! Why a guest has its target: a rule and what it depends on, and a sentence made from them.
+//! Why a guest has its target: the rule that decided and what it depends on, and a sentence made from both.
 
-use super::demand::Sense;
-use super::health::Health;
-use super::motion::Pause;
-use super::observation::{GuestView, Observation, OutOfMemory};
-use super::round::{Bound, Part, Round};
+use crate::guest::health::Health;
+use crate::guest::needs::Needs;
+use crate::motion::Pause;
+use crate::observation::Observation;
+use crate::observation::guest::{GuestView, OutOfMemory};
+use crate::share::round::{Bound, Part, Round};
 use protocol::bytes::{FRAME_BYTES, Human};
 
 /// The rule that decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
-    /// Nothing on the way to the root is smaller than its RAM.
+    /// No limit on the way to the root is smaller than its RAM.
     AllRam,
-    /// A container that it charges and is not inside of has no more room.
+    /// A container that it charges and is not inside of has no room left.
     ChargedElsewhere,
     /// It ran out of memory and keeps what it holds.
     OutOfMemory,
-    /// It ran out of memory and goes back.
+    /// It ran out of memory, and goes back to its share.
     Returning,
-    /// Nothing is left beyond what it needs to live.
+    /// Nothing is left above what it needs to live.
     Floor(Bound),
     /// Its share, and the round in which memory ran out.
     Share(Bound, Round),
-    /// It has more than its share and keeps it: nobody needs it.
+    /// It has more than its share and keeps it: the memory is not needed elsewhere.
     Kept,
     /// It is on its way to its share.
     OnItsWay(Pause, u64),
@@ -31,9 +32,9 @@ pub enum Reason {
 }
 
 impl Reason {
-    pub(super) fn new(
+    pub(crate) fn new(
         view: &GuestView,
-        sense: &Sense,
+        needs: &Needs,
         part: &Part,
         target: u64,
         pause: Option<Pause>,
@@ -41,7 +42,7 @@ impl Reason {
     ) -> Self {
         let share = part.bytes.saturating_sub(view.overhead_bytes);
         let at = |bytes: u64| bytes / FRAME_BYTES * FRAME_BYTES == target;
-        // Who has all that the bound leaves has no more than that, however little it needs.
+        // A guest that has all that the bound leaves cannot have more, however little it needs.
         let alone = match part.bound {
             Bound::Container { bytes, .. } | Bound::Host { bytes } => part.bytes == bytes,
             Bound::None => false,
@@ -49,30 +50,34 @@ impl Reason {
         match (pause, view.out_of_memory) {
             (Some(Pause::Excluded), _) => Self::Excluded(health),
             (Some(pause), _) if pause != Pause::Small => Self::OnItsWay(pause, share),
-            _ if target > sense.floor && view.ceiling.as_ref().is_some_and(|ceiling| at(ceiling.bytes)) => {
+            _ if target > needs.floor && view.ceiling.as_ref().is_some_and(|ceiling| at(ceiling.bytes)) => {
                 Self::ChargedElsewhere
             }
             _ if target == view.ram_bytes => Self::AllRam,
-            (_, OutOfMemory::Holding { .. }) if target == sense.floor => Self::OutOfMemory,
-            (_, OutOfMemory::Returning { .. }) if target == sense.floor => Self::Returning,
-            _ if target == sense.floor && view.ceiling.as_ref().is_some_and(|c| c.bytes <= target) => {
+            (_, OutOfMemory::Holding { .. }) if target == needs.floor => Self::OutOfMemory,
+            (_, OutOfMemory::Returning { .. }) if target == needs.floor => Self::Returning,
+            _ if target == needs.floor && view.ceiling.as_ref().is_some_and(|c| c.bytes <= target) => {
                 Self::ChargedElsewhere
             }
-            _ if target == sense.floor => Self::Floor(part.bound),
-            _ if part.round == Round::All && target == sense.keep && target > sense.want && !alone => {
+            _ if target == needs.floor => Self::Floor(part.bound),
+            _ if part.round == Round::All
+                && target == needs.keep_target
+                && target > needs.demand
+                && !alone =>
+            {
                 Self::Kept
             }
             _ => Self::Share(part.bound, part.round),
         }
     }
 
-    /// True for one that grows once others gave what they were asked for.
+    /// True for a guest that grows once others released what they were asked for.
     #[must_use]
     pub fn waits(&self) -> bool {
         matches!(self, Self::OnItsWay(Pause::WaitsForOthers, _))
     }
 
-    /// A word for it, as JSON names it.
+    /// Its name in JSON.
     #[must_use]
     pub fn rule(&self) -> &'static str {
         match self {
@@ -85,7 +90,7 @@ impl Reason {
             Self::Share(_, Round::Vanished | Round::Low) => "low",
             Self::Share(_, Round::Use) => "use",
             Self::Share(_, Round::Need) => "need",
-            Self::Share(_, Round::Want) => "page_cache",
+            Self::Share(_, Round::Demand) => "page_cache",
             Self::Share(_, Round::Keep) => "idle_tax",
             Self::Share(_, Round::All) => "what_is_left",
             Self::Kept => "no_pressure_no_reclaim",
@@ -98,19 +103,19 @@ impl Reason {
         }
     }
 
-    /// The same where nobody else is under the bound: that binds by itself, whatever the round was.
+    /// Its name in JSON. If no other guest is under the bound, the bound alone decides, whatever the round was.
     #[must_use]
     pub fn rule_in(&self, observation: &Observation) -> &'static str {
         if self.binds_one(observation) { "limit" } else { self.rule() }
     }
 
-    /// True for the share of a guest that divides its bound with nobody.
+    /// True for the share of a guest that is alone under its bound.
     fn binds_one(&self, observation: &Observation) -> bool {
-        matches!(self, Self::Share(bound, Round::Use | Round::Need | Round::Want | Round::Keep)
+        matches!(self, Self::Share(bound, Round::Use | Round::Need | Round::Demand | Round::Keep)
             if bound.is_of_one(observation))
     }
 
-    /// One sentence.
+    /// The reason as a sentence.
     #[must_use]
     pub fn text(&self, observation: &Observation, guest: usize) -> String {
         let view = &observation.guests[guest];
@@ -126,14 +131,16 @@ impl Reason {
             Self::AllRam => "All of its RAM: no limit on the way to the root is smaller".into(),
             Self::ChargedElsewhere => match &view.ceiling {
                 Some(ceiling) => format!(
-                    "What it holds and the room of {}, which it charges, under its max, {}",
+                    "What it holds and the room left in {}, which it charges and whose max is {}",
                     ceiling.container,
                     Human(ceiling.max_bytes)
                 ),
-                None => "What a container that it charges has room for".into(),
+                None => "What it holds and the room left in a container that it charges".into(),
             },
             Self::OutOfMemory => "It ran out of memory: it keeps what it holds for a while".into(),
-            Self::Returning => "It ran out of memory: it goes back as its own statistics permit".into(),
+            Self::Returning => {
+                "It ran out of memory: it goes back to its share as its own statistics permit".into()
+            }
             Self::Floor(Bound::None) => "Its floor".into(),
             Self::Floor(bound) => format!("Its floor: {} leaves no more", of(bound)),
             Self::Share(bound, round) => format!(
@@ -141,33 +148,33 @@ impl Reason {
                 of(bound),
                 Human(view.overhead_bytes),
                 match round {
-                    _ if self.binds_one(observation) =>
-                        ": that is all there is, and no other guest shares it",
+                    _ if self.binds_one(observation) => ": that is all of it, and no other guest shares it",
                     Round::Floor | Round::Min => ": protected memory alone is more than that",
                     Round::Vanished => ": guests whose statistics stopped keep what they have",
-                    Round::Low => ": after min, what is left is divided within low",
-                    Round::Use => ": what guests use is more than that, and weights divide it",
-                    Round::Need => ": all have what they use, and weights divide what is left for headroom",
-                    Round::Want =>
-                        ": all have what they need, and weights divide what is left for page cache",
-                    Round::Keep => ": others need more, and what is idle goes first",
+                    Round::Low => ": after min, the rest is divided within low",
+                    Round::Use => ": guests use more than that, and weights divide it",
+                    Round::Need =>
+                        ": all guests have what they use, and weights divide the rest for headroom",
+                    Round::Demand =>
+                        ": all guests have what they need, and weights divide the rest for page cache",
+                    Round::Keep => ": others need more, and idle memory is reclaimed first",
                     Round::All => "",
                 }
             ),
-            Self::Kept => "It keeps what it has: nobody needs it".into(),
+            Self::Kept => "It keeps what it has: no other guest needs it".into(),
             Self::OnItsWay(Pause::WaitsForOthers, share) => {
-                format!("It grows to {} as others give back what they were asked for", Human(*share))
+                format!("It grows to {} as others release what they were asked for", Human(*share))
             }
             Self::OnItsWay(Pause::Step, share) => {
                 format!("It shrinks to {} step by step, as others need it", Human(*share))
             }
             Self::OnItsWay(Pause::Owes, share) => {
-                format!("It goes on to {} once it gave what it was asked for", Human(*share))
+                format!("It shrinks further to {} once it released what it was asked for", Human(*share))
             }
             Self::OnItsWay(Pause::Stale, _) => {
-                "It keeps what it has: its statistics stopped, and nobody knows what it needs".into()
+                "It keeps what it has: its statistics stopped, and its need is unknown".into()
             }
-            Self::OnItsWay(Pause::Small, _) => "A change would be too small to be worth it".into(),
+            Self::OnItsWay(Pause::Small, _) => "It keeps its target: the change would be too small".into(),
             Self::OnItsWay(Pause::Excluded, _) => Health::Stuck.sentence().into(),
             Self::Excluded(health) => {
                 format!("{}: it is asked again later, and counts with what it holds", health.sentence())

@@ -1,50 +1,52 @@
-//! Why a guest has what it has, for people: the rule, what it depends on with the age of each figure, and what would have to change.
+//! Why a guest has its target, for people: the rule, the figures it depends on with their ages, and what would have
+//! to change.
 
-use super::health::Health;
-use super::observation::Observation;
-use super::plan::Plan;
-use super::ways::ways;
-use serde::Serialize;
+use super::Plan;
+use super::remedy::remedies;
+use crate::guest::health::Health;
+use crate::observation::Observation;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 /// Why a guest has its target.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Explanation {
     /// The guest.
     pub guest: String,
     /// What it is asked to hold at most, bytes.
     pub target_bytes: u64,
-    /// Where that goes when others gave what they were asked for, bytes.
+    /// Its share: where the target goes once others released what they were asked for, bytes.
     pub share_bytes: u64,
-    /// How it is.
+    /// Whether it does what it is asked.
     pub health: Health,
-    /// Why it cannot be made to give memory, and which limit cannot be enforced for that; `null` for a guest that serves its balloon.
+    /// Why it cannot be made to release memory, and the limit that cannot be enforced for that reason; `null` for a
+    /// guest that serves its balloon.
     pub cannot_give: Option<String>,
-    /// The rule that decided, a word.
+    /// The rule that decided, as an identifier.
     pub rule: String,
     /// The rule as a sentence.
     pub reason: String,
-    /// What the rule depends on.
+    /// The figures that the rule depends on.
     pub inputs: Vec<Input>,
     /// What would have to change for it to get more.
     pub to_get_more: Vec<String>,
 }
 
 /// A figure that a decision depends on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Input {
-    /// What it is.
+    /// What the figure means.
     pub name: String,
     /// Bytes.
     pub bytes: u64,
-    /// Age, milliseconds; `null` for what has none: it is set, not measured.
+    /// Age, milliseconds; `null` for a figure that is set, not measured.
     pub age_ms: Option<u64>,
 }
 
-/// Why a guest has what a plan gives it.
+/// Why a guest has its target in a plan.
 ///
 /// # Panics
-/// When the guest is not in the observation that the plan was made from.
+/// If the guest is not in the observation that the plan was made from.
 #[must_use]
 pub fn explain(observation: &Observation, plan: &Plan, guest: usize) -> Explanation {
     let (view, target) = (&observation.guests[guest], &plan.targets[guest]);
@@ -52,10 +54,10 @@ pub fn explain(observation: &Observation, plan: &Plan, guest: usize) -> Explanat
     let mut inputs = vec![
         set("its RAM", view.ram_bytes),
         set("its floor: no target goes below", target.floor_bytes),
-        set("its vmm beside that", view.overhead_bytes),
+        set("its overhead: memory of its vmm in addition to its RAM", view.overhead_bytes),
         Input { name: "what it may be using".into(), bytes: target.held_bytes, age_ms: Some(0) },
         set("what it needs: what it uses and headroom", target.need_bytes),
-        set("what it would make use of: that and its page cache", target.want_bytes),
+        set("what it can make use of: what it needs and its page cache", target.demand_bytes),
     ];
     if let Some(statistics) = &view.statistics {
         for (name, bytes) in [
@@ -96,9 +98,9 @@ pub fn explain(observation: &Observation, plan: &Plan, guest: usize) -> Explanat
         rule: target.reason.rule_in(observation).into(),
         reason: target.reason.text(observation, guest),
         inputs,
-        to_get_more: ways(observation, plan, guest)
+        to_get_more: remedies(observation, plan, guest)
             .iter()
-            .map(|way| way.text(observation, plan, guest))
+            .map(|remedy| remedy.text(observation, plan, guest))
             .collect(),
     }
 }

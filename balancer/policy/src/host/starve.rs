@@ -1,23 +1,23 @@
-//! What happens to guests when the host has next to nothing left although everybody was asked for what they can give: nothing, or
-//! one guest at a time stands still, or one is ended ([`OomPolicy`]). Always the one that holds most beyond its target: who does
-//! what it is asked is never the one.
+//! What happens to guests when the host has next to nothing left although every guest was asked for what it can
+//! release: nothing, or one guest at a time is paused, or one is killed ([`OomPolicy`]). It is always the guest that
+//! holds most beyond its target, never one that does what it is asked.
 //!
-//! A guest that stands still takes no more, and gives nothing either. So it goes on as soon as the host has half of its reserve
-//! again, and after a minute whatever the host has: then it may give what it was asked for.
+//! A paused guest takes no more memory, but releases none either. So it is resumed as soon as the host has half of
+//! its reserve again, and after a minute in any case: then it may release what it was asked for.
 
 use super::budget::STARVING_MS;
-use super::knobs::OomPolicy;
-use super::memory::HostMemory;
-use super::observation::Observation;
-use super::plan::GuestTarget;
+use crate::knobs::OomPolicy;
+use crate::observation::Observation;
+use crate::observation::memory::HostMemory;
+use crate::plan::GuestTarget;
 
-/// So long a guest stands still at most, milliseconds.
+/// A guest is paused for at most this long, milliseconds.
 pub const PAUSE_MS_MAX: u64 = 60_000;
-/// With this part of the reserve available guests go on.
+/// Guests are resumed when this part of the reserve is available.
 const ENOUGH_PART: u64 = 2;
 
-/// Who stands still, and who is to be ended; by place in the observation.
-pub(super) fn starve(
+/// The guests that are paused, and the guest that is to be killed, by their indexes in the observation.
+pub(crate) fn starve(
     observation: &Observation,
     targets: &mut [GuestTarget],
     memory: &mut HostMemory,

@@ -1,16 +1,17 @@
 //! Guests that charge containers which they are not attached to.
 //!
-//! Such a guest counts as a whole under the limits of its own container; what it charges elsewhere counts under the
-//! limits there as well. The guest chooses what it gives back, so that all that can be asked for is less in sum:
+//! Such a guest counts as a whole under the limits of its own container; what it charges to another container counts
+//! under the limits of that one as well. The guest chooses which pages it releases, so the policy can only ask it to
+//! hold less in total:
 //!
 //! ```text
-//!   room of a container = max - what is charged there      (below nothing: it is over its max)
+//!   room of a container = max - what is charged there      (negative: it is over its max, by an excess)
 //!
-//!   the guest charges it now      the guest may grow by the room       target <= held + room
-//!   the guest charged it before   it gives its part of the excess      target <= held + room * part
+//!   the guest charges it now      the guest may grow by the room           target <= held + room
+//!   the guest charged it before   it releases its part of the excess       target <= held - excess * part
 //! ```
 //!
-//! As the guest grows, what it holds rises as the room falls: the ceiling stands still.
+//! As the guest grows, the room falls by what it takes: the ceiling does not move.
 
 use protocol::path::ContainerPath;
 use serde::{Deserialize, Serialize};
@@ -26,24 +27,24 @@ pub struct Ceiling {
     pub bytes: u64,
 }
 
-/// What a guest charges in a container that its own is not inside of, and what all do. Bytes.
+/// What a guest charges to a container that its own container is not inside of, and what all guests do. Bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Charged {
     /// The container.
     pub container: ContainerPath,
     /// Its `max`.
     pub max_bytes: u64,
-    /// What it and those inside it are charged, by whomever.
+    /// What the container and those inside it are charged in total.
     pub usage_bytes: u64,
-    /// The part of guests that are not inside it.
+    /// The part that is charged by guests that are not inside it.
     pub foreign_bytes: u64,
     /// This guest's part of that.
     pub own_bytes: u64,
-    /// True if what the guest touches now is charged here.
+    /// True if what the guest touches now is charged to it.
     pub now: bool,
 }
 
-/// The lowest ceiling of a guest that holds so much.
+/// The lowest ceiling of a guest that holds this much.
 #[must_use]
 pub fn ceiling(held_bytes: u64, charged: impl IntoIterator<Item = Charged>) -> Option<Ceiling> {
     let ceilings = charged.into_iter().filter_map(|charged| {
@@ -52,7 +53,7 @@ pub fn ceiling(held_bytes: u64, charged: impl IntoIterator<Item = Charged>) -> O
         if excess == 0 && !charged.now {
             return None;
         }
-        // Guests from elsewhere make way for those inside, each by its part of what they charge.
+        // Guests from outside make way for guests inside, each by its part of what they charge.
         let foreign = charged.foreign_bytes.max(charged.own_bytes).max(1);
         let part = u128::from(excess.min(foreign)) * u128::from(charged.own_bytes) / u128::from(foreign);
         let bytes = held_bytes
@@ -79,24 +80,24 @@ mod tests {
     }
 
     #[test]
-    fn a_guest_grows_by_the_room_of_whom_it_charges() {
+    fn a_guest_grows_by_the_room_of_the_container_it_charges() {
         for (held, usage, own) in [(100, 0, 0), (150, 50, 50), (164, 64, 64)] {
             let ceiling = ceiling(held, [charged(64, usage, own, own, true)]).unwrap();
-            assert_eq!(ceiling.bytes, 164, "it stands still while the guest grows");
+            assert_eq!(ceiling.bytes, 164, "the ceiling does not move while the guest grows");
         }
     }
 
     #[test]
-    fn an_excess_is_divided_by_what_each_charges() {
+    fn an_excess_is_divided_by_what_each_guest_charges() {
         let one = |own| ceiling(200, [charged(100, 130, 90, own, false)]).map(|ceiling| ceiling.bytes);
         assert_eq!((one(60), one(30), one(0)), (Some(180), Some(190), Some(200)));
-        // What the guests inside use beyond max by themselves is not theirs to make way for.
+        // Guests from outside do not make way for an excess that the guests inside cause.
         let all = ceiling(200, [charged(100, 500, 40, 40, false)]).unwrap();
         assert_eq!(all.bytes, 160);
     }
 
     #[test]
-    fn who_charged_before_and_is_within_the_limit_is_free() {
+    fn a_guest_that_charged_a_container_within_its_limit_before_has_no_ceiling() {
         assert_eq!(ceiling(200, [charged(100, 100, 90, 90, false)]), None);
         let both = [charged(100, 90, 90, 90, true), charged(50, 60, 10, 10, false)];
         assert_eq!(ceiling(200, both).unwrap().bytes, 190);

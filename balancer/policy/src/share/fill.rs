@@ -1,7 +1,7 @@
 //! Weighted max-min fairness over bytes, without floating point.
 //!
-//! Water rises in vessels as wide as their weight; a vessel's lid is its cap. Above its knee a vessel is narrower: a byte there is
-//! dearer, by the idle tax.
+//! Water rises in vessels that are as wide as their weight; the lid of a vessel is its cap. Above its knee a vessel
+//! is narrower: a byte there costs more, by the idle tax.
 //!
 //! ```text
 //!   level ~~~~~~~~~~~~~~~~~~~~~~~~~~~~~
@@ -12,12 +12,12 @@
 
 /// A member of a container that takes part in a round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Share {
+pub(crate) struct Share {
     /// What it has from earlier rounds, bytes.
     pub have: u64,
     /// What it can use in this round, bytes; at least `have`.
     pub cap: u64,
-    /// From here on the tax is due, bytes.
+    /// The tax is due above this, bytes.
     pub knee: u64,
     /// Its weight, at least 1.
     pub weight: u32,
@@ -27,7 +27,7 @@ pub(super) struct Share {
 const LEVEL_BITS: u32 = 16;
 
 impl Share {
-    /// What it has at a level.
+    /// What it has at a level of the water.
     #[inline]
     fn at(&self, level: u128, tax: u32) -> u64 {
         let bytes = (level * u128::from(self.weight)) >> LEVEL_BITS;
@@ -48,12 +48,13 @@ impl Share {
     }
 }
 
-/// Raises the shares towards their caps until `budget` bytes are given out in total: everybody below their cap ends at
-/// the same level in proportion to their weight, or keeps what they had above it. `tax` in percent, at most 99.
+/// Raises the shares towards their caps until `budget` bytes are given out in total. A member below its cap ends at
+/// the same level as the others, in proportion to its weight, or keeps what it had above that level. `tax` is in
+/// percent, at most 99.
 ///
-/// Writes into `out` what each has then; never less than before, never above the cap, in total at most `budget` unless the
-/// shares had more than that already.
-pub(super) fn fill(shares: &[Share], budget: u64, tax: u32, out: &mut Vec<u64>) {
+/// Writes into `out` what each member has then: never less than before, never above its cap, and in total at most
+/// `budget`, unless the members had more than that before.
+pub(crate) fn fill(shares: &[Share], budget: u64, tax: u32, out: &mut Vec<u64>) {
     out.clear();
     let budget = u128::from(budget);
     let caps: u128 = shares.iter().map(|share| u128::from(share.cap)).sum();
@@ -73,12 +74,13 @@ pub(super) fn fill(shares: &[Share], budget: u64, tax: u32, out: &mut Vec<u64>) 
             (sum + u128::from(bytes), slope + share.slope(bytes, tax))
         })
     };
-    // The sum grows with the level: the highest level that fits is found by Newton's steps, each between a level that fits and
-    // one that does not, and by bisection where a step would leave that range or learn too little. At `above` every cap is met.
+    // The sum grows with the level. The highest level that fits is found by Newton's method, between a level that
+    // fits and one that does not, and by bisection if a step would leave that range or narrow it too little. At
+    // `above` every cap is reached.
     let (mut fits, mut above) = (0u128, u128::from(u64::MAX) << (LEVEL_BITS + 8));
     let weights: u128 = shares.iter().map(|share| u128::from(share.weight)).sum();
     let mut level = (budget << LEVEL_BITS) / weights.max(1);
-    // Much fewer bytes than there are shares are nothing to look for.
+    // A rest of far fewer bytes than there are members is not worth another step.
     let close = shares.len() as u128 / 64;
     let mut steps = 0u32;
     while above - fits > 1 {
