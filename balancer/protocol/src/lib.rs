@@ -10,6 +10,7 @@
 //! | [`image`] | which image of the shared pool is meant, and where does a guest have it? |
 //! | [`engine`] | which hypervisor runs a guest? |
 //! | [`frames`] | in which state is each guest frame, and who owns it? |
+//! | [`engine`] | which hypervisor runs a guest? |
 //! | [`message`] | which messages do the two processes exchange? |
 //! | [`place`] | where are the sockets and the journal? |
 //! | [`private`] | does that folder belong to this user alone? |

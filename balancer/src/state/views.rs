@@ -6,7 +6,6 @@ use crate::objects::{ContainerObject, GuestObject, HostObject, MergeObject, OutO
 use crate::tree::{Node, Tree, TreeError};
 use accounting::{Cost, Usage};
 use policy::OutOfMemory;
-use protocol::engine::Engine;
 use protocol::path::ContainerPath;
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -131,7 +130,7 @@ impl Inner {
             may_charge: guest.about.may_charge.clone(),
             charge_pending: guest.order_pending(),
             pid: guest.pid,
-            engine: guest.about.engine.parse().unwrap_or(Engine::Kvm),
+            engine: guest.about.engine,
             machine_pid: guest.about.machine.map(|machine| machine.pid),
             attached: guest.about.machine.is_some_and(|machine| machine.attached),
             stuck: guest.stuck.as_ref().map(|stuck| stuck.value.clone()),
