@@ -148,7 +148,7 @@ mod tests {
         pagecache.evict(Run { first: 0, count: PAGES }).unwrap();
         let cold = pagecache.resident().unwrap().is_empty();
         if !cold {
-            eprintln!("SKIPPED: temporary files are in memory and cannot leave it");
+            skip::skip!(TemporaryOnDisk, "temporary files are in memory and cannot leave it");
         }
         cold.then_some(pagecache)
     }

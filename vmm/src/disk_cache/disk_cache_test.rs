@@ -40,7 +40,7 @@ impl Drop for Disk {
 /// False, and says why, where the pages of a file cannot be dropped.
 fn can_drop(disk: &DiskFile) -> bool {
     if disk.stays() {
-        println!("SKIPPED: the test program is on a tmpfs");
+        skip::skip!(ProgramsOnDisk, "the test program is on a tmpfs");
     }
     !disk.stays()
 }
@@ -104,7 +104,7 @@ fn both_methods_count_the_same() {
         let ways = [Method::Cachestat, Method::Mincore].map(|way| file.cached_bytes_by(way, &part));
         match ways {
             [Ok(cachestat), Ok(mincore)] => assert_eq!(cachestat, mincore, "{part:?}"),
-            [Err(error), Ok(_)] => println!("SKIPPED cachestat: {error}"),
+            [Err(error), Ok(_)] => skip::skip!(Cachestat, "{error}"),
             [_, Err(error)] => panic!("mincore: {error}"),
         }
     }

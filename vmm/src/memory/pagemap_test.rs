@@ -52,7 +52,7 @@ fn methods() -> Vec<(&'static str, Pagemap)> {
                 Pagemap::with_method(Method::Scan).unwrap().doubting(),
             ));
         }
-        Err(_) => eprintln!("SKIPPED comparisons with PAGEMAP_SCAN: this kernel does not have it"),
+        Err(_) => skip::skip!(PagemapScan, "this kernel does not have PAGEMAP_SCAN"),
     }
     methods
 }
@@ -92,7 +92,7 @@ fn huge_pages_are_held_as_a_whole_and_the_huge_zero_page_is_not() {
     let expected = held(&methods()[0].1, &ram, 0, 4096);
     let is_huge = expected.first() == Some(&(512..1024));
     if !is_huge {
-        eprintln!("SKIPPED the half about huge pages: this machine gave none");
+        skip::skip!(HugePages, "this machine did not give a huge page");
     }
     for (name, pagemap) in methods() {
         let runs = held(&pagemap, &ram, 0, 4096);

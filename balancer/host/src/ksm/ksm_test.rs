@@ -113,6 +113,6 @@ fn figures_of_this_process_are_read_where_the_kernel_has_them() {
     if told.contains("ksm_process_profit") {
         assert_eq!(Ksm::default().merged(pid), Some(Merged::default()));
     } else {
-        eprintln!("SKIPPED: this kernel does not tell what is merged of a process (Linux 6.4)");
+        skip::skip!(KsmStat, "this kernel does not report what is merged of a process (Linux 6.4)");
     }
 }

@@ -68,7 +68,7 @@ impl State {
                 self.events.push("shortfall", None, Some(&shortfall.container), &shortfall.to_string());
             }
         }
-        self.waits = plan.somebody_waits();
+        self.waits = plan.any_waits();
         self.hold_up(&observation, &plan);
         self.end_victim(&observation, &plan);
         self.memory = plan.memory;

@@ -41,7 +41,7 @@ impl State {
         self.host = HostSample::take();
         let observation = self.observe();
         let plan = policy::decide(&observation);
-        self.waits = plan.somebody_waits();
+        self.waits = plan.any_waits();
         for (i, (target, view)) in plan.targets.iter().zip(&observation.guests).enumerate() {
             if target.grows(view) {
                 self.send_target(&observation, i, target);

@@ -28,7 +28,7 @@ fn images(file: File) -> Option<(Images, FrameTable)> {
     let opened = OpenImage::new("pool".into(), Some(Digest::new([1; 32])), file).unwrap().managed(None);
     match Images::map(vec![opened], BASE) {
         Err(ImageError::Watch(error @ UffdError::Forbidden(_))) => {
-            eprintln!("SKIPPED: {error}");
+            skip::skip!(Userfaultfd, "{error}");
             None
         }
         images => {
