@@ -90,7 +90,7 @@ pub enum StateError {
         /// The domain of that one.
         to: Domain,
     },
-    /// A guest of somebody else cannot be taken.
+    /// A guest that another program started cannot be attached.
     #[error("The guest of {} is not attached: {why}", qmp.display())]
     Attach {
         /// Socket of its monitor.
@@ -98,12 +98,13 @@ pub enum StateError {
         /// Why, in the words of its helper.
         why: String,
     },
-    /// A guest that a `vmm` runs cannot be let go.
+    /// A guest that its `vmm` started cannot be detached.
     #[error("Guest {0:?} was started by its vmm, not attached: it ends with that")]
     NotAttached(String),
-    /// A helper did not let go of its guest.
+    /// A helper did not detach its guest in time.
     #[error(
-        "Guest {name:?} was not let go within {waited_ms} ms and stays attached: its QEMU, or its helper, does not answer (balancer ps). Detach it again once it does"
+        "Guest {name:?} was not detached within {waited_ms} ms and stays attached: its QEMU, or its helper, does not answer \
+         (balancer ps). Detach it again once it does"
     )]
     DetachDeadline {
         /// The guest.

@@ -54,11 +54,11 @@ impl State {
         sum += own;
         sum.beyond(limits)
             .map(|(kind, max)| {
-                let (field, others, own, over) =
-                    (kind.field(), others.of(kind), own.of(kind), sum.of(kind) - max);
+                let (field, name, over) = (kind.field(), &about.name, sum.of(kind) - max);
+                let (others, own) = (others.of(kind), own.of(kind));
                 format!(
-                    "{field} of {above} is {max}, but its guests have {others} and guest {:?} needs {own}: {over} too many",
-                    about.name
+                    "{field} of {above} is {max}, but its guests have {others} and guest {name:?} needs {own}: \
+                     {over} too many"
                 )
             })
             .collect()

@@ -23,11 +23,11 @@ pub(in crate::state) fn sources(totals: &Totals, told_ballooned: Option<u64>) ->
         Some(told) => {
             known
                 .push(SourceObject { unknown: true, ..of(&[], FrameSource::Pagemap, totals.unknown, error) });
-            // Nobody can tell which these are, nor that the guest does not use them.
+            // It is unknown which frames these are, and whether the guest uses them.
             let frames = told.min(totals.unknown);
             let ballooned = of(&[State::Ballooned], FrameSource::Guest, frames, totals.unknown);
             known.push(SourceObject { unknown: true, ..ballooned });
-            // Of images the page map tells what nobody touched yet.
+            // Of images, the pagemap shows the pages that no guest has touched yet.
             if totals.untouched > 0 {
                 let error = totals.shared_error_frames_max;
                 known.push(of(&[State::Untouched], FrameSource::Pagemap, totals.untouched, error));
@@ -60,7 +60,7 @@ mod tests {
         let known = sources(&qemu, Some(25));
         assert_eq!(sum(&known[..2]), 100);
         assert!(!known[0].unknown && known[1].unknown && known[1].states.is_empty());
-        // Images beside it: those that nobody touched yet are known.
+        // With images: pages that no guest has touched yet are known.
         let with_images =
             Totals { frames: 130, untouched: 20, shared: 10, shared_error_frames_max: 2, ..qemu };
         let known = sources(&with_images, Some(0));

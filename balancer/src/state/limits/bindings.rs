@@ -111,8 +111,8 @@ impl State {
         seen
     }
 
-    /// No limit on the way to the root is broken by what guests map of images that a container is to pay for. What
-    /// nobody maps can go.
+    /// Checks that no limit on the way to the root would be broken by pages that guests map, of images that a container
+    /// is to be charged for. Pages that no guest maps can be evicted.
     fn check_binding(&mut self, next: &Bindings, container: &ContainerPath) -> Result<(), StateError> {
         let before = self.usage();
         let (after, unmapped) = self.with_bindings(next, |state| {
