@@ -14,7 +14,7 @@ mod riders;
 mod starving;
 mod tenants;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use e2e::{Guest, Host, evidence, kvm};
 use libtest_mimic::{Arguments, Failed, Trial};
 use protocol::frames::Totals;

@@ -1,7 +1,7 @@
 //! Memory of guests: balloon, free page reporting, limits.
 
 use super::{MIB, expect_code, finish, start, totals};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use e2e::{Guest, Host, wait};
 use serde_json::json;
 use std::fs;

@@ -7,7 +7,7 @@ use crate::engine::Engine;
 use crate::host::Host;
 use crate::linux::{Images, Linux, LinuxGuest};
 use crate::wait;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use balancer::objects::{ContainerObject, PoolObject};
 use guest_images::Agent;
 use std::time::{Duration, Instant};
@@ -66,8 +66,7 @@ pub(super) fn run(host: &Host, images: &Images, screen: &Screen) -> Result<Share
     screen.say("The host holds once what both use, and charges it once.");
     let held = pool(host)?;
     screen.typed("balancer pool", &balancer(host, &["pool"])?);
-    let (mapped, alone, saved) =
-        (bytes(&held, "mapped_bytes")?, bytes(&held, "alone_bytes")?, bytes(&held, "saved_bytes")?);
+    let (mapped, alone, saved) = (held.mapped_bytes, held.alone_bytes, held.saved_bytes);
     ensure!(saved * 10 >= mapped * 8, "two guests with the same services share {saved} of {mapped} bytes");
 
     screen.say("A user binds the services' image to /common, which pays for it from now on.");

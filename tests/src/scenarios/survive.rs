@@ -4,7 +4,7 @@ use crate::engine::Engine;
 use crate::host::Host;
 use crate::linux::{Images, Linux};
 use crate::wait;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 
 const MIB: u64 = 1 << 20;
 /// RAM of a guest of [`Linux::default`].
