@@ -1,7 +1,7 @@
 //! Images that guests share: read, never written, and charged to nobody as their own. `i1` to `i8` in a test's name are the
 //! invariants that images must keep (ARCHITECTURE.md).
 
-use super::{MIB, expect_code, finish, number, start, totals};
+use super::{MIB, expect_code, finish, start, totals};
 use anyhow::{Context, Result, ensure};
 use e2e::{Guest, Host, wait};
 use std::fs;

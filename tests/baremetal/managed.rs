@@ -1,6 +1,6 @@
 //! Images that the balancer fills: what is touched is there, exactly that, and never more than the budget.
 
-use super::{MIB, finish, number, start, totals};
+use super::{MIB, finish, start, totals};
 use accounting::System;
 use anyhow::{Result, ensure};
 use balancer::objects::PoolObject;
