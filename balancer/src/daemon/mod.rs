@@ -17,7 +17,7 @@ use crate::api::{self, Token, router};
 use crate::journal::Journal;
 use crate::pool::{IMAGES_OPEN_MAX, Library};
 use crate::sessions::{self, GuestServer};
-use crate::state::{Balancer, KnobsPatch};
+use crate::state::{Balancer, HostKernel, KnobsPatch};
 use accounting::System;
 use anyhow::Context;
 use axum::middleware;
@@ -66,7 +66,8 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let (journal, tree, bindings) = Journal::open(&options.place.journal())?;
     let library = Library::new(&options.store, options.pool);
     let knobs = options.knobs.on(journal.knobs().unwrap_or_default());
-    let balancer = Arc::new(Balancer::new(journal, (tree, bindings), options.accounting, library, knobs));
+    let (accounting, kernel) = (options.accounting, Arc::new(HostKernel));
+    let balancer = Arc::new(Balancer::new(journal, (tree, bindings), accounting, library, knobs, kernel));
     balancer.lives_in(options.place.clone());
     let tcp = match &options.tcp {
         Some((address, _)) => {

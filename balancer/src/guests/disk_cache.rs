@@ -31,10 +31,10 @@ struct Order {
 
 impl DiskCache {
     /// Takes a report. Each file counts once, and so many files at most.
-    pub fn take(&mut self, files: Vec<CachedFile>, age_ms: u64) {
+    pub fn take(&mut self, files: Vec<CachedFile>, age_ms: u64, now: Instant) {
         let unique: BTreeMap<FileId, CachedFile> =
             files.into_iter().take(DISK_FILES_MAX).map(|file| (file.file, file)).collect();
-        self.told = Some(Sampled::now(unique.into_values().collect()));
+        self.told = Some(Sampled { value: unique.into_values().collect(), at: now });
         self.told_age_ms = age_ms;
         let held_bytes = self.held_bytes();
         if let Some(order) = self.order.as_mut().filter(|order| !order.answered) {
@@ -58,13 +58,13 @@ impl DiskCache {
 
     /// Age of what was told, milliseconds; `None` before anything was.
     #[must_use]
-    pub fn age_ms(&self) -> Option<u64> {
-        Some(self.told.as_ref()?.age_ms().saturating_add(self.told_age_ms))
+    pub fn age_ms(&self, now: Instant) -> Option<u64> {
+        Some(self.told.as_ref()?.age_ms(now).saturating_add(self.told_age_ms))
     }
 
     /// True if an order may be given now: the last one was answered, and was not in vain just before.
     #[must_use]
-    pub fn may_order(&self, now: Instant) -> bool {
+    pub fn may_ask(&self, now: Instant) -> bool {
         self.order.as_ref().is_none_or(|order| {
             let since = now.saturating_duration_since(order.at);
             since >= if order.answered { self.pause } else { ANSWER_DEADLINE }
@@ -72,7 +72,7 @@ impl DiskCache {
     }
 
     /// An order was given.
-    pub fn ordered(&mut self, now: Instant) {
+    pub fn asked(&mut self, now: Instant) {
         self.order = Some(Order { at: now, held_bytes: self.held_bytes(), answered: false });
     }
 
@@ -92,37 +92,37 @@ mod tests {
 
     #[test]
     fn a_vmm_may_claim_anything_and_it_is_no_more_than_the_host_has() {
-        let mut cache = DiskCache::default();
-        assert_eq!((cache.files(1000), cache.age_ms()), (vec![], None));
+        let (mut cache, now) = (DiskCache::default(), Instant::now());
+        assert_eq!((cache.files(1000), cache.age_ms(now)), (vec![], None));
         let mut files = vec![file(1, u64::MAX); 1000];
         files[1] = file(2, 600);
-        cache.take(files, u64::MAX);
+        cache.take(files, u64::MAX, now);
         let of =
             |host: u64| cache.files(host).iter().map(|file| (file.file.ino, file.bytes)).collect::<Vec<_>>();
         assert_eq!(of(1000), [(1, 1000), (2, 0)], "each file once");
         assert_eq!(cache.files(1000)[0].error_bytes, 1000);
-        assert_eq!(cache.age_ms(), Some(u64::MAX));
+        assert_eq!(cache.age_ms(now), Some(u64::MAX));
         let many: Vec<CachedFile> = (0..1000).map(|ino| file(ino, 1)).collect();
-        cache.take(many, 0);
+        cache.take(many, 0, now);
         assert_eq!(cache.files(1000).len(), DISK_FILES_MAX);
     }
 
     #[test]
     fn orders_wait_for_answers_and_longer_when_they_were_in_vain() {
         let mut cache = DiskCache::default();
-        cache.take(vec![file(1, 100)], 0);
         let mut now = Instant::now();
+        cache.take(vec![file(1, 100)], 0, now);
         for pause in [1, 2, 4, 8, 16, 32, 60, 60] {
-            assert!(cache.may_order(now));
-            cache.ordered(now);
-            assert!(!cache.may_order(now + ANSWER_DEADLINE / 2) && cache.may_order(now + ANSWER_DEADLINE));
-            cache.take(vec![file(1, 100)], 0);
+            assert!(cache.may_ask(now));
+            cache.asked(now);
+            assert!(!cache.may_ask(now + ANSWER_DEADLINE / 2) && cache.may_ask(now + ANSWER_DEADLINE));
+            cache.take(vec![file(1, 100)], 0, now);
             let pause = Duration::from_secs(pause);
-            assert!(!cache.may_order(now + pause - Duration::from_millis(1)));
+            assert!(!cache.may_ask(now + pause - Duration::from_millis(1)));
             now += pause;
         }
-        cache.ordered(now);
-        cache.take(vec![file(1, 99)], 0);
-        assert!(cache.may_order(now), "it brought something");
+        cache.asked(now);
+        cache.take(vec![file(1, 99)], 0, now);
+        assert!(cache.may_ask(now), "it brought something");
     }
 }

@@ -6,6 +6,7 @@ use super::disk_cache::DiskCache;
 use super::figures::{Figures, pool_totals, table_bytes};
 use super::look::{CarriedOut, Look, Looking};
 use super::process::ProcessObjects;
+use crate::events::Events;
 use accounting::{GuestReading, System};
 use host::ksm::Merged;
 use policy::{Counters, GuestMemory, GuestStatistics, GuestView, OutOfMemory, STATISTICS_AGE_MS_MAX};
@@ -18,8 +19,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 
-/// A guest that is to be watched, or was read: its session, its process, its RAM in bytes.
-pub type Watchable = (u64, i32, u64);
+/// A guest that is to be watched, or was read: its number, its process, its RAM in bytes.
+pub type Watchable = (GuestSeq, i32, u64);
 
 /// After it ran out of memory a guest keeps what it holds for so long.
 const OUT_OF_MEMORY_HOLD: Duration = Duration::from_secs(30);
@@ -29,6 +30,10 @@ const WORKING_SET_AGE_MAX: Duration = Duration::from_secs(30);
 
 /// A guest that takes memory back in need again and again is answered at most so often between two turns.
 const NEED_INTERVAL: Duration = Duration::from_millis(250);
+
+/// The registration number of a guest: it tells a guest from an earlier one of the same name, and is never given again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GuestSeq(pub u64);
 
 /// A value and when it came.
 #[derive(Debug, Clone)]
@@ -40,23 +45,24 @@ pub struct Sampled<T> {
 }
 
 impl<T> Sampled<T> {
-    /// A value of now.
-    pub fn now(value: T) -> Self {
-        Self { value, at: Instant::now() }
-    }
-
-    /// Age, milliseconds.
+    /// Its age, milliseconds.
     #[must_use]
-    pub fn age_ms(&self) -> u64 {
-        u64::try_from(self.at.elapsed().as_millis()).unwrap_or(u64::MAX)
+    pub fn age_ms(&self, now: Instant) -> u64 {
+        age_ms(self.at, now)
     }
+}
+
+/// The time from one moment to a later one, milliseconds.
+#[must_use]
+pub fn age_ms(at: Instant, now: Instant) -> u64 {
+    u64::try_from(now.saturating_duration_since(at).as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A registered guest.
 #[derive(Debug)]
 pub struct Guest {
-    /// Tells this session from an earlier one of the same name.
-    pub session: u64,
+    /// Its registration number.
+    pub seq: GuestSeq,
     /// What it said of itself.
     pub about: Register,
     /// Process of its `vmm`.
@@ -126,20 +132,71 @@ pub struct Guest {
 }
 
 impl Guest {
+    /// A guest that registers now, in the container with this owner id, and the owner ids that its frames may have.
+    #[must_use]
+    pub fn new(
+        seq: GuestSeq,
+        about: Register,
+        pid: i32,
+        (owner, owners): (u16, BTreeSet<u16>),
+        frames: Arc<FrameReader>,
+        outbox: mpsc::Sender<ToVmm>,
+        now: Instant,
+    ) -> Self {
+        // A guest that runs already has the target that it was left with: it moves to its share from there.
+        let runs_already = about.comes_back || about.machine.is_some_and(|machine| machine.attached);
+        let target_bytes = runs_already.then_some(about.balloon.target_bytes);
+        Self {
+            seq,
+            pid,
+            owner,
+            owners,
+            orders: 0,
+            carried_out: watch::Sender::new(0),
+            look: None,
+            look_wanted: false,
+            is_looked_at: false,
+            unseen: vec![],
+            frames,
+            balloon: Sampled { value: about.balloon.clone(), at: now },
+            statistics: None,
+            disk_cache: DiskCache::default(),
+            figures: Figures::of_engine(&about.engine),
+            cross_check: CrossCheck::of_engine(&about.engine),
+            stuck: None,
+            process: None,
+            merge: None,
+            working_set: None,
+            outbox,
+            sent_target_bytes: None,
+            target_reason: String::new(),
+            paused: false,
+            memory: GuestMemory { target_bytes, ..GuestMemory::default() },
+            out_of_memory_at: None,
+            reconciled: watch::Sender::new(0),
+            sent_cpu_ppm: None,
+            sent_fds_max: None,
+            registered_at: now,
+            budget: Budget::new(now),
+            answered_need_at: None,
+            pool_outbox: None,
+            about,
+        }
+    }
+
     /// Takes a report on the balloon. True if it tells of memory taken back in need.
-    pub fn take_balloon(&mut self, balloon: Balloon) -> bool {
+    pub fn take_balloon(&mut self, balloon: Balloon, now: Instant) -> bool {
         let in_need = balloon.oom_deflates > self.balloon.value.oom_deflates;
         if in_need {
-            self.out_of_memory_at = Some(Instant::now());
+            self.out_of_memory_at = Some(now);
         }
-        self.balloon = Sampled::now(balloon);
+        self.balloon = Sampled { value: balloon, at: now };
         in_need
     }
 
     /// Whether its need is to be answered at once; the next turn answers in any case. The guest has what it took already, so no time
     /// is lost, while deciding anew costs as much as there are guests and containers.
-    pub fn answer_need(&mut self) -> bool {
-        let now = Instant::now();
+    pub fn answer_need(&mut self, now: Instant) -> bool {
         let due = self.answered_need_at.is_none_or(|at| now.duration_since(at) >= NEED_INTERVAL);
         if due {
             self.answered_need_at = Some(now);
@@ -149,29 +206,30 @@ impl Guest {
 
     /// What it uses by fresh statistics, bytes.
     #[must_use]
-    pub fn used_bytes(&self) -> Option<u64> {
-        let statistics = self.policy_statistics()?;
+    pub fn used_bytes(&self, now: Instant) -> Option<u64> {
+        let statistics = self.policy_statistics(now)?;
         (statistics.age_ms <= STATISTICS_AGE_MS_MAX).then_some(statistics.used_bytes)
     }
 
     /// What it used lately by the kernel's word, as long as that is not old.
     #[must_use]
-    pub fn working_set(&self) -> Option<&Sampled<u64>> {
-        self.working_set.as_ref().filter(|sample| sample.at.elapsed() <= WORKING_SET_AGE_MAX)
+    pub fn working_set(&self, now: Instant) -> Option<&Sampled<u64>> {
+        let is_fresh = |sample: &&Sampled<u64>| now.saturating_duration_since(sample.at) <= WORKING_SET_AGE_MAX;
+        self.working_set.as_ref().filter(is_fresh)
     }
 
     /// Its statistics as the policy sees them, however old; `None` if it does not tell what it has and what is available.
-    fn policy_statistics(&self) -> Option<GuestStatistics> {
+    fn policy_statistics(&self, now: Instant) -> Option<GuestStatistics> {
         let sample = self.statistics.as_ref()?;
         let told = &sample.value;
         let (total, available) = (told.total_memory_bytes?, told.available_memory_bytes?);
         Some(GuestStatistics {
-            age_ms: sample.age_ms().saturating_add(told.age_ms),
+            age_ms: sample.age_ms(now).saturating_add(told.age_ms),
             sequence: told.sequence,
             used_bytes: total.saturating_sub(available).saturating_sub(told.ballooned_used_bytes),
             available_bytes: available,
             cache_bytes: told.disk_caches_bytes.unwrap_or(0),
-            working_set_bytes: self.working_set().map(|sample| sample.value),
+            working_set_bytes: self.working_set(now).map(|sample| sample.value),
             counters: Counters {
                 oom_kills: told.oom_kills.unwrap_or(0),
                 alloc_stalls: told.alloc_stalls.unwrap_or(0),
@@ -185,18 +243,20 @@ impl Guest {
 
     /// Whether it is out of memory, for the policy.
     #[must_use]
-    pub fn out_of_memory(&self) -> OutOfMemory {
+    pub fn out_of_memory(&self, now: Instant) -> OutOfMemory {
         let actual_bytes = self.balloon.value.actual_bytes;
         match self.out_of_memory_at {
             None => OutOfMemory::No,
-            Some(at) if at.elapsed() < OUT_OF_MEMORY_HOLD => OutOfMemory::Holding { actual_bytes },
+            Some(at) if now.saturating_duration_since(at) < OUT_OF_MEMORY_HOLD => {
+                OutOfMemory::Holding { actual_bytes }
+            }
             Some(_) => OutOfMemory::Returning { actual_bytes },
         }
     }
 
     /// The guest as the policy sees it, attached to the container at this place of the observation.
     #[must_use]
-    pub fn view(&self, container: usize) -> GuestView {
+    pub fn view(&self, container: usize, now: Instant) -> GuestView {
         let totals = self.frames.totals();
         GuestView {
             name: self.about.name.clone(),
@@ -209,8 +269,8 @@ impl Guest {
             refaulted_bytes: totals.refaults.saturating_mul(FRAME_BYTES),
             has_balloon: self.about.has_balloon,
             driver_ready: self.balloon.value.driver_ready,
-            statistics: self.policy_statistics(),
-            out_of_memory: self.out_of_memory(),
+            statistics: self.policy_statistics(now),
+            out_of_memory: self.out_of_memory(now),
             ceiling: None,
             memory: self.memory,
         }
@@ -224,17 +284,16 @@ impl Guest {
 
     /// A look at all of its frames that is due, where totals do not tell enough: whose they are if it ever charged more than
     /// one container, in how many blocks they lie under zones. One at a time.
-    pub fn look_due(&mut self, accounting: System, guests: usize) -> Option<Looking> {
+    pub fn look_due(&mut self, accounting: System, guests: usize, now: Instant) -> Option<Looking> {
         let wanted = accounting == System::Zones || self.owners.len() > 1;
-        let is_old = || self.look.as_ref().is_none_or(|look| look.is_old(guests));
+        let is_old = || self.look.as_ref().is_none_or(|look| look.is_old(guests, now));
         if self.is_looked_at || !(self.look_wanted || wanted && is_old()) {
             return None;
         }
         self.is_looked_at = true;
         self.look_wanted = false;
         Some(Looking {
-            guest: self.about.name.clone(),
-            session: self.session,
+            guest: self.seq,
             frames: Arc::clone(&self.frames),
             carried_out: std::mem::take(&mut self.unseen),
         })
@@ -289,14 +348,24 @@ impl Guest {
 
     /// Age of what was counted of that, milliseconds.
     #[must_use]
-    pub fn objects_age_ms(&self) -> Option<u64> {
-        let age = self.process?.at.elapsed();
-        Some(u64::try_from(age.as_millis()).unwrap_or(u64::MAX))
+    pub fn objects_age_ms(&self, now: Instant) -> Option<u64> {
+        Some(age_ms(self.process?.at, now))
     }
 
     /// Says something to its `vmm`. False if that does not listen: what matters is said again at the next tick.
     pub fn say(&self, message: ToVmm) -> bool {
         self.outbox.try_send(message).is_ok()
+    }
+
+    /// Tells of something that the guest caused, as long as it does not cause too much.
+    pub fn event(&mut self, events: &mut Events, kind: &str, detail: &str, now: Instant) {
+        let Some(dropped) = self.budget.take(now) else { return };
+        let (name, container) = (Some(self.about.name.as_str()), Some(&self.about.container));
+        if dropped > 0 {
+            let detail = format!("{dropped} events of this guest came too fast and are not shown");
+            events.push("events_dropped", name, container, &detail);
+        }
+        events.push(kind, name, container, detail);
     }
 }
 

@@ -31,42 +31,9 @@ fn guest(table: &FrameTable, owner: u16) -> Guest {
         ram_unseen: None,
         balloon: Balloon::default(),
     };
-    Guest {
-        session: 1,
-        balloon: Sampled::now(about.balloon.clone()),
-        about,
-        pid: i32::MAX,
-        owner,
-        owners: [owner].into(),
-        orders: 0,
-        carried_out: watch::Sender::new(0),
-        look: None,
-        look_wanted: false,
-        is_looked_at: false,
-        unseen: vec![],
-        frames: Arc::new(FrameReader::open(table.fd().as_fd()).unwrap()),
-        statistics: None,
-        disk_cache: DiskCache::default(),
-        figures: Figures::default(),
-        cross_check: CrossCheck::default(),
-        process: None,
-        merge: None,
-        working_set: None,
-        outbox: mpsc::channel(1).0,
-        sent_target_bytes: None,
-        target_reason: String::new(),
-        paused: false,
-        memory: Default::default(),
-        out_of_memory_at: None,
-        reconciled: watch::Sender::new(0),
-        sent_cpu_ppm: None,
-        sent_fds_max: None,
-        stuck: None,
-        registered_at: Instant::now(),
-        budget: Budget::new(Instant::now()),
-        answered_need_at: None,
-        pool_outbox: None,
-    }
+    let frames = Arc::new(FrameReader::open(table.fd().as_fd()).unwrap());
+    let (outbox, now) = (mpsc::channel(1).0, Instant::now());
+    Guest::new(GuestSeq(1), about, i32::MAX, (owner, [owner].into()), frames, outbox, now)
 }
 
 #[test]
@@ -77,11 +44,11 @@ fn frames_are_charged_to_whom_the_guest_was_told_to_charge_and_to_nobody_else() 
         table.set(first, count, State::Private);
     }
     let mut guest = guest(&table, 6);
-    assert!(guest.look_due(System::Static, 1).is_none(), "never told to charge anybody else");
+    assert!(guest.look_due(System::Static, 1, Instant::now()).is_none(), "never told to charge anybody else");
     assert_eq!(guest.reading().table_elsewhere_bytes, [].into());
     guest.owners.insert(5);
-    let due = guest.look_due(System::Static, 1).unwrap();
-    assert!(guest.look_due(System::Static, 1).is_none(), "one at a time");
+    let due = guest.look_due(System::Static, 1, Instant::now()).unwrap();
+    assert!(guest.look_due(System::Static, 1, Instant::now()).is_none(), "one at a time");
     guest.look = Some(Look::take(&due.frames));
     let reading = guest.reading();
     assert_eq!(reading.table_elsewhere_bytes, [(5, 100 * 4096)].into());
@@ -113,8 +80,8 @@ fn of_descriptors_and_threads_the_larger_figure_counts() {
     let table = FrameTable::new(&[Region::ram(0, 1024)]).unwrap();
     let mut guest = guest(&table, 5);
     let counts = |fds, threads| ObjectCounts { vcpus: 1, guests: 1, devices: 2, fds, threads };
-    assert_eq!((guest.objects(), guest.objects_age_ms()), (counts(30, 4), None));
+    assert_eq!((guest.objects(), guest.objects_age_ms(Instant::now())), (counts(30, 4), None));
     guest.process = Some(ProcessObjects { fds: 31, threads: 3, at: Instant::now() });
     assert_eq!(guest.objects(), counts(31, 4));
-    assert!(guest.objects_age_ms().is_some());
+    assert!(guest.objects_age_ms(Instant::now()).is_some());
 }

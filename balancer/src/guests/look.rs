@@ -3,6 +3,7 @@
 //! It takes as long as the guest's `vmm` makes it: a table of a terabyte in which no two neighbours are alike takes minutes.
 //! So it is taken on a thread of its own, without the state's lock, and what it saw is taken in when it is done.
 
+use super::guest::GuestSeq;
 use protocol::bytes::{BLOCK_BYTES, FRAME_BYTES};
 use protocol::frames::{FrameReader, State};
 use std::collections::BTreeMap;
@@ -40,9 +41,7 @@ pub struct CarriedOut {
 #[derive(Debug)]
 pub struct Looking {
     /// The guest.
-    pub guest: String,
-    /// Its session: another guest of this name is not meant.
-    pub session: u64,
+    pub guest: GuestSeq,
     /// Its table.
     pub frames: Arc<FrameReader>,
     /// What it will have seen.
@@ -70,10 +69,10 @@ impl Look {
 
     /// True if it is time for the next one, with so many guests on the host.
     #[must_use]
-    pub fn is_old(&self, guests: usize) -> bool {
+    pub fn is_old(&self, guests: usize, now: Instant) -> bool {
         let guests = u32::try_from(guests).unwrap_or(u32::MAX);
         let interval = self.took.saturating_mul(CPU_PART).saturating_mul(guests).max(INTERVAL_MIN);
-        self.at.elapsed() >= interval
+        now.saturating_duration_since(self.at) >= interval
     }
 }
 
@@ -104,6 +103,6 @@ mod tests {
         assert_eq!(look.blocks_used, 3);
         // Frame 1030 was in the first run.
         assert_eq!(look.private_bytes, [(5, 524 * 4096), (6, 2 * 4096)].into());
-        assert!(!look.is_old(1));
+        assert!(!look.is_old(1, Instant::now()));
     }
 }

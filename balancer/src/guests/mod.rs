@@ -12,6 +12,6 @@ pub use budget::Budget;
 pub use cross_check::{CrossCheck, Verdict};
 pub use disk_cache::DiskCache;
 pub use figures::{Figures, KernelSample, pool_totals};
-pub use guest::{Guest, Sampled, Watchable, objects};
+pub use guest::{Guest, GuestSeq, Sampled, Watchable, age_ms, objects};
 pub use look::{CarriedOut, Look, Looking};
 pub use process::ProcessObjects;

@@ -7,8 +7,9 @@
 
 use super::images;
 use super::session::{receive, refuse, send};
+use crate::guests::GuestSeq;
 use crate::pool::Asked;
-use crate::state::{Balancer, Served};
+use crate::state::Balancer;
 use protocol::image::GRANULES_ASKED_MAX;
 use protocol::message::{self, FromVmm, ServePool};
 use std::sync::Arc;
@@ -36,12 +37,12 @@ pub(super) async fn run(balancer: Arc<Balancer>, socket: UnixSeqpacket, (asked, 
         reason = async {
             if let Err(reason) = images::send_all(&socket, images).await { return reason; }
             loop {
-                if let Err(reason) = hear(&balancer, &socket, &guest, &asks).await { return reason; }
+                if let Err(reason) = receive_message(&balancer, &socket, guest, &asks).await { return reason; }
             }
         } => reason,
         reason = async {
             while let Some((image, granule)) = asked.recv().await {
-                if let Err(reason) = granule_for(&balancer, &guest, image, granule).await { return reason; }
+                if let Err(reason) = granule_for(&balancer, guest, image, granule).await { return reason; }
             }
             "nobody asks".to_owned()
         } => reason,
@@ -54,13 +55,13 @@ pub(super) async fn run(balancer: Arc<Balancer>, socket: UnixSeqpacket, (asked, 
     };
     // By this the balancer tells it from one that came after it.
     drop(inbox);
-    balancer.serve_pool_ended(&guest, &reason);
+    balancer.serve_pool_ended(guest, &reason);
 }
 
-async fn hear(
+async fn receive_message(
     balancer: &Balancer,
     socket: &UnixSeqpacket,
-    guest: &Served,
+    guest: GuestSeq,
     asks: &mpsc::Sender<(u16, u64)>,
 ) -> Result<(), String> {
     let packet = receive(socket).await?.ok_or("its vmm hung up")?;
@@ -78,14 +79,14 @@ async fn hear(
             }
             Ok(())
         }
-        other => balancer.hear_of_pool(guest, &other),
+        other => balancer.receive_of_pool(guest, &other),
     }
 }
 
 /// Admission, filling, waiting: until the guest was told that the granule is there, or why not.
 async fn granule_for(
     balancer: &Arc<Balancer>,
-    guest: &Served,
+    guest: GuestSeq,
     image: u16,
     granule: u64,
 ) -> Result<(), String> {
@@ -95,7 +96,7 @@ async fn granule_for(
         match balancer.ask_granule(guest, image, granule)? {
             (Asked::There, _) => return Ok(()),
             (Asked::Fill(backing), key) => {
-                let (balancer, guest) = (Arc::clone(balancer), guest.clone());
+                let balancer = Arc::clone(balancer);
                 // On its own, so that a guest that hangs up leaves no granule half filled in the books.
                 let filling = tokio::spawn(async move {
                     let source = Arc::clone(&backing);
@@ -105,7 +106,7 @@ async fn granule_for(
                     };
                     let done = tokio::task::spawn_blocking(fill).await;
                     let done = done.unwrap_or_else(|error| Err(std::io::Error::other(error)));
-                    balancer.granule_filled((&guest, image), (&key, granule), &backing, done)
+                    balancer.granule_filled((guest, image), (&key, granule), &backing, done)
                 });
                 return filling.await.map_err(|error| error.to_string())?;
             }

@@ -1,6 +1,7 @@
 //! One connection of a `vmm`, from its registration to its hang-up.
 
 use super::{images, merge};
+use crate::guests::GuestSeq;
 use crate::state::{Admission, Balancer, Candidate, Refusal};
 use protocol::frames::FrameReader;
 use protocol::message::{
@@ -57,7 +58,6 @@ pub(super) async fn admit(socket: UnixSeqpacket) -> Option<(First, UnixSeqpacket
 /// Serves one connection until either side hangs up.
 pub(super) async fn run(balancer: Arc<Balancer>, socket: UnixSeqpacket, (about, pid, frames): Admitted) {
     let (outbox, mut inbox) = mpsc::channel(OUTBOX);
-    let name = about.name.clone();
     if let Err(reason) = images::find_again(&balancer, &about).await {
         return refuse(&socket, reason).await;
     }
@@ -79,7 +79,7 @@ pub(super) async fn run(balancer: Arc<Balancer>, socket: UnixSeqpacket, (about, 
     // Its outbox ends with the session of the guest, which has one of its own.
     drop(candidate);
     let reason = tokio::select! {
-        reason = listen(&balancer, &socket, &name, admission.session) => reason,
+        reason = listen(&balancer, &socket, admission.seq) => reason,
         reason = async {
             let first = ToVmm::Registered {
                 protocol_version: PROTOCOL_VERSION,
@@ -93,7 +93,7 @@ pub(super) async fn run(balancer: Arc<Balancer>, socket: UnixSeqpacket, (about, 
             "it registered again".to_owned()
         } => reason,
     };
-    balancer.hang_up(&name, admission.session, &reason);
+    balancer.hang_up(admission.seq, &reason);
 }
 
 /// Waits until there is memory for a guest. `None` if it hung up before.
@@ -167,7 +167,7 @@ fn check_version(packet: &[u8]) -> Result<(), String> {
     }
 }
 
-async fn listen(balancer: &Balancer, socket: &UnixSeqpacket, name: &str, session: u64) -> String {
+async fn listen(balancer: &Balancer, socket: &UnixSeqpacket, guest: GuestSeq) -> String {
     loop {
         let packet = match receive(socket).await {
             Ok(Some(packet)) => packet,
@@ -177,7 +177,7 @@ async fn listen(balancer: &Balancer, socket: &UnixSeqpacket, name: &str, session
         match message::decode::<FromVmm>(&packet.bytes) {
             Ok(FromVmm::Register(_)) => return "it registered twice on one connection".into(),
             Ok(FromVmm::Ended { reason }) => return reason,
-            Ok(message) => balancer.hear(name, session, message),
+            Ok(message) => balancer.receive(guest, message),
             Err(error) => return chain(&error),
         }
     }

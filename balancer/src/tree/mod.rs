@@ -1,4 +1,4 @@
-//! The container tree: who is inside whom, under which limits. Pure; a change is made on a copy, committed to the
+//! The container tree: which container is inside which, under which limits. Pure; a change is made on a copy, committed to the
 //! journal, and only then becomes the tree.
 
 mod change;
@@ -13,9 +13,9 @@ use protocol::path::ContainerPath;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-/// Owner id of the root container; 0 is nobody.
+/// Owner id of the root container; 0 is no container.
 pub const OWNER_ROOT: u16 = 1;
-/// Most containers of one balancer: what an owner id of 16 bits can name, less nobody.
+/// Most containers of one balancer: what an owner id of 16 bits can name, less 0.
 pub const CONTAINERS_MAX: usize = u16::MAX as usize;
 
 /// Why a change of the tree is refused.
@@ -29,7 +29,7 @@ pub enum TreeError {
     Limits {
         /// The container whose limits were to be set.
         path: ContainerPath,
-        /// Field, value and bound. They are the text: as its cause as well they would be told twice.
+        /// Field, value and bound. They are the text: as its cause as well they would be shown twice.
         broken: protocol::limits::LimitsError,
     },
     /// It holds guests or containers.
@@ -122,12 +122,6 @@ impl Tree {
             Some(name) if !name.is_empty() => Domain::of_container(name),
             _ => Domain::host(),
         })
-    }
-
-    /// True if `path` is `above` or lies inside it.
-    #[must_use]
-    pub fn is_inside(path: &ContainerPath, above: &ContainerPath) -> bool {
-        path.is_inside(above)
     }
 }
 

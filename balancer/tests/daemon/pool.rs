@@ -377,7 +377,7 @@ async fn the_pool_keeps_its_max_by_letting_go_what_nobody_maps_and_tells_what_it
     let pool = daemon.until("/v1/pool?max_age_ms=0", |pool| pool["shortfalls"] != json!([])).await;
     assert_eq!(pool["shortfalls"][0]["missing_bytes"], json!(3 * MIB), "{pool:#}");
     let events = daemon.get("/v1/events?follow=false").await.to_string();
-    assert!(events.contains("pool_shortfall") && events.contains("3M cannot be let go"), "{events}");
+    assert!(events.contains("pool_shortfall") && events.contains("3M cannot be evicted"), "{events}");
 }
 
 #[tokio::test]

@@ -3,18 +3,18 @@ use crate::state::admission::admit::tests::{MIB, about, balancer};
 use policy::Budget;
 
 #[test]
-fn a_guest_needs_its_floor_and_what_its_engine_takes_beside_it() {
-    let (_dir, balancer) = balancer();
-    let state = &mut *balancer.state();
-    let mut tree = state.tree.clone();
+fn a_guest_needs_its_floor_and_what_its_engine_takes_in_addition() {
+    let (_dir, _kernel, balancer) = balancer();
+    let (state, now) = (&mut *balancer.lock(), Instant::now());
+    let mut tree = state.containers.tree().clone();
     tree.ensure(&about("a").container).unwrap();
     // The floor is 64 MiB; a vmm takes 16 MiB, a QEMU 128 MiB until it was measured.
     for (of, beside) in [("kvm", 16 * MIB), ("qemu", 128 * MIB)] {
         let needed = 64 * MIB + beside;
         let about = Register { engine: of.into(), ..about("a") };
         let mut room = |bytes| {
-            state.budget = Some(Budget { bytes, reserve_bytes: 0, stalled: false });
-            state.check_memory(&about, &tree, 0)
+            state.decisions.budget = Some(Budget { bytes, reserve_bytes: 0, stalled: false });
+            state.check_memory(&about, &tree, 0, now)
         };
         assert_eq!(room(needed), Ok(()), "{of}");
         let Err(Refusal::NoRoom { at, reason }) = room(needed - MIB) else { panic!("{of} is let in") };

@@ -1,0 +1,147 @@
+//! What the balancer reads from the host's kernel and asks of it, and the clock. A value, so that a test gives its own.
+
+use crate::guests::{Guest, GuestSeq, KernelSample, ProcessObjects, pool_totals};
+use host::meminfo::HostSample;
+use protocol::frames::{FrameReader, Totals};
+use protocol::image::MappedImage;
+use protocol::message::{Machine, Register};
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// The kernel of the host.
+pub trait Kernel: Debug + Send + Sync {
+    /// The time.
+    fn now(&self) -> Instant;
+
+    /// The memory of the host.
+    fn host(&self) -> HostSample;
+
+    /// The memory of a `vmm`, and of the process that has the guest's RAM where that is another one. `None` when a process is
+    /// gone.
+    fn memory(&self, pid: i32, machine: Option<Machine>) -> Option<KernelSample>;
+
+    /// The objects of the same processes. `None` when the `vmm` is gone.
+    fn objects(&self, pid: i32, machine: Option<Machine>) -> Option<ProcessObjects>;
+
+    /// The process that started this one. `None` when there is no such process.
+    fn parent(&self, pid: i32) -> Option<i32>;
+
+    /// Ends a process.
+    fn kill(&self, pid: i32);
+}
+
+/// The kernel that this process runs on.
+#[derive(Debug)]
+pub struct HostKernel;
+
+impl Kernel for HostKernel {
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    fn host(&self) -> HostSample {
+        HostSample::take()
+    }
+
+    fn memory(&self, pid: i32, machine: Option<Machine>) -> Option<KernelSample> {
+        KernelSample::of_guest(pid, machine)
+    }
+
+    fn objects(&self, pid: i32, machine: Option<Machine>) -> Option<ProcessObjects> {
+        ProcessObjects::of_guest(pid, machine)
+    }
+
+    fn parent(&self, pid: i32) -> Option<i32> {
+        // proc_pid_stat(5), field 4. The name in field 2 is in brackets and may contain anything.
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(1)?.parse().ok()
+    }
+
+    fn kill(&self, pid: i32) {
+        // SAFETY: a signal to the process at the other end of a socket of this user.
+        unsafe { libc::kill(pid, libc::SIGKILL) };
+    }
+}
+
+/// The memory of a guest at one moment: its frame table and the kernel's figures.
+#[derive(Debug, Clone)]
+pub(in crate::state) struct MemoryReading {
+    pub kernel: KernelSample,
+    pub totals: Totals,
+}
+
+impl MemoryReading {
+    pub(in crate::state) fn take(
+        kernel: &dyn Kernel,
+        (pid, machine): (i32, Option<Machine>),
+        (frames, images): (&FrameReader, &[MappedImage]),
+    ) -> Option<Self> {
+        let kernel = kernel.memory(pid, machine)?;
+        Some(Self { kernel, totals: pool_totals(frames, images) })
+    }
+}
+
+/// Where a guest is read: this is collected under the lock and read outside of it.
+#[derive(Debug)]
+pub(in crate::state) struct Source {
+    seq: GuestSeq,
+    processes: (i32, Option<Machine>),
+    frames: Arc<FrameReader>,
+    images: Vec<MappedImage>,
+}
+
+/// What was read of a guest. The guest may be gone by now.
+#[derive(Debug)]
+pub(in crate::state) struct Reading {
+    pub seq: GuestSeq,
+    pub memory: Option<MemoryReading>,
+    pub objects: Option<ProcessObjects>,
+}
+
+impl Source {
+    pub(in crate::state) fn of(guest: &Guest) -> Self {
+        Self {
+            seq: guest.seq,
+            processes: (guest.pid, guest.about.machine),
+            frames: Arc::clone(&guest.frames),
+            images: guest.about.images.clone(),
+        }
+    }
+
+    /// Reads the memory alone.
+    pub(in crate::state) fn memory(&self, kernel: &dyn Kernel) -> Reading {
+        let memory = MemoryReading::take(kernel, self.processes, (&self.frames, &self.images));
+        Reading { seq: self.seq, memory, objects: None }
+    }
+
+    /// Reads everything.
+    pub(in crate::state) fn all(&self, kernel: &dyn Kernel) -> Reading {
+        let (pid, machine) = self.processes;
+        Reading { objects: kernel.objects(pid, machine), ..self.memory(kernel) }
+    }
+}
+
+/// What is read of a process that asks to be registered.
+#[derive(Debug)]
+pub(in crate::state) struct CandidateReading {
+    pub memory: Option<MemoryReading>,
+    pub objects: Option<ProcessObjects>,
+    /// The process that started the one with the guest's RAM.
+    pub machine_parent: Option<i32>,
+}
+
+impl CandidateReading {
+    pub(in crate::state) fn take(
+        kernel: &dyn Kernel,
+        about: &Register,
+        pid: i32,
+        frames: &FrameReader,
+    ) -> Self {
+        Self {
+            memory: MemoryReading::take(kernel, (pid, about.machine), (frames, &about.images)),
+            objects: kernel.objects(pid, about.machine),
+            machine_parent: about.machine.and_then(|machine| kernel.parent(machine.pid)),
+        }
+    }
+}
