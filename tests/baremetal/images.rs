@@ -1,12 +1,11 @@
 //! Images that guests share: read, never written, and charged to nobody as their own. `i1` to `i8` in a test's name are the
 //! invariants that images must keep (ARCHITECTURE.md).
 
-use super::{MIB, SOON, expect_code, finish, number, start, totals};
+use super::{MIB, expect_code, finish, number, start, totals};
 use anyhow::{Context, Result, ensure};
 use e2e::{Guest, Host, wait};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 const PAGE: u64 = 4096;
 /// What the guest looks for: each page begins and ends with its number times this.
@@ -60,7 +59,7 @@ pub fn reads() -> Result<()> {
     let host = Host::without_balancer()?;
     let path = image(&host, 4)?;
     let mut guest = with_image(&host, "a", "image-read", &path, &["--balancer", "none"])?;
-    guest.wait_for("read=1024", SOON)?;
+    guest.wait_for("read=1024")?;
     guest.type_keys("q")?;
     finish(&mut guest)?;
     // More RAM than fits below 4 GiB: the image lies behind it.
@@ -68,7 +67,7 @@ pub fn reads() -> Result<()> {
     let root = path.display().to_string();
     let flags: Vec<&str> = ["--root", &root].into_iter().chain(more).collect();
     let mut guest = host.guest("big", &flags)?;
-    guest.wait_for("read=1024", SOON)?;
+    guest.wait_for("read=1024")?;
     guest.type_keys("q")?;
     finish(&mut guest)
 }
@@ -81,7 +80,7 @@ pub fn shares() -> Result<()> {
     let mut guests = Vec::new();
     for name in ["a", "b"] {
         let mut guest = with_image(&host, name, "image-read", &path, &["--container", &format!("/{name}")])?;
-        guest.wait_for(&format!("read={pages}"), SOON)?;
+        guest.wait_for(&format!("read={pages}"))?;
         guests.push(guest);
     }
     for guest in &guests {
@@ -119,9 +118,9 @@ pub fn stores() -> Result<()> {
     let host = Host::new()?;
     let path = image(&host, 4)?;
     let mut victim = with_image(&host, "victim", "image-read", &path, &[])?;
-    victim.wait_for("read=1024", SOON)?;
+    victim.wait_for("read=1024")?;
     let mut guest = with_image(&host, "a", "image-store", &path, &[])?;
-    guest.wait_for("stored", SOON)?;
+    guest.wait_for("stored")?;
     let stores = number(&totals(&host, "a")?["image_stores"])?;
     println!("{stores} stores were dropped");
     // Six ways to store, in four places; a store of 8 bytes byte by byte may be one exit or eight.
@@ -130,7 +129,7 @@ pub fn stores() -> Result<()> {
     victim.type_keys("k")?;
     wait::until(
         "the other guest reads old bytes",
-        SOON,
+        &host,
         || Ok(victim.console().matches("read=1024").count()),
         |n| *n == 2,
     )?;
@@ -147,9 +146,9 @@ pub fn storms() -> Result<()> {
     let host = Host::new()?;
     let path = image(&host, 2)?;
     let mut victim = with_image(&host, "victim", "image-read", &path, &[])?;
-    victim.wait_for("read=512", SOON)?;
+    victim.wait_for("read=512")?;
     let mut guest = with_image(&host, "a", "image-storm", &path, &[])?;
-    guest.wait_for("storming", SOON)?;
+    guest.wait_for("storming")?;
     expect_code(&mut guest, 6)?;
     ensure!(guest.errors().contains("into images, which are read-only"), "{}", guest.errors());
     ensure!(guest.errors().lines().count() < 20, "a storm fills no log: {}", guest.errors());
@@ -157,7 +156,7 @@ pub fn storms() -> Result<()> {
     ensure!(events.to_string().contains("times into images, which are read-only"), "{events}");
     victim.type_keys("k")?;
     let reads = || Ok(victim.console().matches("read=512").count());
-    wait::until("the other guest runs on", Duration::from_secs(10), reads, |n| *n == 2)?;
+    wait::until("the other guest runs on", &host, reads, |n| *n == 2)?;
     ensure!(fs::read(&path)? == bytes(2 * MIB), "the file changed");
     victim.type_keys("q")?;
     finish(&mut victim)
@@ -167,7 +166,7 @@ pub fn devices() -> Result<()> {
     let host = Host::without_balancer()?;
     let (path, disk) = (image(&host, 2)?, super::image(&host)?);
     let mut guest = with_image(&host, "a", "image-devices", &path, &["--balancer", "none", "--disk", &disk])?;
-    guest.wait_for("harmless", SOON)?;
+    guest.wait_for("harmless")?;
     finish(&mut guest)?;
     ensure!(fs::read(&path)? == bytes(2 * MIB), "the file changed");
     let written = fs::read(&disk)?;
@@ -180,7 +179,7 @@ pub fn ballooned() -> Result<()> {
     let host = Host::new()?;
     let path = image(&host, 2)?;
     let mut guest = with_image(&host, "a", "image-balloon", &path, &[])?;
-    guest.wait_for("kept=512", SOON)?;
+    guest.wait_for("kept=512")?;
     let totals = totals(&host, "a")?;
     ensure!(totals["ballooned"] == 0 && totals["reported"] == 0 && totals["shared"] == 512, "{totals}");
     ensure!(totals["untiled"] == 0, "{totals}");
@@ -192,17 +191,17 @@ pub fn cut() -> Result<()> {
     let host = Host::new()?;
     let (path, disk) = (image(&host, 4)?, super::image(&host)?);
     let mut guest = with_image(&host, "a", "image-cut", &path, &["--disk", &disk])?;
-    guest.wait_for("read=1024", SOON)?;
+    guest.wait_for("read=1024")?;
     ensure!(totals(&host, "a")?["shared"] == 1024);
     let file = fs::OpenOptions::new().write(true).open(&path)?;
     file.set_len(MIB)?;
     guest.type_keys("k")?;
-    guest.wait_for("zeros=768", SOON)?;
+    guest.wait_for("zeros=768")?;
     let after = totals(&host, "a")?;
     ensure!(after["shared"] == 256 && after["image_lost_frames"] == 768, "{after}");
     file.set_len(0)?;
     guest.type_keys("k")?;
-    guest.wait_for("gone", SOON)?;
+    guest.wait_for("gone")?;
     finish(&mut guest)
 }
 
@@ -248,6 +247,6 @@ pub fn sixteen() -> Result<()> {
     let disk = super::image(&host)?;
     let flags = ["--balancer", "none", "--root", &root, "--disk", &disk];
     let mut guest = start(&host, "a", "image-devices", &flags)?;
-    guest.wait_for("harmless", SOON)?;
+    guest.wait_for("harmless")?;
     finish(&mut guest)
 }
