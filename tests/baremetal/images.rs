@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use e2e::{Guest, Host, wait};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const PAGE: u64 = 4096;
 /// What the guest looks for: each page begins and ends with its number times this.
@@ -73,6 +73,11 @@ pub fn reads() -> Result<()> {
     finish(&mut guest)
 }
 
+/// Private memory of a guest by its table.
+fn own_bytes(guest: &serde_json::Value) -> Result<u64> {
+    Ok(number(&guest["frames"]["private"])? * PAGE)
+}
+
 pub fn shares() -> Result<()> {
     const MIBS: u64 = 32;
     let host = Host::new()?;
@@ -100,12 +105,30 @@ pub fn shares() -> Result<()> {
         let error = number(&totals["shared_error_frames_max"])?;
         ensure!(error < pages / 2 && totals["shared_checked_age_ms"].is_u64(), "{totals}");
         host.assert_near_kernel(guest)?;
-        // Nobody is charged for it as for memory of his own.
+        // No guest is charged for it as for its own memory.
         let container = host.get(&format!("/v1/containers/{}", guest.name))?;
         let usage = number(&container["usage_bytes"])?;
         let own = number(&totals["private"])? * PAGE;
         println!("{}: private {own}, usage {usage}", guest.name);
         ensure!(usage >= own && usage < own + 16 * MIB, "{container}");
+    }
+    // Nor when the kernel's figures are read again, and at no moment while their table is as old as it may be.
+    let read = Instant::now();
+    loop {
+        let mut are_new = true;
+        for guest in &guests {
+            let object = host.get(&format!("/v1/guests/{}", guest.name))?;
+            let (usage, error) = (number(&object["usage_bytes"])?, number(&object["usage_error_bytes"])?);
+            let resident = number(&object["resident_bytes"])?;
+            are_new &= u128::from(number(&object["resident_age_ms"])?) + 1500 < read.elapsed().as_millis();
+            ensure!(usage < own_bytes(&object)? + 16 * MIB, "an image is charged as a guest's own: {object}");
+            ensure!(usage + error >= resident, "what is not charged is in the error bound: {object}");
+        }
+        if are_new {
+            break;
+        }
+        ensure!(read.elapsed() < SOON, "the kernel's figures are not read again");
+        std::thread::sleep(Duration::from_millis(50));
     }
     // The kernel takes pages away, and the table follows.
     drop(guests.pop());

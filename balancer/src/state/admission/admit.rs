@@ -1,8 +1,7 @@
 //! Taking in a guest, and letting it go.
 
 use crate::guests::{
-    Budget, CrossCheck, DiskCache, Figures, Guest, KernelSample, ProcessObjects, Sampled, objects,
-    pool_totals,
+    Budget, CrossCheck, DiskCache, Figures, Guest, KernelSample, ProcessObjects, Reading, Sampled, objects,
 };
 use crate::state::error::Reasons;
 use crate::state::limits::change::describe;
@@ -120,8 +119,8 @@ impl Balancer {
         let session = state.sessions;
         let name = about.name.clone();
         let mut figures = Figures::of_engine(&about.engine);
-        if let Some(kernel) = KernelSample::of_guest(pid, about.machine) {
-            figures.update(kernel, &pool_totals(frames, &about.images));
+        if let Some(reading) = Reading::take(frames, &about.images, pid, about.machine) {
+            figures.update(reading);
         }
         let unseen = about.ram_unseen.as_ref();
         let detail = format!(
@@ -152,6 +151,7 @@ impl Balancer {
             statistics: None,
             disk_cache: DiskCache::default(),
             figures,
+            held_with_host_bytes: 0,
             cross_check: CrossCheck::of_engine(&about.engine),
             stuck: None,
             process,
@@ -184,6 +184,8 @@ impl Balancer {
         }
         state.join_pool(&name);
         let owner = state.charging(&state.guests[&name]);
+        // The host's figures must be as new as those of the guest, which may hold much already.
+        state.sample_host();
         // Its own first target goes with the answer to its registration; the outbox repeats it with the reason.
         state.adjust();
         let target_bytes =
@@ -207,6 +209,7 @@ impl Balancer {
         state.sweep(&guest.about.container);
         state.sweep_owners(&guest.owners.iter().copied().collect::<Vec<_>>());
         // What it held is free for those beside it.
+        state.sample_host();
         state.adjust();
     }
 }

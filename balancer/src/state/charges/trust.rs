@@ -1,6 +1,6 @@
 //! Whether frame tables are to be believed: asking, and what follows from the answers.
 
-use crate::guests::{KernelSample, Verdict};
+use crate::guests::{Reading, Verdict};
 use crate::state::State;
 use protocol::message::ToVmm;
 use std::time::Instant;
@@ -11,10 +11,9 @@ impl State {
         let now = Instant::now();
         let mut verdicts = Vec::new();
         for (name, guest) in &mut self.guests {
-            let Some(kernel) = guest.figures.kernel() else { continue };
-            if guest.cross_check.wants_answer(&kernel, &guest.frames.totals(), now)
-                && guest.say(ToVmm::Reconcile)
-            {
+            let Some(reading) = guest.figures.reading() else { continue };
+            let differs = guest.cross_check.wants_answer(reading, now);
+            if (differs || guest.figures.wants_comparison(now)) && guest.say(ToVmm::Reconcile) {
                 guest.cross_check.asked(now);
             }
             match guest.cross_check.waited(now) {
@@ -30,8 +29,10 @@ impl State {
         let Some(guest) = self.guests.get_mut(name).filter(|guest| guest.cross_check.is_asked()) else {
             return;
         };
-        let Some(kernel) = KernelSample::of_guest(guest.pid, guest.about.machine) else { return };
-        let verdict = guest.cross_check.answered(&kernel, &guest.frames.totals(), Instant::now());
+        let reading = Reading::take(&guest.frames, &guest.about.images, guest.pid, guest.about.machine);
+        let Some(reading) = reading else { return };
+        let verdict = guest.cross_check.answered(&reading, Instant::now());
+        guest.figures.update(reading);
         self.judge(name, &verdict);
     }
 

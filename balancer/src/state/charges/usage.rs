@@ -3,7 +3,7 @@
 use crate::guests::{Guest, Sampled, Watchable};
 use crate::state::{Balancer, State};
 use crate::tree::Tree;
-use accounting::{Cost, GuestReading, Usage};
+use accounting::{Cost, GuestReading, System, Usage};
 use protocol::bytes::FRAME_BYTES;
 use protocol::path::ContainerPath;
 use std::collections::BTreeSet;
@@ -31,9 +31,8 @@ impl State {
     /// What a guest costs, whoever pays, with what it is charged for the page cache of its disks.
     pub(in crate::state) fn usage_of(&self, guest: &Guest, disk_cache: Cost) -> Cost {
         let mut sum = disk_cache;
-        self.accounting.usage(&guest.reading()).into_values().for_each(|cost| sum += cost);
-        sum +=
-            Cost { bytes: self.pool.charged_to_guest(guest.session), error_bytes: pool_error_bytes(guest) };
+        self.accounting.usage(&self.reading_of(guest)).into_values().for_each(|cost| sum += cost);
+        sum += Cost { bytes: self.pool.charged_to_guest(guest.session), error_bytes: 0 };
         sum
     }
 
@@ -46,7 +45,17 @@ impl State {
 
     /// The same without the page cache of their disks. Nobody is refused or asked for memory because of that: it makes way.
     pub(in crate::state) fn memory_usage(&self) -> Usage {
-        self.usage_with(Guest::reading)
+        self.usage_with(|guest| self.reading_of(guest))
+    }
+
+    /// What is known of a guest's memory. A page that it maps of the pool's images is in doubt as long as the pool's books do not charge
+    /// it, which are as old as the last look at its table: it is in the error of the guest's own charge.
+    pub(in crate::state) fn reading_of(&self, guest: &Guest) -> GuestReading {
+        let mut reading = guest.reading(self.accounting);
+        let known = guest.figures.images().pool.known_bytes;
+        let unbooked = known.saturating_sub(self.pool.mapped_by(guest.session));
+        reading.error_bytes = reading.error_bytes.saturating_add(unbooked).max(pool_error_bytes(guest));
+        reading
     }
 
     /// What all guests would cost whom, read like this, without the page cache of their disks.
@@ -59,9 +68,11 @@ impl State {
                 let payer = if known.contains(&owner) { owner } else { guest.owner };
                 *sum.entry(payer).or_default() += cost;
             }
-            let unseen = Cost { bytes: 0, error_bytes: pool_error_bytes(guest) };
-            if unseen != Cost::default() {
-                *sum.entry(guest.owner).or_default() += unseen;
+            // Until the next look the guest's own container pays for what it touches on another one's account.
+            let charging = self.charging(guest);
+            if charging != guest.owner && self.accounting != System::Rss {
+                *sum.entry(charging).or_default() +=
+                    Cost { bytes: 0, error_bytes: guest.touched_since_look() };
             }
         }
         for (payer, bytes) in self.pool.charges() {

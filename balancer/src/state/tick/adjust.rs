@@ -50,7 +50,7 @@ impl State {
         let memory = &self.host.memory;
         (memory.total_bytes > 0).then(|| HostView {
             total_bytes: memory.total_bytes,
-            available_bytes: memory.available_bytes,
+            available_bytes: self.available_bytes(),
             age_ms: since(self.host.at),
             stalled_age_ms: self.stalled_at.map(since),
         })

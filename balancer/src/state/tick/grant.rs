@@ -1,8 +1,6 @@
 //! What somebody gives reaches those who wait for it at once, not at the next turn.
 
-use crate::guests::{KernelSample, pool_totals};
 use crate::state::{Balancer, State};
-use host::meminfo::HostSample;
 use policy;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,9 +24,7 @@ impl State {
     pub(in crate::state) fn gave(&mut self, name: &str) -> bool {
         let Some(guest) = self.guests.get_mut(name).filter(|_| self.waits) else { return false };
         // What it was found to hold a while ago would count as held still.
-        if let Some(kernel) = KernelSample::of_guest(guest.pid, guest.about.machine) {
-            guest.figures.update(kernel, &pool_totals(&guest.frames, &guest.about.images));
-        }
+        guest.read_memory();
         true
     }
 
@@ -38,7 +34,7 @@ impl State {
         if !self.waits {
             return;
         }
-        self.host = HostSample::take();
+        self.sample_host();
         let observation = self.observe();
         let plan = policy::decide(&observation);
         self.waits = plan.somebody_waits();

@@ -1,7 +1,7 @@
 //! What happens by the clock.
 
-use crate::guests::{KernelSample, ProcessObjects, pool_totals};
-use crate::state::Balancer;
+use crate::guests::{Guest, ProcessObjects};
+use crate::state::{Balancer, State};
 use host::meminfo::HostSample;
 use protocol::message::{RECONCILE_CPU_PPM, ToVmm};
 use protocol::path::ContainerPath;
@@ -19,15 +19,13 @@ impl Balancer {
     /// One turn: samples the host and every guest, decides, and asks for the statistics of the next turn.
     pub fn tick(&self) {
         let state = &mut *self.state();
-        state.host = HostSample::take();
         for guest in state.guests.values_mut() {
-            if let Some(kernel) = KernelSample::of_guest(guest.pid, guest.about.machine) {
-                guest.figures.update(kernel, &pool_totals(&guest.frames, &guest.about.images));
-            }
+            guest.read_memory();
             if let Some(process) = ProcessObjects::of_guest(guest.pid, guest.about.machine) {
                 guest.process = Some(process);
             }
         }
+        state.sample_host();
         let abroad = state.guests.values().filter(|guest| guest.owners.len() > 1);
         for name in abroad.map(|guest| guest.about.name.clone()).collect::<Vec<_>>() {
             state.forget_owners(&name);
@@ -57,6 +55,36 @@ impl Balancer {
     }
 }
 
+impl State {
+    /// Reads the host's figures, and notes what each guest holds at that moment: the two are added up to what guests may hold.
+    pub(in crate::state) fn sample_host(&mut self) {
+        self.take_host(HostSample::take());
+    }
+
+    fn take_host(&mut self, host: HostSample) {
+        self.host = host;
+        for guest in self.guests.values_mut() {
+            guest.held_with_host_bytes = guest.held_likely_bytes();
+        }
+    }
+
+    /// What the host has available if guests hold so much now, and held that when its figures were read. Bytes.
+    ///
+    /// A guest that touched memory since is found to hold more, of what is said to be available; one that was said to hold what it had
+    /// released already is in both. Then the sum of both figures would be another one only because they are of different moments.
+    pub(in crate::state) fn available_bytes(&self) -> u64 {
+        let sum = |of: &dyn Fn(&Guest) -> u64| {
+            self.guests
+                .values()
+                .fold(0u64, |sum, guest| sum.saturating_add(of(guest).min(guest.about.ram_bytes)))
+        };
+        let then = sum(&|guest| guest.held_with_host_bytes);
+        let now = sum(&|guest| guest.figures.ram_bytes(&guest.frames.totals()));
+        let available = self.host.memory.available_bytes.saturating_add(then).saturating_sub(now);
+        available.min(self.host.memory.total_bytes)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -74,3 +102,7 @@ mod tests {
         assert_eq!(reconcile_share_ppm(usize::MAX), 1, "never nothing");
     }
 }
+
+#[cfg(test)]
+#[path = "moments_test.rs"]
+mod moments;
