@@ -1,6 +1,7 @@
-//! The host's side of a guest's console port: typed commands to `workload`, a deadline on every wait.
+//! The host's side of a guest's console port: typed commands to `workload`. A wait for an answer goes on while the guest moves ([`wait`]).
 
 use std::io::{self, Read, Write};
+use std::ops::RangeInclusive;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::thread;
@@ -8,17 +9,14 @@ use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use wait::{Activity, Counted, Limits, Missed, Progress, QUIET_MAX, Waiting};
 
 use crate::error::{Error, Result};
 
-/// How long a command may take unless told otherwise: an emulated guest is slow.
-pub const COMMAND_DEADLINE: Duration = Duration::from_secs(60);
-/// Filling a guest's whole memory, and its kernel's search for something else to give up, take longest.
-const OOM_DEADLINE: Duration = Duration::from_secs(300);
-/// What an answer may take longer than the program that it is about.
-const SLACK: Duration = Duration::from_secs(30);
-/// How often a guest that has not answered yet is asked again. A guest that boots loses what came early.
+/// How often a guest that has not answered yet is asked again: a guest that boots loses what came early.
 const PING_INTERVAL: Duration = Duration::from_millis(500);
+/// How long one read may wait, before progress is looked at again.
+const READ_WITHIN: Duration = Duration::from_millis(200);
 /// A longer line is no answer.
 const LINE_BYTES_MAX: usize = 1 << 20;
 
@@ -103,57 +101,57 @@ pub struct OomOutcome {
 pub struct Agent {
     stream: UnixStream,
     received: Vec<u8>,
+    received_bytes: u64,
     next_id: u64,
+    /// What the guest does while it does not answer.
+    activity: Activity,
+    limits: Limits,
 }
 
 impl Agent {
-    /// Connects to a console port's unix socket and waits until the guest answers, all within `deadline`.
-    pub fn connect(path: &Path, deadline: Duration) -> Result<Agent> {
-        let end = Instant::now() + deadline;
-        let stream = loop {
-            match UnixStream::connect(path) {
-                Ok(stream) => break stream,
-                Err(_) if Instant::now() < end => thread::sleep(Duration::from_millis(20)),
-                Err(source) => return Err(Error::AgentConnect { path: path.into(), source }),
-            }
-        };
-        Agent::over(stream, end.saturating_duration_since(Instant::now()))
+    /// Connects to a console port's unix socket and waits until the guest answers. This wait and those for later answers go on while there is
+    /// activity.
+    pub fn connect(path: &Path, activity: Activity) -> Result<Agent> {
+        Agent::connect_within(Limits::default(), path, activity)
     }
 
-    /// As [`Agent::connect`], over a stream that is connected already.
-    pub fn over(stream: UnixStream, deadline: Duration) -> Result<Agent> {
-        let mut agent = Agent { stream, received: Vec::new(), next_id: 1 };
-        let end = Instant::now() + deadline;
+    /// As [`Agent::connect`], with other limits of each wait.
+    pub fn connect_within(limits: Limits, path: &Path, activity: Activity) -> Result<Agent> {
+        let mut waiting = Waiting::begin(limits, &activity);
         loop {
-            let left = end.saturating_duration_since(Instant::now());
-            match agent.call_within("ping", &[], left.min(PING_INTERVAL)) {
-                Ok(_) => return Ok(agent),
-                Err(Error::AgentTimeout { .. }) if Instant::now() < end => {}
-                Err(Error::AgentTimeout { command, .. }) => {
-                    return Err(Error::AgentTimeout { command, waited: deadline });
-                }
-                Err(error) => return Err(error),
+            match UnixStream::connect(path) {
+                Ok(stream) => return Agent::over(limits, stream, activity),
+                Err(source) => match waiting.go_on(&activity) {
+                    Ok(pause) => thread::sleep(pause),
+                    Err(_) => return Err(Error::AgentConnect { path: path.into(), source }),
+                },
+            }
+        }
+    }
+
+    /// As [`Agent::connect_within`], over a stream that is connected already.
+    pub fn over(limits: Limits, stream: UnixStream, activity: Activity) -> Result<Agent> {
+        let mut agent =
+            Agent { stream, received: Vec::new(), received_bytes: 0, next_id: 1, activity, limits };
+        let mut waiting = Waiting::begin(limits, &agent.activity);
+        let first = agent.next_id;
+        loop {
+            let last = agent.send("ping", &[])?;
+            let until = Instant::now() + PING_INTERVAL.min(limits.quiet);
+            // A slow guest may answer an earlier ping.
+            if agent.reply(first..=last, "ping", &mut waiting, Some(until))?.is_some() {
+                return Ok(agent);
             }
         }
     }
 
     /// Sends one command and waits for its answer.
     pub fn call(&mut self, command: &str, arguments: &[&dyn ToString]) -> Result<Value> {
-        self.call_within(command, arguments, COMMAND_DEADLINE)
-    }
-
-    /// Sends one command and waits for its answer, `deadline` at most. An answer that comes later is skipped.
-    pub fn call_within(
-        &mut self,
-        command: &str,
-        arguments: &[&dyn ToString],
-        deadline: Duration,
-    ) -> Result<Value> {
         let id = self.send(command, arguments)?;
-        self.answer(id, command, deadline)
+        self.answer(id, command)
     }
 
-    /// Sends one command and returns its id; [`Agent::answer`] waits for what becomes of it.
+    /// Sends one command and returns its id; [`Agent::answer`] waits for the answer.
     pub fn send(&mut self, command: &str, arguments: &[&dyn ToString]) -> Result<u64> {
         let id = self.next_id;
         self.next_id += 1;
@@ -165,27 +163,46 @@ impl Agent {
         }
         line.push('\n');
         let broken = |source| Error::AgentChannel { command: command.into(), source };
-        self.stream.set_write_timeout(Some(COMMAND_DEADLINE)).map_err(broken)?;
+        self.stream.set_write_timeout(Some(QUIET_MAX)).map_err(broken)?;
         self.stream.write_all(line.as_bytes()).map_err(broken)?;
         Ok(id)
     }
 
     /// Waits for the answer to the command `id`. Other lines are skipped: late answers, echo, noise.
-    pub fn answer(&mut self, id: u64, command: &str, deadline: Duration) -> Result<Value> {
-        let end = Instant::now() + deadline;
+    pub fn answer(&mut self, id: u64, command: &str) -> Result<Value> {
+        let mut waiting = Waiting::begin(self.limits, &self.activity);
         loop {
-            let line = self.line(end).map_err(|source| match source.kind() {
-                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-                    Error::AgentTimeout { command: command.into(), waited: deadline }
+            if let Some(reply) = self.reply(id..=id, command, &mut waiting, None)? {
+                return Ok(reply);
+            }
+        }
+    }
+
+    /// The answer to one of these commands; `None` when `until` comes first.
+    fn reply(
+        &mut self,
+        ids: RangeInclusive<u64>,
+        command: &str,
+        waiting: &mut Waiting,
+        until: Option<Instant>,
+    ) -> Result<Option<Value>> {
+        loop {
+            let line = match self.line(waiting, until) {
+                Ok(Some(line)) => line,
+                Ok(None) => return Ok(None),
+                Err(Broken::Missed(missed)) => {
+                    return Err(Error::AgentSilent { command: command.into(), missed });
                 }
-                _ => Error::AgentChannel { command: command.into(), source },
-            })?;
+                Err(Broken::Channel(source)) => {
+                    return Err(Error::AgentChannel { command: command.into(), source });
+                }
+            };
             let Ok(reply) = serde_json::from_slice::<Value>(&line) else { continue };
-            if reply["id"].as_u64() != Some(id) {
+            if !reply["id"].as_u64().is_some_and(|id| ids.contains(&id)) {
                 continue;
             }
             return match reply["ok"].as_bool() {
-                Some(true) => Ok(reply),
+                Some(true) => Ok(Some(reply)),
                 _ => {
                     let message = reply["error"].as_str().unwrap_or_default().to_string();
                     Err(Error::AgentRefused { command: command.into(), message })
@@ -194,27 +211,41 @@ impl Agent {
         }
     }
 
-    fn line(&mut self, end: Instant) -> io::Result<Vec<u8>> {
+    /// The next line; `None` when `until` comes first.
+    fn line(
+        &mut self,
+        waiting: &mut Waiting,
+        until: Option<Instant>,
+    ) -> std::result::Result<Option<Vec<u8>>, Broken> {
         let mut seen = 0;
         loop {
             if let Some(at) = self.received[seen..].iter().position(|byte| *byte == b'\n') {
-                return Ok(self.received.drain(..=seen + at).collect());
+                return Ok(Some(self.received.drain(..=seen + at).collect()));
             }
             seen = self.received.len();
             if seen > LINE_BYTES_MAX {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "a line without an end"));
+                let problem = io::Error::new(io::ErrorKind::InvalidData, "a line without an end");
+                return Err(Broken::Channel(problem));
             }
-            let left = end.saturating_duration_since(Instant::now());
+            waiting
+                .go_on(&Counted(|| self.activity.count() + self.received_bytes))
+                .map_err(Broken::Missed)?;
+            let now = Instant::now();
+            let left = until.map_or(READ_WITHIN, |until| until.saturating_duration_since(now));
             if left.is_zero() {
-                return Err(io::ErrorKind::TimedOut.into());
+                return Ok(None);
             }
-            self.stream.set_read_timeout(Some(left))?;
+            let within = left.min(READ_WITHIN).min(self.limits.quiet / 4);
+            self.stream.set_read_timeout(Some(within)).map_err(Broken::Channel)?;
             let mut buffer = [0; 4096];
             match self.stream.read(&mut buffer) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(n) => self.received.extend_from_slice(&buffer[..n]),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+                Ok(0) => return Err(Broken::Channel(io::ErrorKind::UnexpectedEof.into())),
+                Ok(n) => {
+                    self.received.extend_from_slice(&buffer[..n]);
+                    self.received_bytes += n as u64;
+                }
+                Err(error) if is_passing(error.kind()) => {}
+                Err(error) => return Err(Broken::Channel(error)),
             }
         }
     }
@@ -224,7 +255,7 @@ impl Agent {
         self.typed("alloc", &[&name, &bytes, &seed])
     }
 
-    /// Fills what is held anew.
+    /// Fills what is held again.
     pub fn rewrite(&mut self, name: &str, seed: u64) -> Result<Held> {
         self.typed("rewrite", &[&name, &seed])
     }
@@ -283,15 +314,13 @@ impl Agent {
     }
 
     /// Reads all files below a folder of the guest.
-    pub fn read_tree(&mut self, path: &str, within: Duration) -> Result<TreeRead> {
-        let reply = self.call_within("read-tree", &[&path], within)?;
-        typed("read-tree", &reply)
+    pub fn read_tree(&mut self, path: &str) -> Result<TreeRead> {
+        self.typed("read-tree", &[&path])
     }
 
-    /// Runs a shell's command in the guest's root; one that takes longer is ended, which is an error.
+    /// Runs a shell's command in the guest's root. The guest ends one that takes longer, which is an error.
     pub fn run(&mut self, command: &str, within: Duration) -> Result<Ran> {
-        let reply = self.call_within("run", &[&within.as_millis(), &command], within + SLACK)?;
-        typed("run", &reply)
+        self.typed("run", &[&within.as_millis(), &command])
     }
 
     /// Starts a shell's command in the guest's root.
@@ -299,10 +328,9 @@ impl Agent {
         self.call("start", &[&name, &command]).map(|_| ())
     }
 
-    /// Waits for the end of what was started, so long at most.
+    /// Waits for the end of what was started, `within` at most by the guest's clock.
     pub fn wait(&mut self, name: &str, within: Duration) -> Result<Ran> {
-        let reply = self.call_within("wait", &[&name, &within.as_millis()], within + SLACK)?;
-        typed("wait", &reply)
+        self.typed("wait", &[&name, &within.as_millis()])
     }
 
     /// Ends what was started, with all that it started itself.
@@ -324,8 +352,7 @@ impl Agent {
 
     /// Lets a process that the OOM killer takes first fill `bytes`.
     pub fn oom(&mut self, bytes: u64) -> Result<OomOutcome> {
-        let reply = self.call_within("oom", &[&bytes], OOM_DEADLINE)?;
-        typed("oom", &reply)
+        self.typed("oom", &[&bytes])
     }
 
     /// Powers the guest off; returns when the guest has taken the command.
@@ -342,6 +369,17 @@ impl Agent {
         let reply = self.call(command, arguments)?;
         typed(command, &reply)
     }
+}
+
+/// Why no line comes.
+enum Broken {
+    Missed(Missed),
+    Channel(io::Error),
+}
+
+/// A read that may be tried again.
+fn is_passing(kind: io::ErrorKind) -> bool {
+    matches!(kind, io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted)
 }
 
 fn typed<T: DeserializeOwned>(command: &str, reply: &Value) -> Result<T> {

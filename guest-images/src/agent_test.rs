@@ -1,8 +1,14 @@
 use super::*;
+use std::fs;
 use std::io::{BufRead, BufReader};
 
 const SHORT: Duration = Duration::from_millis(300);
-const LONG: Duration = Duration::from_secs(10);
+/// More than any command of a test takes by the guest's clock.
+const LONG: Duration = Duration::from_secs(600);
+
+fn over(stream: UnixStream) -> Agent {
+    Agent::over(Limits::default(), stream, Activity::default()).unwrap()
+}
 
 /// The real program behind a socket, as it runs in a guest.
 fn guest() -> Agent {
@@ -12,7 +18,7 @@ fn guest() -> Agent {
         // Ends when the host's side is dropped.
         let _ = workload::channel::serve(BufReader::new(guest), &mut output, || ());
     });
-    Agent::over(host, LONG).unwrap()
+    over(host)
 }
 
 /// A guest that answers each line with what `answer` says.
@@ -69,19 +75,41 @@ fn late_answers_echo_and_noise_are_skipped() {
         let id = line.split(' ').next().unwrap_or_default();
         format!("{line}\r\n\u{1b}[0m\n{{\"id\":0,\"ok\":true}}\n{{\"id\":{id},\"ok\":true,\"pages\":5}}\n")
     });
-    let mut agent = Agent::over(stream, LONG).unwrap();
+    let mut agent = over(stream);
     assert_eq!(agent.touch("a").unwrap(), 5);
 }
 
 #[test]
-fn a_silent_guest_costs_no_more_than_the_deadline() {
+fn a_guest_that_neither_answers_nor_moves_is_given_up() {
     let (host, _guest) = UnixStream::pair().unwrap();
-    let began = Instant::now();
-    let error = Agent::over(host, SHORT).unwrap_err();
-    assert!(matches!(error, Error::AgentTimeout { waited: SHORT, .. }), "{error}");
-    assert!(began.elapsed() < LONG);
-    let missing = Agent::connect(Path::new("/nonexistent/socket"), SHORT).unwrap_err();
+    let limits = Limits::quiet(SHORT);
+    let error = Agent::over(limits, host, Activity::default()).unwrap_err();
+    assert!(matches!(error, Error::AgentSilent { missed: Missed::Quiet(..), .. }), "{error}");
+    let missing =
+        Agent::connect_within(limits, Path::new("/nonexistent/socket"), Activity::default()).unwrap_err();
     assert!(matches!(missing, Error::AgentConnect { .. }));
+}
+
+/// The guest prints to its console while it boots, for far longer than the quiet time of the wait, and then answers the first ping.
+#[test]
+fn a_guest_that_boots_slowly_is_waited_for_and_may_answer_an_earlier_ping() {
+    let scratch = crate::scratch::Scratch::new("agent-slow");
+    let console = scratch.path().join("console");
+    fs::write(&console, "").unwrap();
+    let (host, mut guest) = UnixStream::pair().unwrap();
+    let shown = console.clone();
+    let booting = thread::spawn(move || {
+        for line in 1..=20 {
+            thread::sleep(SHORT / 3);
+            fs::write(&shown, "line\n".repeat(line)).unwrap();
+        }
+        guest.write_all(b"{\"id\":1,\"ok\":true}\n").unwrap();
+        guest
+    });
+    let activity = Activity::default().with_file(&console);
+    let agent = Agent::over(Limits::quiet(SHORT * 3), host, activity).unwrap();
+    assert!(agent.next_id > 3, "it was asked {} times", agent.next_id - 1);
+    drop(booting.join().unwrap());
 }
 
 #[test]
@@ -95,7 +123,7 @@ fn a_guest_that_ends_is_noticed() {
 fn an_answer_without_what_was_promised_is_an_error() {
     let stream =
         scripted(|line| format!("{{\"id\":{},\"ok\":true}}\n", line.split(' ').next().unwrap_or_default()));
-    let mut agent = Agent::over(stream, LONG).unwrap();
+    let mut agent = over(stream);
     assert!(agent.free("a").unwrap_err().to_string().contains("(bytes: "));
     let error = agent.verify("a").unwrap_err().to_string();
     assert!(error.contains("missing field"), "{error}");

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
 
+use wait::Missed;
+
 /// A `Result` of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -77,13 +79,14 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    /// The agent gave no answer in time.
-    #[error("Guest agent gave no answer to `{command}` within {waited:?}")]
-    AgentTimeout {
-        /// The command line sent.
+    /// The agent gave no answer, and nothing moved any more.
+    #[error("Guest agent gave no answer to `{command}`")]
+    AgentSilent {
+        /// The command.
         command: String,
-        /// The deadline's length.
-        waited: Duration,
+        /// Why the wait ended.
+        #[source]
+        missed: Missed,
     },
     /// The agent's channel broke.
     #[error("Guest agent's channel broke during `{command}`")]

@@ -2,15 +2,15 @@
 //!
 //! The disk is on the file system of the test program: what is on a tmpfs is page cache too, but cannot be dropped.
 
-use super::{MIB, SOON, finish, number, start};
+use super::{MIB, finish, number, start};
 use anyhow::{Context, Result, ensure};
 use e2e::{Guest, Host, wait};
 use serde_json::Value;
-use std::ffi::CString;
 use std::fs;
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+/// statfs(2).
+const TMPFS_MAGIC: rustix::fs::FsWord = 0x0102_1994;
 /// What the guest moves, mebibytes.
 const MOVED_MIB: u64 = 24;
 
@@ -22,7 +22,7 @@ impl Disk {
     fn new(name: &str) -> Result<Option<Self>> {
         let exe = std::env::current_exe()?;
         let folder = exe.parent().context("a program is in a folder")?;
-        if file_system(folder)? == libc::TMPFS_MAGIC {
+        if rustix::fs::statfs(folder)?.f_type == TMPFS_MAGIC {
             println!(
                 "SKIPPED the page cache of a disk: {} is on a tmpfs, where pages stay",
                 folder.display()
@@ -45,18 +45,6 @@ impl Drop for Disk {
     }
 }
 
-/// Which file system a path is on, by its number (statfs(2)).
-fn file_system(path: &Path) -> Result<libc::c_long> {
-    let path = CString::new(path.as_os_str().as_bytes())?;
-    // SAFETY: zeroed is a valid statfs, the path is a valid C string, and the call fills the struct.
-    let found = unsafe {
-        let mut found: libc::statfs = std::mem::zeroed();
-        ensure!(libc::statfs(path.as_ptr(), &raw mut found) == 0, "{}", std::io::Error::last_os_error());
-        found
-    };
-    Ok(found.f_type)
-}
-
 fn of(guest: &Value, field: &str) -> Result<u64> {
     number(&guest[field]).with_context(|| format!("{field} in {guest:#}"))
 }
@@ -64,7 +52,7 @@ fn of(guest: &Value, field: &str) -> Result<u64> {
 /// Waits until a guest's page cache is as wanted, and returns the guest.
 fn until_cached(host: &Host, name: &str, what: &str, wanted: impl Fn(u64) -> bool) -> Result<Value> {
     let path = format!("/v1/guests/{name}");
-    wait::until(what, SOON, || host.get(&path), |guest| of(guest, "disk_cache_bytes").is_ok_and(&wanted))
+    wait::until(what, host, || host.get(&path), |guest| of(guest, "disk_cache_bytes").is_ok_and(&wanted))
 }
 
 /// What a guest costs is all that the host holds for it, each part once.
@@ -76,14 +64,14 @@ fn ensure_sums_up(host: &Host, guest: &Guest) -> Result<()> {
         let held = bytes("resident_bytes").max(number(&object["frames"]["private"]).unwrap_or(0) * 4096);
         bytes("usage_bytes") == held + bytes("page_tables_bytes") + bytes("disk_cache_bytes")
     };
-    let object = wait::until("usage is the sum of its parts", SOON, || host.get(&path), adds_up)?;
+    let object = wait::until("usage is the sum of its parts", &host, || host.get(&path), adds_up)?;
     // Heap, stacks and buffers of devices: what is resident and not guest RAM. It is assumed until it was measured.
     let beside = of(&object, "resident_bytes")?.saturating_sub(number(&object["frames"]["private"])? * 4096);
     let slack = number(&object["frames"]["error_frames_max"])? * 4096 + MIB;
     ensure!(of(&object, "page_tables_bytes")? > 0 && beside > 0, "{object:#}");
     let near =
         |object: &Value| of(object, "overhead_bytes").is_ok_and(|bytes| bytes.abs_diff(beside) <= slack);
-    wait::until("the overhead is what is beside guest RAM", SOON, || host.get(&path), near)?;
+    wait::until("the overhead is what is beside guest RAM", &host, || host.get(&path), near)?;
     Ok(())
 }
 
@@ -93,7 +81,7 @@ pub fn charged_and_dropped() -> Result<()> {
     let scenario = format!("disk {MOVED_MIB}");
     let flags = ["--container", "/web/a", "--container-limit", "160M", "--disk", &disk.flag("")];
     let mut guest = start(&host, "a", &scenario, &flags)?;
-    guest.wait_for("moved=24", SOON)?;
+    guest.wait_for("moved=24")?;
     // What it wrote is there, dirty or not; the file's own blocks may be some more.
     let full = MOVED_MIB * MIB..(MOVED_MIB + 2) * MIB;
     let object = until_cached(&host, "a", "what was written is charged", |bytes| full.contains(&bytes))?;
@@ -109,7 +97,7 @@ pub fn charged_and_dropped() -> Result<()> {
     let small = until_cached(&host, "a", "the cache is dropped", |bytes| bytes <= 9 * MIB)?;
     let container = wait::until(
         "the limit holds",
-        SOON,
+        &host,
         || host.get("/v1/containers/web/a"),
         |container| container["usage_bytes"].as_u64().is_some_and(|usage| usage <= max),
     )?;
@@ -123,7 +111,7 @@ pub fn charged_and_dropped() -> Result<()> {
     guest.type_keys("w")?;
     wait::until(
         "it is written again",
-        SOON,
+        &host,
         || Ok(guest.console().matches("moved=24").count()),
         |n| *n == 2,
     )?;
@@ -146,13 +134,13 @@ pub fn shared() -> Result<()> {
     for name in ["a", "b"] {
         let flags = ["--container", &format!("/web/{name}"), "--disk", &flag];
         let mut guest = start(&host, name, &scenario, &flags)?;
-        guest.wait_for("moved=24", SOON)?;
+        guest.wait_for("moved=24")?;
         guests.push(guest);
     }
     let full = |bytes: u64| (MOVED_MIB * MIB..64 * MIB + 1).contains(&bytes);
     until_cached(&host, "a", "the first one pays", full)?;
     let held = |guest: &Value| of(guest, "disk_cache_held_bytes").is_ok_and(full);
-    let b = wait::until("the second one sees the same pages", SOON, || host.get("/v1/guests/b"), held)?;
+    let b = wait::until("the second one sees the same pages", &host, || host.get("/v1/guests/b"), held)?;
     ensure!(of(&b, "disk_cache_bytes")? < 2 * MIB, "{b:#}");
     let mut first = guests.remove(0);
     first.type_keys("q")?;

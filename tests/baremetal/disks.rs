@@ -1,6 +1,6 @@
 //! Disks: what is written is there, and one guest writes.
 
-use super::{SOON, expect_code, finish, image, start};
+use super::{expect_code, finish, image, start};
 use anyhow::{Result, ensure};
 use e2e::{Guest, Host};
 use std::fs;
@@ -31,7 +31,7 @@ pub fn in_use() -> Result<()> {
     let host = Host::without_balancer()?;
     let disk = image(&host)?;
     let mut first = with_disk(&host, "serve 1", &disk)?;
-    first.wait_for("touched", SOON)?;
+    first.wait_for("touched")?;
     let mut second = start(&host, "second", "serve 1", &["--balancer", "none", "--disk", &disk])?;
     expect_code(&mut second, 1)?;
     ensure!(second.errors().contains("in use"), "{}", second.errors());

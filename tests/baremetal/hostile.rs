@@ -1,13 +1,13 @@
 //! Hostile drivers: counted, answered and harmless.
 
-use super::{SOON, alone, disks, finish, image, start, totals};
+use super::{alone, disks, finish, image, start, totals};
 use anyhow::{Result, ensure};
 use e2e::Host;
 
 pub fn balloon() -> Result<()> {
     let host = Host::new()?;
     let mut guest = start(&host, "a", "hostile-balloon", &[])?;
-    guest.wait_for("ballooned=8", SOON)?;
+    guest.wait_for("ballooned=8")?;
     let frames = totals(&host, "a")?;
     ensure!(frames["ballooned"] == 8, "{frames}");
     guest.type_keys("k")?;
@@ -16,7 +16,7 @@ pub fn balloon() -> Result<()> {
 
 pub fn transport() -> Result<()> {
     let (_host, mut guest) = alone("hostile-transport")?;
-    guest.wait_for("survived", SOON)?;
+    guest.wait_for("survived")?;
     finish(&mut guest)
 }
 

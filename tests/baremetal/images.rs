@@ -1,12 +1,12 @@
 //! Images that guests share: read, never written, and charged to nobody as their own. `i1` to `i8` in a test's name are the
 //! invariants that images must keep (ARCHITECTURE.md).
 
-use super::{MIB, SOON, expect_code, finish, number, start, totals};
+use super::{MIB, expect_code, finish, number, start, totals};
 use anyhow::{Context, Result, ensure};
 use e2e::{Guest, Host, wait};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 const PAGE: u64 = 4096;
 /// What the guest looks for: each page begins and ends with its number times this.
@@ -60,7 +60,7 @@ pub fn reads() -> Result<()> {
     let host = Host::without_balancer()?;
     let path = image(&host, 4)?;
     let mut guest = with_image(&host, "a", "image-read", &path, &["--balancer", "none"])?;
-    guest.wait_for("read=1024", SOON)?;
+    guest.wait_for("read=1024")?;
     guest.type_keys("q")?;
     finish(&mut guest)?;
     // More RAM than fits below 4 GiB: the image lies behind it.
@@ -68,7 +68,7 @@ pub fn reads() -> Result<()> {
     let root = path.display().to_string();
     let flags: Vec<&str> = ["--root", &root].into_iter().chain(more).collect();
     let mut guest = host.guest("big", &flags)?;
-    guest.wait_for("read=1024", SOON)?;
+    guest.wait_for("read=1024")?;
     guest.type_keys("q")?;
     finish(&mut guest)
 }
@@ -86,7 +86,7 @@ pub fn shares() -> Result<()> {
     let mut guests = Vec::new();
     for name in ["a", "b"] {
         let mut guest = with_image(&host, name, "image-read", &path, &["--container", &format!("/{name}")])?;
-        guest.wait_for(&format!("read={pages}"), SOON)?;
+        guest.wait_for(&format!("read={pages}"))?;
         guests.push(guest);
     }
     for guest in &guests {
@@ -112,24 +112,23 @@ pub fn shares() -> Result<()> {
         println!("{}: private {own}, usage {usage}", guest.name);
         ensure!(usage >= own && usage < own + 16 * MIB, "{container}");
     }
-    // Nor when the kernel's figures are read again, and at no moment while their table is as old as it may be.
+    // Nor at any moment until the kernel's figures were read again.
     let read = Instant::now();
-    loop {
+    let look = || -> Result<bool> {
         let mut are_new = true;
         for guest in &guests {
             let object = host.get(&format!("/v1/guests/{}", guest.name))?;
-            let (usage, error) = (number(&object["usage_bytes"])?, number(&object["usage_error_bytes"])?);
-            let resident = number(&object["resident_bytes"])?;
-            are_new &= u128::from(number(&object["resident_age_ms"])?) + 1500 < read.elapsed().as_millis();
-            ensure!(usage < own_bytes(&object)? + 16 * MIB, "an image is charged as a guest's own: {object}");
-            ensure!(usage + error >= resident, "what is not charged is in the error bound: {object}");
+            let of = |field: &str| number(&object[field]).with_context(|| format!("{field} in {object}"));
+            let own = number(&object["frames"]["private"])? * PAGE;
+            let (usage, error) = (of("usage_bytes")?, of("usage_error_bytes")?);
+            ensure!(usage < own + 16 * MIB, "an image is charged as a guest's own memory: {object}");
+            ensure!(usage + error >= of("resident_bytes")?, "the rest is not in the error bound: {object}");
+            // A tick after the pages were mapped, and one more.
+            are_new &= u128::from(of("resident_age_ms")?) + 1500 < read.elapsed().as_millis();
         }
-        if are_new {
-            break;
-        }
-        ensure!(read.elapsed() < SOON, "the kernel's figures are not read again");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+        Ok(are_new)
+    };
+    wait::until("the kernel's figures are read again", &host, look, |are_new| *are_new)?;
     // The kernel takes pages away, and the table follows.
     drop(guests.pop());
     let (_, rss, pss, _) = mappings(&guests[0], &path)?;
@@ -142,9 +141,9 @@ pub fn stores() -> Result<()> {
     let host = Host::new()?;
     let path = image(&host, 4)?;
     let mut victim = with_image(&host, "victim", "image-read", &path, &[])?;
-    victim.wait_for("read=1024", SOON)?;
+    victim.wait_for("read=1024")?;
     let mut guest = with_image(&host, "a", "image-store", &path, &[])?;
-    guest.wait_for("stored", SOON)?;
+    guest.wait_for("stored")?;
     let stores = number(&totals(&host, "a")?["image_stores"])?;
     println!("{stores} stores were dropped");
     // Six ways to store, in four places; a store of 8 bytes byte by byte may be one exit or eight.
@@ -153,7 +152,7 @@ pub fn stores() -> Result<()> {
     victim.type_keys("k")?;
     wait::until(
         "the other guest reads old bytes",
-        SOON,
+        &host,
         || Ok(victim.console().matches("read=1024").count()),
         |n| *n == 2,
     )?;
@@ -170,9 +169,9 @@ pub fn storms() -> Result<()> {
     let host = Host::new()?;
     let path = image(&host, 2)?;
     let mut victim = with_image(&host, "victim", "image-read", &path, &[])?;
-    victim.wait_for("read=512", SOON)?;
+    victim.wait_for("read=512")?;
     let mut guest = with_image(&host, "a", "image-storm", &path, &[])?;
-    guest.wait_for("storming", SOON)?;
+    guest.wait_for("storming")?;
     expect_code(&mut guest, 6)?;
     ensure!(guest.errors().contains("into images, which are read-only"), "{}", guest.errors());
     ensure!(guest.errors().lines().count() < 20, "a storm fills no log: {}", guest.errors());
@@ -180,7 +179,7 @@ pub fn storms() -> Result<()> {
     ensure!(events.to_string().contains("times into images, which are read-only"), "{events}");
     victim.type_keys("k")?;
     let reads = || Ok(victim.console().matches("read=512").count());
-    wait::until("the other guest runs on", Duration::from_secs(10), reads, |n| *n == 2)?;
+    wait::until("the other guest runs on", &host, reads, |n| *n == 2)?;
     ensure!(fs::read(&path)? == bytes(2 * MIB), "the file changed");
     victim.type_keys("q")?;
     finish(&mut victim)
@@ -190,7 +189,7 @@ pub fn devices() -> Result<()> {
     let host = Host::without_balancer()?;
     let (path, disk) = (image(&host, 2)?, super::image(&host)?);
     let mut guest = with_image(&host, "a", "image-devices", &path, &["--balancer", "none", "--disk", &disk])?;
-    guest.wait_for("harmless", SOON)?;
+    guest.wait_for("harmless")?;
     finish(&mut guest)?;
     ensure!(fs::read(&path)? == bytes(2 * MIB), "the file changed");
     let written = fs::read(&disk)?;
@@ -203,7 +202,7 @@ pub fn ballooned() -> Result<()> {
     let host = Host::new()?;
     let path = image(&host, 2)?;
     let mut guest = with_image(&host, "a", "image-balloon", &path, &[])?;
-    guest.wait_for("kept=512", SOON)?;
+    guest.wait_for("kept=512")?;
     let totals = totals(&host, "a")?;
     ensure!(totals["ballooned"] == 0 && totals["reported"] == 0 && totals["shared"] == 512, "{totals}");
     ensure!(totals["untiled"] == 0, "{totals}");
@@ -215,17 +214,17 @@ pub fn cut() -> Result<()> {
     let host = Host::new()?;
     let (path, disk) = (image(&host, 4)?, super::image(&host)?);
     let mut guest = with_image(&host, "a", "image-cut", &path, &["--disk", &disk])?;
-    guest.wait_for("read=1024", SOON)?;
+    guest.wait_for("read=1024")?;
     ensure!(totals(&host, "a")?["shared"] == 1024);
     let file = fs::OpenOptions::new().write(true).open(&path)?;
     file.set_len(MIB)?;
     guest.type_keys("k")?;
-    guest.wait_for("zeros=768", SOON)?;
+    guest.wait_for("zeros=768")?;
     let after = totals(&host, "a")?;
     ensure!(after["shared"] == 256 && after["image_lost_frames"] == 768, "{after}");
     file.set_len(0)?;
     guest.type_keys("k")?;
-    guest.wait_for("gone", SOON)?;
+    guest.wait_for("gone")?;
     finish(&mut guest)
 }
 
@@ -271,6 +270,6 @@ pub fn sixteen() -> Result<()> {
     let disk = super::image(&host)?;
     let flags = ["--balancer", "none", "--root", &root, "--disk", &disk];
     let mut guest = start(&host, "a", "image-devices", &flags)?;
-    guest.wait_for("harmless", SOON)?;
+    guest.wait_for("harmless")?;
     finish(&mut guest)
 }

@@ -2,9 +2,10 @@
 //! kept of an image, and who pays when all sharing is broken at once.
 
 use super::managed::{guest, host, look, press, sum};
-use super::{ELF, MIB, SOON, expect_code, finish, number, totals};
+use super::{ELF, MIB, expect_code, finish, number, totals};
 use anyhow::{Context, Result, ensure};
 use e2e::{Guest, wait};
+use rustix::process::Signal;
 use serde_json::Value;
 use std::fs;
 
@@ -29,7 +30,7 @@ pub fn leaves() -> Result<()> {
         let mut guests = Vec::new();
         for name in ["a", "b", "c"] {
             let mut guest = guest(&host, name, &format!("/web/{name}"), "image-granules", &image)?;
-            guest.wait_for("granules=", SOON)?;
+            guest.wait_for("granules=")?;
             press(&mut guest, "a", &format!("sum={content}"), 1)?;
             guests.push(guest);
         }
@@ -45,8 +46,8 @@ pub fn leaves() -> Result<()> {
         {
             let gone = &mut guests[index];
             if index == 0 {
-                gone.signal(libc::SIGKILL);
-                gone.wait_end(SOON)?;
+                gone.signal(Signal::KILL)?;
+                gone.wait_end()?;
             } else {
                 gone.type_keys("q")?;
                 finish(gone)?;
@@ -54,7 +55,7 @@ pub fn leaves() -> Result<()> {
             let container = format!("/web/{}", gone.name);
             let pool = wait::until(
                 "its pages are somebody else's",
-                SOON,
+                &host,
                 || look(&host, &left),
                 |pool| sharers(pool).is_ok_and(|names| names == left),
             )?;
@@ -67,7 +68,7 @@ pub fn leaves() -> Result<()> {
         finish(&mut guests[2])?;
         let pool = wait::until(
             "nobody maps it",
-            SOON,
+            &host,
             || look(&host, &[]),
             |pool| sharers(pool).is_ok_and(|names| names.is_empty()),
         )?;
@@ -85,7 +86,7 @@ pub fn kept() -> Result<()> {
         let Some((mut host, image)) = host(4, backing, &[])? else { return Ok(()) };
         let content = sum(&host, &image)?.0;
         let mut guest = guest(&host, "a", "/web/a", "image-granules", &image)?;
-        guest.wait_for("granules=", SOON)?;
+        guest.wait_for("granules=")?;
         press(&mut guest, "a", &format!("sum={content}"), 1)?;
         ensure!(undumped(&guest)? == 1, "{backing}: an image is in a core dump");
 
@@ -95,14 +96,16 @@ pub fn kept() -> Result<()> {
         host.kill_balancer();
         fs::rename(&store, &aside)?;
         host.start_balancer_with(&["--pool", backing])?;
-        std::thread::sleep(std::time::Duration::from_secs(1));
+        // It asks, and is refused; twice, so that the first refusal was complete.
+        let refusals = || Ok(guest.errors().matches("does not take the guest back").count());
+        wait::until("it is refused", &guest, refusals, |count| *count >= 2)?;
         ensure!(host.request("GET", "/v1/guests/a", None)?.status == 404, "taken back without its image");
         host.kill_balancer();
         fs::remove_dir_all(&store)?;
         fs::rename(&aside, &store)?;
         host.start_balancer_with(&["--pool", backing])?;
         let known = || Ok(host.request("GET", "/v1/guests/a", None)?.status);
-        wait::until("its image is there again, and so is the guest", SOON, known, |status| *status == 200)?;
+        wait::until("its image is there again, and so is the guest", &host, known, |status| *status == 200)?;
         press(&mut guest, "a", &format!("sum={content}"), 2)?;
         guest.type_keys("q")?;
         finish(&mut guest)?;
@@ -132,13 +135,13 @@ pub fn broken() -> Result<()> {
     const ROOM: u64 = 16 * MIB;
     let Some((host, image)) = host(32, "pagecache", &[])? else { return Ok(()) };
     let mut other = guest(&host, "other", "/other", "image-granules", &image)?;
-    other.wait_for("granules=", SOON)?;
+    other.wait_for("granules=")?;
     press(&mut other, "a", "sum=", 1)?;
     let mut guests = Vec::new();
     for name in ["a", "b"] {
         let mut guest = guest(&host, name, &format!("/web/{name}"), "image-copy 48", &image)?;
-        guest.wait_for("touched=", SOON)?;
-        guest.wait_for("read=", SOON)?;
+        guest.wait_for("touched=")?;
+        guest.wait_for("read=")?;
         guests.push(guest);
     }
     let usage = |path: &str| number(&host.get(&format!("/v1/containers{path}"))?["usage_bytes"]);
@@ -154,11 +157,11 @@ pub fn broken() -> Result<()> {
         guest.type_keys("c")?;
     }
     for guest in &mut guests {
-        guest.wait_for("copied=", SOON)?;
+        guest.wait_for("copied=")?;
     }
     let after = wait::until(
         "the copies fit under the limit",
-        SOON,
+        &host,
         || {
             look(&host, &["a", "b", "other"])?;
             usage("/web")
@@ -176,7 +179,7 @@ pub fn broken() -> Result<()> {
     ensure!(usage("/other")?.abs_diff(others) <= MIB, "another one pays: {others}, {}", usage("/other")?);
     for guest in &mut guests {
         guest.type_keys("q")?;
-        guest.wait_for("same=", SOON)?;
+        guest.wait_for("same=")?;
         finish(guest)?;
     }
     press(&mut other, "a", "sum=", 2)?;

@@ -1,15 +1,15 @@
 //! A guest from its start to its end: boots, ends, refusals, and what it says of them.
 
-use super::{ELF, SOON, alone, expect_code, finish, start};
+use super::{ELF, alone, expect_code, finish, start};
 use anyhow::{Result, ensure};
 use e2e::{Host, wait};
+use rustix::process::Signal;
 use std::fs;
 use std::process::Stdio;
-use std::time::Duration;
 
 pub fn boots() -> Result<()> {
     let (_host, mut guest) = alone("hello")?;
-    guest.wait_for("hello", SOON)?;
+    guest.wait_for("hello")?;
     finish(&mut guest)
 }
 
@@ -25,7 +25,7 @@ pub fn resets() -> Result<()> {
 
 pub fn crashes() -> Result<()> {
     let (_host, mut guest) = alone("crash")?;
-    let status = guest.wait_end(SOON)?;
+    let status = guest.wait_end()?;
     // A software KVM may give up before it reports the triple fault.
     ensure!(matches!(status.code(), Some(3 | 4)), "{status}");
     ensure!(!guest.errors().is_empty(), "vmm says why");
@@ -33,10 +33,10 @@ pub fn crashes() -> Result<()> {
 }
 
 pub fn signals() -> Result<()> {
-    for (signal, code) in [(libc::SIGTERM, 143), (libc::SIGINT, 130)] {
+    for (signal, code) in [(Signal::TERM, 143), (Signal::INT, 130)] {
         let (host, mut guest) = alone("serve 1")?;
-        guest.wait_for("touched=256", SOON)?;
-        guest.signal(signal);
+        guest.wait_for("touched=256")?;
+        guest.signal(signal)?;
         expect_code(&mut guest, code)?;
         drop(host);
     }
@@ -57,12 +57,10 @@ pub fn hang_ups() -> Result<()> {
             .stdin(Stdio::null())
             .spawn()?;
         let read = || Ok(fs::read_to_string(&console).unwrap_or_default());
-        wait::until("the guest runs", SOON, read, |text| text.contains("touched=256"))?;
-        for signal in [libc::SIGHUP, libc::SIGTERM] {
-            // SAFETY: a signal to a child that was not waited for yet.
-            unsafe { libc::kill(i32::try_from(vmm.id())?, signal) };
-            // Time enough for a hang-up to come before the other.
-            std::thread::sleep(Duration::from_millis(300));
+        wait::until("the guest runs", &host, read, |text| text.contains("touched=256"))?;
+        // Two signals that wait are delivered by their numbers: the hang-up comes first, unless it is ignored.
+        for signal in [Signal::HUP, Signal::TERM] {
+            e2e::guest::send(vmm.id(), signal)?;
         }
         let status = vmm.wait()?;
         ensure!(status.code() == Some(code), "{ignored:?}: {status}, expected {code}");
@@ -73,12 +71,12 @@ pub fn hang_ups() -> Result<()> {
 pub fn guest_killed() -> Result<()> {
     let host = Host::new()?;
     let mut guest = start(&host, "a", "serve 16", &["--container", "/web/a"])?;
-    guest.wait_for("touched", SOON)?;
-    guest.signal(libc::SIGKILL);
-    guest.wait_end(SOON)?;
+    guest.wait_for("touched")?;
+    guest.signal(Signal::KILL)?;
+    guest.wait_end()?;
     wait::until(
         "guest and container are gone",
-        SOON,
+        &host,
         || {
             let status = |path| Ok::<_, anyhow::Error>(host.request("GET", path, None)?.status);
             Ok((status("/v1/guests/a")?, status("/v1/containers/web/a")?))
@@ -91,7 +89,7 @@ pub fn guest_killed() -> Result<()> {
 pub fn same_name() -> Result<()> {
     let host = Host::new()?;
     let mut first = start(&host, "a", "serve 1", &[])?;
-    first.wait_for("touched", SOON)?;
+    first.wait_for("touched")?;
     let mut second = start(&host, "a", "serve 1", &[])?;
     expect_code(&mut second, 5)?;
     first.type_keys("q")?;

@@ -20,9 +20,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::Value;
 use std::fs;
 use std::process::ExitCode;
-use std::time::Duration;
 
-const SOON: Duration = Duration::from_secs(60);
 const MIB: u64 = 1 << 20;
 
 fn main() -> ExitCode {
@@ -132,7 +130,7 @@ fn alone(scenario: &str) -> Result<(Host, Guest)> {
 }
 
 fn expect_code(guest: &mut Guest, code: i32) -> Result<()> {
-    let status = guest.wait_end(SOON)?;
+    let status = guest.wait_end()?;
     ensure!(
         status.code() == Some(code),
         "{status}, expected {code}\n{}\n{}",
@@ -143,7 +141,7 @@ fn expect_code(guest: &mut Guest, code: i32) -> Result<()> {
 }
 
 fn finish(guest: &mut Guest) -> Result<()> {
-    guest.wait_for("done", SOON)?;
+    guest.wait_for("done")?;
     expect_code(guest, 0)
 }
 

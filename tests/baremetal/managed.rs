@@ -1,8 +1,9 @@
 //! Images that the balancer fills: what is touched is there, exactly that, and never more than the budget.
 
-use super::{MIB, SOON, finish, number, start, totals};
+use super::{MIB, finish, number, start, totals};
 use anyhow::{Result, ensure};
 use e2e::{Guest, Host, wait};
+use rustix::fs::Access;
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
@@ -13,13 +14,14 @@ const MARK: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// Why faults cannot be watched here, if they cannot.
 fn missing() -> Option<String> {
-    // SAFETY: plain system calls; a descriptor that comes is closed.
-    let (fd, device) = unsafe {
+    // SAFETY: a plain system call; a descriptor that comes is closed.
+    let is_permitted = unsafe {
         let fd = libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC);
         libc::close(fd as i32);
-        (fd, libc::access(c"/dev/userfaultfd".as_ptr(), libc::R_OK | libc::W_OK))
+        fd >= 0
     };
-    (fd < 0 && device != 0)
+    let device = || rustix::fs::access("/dev/userfaultfd", Access::READ_OK | Access::WRITE_OK);
+    (!is_permitted && device().is_err())
         .then(|| "userfaultfd is not permitted, and /dev/userfaultfd is not for this user".into())
 }
 
@@ -81,7 +83,7 @@ pub fn look(host: &Host, guests: &[&str]) -> Result<Value> {
 /// A key, and what the guest says for the so manyth time.
 pub fn press(guest: &mut Guest, key: &str, told: &str, times: usize) -> Result<()> {
     guest.type_keys(key)?;
-    wait::until(told, SOON, || Ok(guest.console().matches(told).count()), |count| *count >= times)?;
+    wait::until(told, &*guest, || Ok(guest.console().matches(told).count()), |count| *count >= times)?;
     Ok(())
 }
 
@@ -111,7 +113,7 @@ pub fn exact() -> Result<()> {
     let (sum, bytes) = sum(&host, &image)?;
     let granules = bytes / (GRANULE_PAGES * PAGE as u64);
     let mut one = guest(&host, "one", "/web/one", "image-granules", &image)?;
-    one.wait_for(&format!("granules={granules}"), SOON)?;
+    one.wait_for(&format!("granules={granules}"))?;
     ensure!(pool(&host)?["resident_bytes"] == 0 && totals(&host, "one")?["shared"] == 0);
     let touched = granules.div_ceil(4);
     press(&mut one, "t", &format!("touched={touched}"), 1)?;
@@ -120,7 +122,7 @@ pub fn exact() -> Result<()> {
     ensure!(held["resident_bytes"] == touched << 16 && held["mapped_bytes"] == touched << 16, "{held}");
     press(&mut one, "a", &format!("sum={sum}"), 1)?;
     let mut two = guest(&host, "two", "/web/two", "image-granules", &image)?;
-    two.wait_for("granules=", SOON)?;
+    two.wait_for("granules=")?;
     press(&mut two, "a", &format!("sum={sum}"), 1)?;
     for guest in [&one, &two] {
         let (count, rss, pss) = mappings(guest)?;
@@ -145,10 +147,10 @@ pub fn exact() -> Result<()> {
     ensure!(charged("/web/one")? == bytes && charged("/web/two")? == 0);
     one.type_keys("q")?;
     finish(&mut one)?;
-    wait::until("the other one pays", SOON, || charged("/web/two"), |charged| *charged == bytes)?;
+    wait::until("the other one pays", &host, || charged("/web/two"), |charged| *charged == bytes)?;
     two.type_keys("q")?;
     finish(&mut two)?;
-    wait::until("the pool pays", SOON, || charged("/common"), |charged| *charged == bytes)?;
+    wait::until("the pool pays", &host, || charged("/common"), |charged| *charged == bytes)?;
     Ok(())
 }
 
@@ -157,7 +159,7 @@ pub fn evicts() -> Result<()> {
     host.set_max("/common", MIB)?;
     let sum = sum(&host, &image)?.0;
     let mut guest = guest(&host, "a", "/web/a", "image-granules", &image)?;
-    guest.wait_for("granules=", SOON)?;
+    guest.wait_for("granules=")?;
     for round in 1..=3 {
         press(&mut guest, "a", &format!("sum={sum}"), round)?;
         let held = pool(&host)?;
@@ -179,12 +181,12 @@ fn keeps_its_part(attackers: usize) -> Result<()> {
     let mut evil = Vec::new();
     for index in 0..attackers {
         let mut guest = guest(&host, &format!("evil{index}"), "/evil", "image-thrash", &image)?;
-        guest.wait_for("thrashing", SOON)?;
+        guest.wait_for("thrashing")?;
         evil.push(guest);
     }
     // The pool is full by now. A half of it is the other domain's.
     let mut victim = guest(&host, "victim", "/web", "image-granules", &image)?;
-    victim.wait_for("granules=", SOON)?;
+    victim.wait_for("granules=")?;
     press(&mut victim, "t", "touched=", 1)?;
     let touched = totals(&host, "victim")?["shared"].clone();
     ensure!(number(&touched)? == 32 * GRANULE_PAGES, "{touched}");
@@ -196,7 +198,7 @@ fn keeps_its_part(attackers: usize) -> Result<()> {
         for row in guests.iter().filter(|row| row["guest"] == "victim") {
             ensure!(row["charged_bytes"] == 32 << 16, "it pays for its own alone: {row}");
         }
-        std::thread::sleep(std::time::Duration::from_millis(50));
+        host.ticks("victim", 1)?;
     }
     for guest in evil {
         drop(guest);
@@ -217,16 +219,23 @@ pub fn survives() -> Result<()> {
     let Some((mut host, image)) = host(4, "managed", &[])? else { return Ok(()) };
     let sum = sum(&host, &image)?.0;
     let mut guest = guest(&host, "a", "/web/a", "image-granules", &image)?;
-    guest.wait_for("granules=", SOON)?;
+    guest.wait_for("granules=")?;
     press(&mut guest, "t", "touched=", 1)?;
     host.kill_balancer();
     // What it has it keeps.
     press(&mut guest, "t", "touched=", 2)?;
     guest.type_keys("a")?;
-    std::thread::sleep(std::time::Duration::from_millis(500));
-    ensure!(!guest.console().contains("sum="), "nobody could give it the rest");
+    // It sleeps in a fault, or it has read all. A guest that waits for a key, or reads, spins.
+    let mut asleep = 0;
+    let look = || {
+        asleep = if guest.is_asleep()? { asleep + 1 } else { 0 };
+        Ok((asleep, guest.console().contains("sum=")))
+    };
+    let (_, read_all) =
+        wait::until("the guest waits for a page", &guest, look, |(asleep, read)| *asleep >= 10 || *read)?;
+    ensure!(!read_all, "it got the rest without a balancer");
     host.start_balancer_with(&serve("managed"))?;
-    guest.wait_for(&format!("sum={sum}"), SOON)?;
+    guest.wait_for(&format!("sum={sum}"))?;
     let held = pool(&host)?;
     ensure!(held["resident_bytes"] == held["mapped_bytes"], "{held}");
     let shared = number(&totals(&host, "a")?["shared"])?;
@@ -243,7 +252,7 @@ fn steps(backing: &str, accounting: &str) -> Result<Option<Steps>> {
     let mut guests = Vec::new();
     for name in ["one", "two"] {
         let mut guest = guest(&host, name, &format!("/web/{name}"), "image-granules", &image)?;
-        guest.wait_for("granules=", SOON)?;
+        guest.wait_for("granules=")?;
         guests.push(guest);
     }
     let mut seen = Vec::new();

@@ -1,6 +1,6 @@
 //! Memory of guests: balloon, free page reporting, limits.
 
-use super::{MIB, SOON, expect_code, finish, number, start, totals};
+use super::{MIB, expect_code, finish, number, start, totals};
 use anyhow::{Context, Result, ensure};
 use e2e::host::assert_tiles;
 use e2e::{Guest, Host, wait};
@@ -10,7 +10,7 @@ use std::fs;
 pub fn inflates() -> Result<()> {
     let host = Host::new()?;
     let mut guest = start(&host, "a", "balloon", &["--container", "/web/a"])?;
-    guest.wait_for("ballooned=1024", SOON)?;
+    guest.wait_for("ballooned=1024")?;
     let frames = totals(&host, "a")?;
     ensure!(frames["ballooned"] == 1024, "{frames}");
     guest.type_keys("k")?;
@@ -20,7 +20,7 @@ pub fn inflates() -> Result<()> {
 pub fn reports() -> Result<()> {
     let host = Host::new()?;
     let mut guest = start(&host, "a", "report", &[])?;
-    guest.wait_for("reported=512", SOON)?;
+    guest.wait_for("reported=512")?;
     let frames = totals(&host, "a")?;
     ensure!(frames["reported"] == 512, "{frames}");
     guest.type_keys("k")?;
@@ -29,20 +29,20 @@ pub fn reports() -> Result<()> {
 
 /// Resident memory of guest RAM: the kernel's count of anonymous memory, less what `vmm` itself takes.
 fn settled(guest: &Guest, what: &str, holds: impl Fn(u64) -> bool) -> Result<u64> {
-    wait::until(what, SOON, || guest.resident_bytes(), |bytes| holds(*bytes))
+    wait::until(what, guest, || guest.resident_bytes(), |bytes| holds(*bytes))
 }
 
 pub fn limit_moves_memory() -> Result<()> {
     let host = Host::new()?;
     let mut guest = start(&host, "a", "serve 80", &["--container", "/web/a", "--container-limit", "160M"])?;
-    guest.wait_for("touched=20480", SOON)?;
+    guest.wait_for("touched=20480")?;
     let before = settled(&guest, "80 MiB are held", |bytes| bytes >= 80 * MIB)?;
     host.set_max("/web/a", 70 * MIB)?;
     let held = |frames: &Value| Ok::<u64, anyhow::Error>(number(&frames["private"])? * 4096);
     host.assert_near_kernel(&guest)?;
     let small = wait::until(
         "the guest gives memory back",
-        SOON,
+        &host,
         || host.frames("a"),
         |f| held(f.get("totals").unwrap_or(f)).is_ok_and(|bytes| bytes <= 70 * MIB),
     )?;
@@ -50,7 +50,7 @@ pub fn limit_moves_memory() -> Result<()> {
     // Both figures are read when nothing moves any more.
     wait::until(
         "the guest holds its target",
-        SOON,
+        &host,
         || host.get("/v1/guests/a"),
         |guest| guest["actual_bytes"] == guest["target_bytes"],
     )?;
@@ -65,7 +65,7 @@ pub fn limit_moves_memory() -> Result<()> {
     host.set_max("/web/a", 256 * MIB)?;
     settled(&guest, "the memory comes back", |bytes| bytes >= after + ballooned * 9 / 10)?;
     guest.type_keys("q")?;
-    guest.wait_for("verified=20480", SOON)?;
+    guest.wait_for("verified=20480")?;
     finish(&mut guest)
 }
 
@@ -76,12 +76,12 @@ pub fn parent_limit() -> Result<()> {
     let mut guests = Vec::new();
     for name in ["a", "b"] {
         let mut guest = start(&host, name, "serve 80", &["--container", &format!("/web/{name}")])?;
-        guest.wait_for("touched", SOON)?;
+        guest.wait_for("touched")?;
         guests.push(guest);
     }
     wait::until(
         "both fit into the parent's limit",
-        SOON,
+        &host,
         || {
             host.frames("a")?;
             Ok(guests.iter().map(|guest| guest.resident_bytes().unwrap_or(u64::MAX)).sum::<u64>())
@@ -104,7 +104,7 @@ pub fn object_limits() -> Result<()> {
     }
     let mut guest =
         start(&host, "a", "serve 1", &limit("256M,max-vcpus=2,max-guests=1,max-devices=2,max-threads=6"))?;
-    guest.wait_for("touched", SOON)?;
+    guest.wait_for("touched")?;
     let web = host.get("/v1/containers/web")?;
     let used = |kind: &str| web["objects"][kind]["used"].as_u64();
     ensure!((used("vcpus"), used("guests"), used("devices")) == (Some(2), Some(1), Some(2)), "{web:#}");

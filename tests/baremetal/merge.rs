@@ -1,7 +1,7 @@
 //! Guests whose RAM the kernel merges. KSM is the host's, so these tests switch it on, and off again: one at a time, and only
 //! where nothing else on the host uses it.
 
-use super::{MIB, SOON, expect_code, finish, number, start, totals};
+use super::{MIB, expect_code, finish, number, start, totals};
 use anyhow::{Context, Result, ensure};
 use e2e::{Guest, Host, wait};
 use serde_json::Value;
@@ -83,13 +83,13 @@ pub fn merges() -> Result<()> {
     }
     let mut guests = vec![merge(&host, "a", "/web/a")?, merge(&host, "b", "/web/b")?];
     for guest in &mut guests {
-        guest.wait_for(&format!("touched={PAGES}"), SOON)?;
+        guest.wait_for(&format!("touched={PAGES}"))?;
     }
     refused(merge(&host, "c", "/db")?, 5, &["domain web", "domain db"])?;
     for name in ["a", "b"] {
         let object = wait::until(
             "the kernel merges what both guests hold",
-            SOON,
+            &host,
             || merged(&host, name),
             |merge| merge["merging_pages"].as_u64().is_some_and(|pages| pages >= PAGES * 95 / 100),
         )?;
@@ -110,7 +110,7 @@ pub fn merges() -> Result<()> {
     host.set_max("/web/a", 70 * MIB)?;
     wait::until(
         "the guest gives memory back",
-        SOON,
+        &host,
         || host.get("/v1/guests/a"),
         |guest| {
             guest["actual_bytes"] == guest["target_bytes"] && guest["actual_bytes"].as_u64() < Some(100 * MIB)
@@ -121,7 +121,7 @@ pub fn merges() -> Result<()> {
     let left = PAGES.saturating_sub(ballooned);
     wait::until(
         "what was given leaves KSM",
-        SOON,
+        &host,
         || merged(&host, "a"),
         |merge| merge["merging_pages"].as_u64().is_some_and(|pages| pages <= left + PAGES / 20),
     )?;

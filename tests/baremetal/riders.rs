@@ -1,7 +1,7 @@
 //! A guest that only reads what others brought and pay for: what that gains it, by accounting system, and who pays for it.
 
 use super::managed::{guest, host, look, press};
-use super::{MIB, SOON, finish, number};
+use super::{MIB, finish, number};
 use anyhow::{Context, Result, ensure};
 use e2e::{Host, wait};
 use serde_json::Value;
@@ -46,7 +46,7 @@ pub fn gain_nothing_beyond() -> Result<()> {
 fn ride(accounting: &str, backing: &str) -> Result<()> {
     let Some((host, image)) = host(8, backing, &["--accounting", accounting])? else { return Ok(()) };
     let mut payer = guest(&host, "payer", PAYER, "image-granules", &image)?;
-    payer.wait_for("granules=", SOON)?;
+    payer.wait_for("granules=")?;
     press(&mut payer, "a", "sum=", 1)?;
     let (alone, pool) = charges(&host, &["payer"])?;
     let bytes = number(&pool["mapped_bytes"])?;
@@ -54,7 +54,7 @@ fn ride(accounting: &str, backing: &str) -> Result<()> {
 
     // It reads all that is there, again and again, and brings nothing.
     let mut rider = guest(&host, "rider", RIDER, "image-granules", &image)?;
-    rider.wait_for("granules=", SOON)?;
+    rider.wait_for("granules=")?;
     for round in 1..=3 {
         press(&mut rider, "a", "sum=", round)?;
     }
@@ -87,7 +87,7 @@ fn ride(accounting: &str, backing: &str) -> Result<()> {
     };
     wait::until(
         "the rider pays for what it has",
-        SOON,
+        &host,
         || charges(&host, &["rider"]).map(|(charges, _)| charges),
         |left| near(left.rider, after, left.error) && left.payer == 0,
     )?;
@@ -101,12 +101,12 @@ pub fn take_no_room() -> Result<()> {
     let Some((host, image)) = host(4, "managed", &[])? else { return Ok(()) };
     host.set_max(COMMON, 4 * MIB)?;
     let mut payer = guest(&host, "payer", PAYER, "image-granules", &image)?;
-    payer.wait_for("granules=", SOON)?;
+    payer.wait_for("granules=")?;
     press(&mut payer, "a", "sum=", 1)?;
     let (before, _) = charges(&host, &["payer"])?;
     ensure!(before.resident == 4 * MIB, "the budget is full: {before:?}");
     let mut rider = guest(&host, "rider", RIDER, "image-granules", &image)?;
-    rider.wait_for("granules=", SOON)?;
+    rider.wait_for("granules=")?;
     for round in 1..=3 {
         press(&mut rider, "a", "sum=", round)?;
         let (now, pool) = charges(&host, &["payer", "rider"])?;

@@ -1,17 +1,17 @@
 //! What `oom_policy` and `--wait` do to guests without an operating system.
 
-use super::{SOON, finish, start};
+use super::{finish, start};
 use anyhow::{Result, ensure};
 use e2e::starving::{self, Cast, moves, pausing, starve, until_state};
 use e2e::{Guest, Host};
-use std::time::Duration;
+use rustix::process::Signal;
 
 pub fn stands_still() -> Result<()> {
     let mut host = Host::without_balancer()?;
     pausing(&mut host)?;
     let mut guest = start(&host, "a", "keep 80", &[])?;
     let mut other = start(&host, "b", "keep 0", &[])?;
-    guest.wait_for("touched", SOON)?;
+    guest.wait_for("touched")?;
     starving::stands_still(&mut host, &guest, |host| {
         moves(&other)?;
         ensure!(
@@ -31,11 +31,11 @@ pub fn ends_while_it_stands_still() -> Result<()> {
     let mut host = Host::without_balancer()?;
     pausing(&mut host)?;
     let mut guest = start(&host, "a", "keep 80", &["--cpus", "2"])?;
-    guest.wait_for("touched", SOON)?;
+    guest.wait_for("touched")?;
     starve(&host, true)?;
     until_state(&host, "a", "paused")?;
-    guest.signal(libc::SIGTERM);
-    let status = guest.wait_end(Duration::from_secs(3))?;
+    guest.signal(Signal::TERM)?;
+    let status = guest.wait_end()?;
     ensure!(status.code() == Some(143), "{status}");
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Who pays: a guest that serves tenants, and guests that move.
 
-use super::{MIB, SOON, finish, number, start};
+use super::{MIB, finish, number, start};
 use anyhow::{Context, Result, ensure};
 use e2e::host::assert_tiles;
 use e2e::{Host, wait};
@@ -24,7 +24,7 @@ fn ensure_charged(host: &Host, container: &str, frames: u64) -> Result<()> {
     ensure!(charged.abs_diff(frames) * 100 <= frames, "{container}: {charged} frames, the truth is {frames}");
     println!("{container}: charged {charged} frames, the guest touched {frames}");
     let path = format!("/v1/containers{container}");
-    wait::until("usage follows", SOON, || host.get(&path), |c| c["usage_bytes"] == charged * 4096)?;
+    wait::until("usage follows", &host, || host.get(&path), |c| c["usage_bytes"] == charged * 4096)?;
     Ok(())
 }
 
@@ -41,7 +41,7 @@ pub fn serves() -> Result<()> {
     }
     let flags = ["--container", "/db", "--may-charge", "/tenants"];
     let mut guest = start(&host, "a", "tenants", &flags)?;
-    guest.wait_for("x=2560 y=1024", SOON)?;
+    guest.wait_for("x=2560 y=1024")?;
     ensure_charged(&host, "/tenants/x", 2560)?;
     ensure_charged(&host, "/tenants/y", 1024)?;
     let db = charged_frames(&host, "a", "/db")?;
@@ -51,11 +51,11 @@ pub fn serves() -> Result<()> {
     ensure!(answer.status == 200 && answer.body["charge_to"] == "/other", "{answer:?}");
     host.kill_balancer();
     host.start_balancer()?;
-    wait::until("the guest registers again", SOON, || Ok(host.get("/v1/guests/a").is_ok()), |there| *there)?;
+    wait::until("the guest registers again", &host, || Ok(host.get("/v1/guests/a").is_ok()), |there| *there)?;
     let back = host.get("/v1/guests/a")?;
     ensure!(back["charge_to"] == "/other" && back["may_charge"] == json!(["/tenants"]), "{back}");
     guest.type_keys("k")?;
-    guest.wait_for("more=512", SOON)?;
+    guest.wait_for("more=512")?;
     for (container, frames) in [("/other", 512), ("/tenants/x", 2560), ("/tenants/y", 1024)] {
         ensure_charged(&host, container, frames)?;
     }
@@ -69,7 +69,7 @@ pub fn moves() -> Result<()> {
         put(&host, "/a", &json!({}))?;
         put(&host, "/b", &json!({ "max_bytes": 100 * MIB }))?;
         let mut guest = start(&host, "a", "touch-twice", &["--container", "/a"])?;
-        guest.wait_for("touched=4096", SOON)?;
+        guest.wait_for("touched=4096")?;
         let before = charged_frames(&host, "a", "/a")?;
         let output = host.balancer(&["move", "a", "/b", "--charges", charges, "--json"])?;
         ensure!(output.status.success(), "{output:?}");
@@ -83,9 +83,9 @@ pub fn moves() -> Result<()> {
         host.start_balancer()?;
         let container =
             || Ok(host.get("/v1/guests/a").map_or(Value::Null, |guest| guest["container"].clone()));
-        wait::until("the guest comes back to its container", SOON, container, |path| *path == "/b")?;
+        wait::until("the guest comes back to its container", &host, container, |path| *path == "/b")?;
         guest.type_keys("k")?;
-        guest.wait_for("more=1024", SOON)?;
+        guest.wait_for("more=1024")?;
         ensure!(charged_frames(&host, "a", "/a")? == old);
         ensure!(charged_frames(&host, "a", "/b")? == new + 1024, "{charges}");
         guest.type_keys("k")?;
@@ -98,7 +98,7 @@ pub fn refused_moves() -> Result<()> {
     let host = Host::new()?;
     put(&host, "/b", &json!({ "max_bytes": 8 * MIB }))?;
     let mut guest = start(&host, "a", "touch-twice", &["--container", "/a"])?;
-    guest.wait_for("touched=4096", SOON)?;
+    guest.wait_for("touched=4096")?;
     let before = charged_frames(&host, "a", "/a")?;
     let needed = number(&host.get("/v1/containers/a")?["usage_bytes"])?;
     ensure!(needed >= before * 4096, "{needed}");
@@ -116,7 +116,7 @@ pub fn refused_moves() -> Result<()> {
     ensure!(host.get("/v1/guests/a")?["container"] == "/a");
     ensure!(charged_frames(&host, "a", "/a")? == before, "nothing changed");
     guest.type_keys("k")?;
-    guest.wait_for("more=1024", SOON)?;
+    guest.wait_for("more=1024")?;
     guest.type_keys("k")?;
     finish(&mut guest)
 }

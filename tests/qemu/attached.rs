@@ -5,12 +5,10 @@ use anyhow::{Context, Result, ensure};
 use e2e::host::assert_tiles;
 use e2e::{Host, wait};
 use guest_images::{Agent, ImageSet, KernelSeries};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::time::Duration;
-
-const SOON: Duration = Duration::from_secs(60);
 const MIB: u64 = 1 << 20;
 const BALLOON: [&str; 2] = ["-device", "virtio-balloon-pci,id=b,free-page-reporting=on"];
 const INTERVAL: &str = "guest-stats-polling-interval";
@@ -48,7 +46,7 @@ fn lives_on(program: Option<&Path>) -> Result<()> {
     ensure!(told.contains("hand: in /legacy/hand, 512M of RAM on QEMU process"), "{told}");
     ensure!(told.lines().count() == 1, "nothing is missing of it: {told}");
     let guest = || host.get("/v1/guests/hand");
-    let object = wait::until("its statistics are there", SOON, guest, |g| g["statistics"].is_object())?;
+    let object = wait::until("its statistics are there", &host, guest, |g| g["statistics"].is_object())?;
     ensure!(
         amount(&object, "machine_pid")? == u64::from(hand.pid()) && object["attached"] == true,
         "{object}"
@@ -58,14 +56,14 @@ fn lives_on(program: Option<&Path>) -> Result<()> {
     let look = || host.frames("hand");
     let loaded =
         |frames: &Value| amount(&frames["totals"], "private").is_ok_and(|frames| frames * 4096 >= 150 * MIB);
-    let frames = wait::until("its load is in the table", SOON, look, loaded)?;
+    let frames = wait::until("its load is in the table", &host, look, loaded)?;
     ensure!(amount(&frames["totals"], "unknown")? > 0, "{frames}");
 
     // Resized.
     let resized = amount(&object, "overhead_bytes")? + 360 * MIB;
     host.set_max("/legacy/hand", resized)?;
     let small = |g: &Value| is_settled(g) && g["actual_bytes"].as_u64() < Some(420 * MIB);
-    wait::until("it gives memory", SOON, guest, small)?;
+    wait::until("it gives memory", &host, guest, small)?;
     assert_tiles(&host.frames("hand")?)?;
 
     // Pressure: a guest of our own beside it wants what both share.
@@ -91,8 +89,8 @@ fn lives_on(program: Option<&Path>) -> Result<()> {
             &channel,
         ],
     )?;
-    own.wait_for("BALLAST-GUEST ready", Duration::from_secs(90))?;
-    let mut agent = Agent::connect(Path::new(&channel), SOON)?;
+    own.wait_for("BALLAST-GUEST ready")?;
+    let mut agent = Agent::connect(Path::new(&channel), own.activity().clone())?;
     let overhead: u64 = ["hand", "own"]
         .iter()
         .map(|name| amount(&host.get(&format!("/v1/guests/{name}"))?, "overhead_bytes"))
@@ -102,7 +100,7 @@ fn lives_on(program: Option<&Path>) -> Result<()> {
     agent.alloc("heap", 160 * MIB, 3)?;
     let legacy = || host.get("/v1/containers/legacy");
     let inside = |c: &Value| c["usage_bytes"].as_u64() <= Some(max);
-    wait::until("both are inside the limit that they share", SOON, legacy, inside)?;
+    wait::until("both are inside the limit that they share", &host, legacy, inside)?;
     ensure!(agent.verify("heap")?.intact);
     for name in ["hand", "own"] {
         let object = host.get(&format!("/v1/guests/{name}"))?;
@@ -118,9 +116,9 @@ fn lives_on(program: Option<&Path>) -> Result<()> {
     let interval = hand.ask("qom-get", &json!({ "path": "/machine/peripheral/b", "property": INTERVAL }))?;
     ensure!(interval == 7, "{interval}");
     let balloon = || hand.ask("query-balloon", &json!({}));
-    wait::until("its balloon is empty again", SOON, balloon, |b| b["actual"] == 512 * MIB)?;
+    wait::until("its balloon is empty again", &host, balloon, |b| b["actual"] == 512 * MIB)?;
     let grown = |g: &Value| g["target_bytes"].as_u64() > Some(squeezed);
-    wait::until("the other one may hold more", SOON, || host.get("/v1/guests/own"), grown)?;
+    wait::until("the other one may hold more", &host, || host.get("/v1/guests/own"), grown)?;
     ensure!(hand.runs()?);
     Ok(())
 }
@@ -150,7 +148,7 @@ pub fn without_balloon() -> Result<()> {
     // Its limit is below what it holds.
     let exceeded = || said(&["explain", "plain"]);
     host.set_max("/legacy/hand", usage - 20 * MIB)?;
-    wait::until("its limit is known to be without force", SOON, exceeded, |text| {
+    wait::until("its limit is known to be without force", &host, exceeded, |text| {
         text.contains("/legacy/hand uses") && text.contains("cannot be enforced on it")
     })?;
     ensure!(host.balancer(&["detach", "plain"])?.status.success() && hand.runs()?);
@@ -183,25 +181,22 @@ pub fn helper_killed() -> Result<()> {
     // A balancer that dies loses nothing.
     host.kill_balancer();
     host.start_balancer()?;
-    wait::until("the guest is back", SOON, || Ok(host.get("/v1/guests/hand").is_ok()), |there| *there)?;
+    wait::until("the guest is back", &host, || Ok(host.get("/v1/guests/hand").is_ok()), |there| *there)?;
     ensure!(amount(&host.get("/v1/guests/hand")?, "pid")? == helper);
-    // SAFETY: a signal to the helper, which the balancer just told to be this process.
-    unsafe { libc::kill(i32::try_from(helper)?, libc::SIGKILL) };
-    wait::until("the guest is gone", SOON, || Ok(host.get("/v1/guests/hand").is_err()), |gone| *gone)?;
+    signal(helper, Signal::KILL)?;
+    wait::until("the guest is gone", &host, || Ok(host.get("/v1/guests/hand").is_err()), |gone| *gone)?;
     ensure!(hand.runs()?);
     attach(&host, &hand, &[])?;
     ensure!(amount(&host.get("/v1/guests/hand")?, "pid")? != helper);
     // SIGTERM leaves the guest as detaching does.
-    let second = i32::try_from(amount(&host.get("/v1/guests/hand")?, "pid")?)?;
-    // SAFETY: as above.
-    unsafe { libc::kill(second, libc::SIGTERM) };
-    wait::until("the guest is gone", SOON, || Ok(host.get("/v1/guests/hand").is_err()), |gone| *gone)?;
+    signal(amount(&host.get("/v1/guests/hand")?, "pid")?, Signal::TERM)?;
+    wait::until("the guest is gone", &host, || Ok(host.get("/v1/guests/hand").is_err()), |gone| *gone)?;
     let free = || Ok(hand.ask("query-balloon", &json!({})).is_ok());
-    wait::until("its monitor is free", SOON, free, |free| *free)?;
+    wait::until("its monitor is free", &host, free, |free| *free)?;
     // And one whose QEMU ends is gone.
     attach(&host, &hand, &[])?;
     drop(hand);
-    wait::until("the guest is gone", SOON, || Ok(host.get("/v1/guests/hand").is_err()), |gone| *gone)?;
+    wait::until("the guest is gone", &host, || Ok(host.get("/v1/guests/hand").is_err()), |gone| *gone)?;
     Ok(())
 }
 
@@ -211,14 +206,14 @@ pub fn stuck() -> Result<()> {
     attach(&host, &hand, &["--limit", "400M"])?;
     let guest = || host.get("/v1/guests/hand");
     let is_small = |g: &Value| is_settled(g) && g["actual_bytes"].as_u64() < Some(400 * MIB);
-    wait::until("it gives memory", SOON, guest, is_small)?;
-    signal(u64::from(hand.pid()), libc::SIGSTOP)?;
-    wait::until("it is told of", SOON, guest, |g| g["stuck"].is_string())?;
+    wait::until("it gives memory", &host, guest, is_small)?;
+    signal(u64::from(hand.pid()), Signal::STOP)?;
+    wait::until("it is told of", &host, guest, |g| g["stuck"].is_string())?;
     let output = host.balancer(&["detach", "hand"])?;
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     ensure!(output.status.code() == Some(1) && text.contains("stays attached"), "{output:?}");
-    signal(u64::from(hand.pid()), libc::SIGCONT)?;
-    wait::until("it answers", SOON, guest, |g| g["stuck"].is_null())?;
+    signal(u64::from(hand.pid()), Signal::CONT)?;
+    wait::until("it answers", &host, guest, |g| g["stuck"].is_null())?;
     ensure!(is_small(&guest()?), "{}", guest()?);
     let output = host.balancer(&["detach", "hand"])?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -242,13 +237,13 @@ pub fn found_first() -> Result<()> {
     };
     // Detached, and attached again at once: not while its balloon moves.
     attach(&host, &hand, &["--limit", "400M"])?;
-    wait::until("it gives memory", SOON, guest, is_small)?;
+    wait::until("it gives memory", &host, guest, is_small)?;
     detach()?;
     attach(&host, &hand, &["--limit", "400M"])?;
-    wait::until("it gives memory", SOON, guest, is_small)?;
+    wait::until("it gives memory", &host, guest, is_small)?;
     // Its helper is killed, and the next one knows.
-    signal(amount(&guest()?, "pid")?, libc::SIGKILL)?;
-    wait::until("the guest is gone", SOON, || Ok(guest().is_err()), |gone| *gone)?;
+    signal(amount(&guest()?, "pid")?, Signal::KILL)?;
+    wait::until("the guest is gone", &host, || Ok(guest().is_err()), |gone| *gone)?;
     let balloon = hand.ask("query-balloon", &json!({}))?;
     ensure!(balloon["actual"].as_u64() < Some(400 * MIB), "{balloon}");
     attach(&host, &hand, &["--limit", "400M"])?;
@@ -263,11 +258,9 @@ pub fn found_first() -> Result<()> {
     Ok(())
 }
 
-/// To a process that was just told to be there.
-fn signal(pid: u64, number: i32) -> Result<()> {
-    // SAFETY: a plain signal.
-    unsafe { libc::kill(i32::try_from(pid)?, number) };
-    Ok(())
+/// A signal to a process that was just reported as running.
+fn signal(pid: u64, signal: Signal) -> Result<()> {
+    e2e::guest::send(u32::try_from(pid)?, signal)
 }
 
 pub fn refuses() -> Result<()> {
@@ -291,15 +284,15 @@ pub fn refuses() -> Result<()> {
     let liar = host.path("liar.qmp");
     let listener = UnixListener::bind(&liar)?;
     let thread = std::thread::spawn(move || {
-        use std::io::Write;
+        use std::io::{Read, Write};
         let (mut stream, _) = listener.accept()?;
         stream.write_all(b"{\"QMP\": {}}\n{\"return\": {}, \"id\": 1}\n{\"return\": {\"base-memory\": 1099511627776}, \"id\": 2}\n{\"return\": [], \"id\": 3}\n")?;
         stream.write_all(
             b"{\"return\": \"Host virtual address for 0x0 (pc.ram) is 0x7f0000000000\", \"id\": 4}\n",
         )?;
         stream.write_all(b"{\"return\": \"\", \"id\": 5}\n{\"return\": \"Host virtual address for 0x100000000 (pc.ram) is 0x7f0080000000\", \"id\": 6}\n")?;
-        std::thread::sleep(Duration::from_secs(2));
-        Ok::<_, std::io::Error>(())
+        // Until the helper closes its end.
+        stream.read_to_end(&mut Vec::new())
     });
     refused(&liar, "No process of QEMU has this guest's RAM")?;
     thread.join().map_err(|_| anyhow::anyhow!("the liar panicked"))??;

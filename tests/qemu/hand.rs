@@ -1,14 +1,14 @@
 //! A QEMU as a person or a script starts it, with a monitor for others.
 
 use anyhow::{Context, Result, ensure};
-use e2e::{Host, wait};
+use e2e::Host;
+use e2e::wait::{self, Activity};
 use guest_images::{ImageSet, KernelSeries};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 /// A QEMU of nobody. It ends with this value.
 pub struct Hand {
@@ -39,11 +39,11 @@ impl Hand {
             .stdout(Stdio::null())
             .spawn()
             .context("start QEMU by hand")?;
+        let activity = Activity::of(child.id()).with_file(&console);
+        host.follow(&activity);
         let hand = Self { child, qmp };
         let said = || Ok(std::fs::read_to_string(&console).unwrap_or_default());
-        wait::until("the guest is up", Duration::from_secs(60), said, |text| {
-            text.contains("BALLAST-GUEST ready")
-        })?;
+        wait::until("the guest is up", &activity, said, |text| text.contains("BALLAST-GUEST ready"))?;
         Ok(hand)
     }
 
@@ -59,7 +59,7 @@ impl Hand {
     /// Asks its monitor, which must be free.
     pub fn ask(&self, command: &str, arguments: &Value) -> Result<Value> {
         let stream = UnixStream::connect(&self.qmp)?;
-        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        stream.set_read_timeout(Some(wait::QUIET_MAX))?;
         let mut lines = BufReader::new(stream.try_clone()?).lines();
         lines.next().context("a greeting")??;
         let mut answer = Value::Null;

@@ -1,20 +1,19 @@
 //! Guests on a QEMU that their `vmm` starts.
 
 use anyhow::{Context, Result, ensure};
+use e2e::guest::send;
 use e2e::host::assert_tiles;
+use e2e::wait::Activity;
 use e2e::{Guest, Host, wait};
-use guest_images::{ImageSet, KernelSeries};
+use guest_images::{Agent, ImageSet, KernelSeries};
+use rustix::fs::OFlags;
+use rustix::process::Signal;
 use serde_json::{Value, json};
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Stdio;
-use std::time::{Duration, Instant};
 
-pub const SOON: Duration = Duration::from_secs(60);
 pub const MIB: u64 = 1 << 20;
-/// What the engine promises of a boot.
-pub const BOOT: Duration = Duration::from_secs(30);
 
 /// A guest with 6.1.
 pub fn linux(host: &Host, name: &str, program: Option<&Path>, flags: &[&str]) -> Result<Guest> {
@@ -56,12 +55,12 @@ fn holds_with(program: Option<&Path>) -> Result<()> {
     let host = Host::new()?;
     let channel = host.path("a.channel").display().to_string();
     let mut guest = start(&host, program, &["--container-limit", "256M", "--channel", &channel])?;
-    guest.wait_for("BALLAST-GUEST ready", BOOT)?;
-    wait::until("the limit is in force", SOON, || host.get("/v1/guests/a"), settled)?;
-    let mut agent = guest_images::Agent::connect(Path::new(&channel), SOON)?;
+    guest.wait_for("BALLAST-GUEST ready")?;
+    wait::until("the limit is in force", &host, || host.get("/v1/guests/a"), settled)?;
+    let mut agent = Agent::connect(Path::new(&channel), guest.activity().clone())?;
     // What the limit leaves beside QEMU is little more than the kernel and this.
     agent.alloc("heap", 24 * MIB, 5)?;
-    for _ in 0..10 {
+    for _ in 0..4 {
         let (object, resident) = (host.get("/v1/guests/a")?, guest.resident_bytes()?);
         ensure!(resident <= 256 * MIB, "{} MiB are held", resident / MIB);
         ensure!(amount(&object, "usage_bytes")? <= 256 * MIB, "{object}");
@@ -69,7 +68,7 @@ fn holds_with(program: Option<&Path>) -> Result<()> {
             object["engine"] == "qemu" && object["stuck"].is_null() && object["trusted"] == true,
             "{object}"
         );
-        std::thread::sleep(Duration::from_millis(300));
+        host.ticks("a", 1)?;
     }
     // It has what it wrote, its own statistics are there, and the table says what is known and what is not.
     ensure!(agent.verify("heap")?.intact);
@@ -94,7 +93,7 @@ fn holds_with(program: Option<&Path>) -> Result<()> {
     let ps = String::from_utf8(host.balancer(&["ps"])?.stdout)?;
     ensure!(ps.contains("max 256M") && ps.contains("is unknown"), "{ps}");
     agent.power_off()?;
-    let status = guest.wait_end(SOON)?;
+    let status = guest.wait_end()?;
     ensure!(status.code() == Some(0), "{status}");
     ensure!(!Path::new(&channel).exists(), "the channel's socket is left");
     Ok(())
@@ -102,14 +101,21 @@ fn holds_with(program: Option<&Path>) -> Result<()> {
 
 pub fn holds_alone() -> Result<()> {
     let host = Host::without_balancer()?;
-    let mut guest = start(&host, None, &["--balancer", "none", "--container-limit", "256M"])?;
-    guest.wait_for("BALLAST-GUEST ready", BOOT)?;
+    let channel = host.path("a.channel").display().to_string();
+    let flags = ["--balancer", "none", "--container-limit", "256M", "--channel", &channel];
+    let mut guest = start(&host, None, &flags)?;
+    guest.wait_for("BALLAST-GUEST ready")?;
     // What it touched while it booted goes, and nothing comes.
     let look = || guest.resident_bytes();
-    wait::until("what the guest holds is inside the limit", SOON, look, |bytes| *bytes <= 256 * MIB)?;
-    for _ in 0..10 {
-        std::thread::sleep(Duration::from_millis(300));
-        ensure!(guest.resident_bytes()? <= 256 * MIB);
+    wait::until("what the guest holds is inside the limit", &host, look, |bytes| *bytes <= 256 * MIB)?;
+    // It works, again and again, and comes back to the same memory.
+    let mut agent = Agent::connect(Path::new(&channel), guest.activity().clone())?;
+    agent.alloc("heap", 24 * MIB, 1)?;
+    for seed in 2..12 {
+        agent.rewrite("heap", seed)?;
+        ensure!(agent.verify("heap")?.intact);
+        let bytes = guest.resident_bytes()?;
+        ensure!(bytes <= 256 * MIB, "{} MiB are held", bytes / MIB);
     }
     Ok(())
 }
@@ -122,8 +128,8 @@ fn is_there(pid: u32) -> bool {
 /// A guest that is up, its QEMU, and the channel's socket.
 fn up(host: &Host) -> Result<(Guest, u32)> {
     let mut guest = start(host, None, &["--container-limit", "400M"])?;
-    guest.wait_for("BALLAST-GUEST ready", BOOT)?;
-    wait::until("its balloon is served", SOON, || host.get("/v1/guests/a"), settled)?;
+    guest.wait_for("BALLAST-GUEST ready")?;
+    wait::until("its balloon is served", &host, || host.get("/v1/guests/a"), settled)?;
     let machine = guest.machine_pid().context("its QEMU")?;
     let object = host.get("/v1/guests/a")?;
     ensure!(amount(&object, "machine_pid")? == u64::from(machine), "{object}");
@@ -133,15 +139,15 @@ fn up(host: &Host) -> Result<(Guest, u32)> {
 fn forgotten(host: &Host) -> Result<()> {
     let status = |path| Ok::<_, anyhow::Error>(host.request("GET", path, None)?.status);
     let look = || Ok((status("/v1/guests/a")?, status("/v1/containers/a")?));
-    wait::until("guest and container are gone", SOON, look, |seen| *seen == (404, 404))?;
+    wait::until("guest and container are gone", &host, look, |seen| *seen == (404, 404))?;
     Ok(())
 }
 
 pub fn machine_killed() -> Result<()> {
     let host = Host::new()?;
     let (mut guest, machine) = up(&host)?;
-    kill(machine, libc::SIGKILL);
-    let status = guest.wait_end(SOON)?;
+    send(machine, Signal::KILL)?;
+    let status = guest.wait_end()?;
     ensure!(status.code() == Some(4), "{status}");
     ensure!(guest.errors().contains("QEMU was ended by signal 9"), "{}", guest.errors());
     forgotten(&host)?;
@@ -154,9 +160,9 @@ pub fn vmm_killed() -> Result<()> {
     let host = Host::new()?;
     let (mut guest, machine) = up(&host)?;
     let before = left_behind(&host)?;
-    guest.signal(libc::SIGKILL);
-    guest.wait_end(SOON)?;
-    wait::until("its QEMU is gone", SOON, || Ok(is_there(machine)), |there| !there)?;
+    guest.signal(Signal::KILL)?;
+    guest.wait_end()?;
+    wait::until("its QEMU is gone", &host, || Ok(is_there(machine)), |there| !there)?;
     forgotten(&host)?;
     ensure!(left_behind(&host)? == before, "files are left: {:?}", left_behind(&host)?);
     Ok(())
@@ -171,34 +177,29 @@ fn left_behind(host: &Host) -> Result<Vec<String>> {
     Ok(names)
 }
 
-fn kill(pid: u32, signal: i32) {
-    // SAFETY: a plain signal to a process that this test's guest started and that is checked to be there.
-    unsafe { libc::kill(pid.cast_signed(), signal) };
-}
-
 pub fn stops() -> Result<()> {
     let host = Host::new()?;
     let (mut guest, machine) = up(&host)?;
-    kill(machine, libc::SIGSTOP);
-    let stuck = wait::until("it is told of", SOON, || host.get("/v1/guests/a"), |g| g["stuck"].is_string())?;
+    send(machine, Signal::STOP)?;
+    let stuck = wait::until("it is told of", &host, || host.get("/v1/guests/a"), |g| g["stuck"].is_string())?;
     ensure!(stuck["stuck"].as_str().is_some_and(|text| text.contains("did not answer")), "{stuck}");
     // The balancer answers as ever, the guest's vmm listens, and its table is what it was.
-    let asked = Instant::now();
     host.set_max("/a", 330 * MIB)?;
     assert_tiles(&host.frames("a")?)?;
-    ensure!(asked.elapsed() < Duration::from_secs(5));
-    let before = amount(&host.get("/v1/guests/a")?, "actual_bytes")?;
+    let object = host.get("/v1/guests/a")?;
+    ensure!(object["stuck"].is_string(), "all of this was answered while QEMU stood still: {object}");
+    let before = amount(&object, "actual_bytes")?;
     let ps = String::from_utf8(host.balancer(&["ps"])?.stdout)?;
     ensure!(ps.contains("a is stuck for"), "{ps}");
-    kill(machine, libc::SIGCONT);
+    send(machine, Signal::CONT)?;
     let follows = |g: &Value| g["stuck"].is_null() && settled(g) && g["actual_bytes"].as_u64() < Some(before);
-    wait::until("it answers and follows", SOON, || host.get("/v1/guests/a"), follows)?;
+    wait::until("it answers and follows", &host, || host.get("/v1/guests/a"), follows)?;
     let events = String::from_utf8(host.balancer(&["events"])?.stdout)?;
     ensure!(events.contains("guest_stuck") && events.contains("guest_answers"), "{events}");
     // One that never answers again is ended with its vmm.
-    kill(machine, libc::SIGSTOP);
-    guest.signal(libc::SIGTERM);
-    let status = guest.wait_end(SOON)?;
+    send(machine, Signal::STOP)?;
+    guest.signal(Signal::TERM)?;
+    let status = guest.wait_end()?;
     ensure!(status.code() == Some(143) && !is_there(machine), "{status}");
     Ok(())
 }
@@ -210,9 +211,9 @@ pub fn start_ends_by_signal() -> Result<()> {
     std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755))?;
     let mut guest = start(&host, Some(&program), &[])?;
     let look = || Ok(guest.machine_pid());
-    let machine = wait::until("its QEMU is there", SOON, look, Option::is_some)?.context("its QEMU")?;
-    guest.signal(libc::SIGTERM);
-    let status = guest.wait_end(Duration::from_secs(5))?;
+    let machine = wait::until("its QEMU is there", &host, look, Option::is_some)?.context("its QEMU")?;
+    guest.signal(Signal::TERM)?;
+    let status = guest.wait_end()?;
     ensure!(status.code() == Some(143) && !is_there(machine), "{status}, {}", guest.errors());
     Ok(())
 }
@@ -223,12 +224,12 @@ pub fn machine_killed_while_it_waits() -> Result<()> {
     ensure!(answer.status == 200, "{answer:?}");
     let mut guest = start(&host, None, &["--wait"])?;
     let waiting = || Ok(host.get("/v1/host")?["waiting"].as_array().map_or(0, Vec::len));
-    wait::until("it waits", SOON, waiting, |count| *count == 1)?;
-    kill(guest.machine_pid().context("its QEMU")?, libc::SIGKILL);
-    let status = guest.wait_end(Duration::from_secs(5))?;
+    wait::until("it waits", &host, waiting, |count| *count == 1)?;
+    send(guest.machine_pid().context("its QEMU")?, Signal::KILL)?;
+    let status = guest.wait_end()?;
     ensure!(status.code() == Some(4), "{status}");
     ensure!(guest.errors().contains("QEMU was ended by signal 9"), "{}", guest.errors());
-    wait::until("nobody waits", SOON, waiting, |count| *count == 0)?;
+    wait::until("nobody waits", &host, waiting, |count| *count == 0)?;
     Ok(())
 }
 
@@ -236,10 +237,7 @@ pub fn input_waits_again() -> Result<()> {
     let host = Host::new()?;
     let images = ImageSet::of_user()?.ensure(KernelSeries::V6_1)?;
     let (input, _typing) = std::io::pipe()?;
-    let waits = || {
-        // SAFETY: only looks at the flags of a descriptor that is open.
-        unsafe { libc::fcntl(input.as_raw_fd(), libc::F_GETFL) & libc::O_NONBLOCK == 0 }
-    };
+    let waits = || Ok(!rustix::fs::fcntl_getfl(&input)?.contains(OFlags::NONBLOCK));
     let mut vmm = host
         .vmm()
         .args(["--engine", "qemu", "--memory", "128M", "--balancer", "none", "--kernel"])
@@ -248,9 +246,9 @@ pub fn input_waits_again() -> Result<()> {
         .stdout(Stdio::null())
         .spawn()?;
     // As QEMU wants it.
-    wait::until("QEMU is up", SOON, || Ok(waits()), |waits| !waits)?;
-    kill(vmm.id(), libc::SIGTERM);
-    ensure!(vmm.wait()?.code() == Some(143) && waits());
+    wait::until("QEMU is up", &Activity::of(vmm.id()), waits, |waits| !waits)?;
+    send(vmm.id(), Signal::TERM)?;
+    ensure!(vmm.wait()?.code() == Some(143) && waits()?);
     Ok(())
 }
 
@@ -263,9 +261,9 @@ pub fn no_driver() -> Result<()> {
     let mut all = flags.to_vec();
     all.extend(["--container-limit", "250M", "--cmdline", "console=ttyS0 panic=0"]);
     let mut guest = host.guest("a", &all)?;
-    guest.wait_for("Kernel panic", SOON)?;
-    // Time enough for statistics, if there were any.
-    std::thread::sleep(Duration::from_secs(3));
+    guest.wait_for("Kernel panic")?;
+    // Statistics are asked for at each tick: they would be there.
+    host.ticks("a", 4)?;
     let object = host.get("/v1/guests/a")?;
     ensure!(object["balloon"]["driver_ready"] == false && object["statistics"].is_null(), "{object}");
     ensure!(amount(&object, "target_bytes")? < amount(&object, "actual_bytes")?, "{object}");
@@ -286,7 +284,7 @@ pub fn refuses() -> Result<()> {
     ];
     for (flags, code, words) in cases {
         let mut guest = host.guest("a", &[&["--engine", "qemu", "--memory", "128M"], flags].concat())?;
-        let status = guest.wait_end(SOON)?;
+        let status = guest.wait_end()?;
         ensure!(
             status.code() == Some(code) && guest.errors().contains(words),
             "{flags:?}: {status}, {}",
@@ -299,7 +297,7 @@ pub fn refuses() -> Result<()> {
     let twice = format!("{}M", total_kib.context("MemTotal")? / 1024 * 2);
     let large = ["--engine", "qemu", "--kernel", &kernel, "--memory", &twice, "--container-limit", "80M"];
     let mut guest = host.guest("a", &large)?;
-    let status = guest.wait_end(SOON)?;
+    let status = guest.wait_end()?;
     ensure!(
         status.code() == Some(5) && guest.errors().contains("this guest needs at least"),
         "{status}, {}",
@@ -308,7 +306,7 @@ pub fn refuses() -> Result<()> {
     let flags = ["--engine", "qemu", "--kernel", &kernel];
     let mut guest = Guest::start_with(&host, "a", &flags, &[("BALLAST_QEMU", Path::new("/no/such/qemu"))])?;
     ensure!(
-        guest.wait_end(SOON)?.code() == Some(1) && guest.errors().contains("Cannot start /no/such/qemu"),
+        guest.wait_end()?.code() == Some(1) && guest.errors().contains("Cannot start /no/such/qemu"),
         "{}",
         guest.errors()
     );

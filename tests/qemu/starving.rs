@@ -1,10 +1,11 @@
 //! What `oom_policy` and `--wait` do to guests on a QEMU that their `vmm` starts.
 
-use super::own::{BOOT, MIB, SOON, linux};
+use super::own::{MIB, linux};
 use anyhow::{Result, ensure};
 use e2e::starving::{self, Cast, pausing};
 use e2e::{Guest, Host};
 use guest_images::Agent;
+use rustix::process::Signal;
 
 pub fn waits() -> Result<()> {
     let start = |host: &Host, name: &str, flags: &[&str]| {
@@ -14,8 +15,8 @@ pub fn waits() -> Result<()> {
 }
 
 fn leave(guest: &mut Guest) -> Result<()> {
-    guest.signal(libc::SIGTERM);
-    let status = guest.wait_end(SOON)?;
+    guest.signal(Signal::TERM)?;
+    let status = guest.wait_end()?;
     ensure!(status.code() == Some(143), "{status}");
     Ok(())
 }
@@ -27,8 +28,8 @@ pub fn stands_still() -> Result<()> {
     let channel = host.path("a.channel");
     let flags = ["--memory", "4G", "--container", "/a", "--channel", &channel.display().to_string()];
     let mut guest = linux(&host, "a", None, &flags)?;
-    guest.wait_for("BALLAST-GUEST ready", BOOT)?;
-    let mut agent = Agent::connect(&channel, SOON)?;
+    guest.wait_for("BALLAST-GUEST ready")?;
+    let mut agent = Agent::connect(&channel, guest.activity().clone())?;
     agent.alloc("heap", 320 * MIB, 7)?;
     agent.start("turns", "while :; do echo turn= > /dev/console; sleep 0.1; done")?;
     starving::stands_still(&mut host, &guest, |_| Ok(()))?;

@@ -2,7 +2,7 @@
 
 use crate::evidence;
 use crate::host::Host;
-use crate::linux::{Images, Linux, SOON};
+use crate::linux::{Images, Linux};
 use anyhow::{Result, ensure};
 use std::time::Instant;
 
@@ -61,7 +61,7 @@ fn boot(images: &Images, series: &str, cpus: &str) -> Result<f64> {
         .start(&host, images, "guest")?;
     let seconds = started.elapsed().as_secs_f64();
     linux.agent()?.power_off()?;
-    let status = linux.guest.wait_end(SOON)?;
+    let status = linux.guest.wait_end()?;
     ensure!(status.code() == Some(0), "{status}");
     Ok(seconds)
 }

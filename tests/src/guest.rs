@@ -2,13 +2,13 @@
 
 use crate::engine::Engine;
 use crate::host::Host;
-use crate::wait;
 use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal};
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ExitStatus, Stdio};
-use std::time::Duration;
+use wait::{Activity, Progress};
 
 /// A running guest, killed when it is dropped.
 #[derive(Debug)]
@@ -19,6 +19,7 @@ pub struct Guest {
     stdin: Option<ChildStdin>,
     console: PathBuf,
     errors: PathBuf,
+    activity: Activity,
     /// What runs it.
     pub engine: Engine,
 }
@@ -51,13 +52,15 @@ impl Guest {
         let stdin = child.stdin.take();
         let named = flags.iter().position(|flag| *flag == "--engine").and_then(|at| flags.get(at + 1));
         let engine = if named == Some(&"qemu") { Engine::Qemu } else { Engine::current() };
-        Ok(Self { name: name.into(), child, stdin, console, errors, engine })
+        let activity = Activity::of(child.id()).with_file(&console).with_file(&errors);
+        host.follow(&activity);
+        Ok(Self { name: name.into(), child, stdin, console, errors, activity, engine })
     }
 
     /// What the guest printed so far.
     #[must_use]
     pub fn console(&self) -> String {
-        String::from_utf8_lossy(&fs::read(&self.console).unwrap_or_default()).into_owned()
+        read(&self.console)
     }
 
     /// What `vmm` complained about so far.
@@ -75,26 +78,19 @@ impl Guest {
     /// Waits until the console shows a text.
     ///
     /// # Errors
-    /// When it does not in time, or the guest ended without it; with the console in the error.
-    pub fn wait_for(&mut self, text: &str, deadline: Duration) -> Result<()> {
-        let end = std::time::Instant::now() + deadline;
-        loop {
-            if self.console().contains(text) {
-                return Ok(());
-            }
-            let ended = self.child.try_wait()?;
-            if ended.is_some() && self.console().contains(text) {
-                return Ok(());
-            }
-            if ended.is_some() || std::time::Instant::now() >= end {
-                bail!(
-                    "{}: no {text:?} within {deadline:?} (ended: {ended:?})\nconsole:\n{}\nvmm: {}",
-                    self.name,
-                    self.console(),
-                    self.errors()
-                );
-            }
-            std::thread::sleep(Duration::from_millis(5));
+    /// When the guest ended without it, or nothing moves any more; with the console in the error.
+    pub fn wait_for(&mut self, text: &str) -> Result<()> {
+        let what = format!("{text:?} on the console of {}", self.name);
+        let (child, console, activity) = (&mut self.child, &self.console, &self.activity);
+        let look = || {
+            // In this order: what it printed before it ended is on the console.
+            let ended = child.try_wait()?;
+            Ok((read(console).contains(text), ended))
+        };
+        let seen = wait::until(&what, activity, look, |(shown, ended)| *shown || ended.is_some());
+        match seen.with_context(|| self.told())? {
+            (true, _) => Ok(()),
+            (false, ended) => bail!("{what}: it ended without it ({ended:?})\n{}", self.told()),
         }
     }
 
@@ -109,20 +105,44 @@ impl Guest {
     /// Waits until `vmm` has ended.
     ///
     /// # Errors
-    /// When it does not in time; with the console in the error.
-    pub fn wait_end(&mut self, deadline: Duration) -> Result<ExitStatus> {
-        let child = &mut self.child;
-        let status = wait::until("the guest ends", deadline, || Ok(child.try_wait()?), Option::is_some)
-            .with_context(|| {
-                format!("{}: console:\n{}\nvmm: {}", self.name, self.console(), self.errors())
-            })?;
-        status.context("it ended")
+    /// When it does not, and nothing moves any more; with the console in the error.
+    pub fn wait_end(&mut self) -> Result<ExitStatus> {
+        let (child, activity) = (&mut self.child, &self.activity);
+        let status = wait::until("the guest ends", activity, || Ok(child.try_wait()?), Option::is_some);
+        status.with_context(|| self.told())?.context("it ended")
     }
 
-    /// Sends a signal to `vmm`.
-    pub fn signal(&self, number: i32) {
-        // SAFETY: a child that was not waited for yet cannot have given its id to another process.
-        unsafe { libc::kill(self.child.id().cast_signed(), number) };
+    /// What the guest and its `vmm` do.
+    #[must_use]
+    pub fn activity(&self) -> &Activity {
+        &self.activity
+    }
+
+    /// What the guest printed, and what its `vmm` complained about.
+    fn told(&self) -> String {
+        format!("{}: console:\n{}\nvmm: {}", self.name, self.console(), self.errors())
+    }
+
+    /// Sends a signal to `vmm`, which was not waited for yet.
+    ///
+    /// # Errors
+    /// When there is no such process.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        send(self.child.id(), signal)
+    }
+
+    /// True if no thread of `vmm` runs or is ready to.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub fn is_asleep(&self) -> Result<bool> {
+        for thread in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
+            let stat = fs::read_to_string(thread?.path().join("stat"))?;
+            if stat.rsplit_once(") ").context("a name")?.1.starts_with('R') {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Memory that `vmm` holds by the kernel's count, guest RAM included, and the QEMU that it started; bytes.
@@ -157,6 +177,19 @@ impl Guest {
     }
 }
 
+fn read(console: &Path) -> String {
+    String::from_utf8_lossy(&fs::read(console).unwrap_or_default()).into_owned()
+}
+
+/// Sends a signal to a process that the caller knows to be there.
+///
+/// # Errors
+/// When there is no such process.
+pub fn send(pid: u32, signal: Signal) -> Result<()> {
+    let pid = Pid::from_raw(pid.cast_signed()).context("a process id")?;
+    rustix::process::kill_process(pid, signal).with_context(|| format!("send {signal:?} to {pid:?}"))
+}
+
 /// The process that started this one (proc_pid_stat(5), field 4).
 fn parent(pid: u32) -> Option<u32> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
@@ -171,6 +204,12 @@ impl Guest {
     pub fn anonymous_frames(&self) -> Result<u64> {
         let (resident, file) = self.pages()?;
         Ok(resident.saturating_sub(file))
+    }
+}
+
+impl Progress for Guest {
+    fn count(&self) -> u64 {
+        self.activity.count()
     }
 }
 

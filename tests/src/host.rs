@@ -4,14 +4,15 @@ use crate::engine::{ENGINE_VARIABLE, Engine};
 use crate::evidence;
 use crate::guest::Guest;
 use crate::http::{self, Answer};
-use crate::wait;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use protocol::place::Place;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
+use wait::{Activity, Progress};
 
 /// A host. Its balancer and guests end with it.
 #[derive(Debug)]
@@ -19,6 +20,8 @@ pub struct Host {
     dir: TempDir,
     balancer: Option<Child>,
     store: PathBuf,
+    /// What its guests do.
+    guests: Mutex<Activity>,
 }
 
 /// Where this build's programs are: beside the test, or one folder up.
@@ -70,7 +73,7 @@ impl Host {
     pub fn without_balancer() -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("ballast-").tempdir()?;
         let store = dir.path().join("store");
-        Ok(Self { dir, balancer: None, store })
+        Ok(Self { dir, balancer: None, store, guests: Mutex::default() })
     }
 
     /// The balancer's folder.
@@ -112,11 +115,18 @@ impl Host {
             .stderr(log)
             .spawn()
             .context("start the balancer")?;
-        self.balancer = Some(child);
+        let socket = self.place().api_socket();
+        let activity = Activity::of(child.id());
+        let balancer = self.balancer.insert(child);
         wait::until(
             "the balancer answers",
-            Duration::from_secs(20),
-            || Ok(self.get("/v1/host").is_ok()),
+            &activity,
+            || {
+                if let Some(status) = balancer.try_wait()? {
+                    bail!("The balancer ended: {status}");
+                }
+                Ok(http::request(&socket, "GET", "/v1/host", None).is_ok_and(|answer| answer.status == 200))
+            },
             |up| *up,
         )
         .with_context(|| std::fs::read_to_string(self.path("balancer.log")).unwrap_or_default())?;
@@ -156,6 +166,32 @@ impl Host {
     /// When `vmm` cannot be started.
     pub fn guest(&self, name: &str, flags: &[&str]) -> Result<Guest> {
         Guest::start(self, name, flags)
+    }
+
+    /// What a guest does is progress of this host from now on.
+    pub fn follow(&self, guest: &Activity) {
+        self.guests.lock().unwrap_or_else(PoisonError::into_inner).add(guest);
+    }
+
+    /// Lets so many ticks of the balancer pass, by what it reads of a guest's process at each: what would happen at a tick has happened then.
+    ///
+    /// # Errors
+    /// When the guest is unknown, or the balancer stops.
+    pub fn ticks(&self, guest: &str, count: usize) -> Result<()> {
+        let path = format!("/v1/guests/{guest}");
+        // When it was read: not before the first of these moments, not after the second.
+        let read = || {
+            let asked = Instant::now();
+            let age = self.get(&path)?["resident_age_ms"].as_u64().map(Duration::from_millis);
+            let bounds = |age| Some((asked.checked_sub(age)?, Instant::now().checked_sub(age)?));
+            Ok(age.and_then(bounds))
+        };
+        let mut last = wait::until("the guest's process is read", self, read, Option::is_some)?;
+        for tick in 0..count {
+            let is_later = |now: &Option<(Instant, Instant)>| now.map(|at| at.0) > last.map(|at| at.1);
+            last = wait::until(&format!("tick {tick} of {count}"), self, read, is_later)?;
+        }
+        Ok(())
     }
 
     /// GET, which must succeed.
@@ -214,7 +250,7 @@ impl Host {
             kernel + error >= *private && *kernel <= private + error + guest.engine.own_frames_max()
         };
         // A guest goes on touching between the two readings.
-        wait::until("table and kernel agree (kernel, table, error)", Duration::from_secs(20), look, near)?;
+        wait::until("table and kernel agree (kernel, table, error)", self, look, near)?;
         Ok(())
     }
 
@@ -240,6 +276,13 @@ pub fn assert_tiles(frames: &Value) -> Result<()> {
     }
     ensure!(sum == number("frames")? && number("untiled")? == 0, "the states do not tile: {totals}");
     Ok(())
+}
+
+/// What its guests do. A balancer that answers the looks of a wait makes no progress by that.
+impl Progress for Host {
+    fn count(&self) -> u64 {
+        self.guests.lock().unwrap_or_else(PoisonError::into_inner).count()
+    }
 }
 
 impl Drop for Host {

@@ -7,7 +7,8 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-const DEADLINE: Duration = Duration::from_secs(30);
+/// How long the balancer may be silent.
+const SILENT_MAX: Duration = wait::QUIET_MAX;
 
 /// An answer.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,8 +41,8 @@ pub fn request(socket: &Path, method: &str, path: &str, body: Option<&Value>) ->
 pub fn raw(socket: &Path, bytes: &str) -> Result<Answer> {
     let mut stream =
         UnixStream::connect(socket).with_context(|| format!("connect to {}", socket.display()))?;
-    stream.set_read_timeout(Some(DEADLINE))?;
-    stream.set_write_timeout(Some(DEADLINE))?;
+    stream.set_read_timeout(Some(SILENT_MAX))?;
+    stream.set_write_timeout(Some(SILENT_MAX))?;
     // The server may refuse a body before it has read all of it.
     let _ = stream.write_all(bytes.as_bytes());
     let mut answer = Vec::new();

@@ -1,5 +1,7 @@
 //! What the end-to-end tests are written with: a host with its own balancer, guests on it, REST, deadlines.
 
+#![forbid(unsafe_code)]
+
 pub mod boots;
 pub mod demo;
 pub mod engine;
@@ -14,8 +16,8 @@ pub mod linux;
 pub mod runs;
 pub mod scenarios;
 pub mod starving;
-pub mod wait;
 
 pub use engine::Engine;
 pub use guest::Guest;
 pub use host::Host;
+pub use wait;

@@ -5,12 +5,6 @@ use crate::host::Host;
 use anyhow::{Context, Result};
 use guest_images::Agent;
 use std::path::PathBuf;
-use std::time::Duration;
-
-/// How long a Linux guest may take to user space. Emulated, on a busy machine.
-pub const BOOT: Duration = Duration::from_secs(90);
-/// How long anything else may take.
-pub const SOON: Duration = Duration::from_secs(60);
 
 /// Kernels and initramfs of the guests.
 #[derive(Debug, Clone)]
@@ -101,7 +95,7 @@ impl Linux<'_> {
         flags.extend(["--cmdline", &cmdline, "--channel", &channel_text]);
         flags.extend(self.flags);
         let mut guest = host.guest(name, &flags)?;
-        guest.wait_for("BALLAST-GUEST ready", BOOT)?;
+        guest.wait_for("BALLAST-GUEST ready")?;
         Ok(LinuxGuest { guest, channel })
     }
 }
@@ -112,6 +106,7 @@ impl LinuxGuest {
     /// # Errors
     /// When it does not answer; with the console in the error.
     pub fn agent(&self) -> Result<Agent> {
-        Agent::connect(&self.channel, SOON).with_context(|| format!("console:\n{}", self.guest.console()))
+        Agent::connect(&self.channel, self.guest.activity().clone())
+            .with_context(|| format!("console:\n{}", self.guest.console()))
     }
 }

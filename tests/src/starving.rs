@@ -3,12 +3,8 @@
 use crate::engine::Engine;
 use crate::{Guest, Host, wait};
 use anyhow::{Context, Result, ensure};
+use rustix::process::Signal;
 use serde_json::{Value, json};
-use std::thread::sleep;
-use std::time::Duration;
-
-const SOON: Duration = Duration::from_secs(60);
-
 /// Turns that a guest said it made.
 fn turns(guest: &Guest) -> usize {
     guest.console().matches("turn=").count()
@@ -20,7 +16,7 @@ fn turns(guest: &Guest) -> usize {
 /// When it does not.
 pub fn moves(guest: &Guest) -> Result<()> {
     let before = turns(guest);
-    wait::until("the guest runs", SOON, || Ok(turns(guest)), |now| *now > before).map(drop)
+    wait::until("the guest runs", guest, || Ok(turns(guest)), |now| *now > before).map(drop)
 }
 
 /// A guest that makes turns and cannot give what it holds stands still while the host starves, and goes on when it does no more, or
@@ -38,11 +34,16 @@ pub fn stands_still(
     let object = until_state(host, &guest.name, "paused")?;
     ensure!(object["stuck"].is_null(), "it is held up, not stuck: {object}");
     ensure!(has_event(host, "host_starves")? && has_event(host, "paused")?);
-    // A turn may be on its way to the console.
-    sleep(Duration::from_millis(300));
-    let before = turns(guest);
+    // A turn may be on its way to the console: it has stopped when a tick sees no more of them.
+    let during_a_tick = || {
+        let before = turns(guest);
+        host.ticks(&guest.name, 1)?;
+        Ok((before, turns(guest)))
+    };
+    let (_, before) = wait::until("no turn during a tick", guest, during_a_tick, |(from, to)| from == to)?;
     meanwhile(host)?;
-    sleep(Duration::from_secs(1));
+    // Ticks are 100 ms apart ([`pausing`]), and so are the turns of the slowest of these guests.
+    host.ticks(&guest.name, 10)?;
     ensure!(turns(guest) == before, "it made {} turns while it stood still", turns(guest) - before);
     starve(host, false)?;
     until_state(host, &guest.name, "running")?;
@@ -81,7 +82,7 @@ pub fn starve(host: &Host, starves: bool) -> Result<()> {
 pub fn until_state(host: &Host, guest: &str, state: &str) -> Result<Value> {
     // A balancer that just started knows of no guest yet.
     let look = || Ok(host.request("GET", &format!("/v1/guests/{guest}"), None)?.body);
-    wait::until("the guest's state", SOON, look, |seen| seen["state"] == state)
+    wait::until("the guest's state", &host, look, |seen| seen["state"] == state)
 }
 
 /// True if the balancer tells of such an event.
@@ -115,36 +116,36 @@ pub fn waits(cast: Cast) -> Result<()> {
     let answer = host.request("PUT", "/v1/containers/web", Some(&json!({})))?;
     ensure!(answer.status == 201, "{answer:?}");
     let mut first = start(&host, "first", &["--container", "/web/1", "--wait"])?;
-    first.wait_for(cast.up, SOON)?;
+    first.wait_for(cast.up)?;
     let about = host.get("/v1/guests/first")?;
     let floor = about["floor_bytes"].as_u64().context("its floor")?;
     let engine = if about["engine"] == "qemu" { Engine::Qemu } else { Engine::Kvm };
     host.set_max("/web", engine.limit(floor + BESIDE_BYTES) * 3 / 2)?;
     let mut refused = start(&host, "refused", &["--container", "/web/2"])?;
-    ensure!(refused.wait_end(SOON)?.code() == Some(5), "{}", refused.errors());
+    ensure!(refused.wait_end()?.code() == Some(5), "{}", refused.errors());
     let complaint = refused.errors();
     ensure!(complaint.contains("first") && complaint.contains("are missing"), "{complaint}");
     let mut late = start(&host, "late", &["--container", "/web/2", "--wait=1"])?;
-    ensure!(late.wait_end(SOON)?.code() == Some(5), "{}", late.errors());
+    ensure!(late.wait_end()?.code() == Some(5), "{}", late.errors());
     ensure!(late.errors().contains("It waited in vain"), "{}", late.errors());
     let mut interrupted = start(&host, "interrupted", &in_second)?;
     waiting(&host, 1)?;
     let shown = String::from_utf8(host.balancer(&["ps"])?.stdout)?;
     ensure!(shown.contains("interrupted waits for /web/2"), "{shown}");
-    interrupted.signal(libc::SIGINT);
-    ensure!(interrupted.wait_end(SOON)?.code() == Some(130), "{}", interrupted.errors());
+    interrupted.signal(Signal::INT)?;
+    ensure!(interrupted.wait_end()?.code() == Some(130), "{}", interrupted.errors());
     waiting(&host, 0)?;
     let mut second = start(&host, "second", &in_second)?;
     waiting(&host, 1)?;
-    wait::until("it says so", SOON, || Ok(second.errors()), |text| text.contains("are missing. Waiting"))?;
+    wait::until("it says so", &host, || Ok(second.errors()), |text| text.contains("are missing. Waiting"))?;
     ensure!(second.console().is_empty(), "it runs: {}", second.console());
     (cast.leave)(&mut first)?;
-    second.wait_for(cast.up, SOON)?;
+    second.wait_for(cast.up)?;
     ensure!(has_event(&host, "waiting")? && has_event(&host, "admitted")?);
     // The host has room for nobody any more; but this one is there.
     starve(&host, true)?;
     let mut newcomer = start(&host, "newcomer", &["--container", "/db"])?;
-    ensure!(newcomer.wait_end(SOON)?.code() == Some(5), "{}", newcomer.errors());
+    ensure!(newcomer.wait_end()?.code() == Some(5), "{}", newcomer.errors());
     host.kill_balancer();
     host.start_balancer()?;
     until_state(&host, "second", "running")?;
@@ -157,5 +158,5 @@ pub fn waits(cast: Cast) -> Result<()> {
 /// So many guests wait.
 fn waiting(host: &Host, count: usize) -> Result<()> {
     let look = || Ok(host.get("/v1/host")?["waiting"].as_array().map_or(0, Vec::len));
-    wait::until("so many guests wait", SOON, look, |seen| *seen == count).map(drop)
+    wait::until("so many guests wait", &host, look, |seen| *seen == count).map(drop)
 }

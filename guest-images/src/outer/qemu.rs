@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use wait::{Activity, Counted, Limits, Missed, Progress, Waiting};
 
 use crate::error::{FileContext, Result};
 use crate::tool;
@@ -22,13 +24,11 @@ const CPU: &str = "EPYC,+svm";
 const CMDLINE: &str = "console=ttyS0 panic=-1 quiet no_timer_check nohz=off highres=off";
 /// Lines kept for error messages.
 const TAIL_LINES: usize = 20;
-/// How long QEMU may take to end after its output has ended.
-const END_WITHIN: Duration = Duration::from_secs(10);
 /// A machine that lives says so on its console every few seconds (`init/outer.sh`). One that is silent for so long hangs;
 /// a busy host alone does not keep it silent for so long.
 const SILENT_MAX: Duration = Duration::from_secs(90);
-/// Time between two looks at the console's length.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// How long one wait for a line may take, before progress is looked at again.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// What the monitor is asked about a machine that hangs.
 const QUESTIONS: &str = "info registers\ninfo lapic\ninfo pic\n";
 /// How long the monitor may take to answer.
@@ -63,7 +63,7 @@ pub(super) enum Access {
 pub(super) enum Ended {
     /// By itself.
     Exited(ExitStatus),
-    /// The deadline came first.
+    /// Its time passed, or it had ended its output and did not end.
     Deadline,
     /// It hangs: it said nothing for so long, and this is what the monitor says of it.
     Silent(Duration, String),
@@ -124,37 +124,40 @@ impl Qemu {
         Ok(Qemu { child, lines, reader: Some(reader), console, monitor })
     }
 
-    /// Gives each line to `on_line` until QEMU ends, `end` comes or the machine hangs.
-    pub fn lines(&mut self, end: Instant, on_line: &mut dyn FnMut(&str)) -> Result<Ended> {
-        let (mut heard, mut written) = (Instant::now(), 0);
+    /// Gives each line to `on_line` until QEMU ends, `total` has passed or the machine hangs.
+    pub fn lines(&mut self, total: Duration, on_line: &mut dyn FnMut(&str)) -> Result<Ended> {
+        // Not its CPU time: a machine that hangs may spin.
+        let console = Activity::default().with_file(&self.console);
+        let mut lines = 0;
+        let mut waiting = Waiting::begin(Limits { quiet: SILENT_MAX, total }, &console);
         loop {
-            let left = end.saturating_duration_since(Instant::now());
-            match self.lines.recv_timeout(left.min(LOOK_EVERY)) {
+            match self.lines.recv_timeout(LOOK_EVERY) {
                 Ok(line) => {
-                    heard = Instant::now();
+                    lines += 1;
                     on_line(&line);
                 }
-                Err(RecvTimeoutError::Timeout) if left <= LOOK_EVERY => return Ok(Ended::Deadline),
-                Err(RecvTimeoutError::Timeout) => {
-                    let length = fs::metadata(&self.console).map_or(0, |file| file.len());
-                    if length != written {
-                        (heard, written) = (Instant::now(), length);
-                    }
-                    if heard.elapsed() >= SILENT_MAX {
-                        return Ok(Ended::Silent(heard.elapsed(), self.examine().unwrap_or_default()));
-                    }
-                }
+                Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
+            match waiting.go_on(&Counted(|| console.count() + lines)) {
+                Ok(_) => {}
+                Err(Missed::Total(_)) => return Ok(Ended::Deadline),
+                Err(Missed::Quiet(quiet, _)) => {
+                    return Ok(Ended::Silent(quiet, self.examine().unwrap_or_default()));
+                }
+            }
         }
-        let end = Instant::now() + END_WITHIN;
-        while Instant::now() < end {
+        let qemu = Activity::of(self.child.id());
+        let mut waiting = Waiting::begin(Limits::default(), &qemu);
+        loop {
             if let Some(status) = self.child.try_wait().file("wait for", Path::new("qemu-system-x86_64"))? {
                 return Ok(Ended::Exited(status));
             }
-            thread::sleep(Duration::from_millis(10));
+            match waiting.go_on(&qemu) {
+                Ok(pause) => thread::sleep(pause),
+                Err(_) => return Ok(Ended::Deadline),
+            }
         }
-        Ok(Ended::Deadline)
     }
 
     /// What the monitor tells of the machine's state.

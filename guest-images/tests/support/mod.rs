@@ -4,11 +4,10 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
 
 use guest_images::scratch::Scratch;
 use guest_images::{ImageSet, KernelSeries, pattern};
+use wait::Activity;
 
 const DISK_BYTES: u64 = 64 << 20;
 
@@ -63,14 +62,17 @@ impl QemuGuest {
         self.scratch.path().join("agent")
     }
 
-    pub fn wait_for(&mut self, text: &str, deadline: Duration) {
-        self.wait_until(deadline, &format!("console does not say {text:?}"), |guest| {
-            guest.text("console").contains(text)
-        });
+    /// What it does: the CPU time of QEMU, and what comes to the console.
+    pub fn activity(&self) -> Activity {
+        Activity::of(self.qemu.id()).with_file(&self.scratch.path().join("console"))
     }
 
-    pub fn wait_for_end(&mut self, deadline: Duration) {
-        self.wait_until(deadline, "QEMU does not end", |guest| guest.qemu.try_wait().unwrap().is_some());
+    pub fn wait_for(&mut self, text: &str) {
+        self.wait_until(&format!("the console shows {text:?}"), |guest| guest.text("console").contains(text));
+    }
+
+    pub fn wait_for_end(&mut self) {
+        self.wait_until("QEMU ends", |guest| guest.qemu.try_wait().unwrap().is_some());
     }
 
     /// The checksum of what the host finds in the guest's disk.
@@ -80,18 +82,19 @@ impl QemuGuest {
         pattern::checksum(&content)
     }
 
-    fn wait_until(&mut self, deadline: Duration, problem: &str, mut done: impl FnMut(&mut Self) -> bool) {
-        let end = Instant::now() + deadline;
-        while !done(self) {
-            let ended = self.qemu.try_wait().unwrap();
-            assert!(
-                Instant::now() < end && ended.is_none(),
-                "{problem} within {deadline:?}; QEMU: {ended:?} {}; console:\n{}",
-                self.text("stderr"),
-                self.text("console")
-            );
-            thread::sleep(Duration::from_millis(50));
-        }
+    fn wait_until(&mut self, what: &str, done: impl Fn(&mut Self) -> bool) {
+        let activity = self.activity();
+        let look = || {
+            let ended = self.qemu.try_wait()?;
+            Ok((done(self), ended))
+        };
+        let waited = wait::until(what, &activity, look, |(done, ended)| *done || ended.is_some());
+        assert!(
+            waited.as_ref().is_ok_and(|(done, _)| *done),
+            "{what}: {waited:?} {}; console:\n{}",
+            self.text("stderr"),
+            self.text("console")
+        );
     }
 
     fn text(&self, file: &str) -> String {

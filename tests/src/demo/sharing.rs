@@ -5,7 +5,7 @@ use super::screen::Screen;
 use super::summary::{Shared, Writes};
 use crate::engine::Engine;
 use crate::host::Host;
-use crate::linux::{Images, Linux, LinuxGuest, SOON};
+use crate::linux::{Images, Linux, LinuxGuest};
 use crate::wait;
 use anyhow::{Context, Result, ensure};
 use guest_images::Agent;
@@ -19,8 +19,6 @@ const GUESTS: [(&str, &str); 2] = [("north", "/shops/north"), ("south", "/shops/
 const RAM: &str = "320M";
 /// A file of the services' image that no program has open. The overlay copies a file as a whole when it is written to.
 const FILE: &str = "/usr/lib/x86_64-linux-gnu/libicudata.so.72.1";
-/// How long a command in a guest may take. Emulated, on a busy machine.
-const LONG: Duration = Duration::from_secs(120);
 /// What no guest maps of images is let go beyond this.
 const COMMON_BYTES: u64 = 64 * MIB;
 /// What each guest works on. It uses up what was touched at the boot and is free again, so that what comes then is new.
@@ -62,7 +60,7 @@ pub(super) fn run(host: &Host, images: &Images, screen: &Screen) -> Result<Share
     if is_kvm {
         screen.say("/common has a limit of 64M: what nobody maps beyond that is let go.");
         let common = || charged(host, "/common");
-        wait::until("what nobody maps is let go", SOON, common, |bytes| *bytes <= COMMON_BYTES)?;
+        wait::until("what nobody maps is let go", &host, common, |bytes| *bytes <= COMMON_BYTES)?;
     }
 
     screen.say("The host holds once what both use, and charges it once.");
@@ -90,7 +88,7 @@ pub(super) fn run(host: &Host, images: &Images, screen: &Screen) -> Result<Share
     screen.typed(&format!("balancer image check {digest}"), &checked);
     for guest in &mut guests {
         guest.agent.power_off()?;
-        let status = guest.linux.guest.wait_end(SOON)?;
+        let status = guest.linux.guest.wait_end()?;
         ensure!(status.success(), "{}: {status}", guest.linux.guest.name);
     }
     Ok(Shared { held: mapped, alone, saved, bound: before - after, writes })
@@ -107,7 +105,7 @@ fn write_over(host: &Host, screen: &Screen, guests: &mut [Running]) -> Result<Wr
         printed(&mut guests[0].agent, &format!("printf x >> {FILE}; stat -c %s {FILE}"))?.parse()?;
     let grown = wait::until(
         "the copy is charged to who wrote",
-        SOON,
+        &host,
         || Ok(usage(host, 0)?.saturating_sub(north)),
         |grown| *grown + ITS_OWN_BYTES >= written,
     )?;
@@ -132,7 +130,7 @@ fn serve(agent: &mut Agent) -> Result<()> {
 
 /// What a command in a guest printed; it must succeed.
 fn printed(agent: &mut Agent, command: &str) -> Result<String> {
-    let ran = agent.run(command, LONG)?;
+    let ran = agent.run(command, wait::TOTAL_MAX)?;
     ensure!(ran.code == 0, "{command}: exit code {}: {}", ran.code, ran.output);
     Ok(ran.output.trim().to_owned())
 }
@@ -176,7 +174,7 @@ fn usage(host: &Host, guest: usize) -> Result<u64> {
     let is_newer = |seen: &Value| {
         seen["usage_age_ms"].as_u64().is_some_and(|age| Duration::from_millis(age + 1) < asked.elapsed())
     };
-    bytes(&wait::until("the usage is read anew", SOON, look, is_newer)?, "usage_bytes")
+    bytes(&wait::until("the usage is read anew", &host, look, is_newer)?, "usage_bytes")
 }
 
 /// The lines of a report of the pool that say who pays.

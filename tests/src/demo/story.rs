@@ -6,7 +6,7 @@ use super::summary::{Moved, Summary};
 use super::{MEMBERS, MIB, Options, RAM, TOGETHER, together_bytes};
 use crate::engine::Engine;
 use crate::host::Host;
-use crate::linux::{Images, Linux, LinuxGuest, SOON};
+use crate::linux::{Images, Linux, LinuxGuest};
 use crate::wait;
 use anyhow::{Context, Result, ensure};
 use guest_images::Agent;
@@ -25,8 +25,6 @@ const LOWERED_BYTES: u64 = 192 * MIB;
 const RAISED_BYTES: u64 = 448 * MIB;
 /// What web fills once its limit is raised; with its other memory more than the limit before.
 const FILL_BYTES: u64 = 220 * MIB;
-/// Until every guest holds what it was asked to. Emulated, on a busy machine.
-const SETTLED: Duration = Duration::from_secs(240);
 /// Between steps, so that one can follow.
 const PAUSE: Duration = Duration::from_secs(3);
 
@@ -60,7 +58,7 @@ pub fn run(images: &Images, options: &Options) -> Result<()> {
     for (index, bytes) in [(0, KEPT_BYTES[0]), (2, KEPT_BYTES[1])] {
         guests[index].agent.alloc("kept", bytes, index as u64)?;
     }
-    wait::until("all gave what they were asked for at their start", SETTLED, || settled(&host), |all| *all)?;
+    wait::until("all gave what they were asked for at their start", &host, || settled(&host), |all| *all)?;
     sleep(PAUSE);
 
     let others = |host: &Host| {
@@ -118,7 +116,7 @@ pub fn run(images: &Images, options: &Options) -> Result<()> {
     let wanted = figure(&host, "web", "target_bytes")?;
     wait::until(
         "web's balloon lets go",
-        SOON,
+        &host,
         || figure(&host, "web", "actual_bytes"),
         |actual| *actual >= wanted * 9 / 10,
     )?;
@@ -141,7 +139,7 @@ pub fn run(images: &Images, options: &Options) -> Result<()> {
     let balancer_bytes = balancer_bytes(&host)?;
     for guest in &mut guests {
         guest.agent.power_off()?;
-        let status = guest.linux.guest.wait_end(SOON)?;
+        let status = guest.linux.guest.wait_end()?;
         ensure!(status.success(), "{}: {status}", guest.linux.guest.name);
     }
     let shared = sharing::run(&host, images, &screen)?;
@@ -201,7 +199,7 @@ fn settled(host: &Host) -> Result<bool> {
 fn fall(guest: &Running, to_bytes: u64) -> Result<Moved> {
     let (started, before) = (Instant::now(), guest.linux.guest.resident_bytes()?);
     let look = || guest.linux.guest.resident_bytes();
-    let after = wait::until("host memory falls", SOON, look, |bytes| *bytes <= to_bytes)?;
+    let after = wait::until("host memory falls", &guest.linux.guest, look, |bytes| *bytes <= to_bytes)?;
     Ok(Moved { bytes: before.saturating_sub(after), took: started.elapsed() })
 }
 

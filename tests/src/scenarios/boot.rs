@@ -1,7 +1,7 @@
 //! Kernels boot to user space, and power off.
 
 use crate::host::Host;
-use crate::linux::{Images, Linux, SOON};
+use crate::linux::{Images, Linux};
 use anyhow::{Result, ensure};
 
 fn boots(images: &Images, guest: &Linux<'_>) -> Result<()> {
@@ -12,7 +12,7 @@ fn boots(images: &Images, guest: &Linux<'_>) -> Result<()> {
     ensure!(memory > 200 << 20, "the guest sees its RAM: {memory}");
     host.frames("a")?;
     agent.power_off()?;
-    let status = linux.guest.wait_end(SOON)?;
+    let status = linux.guest.wait_end()?;
     ensure!(status.code() == Some(0), "{status}");
     Ok(())
 }

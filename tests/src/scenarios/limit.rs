@@ -2,11 +2,13 @@
 
 use crate::engine::Engine;
 use crate::host::Host;
-use crate::linux::{Images, Linux, SOON};
+use crate::linux::{Images, Linux};
 use crate::wait;
 use anyhow::{Context, Result, ensure};
 
 const MIB: u64 = 1 << 20;
+/// Readings of a working set until it is that of what is touched now: the monitor finds its regions within 40 s, and is read every 4 s.
+const READINGS: usize = 10;
 
 /// What is in the guest's balloon, bytes: by the table, which is compared with the kernel just now; on QEMU, where the table only knows
 /// that such frames have no host memory, by QEMU's word and no more than that. Tiling is checked on the way.
@@ -36,7 +38,7 @@ pub fn holds_after_boot(images: &Images) -> Result<()> {
     let linux = Linux { flags: &flags, ..Linux::default() }.start(&host, images, "a")?;
     wait::until(
         "the balloon holds what is above the limit",
-        SOON,
+        &host,
         || ballooned_bytes(&host, "a"),
         |b| *b >= 250 * MIB,
     )?;
@@ -64,11 +66,11 @@ pub fn moves_host_memory(images: &Images) -> Result<()> {
     let before = linux.guest.resident_bytes()?;
     ensure!(before >= 330 * MIB, "the page cache fills the guest: {} MiB", before / MIB);
     host.set_max("/web/a", low)?;
-    let after = wait::until("host memory falls", SOON, || linux.guest.resident_bytes(), |b| *b <= low)?;
+    let after = wait::until("host memory falls", &host, || linux.guest.resident_bytes(), |b| *b <= low)?;
     let asked = before - low;
     ensure!(before - after >= asked * 9 / 10, "fell by {} of {} MiB", (before - after) / MIB, asked / MIB);
     host.set_max("/web/a", high)?;
-    wait::until("the balloon lets go", SOON, || ballooned_bytes(&host, "a"), |b| *b <= 100 * MIB)?;
+    wait::until("the balloon lets go", &host, || ballooned_bytes(&host, "a"), |b| *b <= 100 * MIB)?;
     read(&mut agent)?;
     let again = linux.guest.resident_bytes()?;
     ensure!(again - after >= asked * 9 / 10, "rose by {} of {} MiB", (again - after) / MIB, asked / MIB);
@@ -85,7 +87,7 @@ pub fn free_pages_come_back(images: &Images) -> Result<()> {
     agent.free("heap")?;
     wait::until(
         "freed memory is back at the host",
-        SOON,
+        &host,
         || linux.guest.resident_bytes(),
         |b| *b <= full - 180 * MIB,
     )?;
@@ -108,12 +110,12 @@ pub fn without_agent(images: &Images) -> Result<()> {
     host.set_max("/web/a", engine.limit(200 * MIB))?;
     wait::until(
         "the balloon takes what is above the limit",
-        SOON,
+        &host,
         || ballooned_bytes(&host, "a"),
         |b| *b >= 300 * MIB,
     )?;
     host.set_max("/web/a", engine.limit(400 * MIB))?;
-    wait::until("and lets it go", SOON, || ballooned_bytes(&host, "a"), |b| *b <= 120 * MIB)?;
+    wait::until("and lets it go", &host, || ballooned_bytes(&host, "a"), |b| *b <= 120 * MIB)?;
     Ok(())
 }
 
@@ -141,14 +143,21 @@ pub fn working_set(images: &Images) -> Result<()> {
     agent.alloc("small", 32 * MIB, 2)?;
     agent.alloc("large", 128 * MIB, 3)?;
     let settle = |agent: &mut guest_images::Agent, holds: &[&str]| -> Result<u64> {
-        // The monitor looks back a moment and finds its regions by and by.
-        let end = std::time::Instant::now() + std::time::Duration::from_secs(45);
-        while std::time::Instant::now() < end {
-            for hold in holds {
-                agent.touch(hold)?;
-            }
+        // The monitor looks back a moment and finds its regions one after the other.
+        let mut guest = host.get("/v1/guests/a")?;
+        for _ in 0..READINGS {
+            let mut age = 0;
+            let look = || {
+                for hold in holds {
+                    agent.touch(hold)?;
+                }
+                let guest = host.get("/v1/guests/a")?;
+                let now = guest["working_set_age_ms"].as_u64().unwrap_or(u64::MAX);
+                // An age that falls is that of a new reading.
+                Ok((now < std::mem::replace(&mut age, now), guest))
+            };
+            guest = wait::until("a reading of the working set", &host, look, |(is_new, _)| *is_new)?.1;
         }
-        let guest = host.get("/v1/guests/a")?;
         let text = std::fs::read_to_string(host.path("balancer.log")).unwrap_or_default();
         let why = text.lines().rfind(|line| line.contains("working sets")).unwrap_or_default().to_owned();
         guest["working_set_bytes"].as_u64().with_context(|| format!("a working set; {why}"))

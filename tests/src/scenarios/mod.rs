@@ -3,7 +3,6 @@
 mod boot;
 mod limit;
 mod overcommit;
-mod random;
 mod roots;
 mod stress;
 mod survive;
@@ -83,7 +82,7 @@ pub const ALL: &[Scenario] = &[
     (ONE_IMAGE_FOR_ALL, roots::one_image_for_all),
     (FILLED_BY_THE_BALANCER, roots::filled_by_the_balancer),
     (ON_ITS_OWN_DISK, roots::on_its_own_disk),
-    ("four guests live through a minute of random limits and loads", stress::random_minute),
+    ("four guests live through random steps of limits and loads", stress::random_steps),
     (OVERCOMMIT, overcommit::moves_to_the_needy),
     (OVERCOMMIT_WITHOUT_BALLOON, overcommit::works_around_one_without_balloon),
 ];

@@ -10,9 +10,8 @@
 //!
 //! Every second the balancer is asked for all figures, and each guest's frames must tile.
 
-use super::random::Random;
 use crate::host::Host;
-use crate::linux::{Images, Linux, LinuxGuest, SOON};
+use crate::linux::{Images, Linux, LinuxGuest};
 use crate::wait;
 use anyhow::{Context, Result, anyhow, ensure};
 use guest_images::Agent;
@@ -23,12 +22,10 @@ use std::thread::{scope, sleep};
 use std::time::{Duration, Instant};
 
 const MIB: u64 = 1 << 20;
-/// How long the phases go on.
-const LOAD: Duration = Duration::from_secs(180);
-/// And so many slots at least, on a machine that is slow.
-const SLOTS_MIN: usize = 4;
-/// A slot takes so long at least.
-const SLOT_MIN: Duration = Duration::from_secs(15);
+/// Slots: what is done is a function of the seed, on a machine of any speed.
+const SLOTS: usize = 8;
+/// A slot takes so many ticks of the balancer at least: it decides once a second, and needs some readings for that.
+const SLOT_TICKS: usize = 12;
 /// What guests have of a host: the memory of the lab's machine for this scenario, and where the host is larger, all beyond it is
 /// kept from them.
 pub const HOST_MIB: u32 = 1024;
@@ -46,8 +43,6 @@ const LITTLE_BYTES: u64 = 24 * MIB;
 const MOVED_BYTES: u64 = 48 * MIB;
 /// Time between two looks.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// An emulated guest that fills memory which comes from others.
-const FILL_DEADLINE: Duration = Duration::from_secs(120);
 
 pub fn moves_to_the_needy(images: &Images) -> Result<()> {
     run(images, None)
@@ -103,7 +98,7 @@ fn run_seeded(images: &Images, seed: u64, without_balloon: Option<usize>) -> Res
         let path = format!("/v1/guests/{}", GUESTS[index]);
         wait::until(
             "the balancer knows that no driver serves the balloon",
-            SOON,
+            &host,
             || host.get(&path),
             |guest| guest["balloon"]["driver_ready"] == false,
         )?;
@@ -113,7 +108,7 @@ fn run_seeded(images: &Images, seed: u64, without_balloon: Option<usize>) -> Res
     let started = Instant::now();
     let (loaded, looked) = scope(|scope| {
         let looker = scope.spawn(|| look_until(&over, &host, started, &looks));
-        let loaded = load(&mut guests, seed, without_balloon, started, &looks);
+        let loaded = load(&host, &mut guests, seed, without_balloon, started, &looks);
         over.store(true, Relaxed);
         (loaded, looker.join().unwrap_or_else(|_| Err(anyhow!("the looks panicked"))))
     });
@@ -186,29 +181,29 @@ struct Slot {
 
 /// Slots until the time is over.
 fn load(
+    host: &Host,
     guests: &mut [Running],
     seed: u64,
     without_balloon: Option<usize>,
     started: Instant,
     looks: &Mutex<Vec<Look>>,
 ) -> Result<Vec<Slot>> {
-    let mut random = Random(seed);
+    let mut random = fastrand::Rng::with_seed(seed);
     let mut slots: Vec<Slot> = Vec::new();
-    while started.elapsed() < LOAD || slots.len() < SLOTS_MIN {
+    while slots.len() < SLOTS {
         let last = slots.last().map(|slot| slot.heavy);
         let plan = plan(&mut random, last, without_balloon);
         let heavy =
             plan.iter().position(|load| matches!(load, Load::Heavy { .. })).context("one is heavy")?;
-        let (from_s, before) = (started.elapsed().as_secs_f64(), last_figures(looks)?);
+        let (from_s, before) = (started.elapsed().as_secs_f64(), last_figures(host, looks)?);
         let after = Mutex::new(Vec::new());
-        let end = Instant::now() + SLOT_MIN;
         let results: Vec<Result<u64>> = scope(|scope| {
             let working: Vec<_> = guests
                 .iter_mut()
                 .zip(&plan)
                 .map(|(guest, load)| {
                     let after = &after;
-                    scope.spawn(move || work(guest, *load, end, looks, after))
+                    scope.spawn(move || work(host, guest, *load, looks, after))
                 })
                 .collect();
             working
@@ -228,14 +223,14 @@ fn load(
 }
 
 /// Who does what: one is heavy, and not the one that was; the others do what the seed says.
-fn plan(random: &mut Random, last: Option<usize>, without_balloon: Option<usize>) -> Vec<Load> {
+fn plan(random: &mut fastrand::Rng, last: Option<usize>, without_balloon: Option<usize>) -> Vec<Load> {
     let able = |index: &usize| Some(*index) != last && Some(*index) != without_balloon;
     let candidates: Vec<usize> = (0..GUESTS.len()).filter(able).collect();
-    let heavy = candidates[usize::try_from(random.below(candidates.len() as u64)).unwrap_or(0)];
-    let steps = HEAVY_STEPS.start + random.below(HEAVY_STEPS.end - HEAVY_STEPS.start);
+    let heavy = candidates[random.usize(..candidates.len())];
+    let steps = random.u64(HEAVY_STEPS);
     (0..GUESTS.len())
         .map(|index| {
-            let (kind, seed) = (random.below(3), random.below(1 << 32));
+            let (kind, seed) = (random.u64(..3), random.u64(..1 << 32));
             match kind {
                 _ if index == heavy => Load::Heavy { bytes: steps * STEP_BYTES, seed },
                 0 => Load::Read,
@@ -248,9 +243,9 @@ fn plan(random: &mut Random, last: Option<usize>, without_balloon: Option<usize>
 
 /// One guest's part of a slot. Returns what it held and compared, bytes.
 fn work(
+    host: &Host,
     guest: &mut Running,
     load: Load,
-    end: Instant,
     looks: &Mutex<Vec<Look>>,
     after: &Mutex<Vec<Figures>>,
 ) -> Result<u64> {
@@ -260,22 +255,22 @@ fn work(
         Load::Heavy { bytes, seed } => {
             for step in 0..bytes / STEP_BYTES {
                 let name = format!("heavy{step}");
-                agent.call_within("alloc", &[&name, &STEP_BYTES, &(seed + step)], FILL_DEADLINE)?;
+                agent.call("alloc", &[&name, &STEP_BYTES, &(seed + step)])?;
                 held.push(name);
             }
         }
         Load::Read => {
-            agent.call_within("read-file", &[&"/dev/vda"], FILL_DEADLINE)?;
+            agent.call("read-file", &[&"/dev/vda"])?;
         }
         Load::Little { seed } => {
-            agent.call_within("alloc", &[&"little", &LITTLE_BYTES, &seed], FILL_DEADLINE)?;
+            agent.call("alloc", &[&"little", &LITTLE_BYTES, &seed])?;
             held.push("little".to_owned());
         }
         Load::Idle => {}
     }
-    sleep(end.saturating_duration_since(Instant::now()).max(2 * LOOK_EVERY));
+    host.ticks(&guest.linux.guest.name, SLOT_TICKS)?;
     if matches!(load, Load::Heavy { .. }) {
-        *after.lock().unwrap_or_else(PoisonError::into_inner) = last_figures(looks)?;
+        *after.lock().unwrap_or_else(PoisonError::into_inner) = last_figures(host, looks)?;
     }
     let mut bytes = 0;
     for name in held {
@@ -286,11 +281,11 @@ fn work(
     Ok(bytes)
 }
 
-fn last_figures(looks: &Mutex<Vec<Look>>) -> Result<Vec<Figures>> {
+fn last_figures(host: &Host, looks: &Mutex<Vec<Look>>) -> Result<Vec<Figures>> {
     let looks = || looks.lock().unwrap_or_else(PoisonError::into_inner);
     wait::until(
         "there is a look",
-        SOON,
+        host,
         || Ok(looks().last().map(|look| look.guests.clone())),
         Option::is_some,
     )?

@@ -2,17 +2,22 @@
 
 use crate::engine::Engine;
 use crate::host::Host;
-use crate::linux::{Images, Linux, SOON};
+use crate::linux::{Images, Linux};
 use crate::wait;
 use anyhow::{Context, Result, ensure};
 
 const MIB: u64 = 1 << 20;
+/// RAM of a guest of [`Linux::default`].
+const RAM_BYTES: u64 = 512 * MIB;
+/// By how much a balloon may be off a limit: the overhead changes a little after the target was computed from it, and what QEMU takes next
+/// to guest RAM by some MiB.
+const OFF_BYTES: u64 = 12 * MIB;
 
 /// Waits until the guest, whose limit leaves it 200M, holds no more than that.
 fn in_force(host: &Host) -> Result<()> {
     wait::until(
         "the limit is in force",
-        SOON,
+        &host,
         || host.get("/v1/guests/a"),
         // What QEMU takes beside guest RAM differs by some MiB.
         |g| g["balloon"]["actual_bytes"].as_u64().is_some_and(|bytes| bytes <= 212 * MIB),
@@ -35,7 +40,7 @@ pub fn out_of_memory(images: &Images) -> Result<()> {
     // More than the limit leaves, less than the guest's RAM: only the balloon can serve it.
     agent.alloc("heap", 220 * MIB, 3)?;
     ensure!(agent.vmstat("oom_kill")? == kills, "a program in the guest was killed");
-    wait::until("the target follows", SOON, || target(&host), |bytes| *bytes > before)?;
+    wait::until("the target follows", &host, || target(&host), |bytes| *bytes > before)?;
     let verified = agent.verify("heap")?;
     ensure!(verified.intact, "{verified:?}");
     Ok(())
@@ -50,8 +55,20 @@ pub fn contents(images: &Images) -> Result<()> {
     let mut agent = linux.agent()?;
     agent.alloc("heap", 96 * MIB, 11)?;
     for max in [220, 400, 240, 480] {
-        host.set_max("/web/a", engine.limit(max * MIB))?;
-        std::thread::sleep(std::time::Duration::from_secs(2));
+        let max_bytes = engine.limit(max * MIB);
+        host.set_max("/web/a", max_bytes)?;
+        // The balloon has moved: what the guest may hold beside its overhead is the limit.
+        wait::until(
+            &format!("the balloon follows a limit of {max} MiB"),
+            &host,
+            || host.get("/v1/guests/a"),
+            |guest| {
+                let number = |key: &str| guest[key].as_u64().unwrap_or(0);
+                let (actual, target) = (number("actual_bytes"), number("target_bytes"));
+                let allowed = max_bytes.saturating_sub(number("overhead_bytes"));
+                actual.abs_diff(target) <= 2 * MIB && actual.abs_diff(allowed.min(RAM_BYTES)) <= OFF_BYTES
+            },
+        )?;
         host.frames("a")?;
         let verified = agent.verify("heap")?;
         ensure!(verified.intact, "at {max} MiB: {verified:?}");
@@ -72,7 +89,7 @@ pub fn disk(images: &Images) -> Result<()> {
         let written = agent.write_disk("/dev/vda", 0, 32 * MIB, 5)?;
         host.set_max("/web/a", Engine::current().limit(200 * MIB))?;
         agent.power_off()?;
-        linux.guest.wait_end(SOON)?;
+        linux.guest.wait_end()?;
         written
     };
     let linux = Linux { flags: &flags, ..Linux::default() }.start(&host, images, "b")?;
@@ -90,7 +107,7 @@ pub fn balancer_killed(images: &Images) -> Result<()> {
     let mut agent = linux.agent()?;
     agent.alloc("heap", 64 * MIB, 9)?;
     host.start_balancer()?;
-    wait::until("the guest registers again", SOON, || Ok(host.get("/v1/guests/a").is_ok()), |there| *there)?;
+    wait::until("the guest registers again", &host, || Ok(host.get("/v1/guests/a").is_ok()), |there| *there)?;
     host.set_max("/web/a", Engine::current().limit(200 * MIB))?;
     in_force(&host)?;
     ensure!(agent.verify("heap")?.intact);

@@ -1,8 +1,8 @@
 //! Linux guests on images that the balancer fills: within its budget, exactly, and beside what sampling tells of the same.
 
-use super::{LONG, MIB, image, number, pool};
+use super::{MIB, image, number, pool};
 use crate::host::Host;
-use crate::linux::{Images, Linux, LinuxGuest, SOON};
+use crate::linux::{Images, Linux, LinuxGuest};
 use crate::wait;
 use anyhow::{Context, Result, ensure};
 use guest_images::Agent;
@@ -57,7 +57,7 @@ fn beside(backing: &str, images: &Images) -> Result<Figures> {
     }
     let mut checksums = Vec::new();
     for (linux, agent) in &mut guests {
-        let read = agent.read_tree(LAYER.1, LONG)?;
+        let read = agent.read_tree(LAYER.1)?;
         ensure!(read.dax_bytes == read.bytes, "not all by DAX: {read:?}");
         host.assert_near_kernel(&linux.guest)?;
         checksums.push(read.checksum);
@@ -92,7 +92,7 @@ fn beside(backing: &str, images: &Images) -> Result<Figures> {
 fn within_budget(host: &Host, guests: &mut [(LinuxGuest, Agent)]) -> Result<Vec<String>> {
     host.set_max("/common", BUDGET_BYTES)?;
     let held = || number(&pool(host)?, "resident_bytes");
-    wait::until("the pool shrinks to its budget", SOON, held, |bytes| *bytes <= BUDGET_BYTES)?;
+    wait::until("the pool shrinks to its budget", &host, held, |bytes| *bytes <= BUDGET_BYTES)?;
     let mut asked = Vec::new();
     for (_, agent) in guests.iter_mut() {
         asked.push(agent.send("read-tree", &[&PART])?);
@@ -103,7 +103,7 @@ fn within_budget(host: &Host, guests: &mut [(LinuxGuest, Agent)]) -> Result<Vec<
         let readers: Vec<_> = guests
             .iter_mut()
             .zip(asked)
-            .map(|((_, agent), id)| scope.spawn(move || agent.answer(id, "read-tree", LONG)))
+            .map(|((_, agent), id)| scope.spawn(move || agent.answer(id, "read-tree")))
             .collect();
         while readers.iter().any(|reader| !reader.is_finished()) {
             let pool = pool(host)?;

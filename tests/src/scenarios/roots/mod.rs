@@ -11,6 +11,7 @@ pub use services::services_under_limits;
 pub use upper::on_its_own_disk;
 
 use crate::host::Host;
+use crate::wait;
 use anyhow::{Context, Result, ensure};
 use guest_images::Agent;
 use serde_json::Value;
@@ -19,12 +20,12 @@ use std::time::Duration;
 const MIB: u64 = 1 << 20;
 /// Layers of a root with services, lowest first.
 const SERVICES: [&str; 3] = ["base", "services", "database"];
-/// How long reading all of an image may take, and each of the benchmarks. Emulated, on a busy machine.
-const LONG: Duration = Duration::from_secs(240);
+/// How long the guest lets a command run, by its own clock. The wait for its end follows progress.
+const COMMAND_MAX: Duration = wait::TOTAL_MAX;
 
 /// Runs a command in the guest's root, which must succeed; returns what it printed.
 fn run(agent: &mut Agent, command: &str) -> Result<String> {
-    let ran = agent.run(command, LONG)?;
+    let ran = agent.run(command, COMMAND_MAX)?;
     ensure!(ran.code == 0, "{command}: exit code {}: {}", ran.code, ran.output);
     Ok(ran.output.trim().to_owned())
 }

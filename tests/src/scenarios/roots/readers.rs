@@ -1,6 +1,6 @@
 //! Guests that read all of one image: the host has it once, and what one writes is its own.
 
-use super::{LONG, MIB, SERVICES, image, number, pool, run, unchanged};
+use super::{MIB, SERVICES, image, number, pool, run, unchanged};
 use crate::host::Host;
 use crate::linux::{Images, Linux, LinuxGuest};
 use anyhow::{Context, Result, ensure};
@@ -53,7 +53,7 @@ pub fn one_image_for_all(images: &Images) -> Result<()> {
         let linux =
             Linux { memory: "256M", flags: &flags, ..Linux::default() }.start(&host, images, &name)?;
         let mut agent = linux.agent()?;
-        let read = agent.read_tree(SERVICES_LAYER, LONG)?;
+        let read = agent.read_tree(SERVICES_LAYER)?;
         ensure!(read.dax_bytes == read.bytes && read.dax_files == read.files, "not all by DAX: {read:?}");
         let cached = read.cached_after_bytes.saturating_sub(read.cached_before_bytes);
         ensure!(cached * 100 < image_bytes, "the guest's page cache grew by {cached} bytes");
@@ -103,7 +103,7 @@ pub fn one_image_for_all(images: &Images) -> Result<()> {
         ensure!(after.private <= before.private + MIB, "another guest pays: {before:?}, {after:?}");
     }
     let (_, reader) = &mut guests[1];
-    let again = reader.read_tree(SERVICES_LAYER, LONG)?;
+    let again = reader.read_tree(SERVICES_LAYER)?;
     ensure!(Some(again.checksum) == checksum, "another guest reads what was written");
     unchanged(&host, images, &services)
 }

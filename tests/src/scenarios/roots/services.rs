@@ -1,13 +1,12 @@
 //! Services do real work from shared images while limits change and the balloon works.
 
-use super::{LONG, MIB, SERVICES, run};
+use super::{COMMAND_MAX, MIB, SERVICES, run};
 use crate::engine::Engine;
 use crate::host::Host;
-use crate::linux::{Images, Linux, LinuxGuest, SOON};
+use crate::linux::{Images, Linux, LinuxGuest};
 use crate::wait;
 use anyhow::{Context, Result, ensure};
 use guest_images::Agent;
-use std::time::Duration;
 
 /// Keys written before the limits change and read back afterwards.
 const KEYS: u32 = 2000;
@@ -16,7 +15,7 @@ const ROUNDS: usize = 3;
 
 /// Waits for a program that was started.
 fn ended(agent: &mut Agent, name: &str) -> Result<String> {
-    let ran = agent.wait(name, LONG)?;
+    let ran = agent.wait(name, COMMAND_MAX)?;
     ensure!(ran.ended && ran.code == 0, "{name}: {ran:?}");
     Ok(ran.output)
 }
@@ -81,7 +80,9 @@ pub fn services_under_limits(images: &Images) -> Result<()> {
         for max in [220, 480] {
             host.set_max("/web/cache", Engine::current().limit(max * MIB))?;
             host.set_max("/web/db", Engine::current().limit(max * MIB))?;
-            std::thread::sleep(Duration::from_secs(4));
+            for name in ["cache", "db"] {
+                host.ticks(name, 4)?;
+            }
             for linux in [&cache, &db] {
                 host.assert_near_kernel(&linux.guest).with_context(|| format!("round {round}, {max}M"))?;
             }
@@ -99,8 +100,8 @@ pub fn services_under_limits(images: &Images) -> Result<()> {
     for name in ["cache", "db"] {
         wait::until(
             "the balloon holds what is above the limit",
-            // One that ran out of memory just now is left in peace for half of it.
-            SOON * 2,
+            // A guest that ran out of memory just now is left alone for 30 s.
+            &host,
             || host.get(&format!("/v1/guests/{name}")),
             |guest| guest["balloon"]["actual_bytes"].as_u64().is_some_and(|bytes| bytes <= 224 * MIB),
         )?;

@@ -1,8 +1,8 @@
 //! A guest whose layer above the images is on a disk of its own: what it writes stays there, and nobody else reads it.
 
-use super::{LONG, MIB, run, unchanged};
+use super::{MIB, run, unchanged};
 use crate::host::Host;
-use crate::linux::{Images, Linux, LinuxGuest, SOON};
+use crate::linux::{Images, Linux, LinuxGuest};
 use anyhow::{Result, ensure};
 use guest_images::Agent;
 
@@ -36,7 +36,7 @@ pub fn on_its_own_disk(images: &Images) -> Result<()> {
     let changed = run(&mut agent, &format!("{sums}; sync"))?;
     ensure!(changed != original, "what was written is not read: {changed}");
     agent.power_off()?;
-    let status = linux.guest.wait_end(SOON)?;
+    let status = linux.guest.wait_end()?;
     ensure!(status.success(), "{status}");
 
     // After a power-off it is all there, and another guest has the image as it was, at the same time.
@@ -49,7 +49,7 @@ pub fn on_its_own_disk(images: &Images) -> Result<()> {
     run(&mut other, &format!("[ -e /usr/bin/diff ] && [ -e /usr/share/perl5 ] && ! [ -e {NEW} ]"))?;
     host.assert_near_kernel(&linux.guest)?;
     // What it reads of its own is on its disk, hence in the host's page cache of that disk; of images nothing is its own.
-    let layer = other.read_tree("/images/0", LONG)?;
-    ensure!(agent.read_tree("/images/0", LONG)?.checksum == layer.checksum, "the image is another one");
+    let layer = other.read_tree("/images/0")?;
+    ensure!(agent.read_tree("/images/0")?.checksum == layer.checksum, "the image is another one");
     unchanged(&host, images, &images.digest(LAYER)?)
 }

@@ -99,7 +99,7 @@ impl OuterMachine {
             monitor: &scratch.path().join("monitor"),
         })?;
         let mut tail = qemu::Tail::default();
-        let ended = qemu.lines(began + self.deadline, &mut |line| {
+        let ended = qemu.lines(self.deadline, &mut |line| {
             tail.push(line);
             on_line(line);
         })?;
