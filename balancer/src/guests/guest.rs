@@ -3,7 +3,7 @@
 use super::budget::Budget;
 use super::cross_check::CrossCheck;
 use super::disk_cache::DiskCache;
-use super::figures::{Figures, pool_totals, table_bytes};
+use super::figures::{Figures, table_bytes};
 use super::look::{CarriedOut, Look, Looking};
 use super::process::ProcessObjects;
 use crate::events::Events;
@@ -93,6 +93,8 @@ pub struct Guest {
     pub disk_cache: DiskCache,
     /// What it costs the host.
     pub figures: Figures,
+    /// What it held when the host's figures were read last, bytes.
+    pub held_with_host_bytes: u64,
     /// Whether its table is to be believed.
     pub cross_check: CrossCheck,
     /// Descriptors and threads of its `vmm` as counted last.
@@ -162,6 +164,7 @@ impl Guest {
             statistics: None,
             disk_cache: DiskCache::default(),
             figures: Figures::of_engine(&about.engine),
+            held_with_host_bytes: 0,
             cross_check: CrossCheck::of_engine(&about.engine),
             stuck: None,
             process: None,
@@ -313,10 +316,23 @@ impl Guest {
         gone
     }
 
-    /// What is known of its memory, for the accounting.
+    /// Host memory behind its RAM as it is most likely now, bytes: what it released since the kernel's figure was read is not in it. No
+    /// more than [`Figures::ram_bytes`], which counts for everything that it gains by.
     #[must_use]
-    pub fn reading(&self) -> GuestReading {
-        let (totals, look) = (pool_totals(&self.frames, &self.about.images), self.look.as_ref());
+    pub fn held_likely_bytes(&self) -> u64 {
+        let totals = self.frames.totals();
+        let released = self
+            .figures
+            .reading()
+            .map_or(0, |reading| reading.table.private_bytes().saturating_sub(table_bytes(&totals)));
+        self.figures.ram_bytes(&totals).saturating_sub(released).max(table_bytes(&totals))
+    }
+
+    /// What is known of its memory, for the accounting. The resident set and the images in it are of one reading; of the table the
+    /// newest figure counts if it is larger.
+    #[must_use]
+    pub fn reading(&self, accounting: System) -> GuestReading {
+        let (kernel, images, look) = (self.figures.kernel(), self.figures.images(), self.look.as_ref());
         let elsewhere = |look: &Look| {
             let told = |owner: &u16| *owner != self.owner && self.owners.contains(owner);
             look.private_bytes
@@ -327,16 +343,28 @@ impl Guest {
         };
         GuestReading {
             owner: self.owner,
-            resident_bytes: self.figures.kernel().map(|kernel| kernel.resident_bytes),
-            beside_bytes: self.figures.kernel().map_or(0, |kernel| kernel.page_tables_bytes),
-            table_bytes: table_bytes(&totals),
+            resident_bytes: kernel.map(|kernel| kernel.resident_bytes),
+            beside_bytes: kernel.map_or(0, |kernel| kernel.page_tables_bytes),
+            table_bytes: table_bytes(&self.frames.totals()),
             // Also of a table that is not trusted: it charges only containers that it was told to, and whoever runs the
             // host hears of it (`table_disagrees`).
             table_elsewhere_bytes: look.map_or_else(BTreeMap::new, elsewhere),
-            pool_bytes: self.figures.kernel().map_or(0, |kernel| kernel.image_bytes(&totals)),
+            pool_bytes: images.pool.bytes_max,
+            images_bytes: images.all.bytes_max,
+            error_bytes: match accounting {
+                System::Rss => images.pool.doubt_bytes(),
+                _ => images.all.bytes_max.saturating_sub(images.pool.known_bytes),
+            },
             blocks_used: look.map(|look| look.blocks_used),
             ram_bytes: self.frames.ram_bytes(),
         }
+    }
+
+    /// What it is known to have touched since the last look at its frames: whose that is, only the next look tells. Bytes.
+    #[must_use]
+    pub fn touched_since_look(&self) -> u64 {
+        let looked = |look: &Look| look.private_bytes.values().fold(0u64, |sum, b| sum.saturating_add(*b));
+        table_bytes(&self.frames.totals()).saturating_sub(self.look.as_ref().map_or(0, looked))
     }
 
     /// The kernel's objects that it takes. Of descriptors and threads the larger of what its `vmm` told and what the kernel

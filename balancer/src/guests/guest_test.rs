@@ -45,12 +45,12 @@ fn frames_are_charged_to_whom_the_guest_was_told_to_charge_and_to_nobody_else() 
     }
     let mut guest = guest(&table, 6);
     assert!(guest.look_due(System::Static, 1, Instant::now()).is_none(), "never told to charge anybody else");
-    assert_eq!(guest.reading().table_elsewhere_bytes, [].into());
+    assert_eq!(guest.reading(System::Static).table_elsewhere_bytes, [].into());
     guest.owners.insert(5);
     let due = guest.look_due(System::Static, 1, Instant::now()).unwrap();
     assert!(guest.look_due(System::Static, 1, Instant::now()).is_none(), "one at a time");
     guest.look = Some(Look::take(&due.frames));
-    let reading = guest.reading();
+    let reading = guest.reading(System::Static);
     assert_eq!(reading.table_elsewhere_bytes, [(5, 100 * 4096)].into());
     assert_eq!((reading.owner, reading.table_bytes, reading.ram_bytes), (6, 123 * 4096, 4 << 20));
     assert_eq!(reading.blocks_used, Some(1));

@@ -7,11 +7,13 @@ mod figures;
 mod guest;
 mod look;
 mod process;
+mod reading;
 
 pub use budget::Budget;
 pub use cross_check::{CrossCheck, Verdict};
 pub use disk_cache::DiskCache;
-pub use figures::{Figures, KernelSample, pool_totals};
+pub use figures::{Figures, KernelSample};
 pub use guest::{Guest, GuestSeq, Sampled, Watchable, age_ms, objects};
 pub use look::{CarriedOut, Look, Looking};
 pub use process::ProcessObjects;
+pub use reading::{ImagePages, Reading, TableSample};

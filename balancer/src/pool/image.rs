@@ -125,15 +125,21 @@ impl PoolImage {
         self.resident_bytes() - self.mapped_bytes() - self.kept_bytes()
     }
 
-    /// What the guests' tables may not tell of yet, bytes.
+    /// By how much the charges may be off, bytes: by what the guests' tables may not tell of yet, and by what they tell of and the books
+    /// do not, or no more, because those are as old as the last look at the table.
     #[must_use]
     pub fn error_bytes(&self) -> u64 {
-        let of = |sharer: &Sharer| {
-            let frames = sharer.frames.totals().shared_error_frames_max;
+        let of = |(order, sharer): (&u64, &Sharer)| {
+            let regions = sharer.frames.totals_by_region();
+            let told =
+                regions.iter().find(|(region, _)| region.first == sharer.first).map(|(_, totals)| totals);
+            let booked = self.ledger.mapped_by(*order).map_or(0, PageSet::count);
+            let frames = told
+                .map_or(0, |told| told.shared_error_frames_max.saturating_add(told.shared.abs_diff(booked)));
             frames.saturating_mul(FRAME_BYTES).min(self.resident_bytes())
         };
         // Who holds what of a managed image is known.
-        let told = self.sharers.values().filter(|_| !self.is_managed());
+        let told = self.sharers.iter().filter(|_| !self.is_managed());
         told.map(of).fold(0, u64::saturating_add)
     }
 

@@ -27,13 +27,13 @@ impl Balancer {
             match effect {
                 Effect::Kill { pid } => self.kernel.kill(pid),
                 Effect::ReadReleased(source) => {
-                    let reading = source.memory(&*self.kernel);
-                    self.change(|state, _| state.guests.take_reading(reading));
+                    let sample = source.memory(&*self.kernel);
+                    self.change(|state, _| state.guests.take(sample));
                     self.freed.notify_one();
                 }
                 Effect::ReadCompared(source) => {
-                    let reading = source.memory(&*self.kernel);
-                    self.change(|state, now| state.check_answer(reading, now));
+                    let sample = source.memory(&*self.kernel);
+                    self.change(|state, now| state.check_answer(sample, now));
                 }
                 Effect::ScanTables => self.scan_wanted.notify_one(),
                 Effect::GranulesChanged => self.granules_changed.notify_waiters(),

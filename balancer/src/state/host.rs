@@ -23,18 +23,20 @@ impl HostState {
         Self { sample, stalled_at: None, started_at: now, sweep_due: true }
     }
 
-    /// Takes a reading into account, unless a newer one is there already.
-    pub(in crate::state) fn take(&mut self, sample: HostSample) {
-        if sample.at >= self.sample.at {
+    /// Takes a sample into account, unless a newer one is there already. True if it did.
+    pub(in crate::state) fn take(&mut self, sample: HostSample) -> bool {
+        let is_newer = sample.at >= self.sample.at;
+        if is_newer {
             self.sample = sample;
         }
+        is_newer
     }
 
     pub(in crate::state) fn memory(&self) -> &HostMemory {
         &self.sample.memory
     }
 
-    /// Age of the reading, milliseconds.
+    /// Age of the sample, milliseconds.
     pub(in crate::state) fn age_ms(&self, now: Instant) -> u64 {
         age_ms(self.sample.at, now)
     }
@@ -62,12 +64,12 @@ impl HostState {
         is_due
     }
 
-    /// The host as the policy sees it; `None` where the kernel says nothing about it.
-    pub(in crate::state) fn view(&self, now: Instant) -> Option<HostView> {
+    /// The host as the policy sees it, if so much is available; `None` where the kernel says nothing about it.
+    pub(in crate::state) fn view(&self, available_bytes: u64, now: Instant) -> Option<HostView> {
         let memory = &self.sample.memory;
         (memory.total_bytes > 0).then(|| HostView {
             total_bytes: memory.total_bytes,
-            available_bytes: memory.available_bytes,
+            available_bytes,
             age_ms: self.age_ms(now),
             stalled_age_ms: self.stalled_age_ms(now),
         })

@@ -1,8 +1,8 @@
 //! What the balancer reads from the host's kernel and asks of it, and the clock. A value, so that a test gives its own.
 
-use crate::guests::{Guest, GuestSeq, KernelSample, ProcessObjects, pool_totals};
+use crate::guests::{Guest, GuestSeq, KernelSample, ProcessObjects, Reading, TableSample};
 use host::meminfo::HostSample;
-use protocol::frames::{FrameReader, Totals};
+use protocol::frames::FrameReader;
 use protocol::image::MappedImage;
 use protocol::message::{Machine, Register};
 use std::fmt::Debug;
@@ -64,24 +64,6 @@ impl Kernel for HostKernel {
     }
 }
 
-/// The memory of a guest at one moment: its frame table and the kernel's figures.
-#[derive(Debug, Clone)]
-pub(in crate::state) struct MemoryReading {
-    pub kernel: KernelSample,
-    pub totals: Totals,
-}
-
-impl MemoryReading {
-    pub(in crate::state) fn take(
-        kernel: &dyn Kernel,
-        (pid, machine): (i32, Option<Machine>),
-        (frames, images): (&FrameReader, &[MappedImage]),
-    ) -> Option<Self> {
-        let kernel = kernel.memory(pid, machine)?;
-        Some(Self { kernel, totals: pool_totals(frames, images) })
-    }
-}
-
 /// Where a guest is read: this is collected under the lock and read outside of it.
 #[derive(Debug)]
 pub(in crate::state) struct Source {
@@ -93,9 +75,9 @@ pub(in crate::state) struct Source {
 
 /// What was read of a guest. The guest may be gone by now.
 #[derive(Debug)]
-pub(in crate::state) struct Reading {
+pub(in crate::state) struct Sample {
     pub seq: GuestSeq,
-    pub memory: Option<MemoryReading>,
+    pub memory: Option<Reading>,
     pub objects: Option<ProcessObjects>,
 }
 
@@ -110,28 +92,30 @@ impl Source {
     }
 
     /// Reads the memory alone.
-    pub(in crate::state) fn memory(&self, kernel: &dyn Kernel) -> Reading {
-        let memory = MemoryReading::take(kernel, self.processes, (&self.frames, &self.images));
-        Reading { seq: self.seq, memory, objects: None }
+    pub(in crate::state) fn memory(&self, kernel: &dyn Kernel) -> Sample {
+        let memory = read(kernel, self.processes, (&self.frames, &self.images));
+        Sample { seq: self.seq, memory, objects: None }
     }
 
     /// Reads everything.
-    pub(in crate::state) fn all(&self, kernel: &dyn Kernel) -> Reading {
+    pub(in crate::state) fn all(&self, kernel: &dyn Kernel) -> Sample {
         let (pid, machine) = self.processes;
-        Reading { objects: kernel.objects(pid, machine), ..self.memory(kernel) }
+        Sample { objects: kernel.objects(pid, machine), ..self.memory(kernel) }
     }
 }
 
-/// What is read of a process that asks to be registered.
+/// What is read when a process asks to be registered.
 #[derive(Debug)]
-pub(in crate::state) struct CandidateReading {
-    pub memory: Option<MemoryReading>,
+pub(in crate::state) struct CandidateSample {
+    pub memory: Option<Reading>,
     pub objects: Option<ProcessObjects>,
     /// The process that started the one with the guest's RAM.
     pub machine_parent: Option<i32>,
+    /// The host's figures, as new as those of the guest, which may hold much already.
+    pub host: HostSample,
 }
 
-impl CandidateReading {
+impl CandidateSample {
     pub(in crate::state) fn take(
         kernel: &dyn Kernel,
         about: &Register,
@@ -139,9 +123,19 @@ impl CandidateReading {
         frames: &FrameReader,
     ) -> Self {
         Self {
-            memory: MemoryReading::take(kernel, (pid, about.machine), (frames, &about.images)),
+            memory: read(kernel, (pid, about.machine), (frames, &about.images)),
             objects: kernel.objects(pid, about.machine),
             machine_parent: about.machine.and_then(|machine| kernel.parent(machine.pid)),
+            host: kernel.host(),
         }
     }
+}
+
+fn read(
+    kernel: &dyn Kernel,
+    (pid, machine): (i32, Option<Machine>),
+    (frames, images): (&FrameReader, &[MappedImage]),
+) -> Option<Reading> {
+    let table = || TableSample::take(frames, images);
+    Reading::of(table, || kernel.memory(pid, machine), || kernel.now())
 }

@@ -21,9 +21,9 @@
 //! Between a look at the state and the change that follows from it, and between a change and its effects, other changes may
 //! happen. So:
 //!
-//! - A guest may have left, and another one of its name may have come: readings and scans name a guest by its number
+//! - A guest may have left, and another one of its name may have come: samples and scans name a guest by its number
 //!   ([`GuestSeq`](crate::guests::GuestSeq)), which is never given again. What belongs to a guest that left is dropped.
-//! - A newer reading may be there: a reading that is older than the one in the state is dropped.
+//! - A newer sample may be there: a sample that is older than the one in the state is dropped.
 //! - A process that is to be killed may have ended. Its number cannot have been given again as long as the kernel has other
 //!   numbers to give; the window is the same as between the end of a process and the hang-up of its socket.
 //! - A notification may find nothing to do: each task asks the state again what is due.
@@ -151,11 +151,11 @@ impl Balancer {
     /// One tick: observe, decide, effects.
     pub fn tick(&self) {
         let sources = self.view(|state, _| state.guests.sources());
+        let samples: Vec<_> = sources.iter().map(|source| source.all(&*self.kernel)).collect();
         let host = self.kernel.host();
-        let readings: Vec<_> = sources.iter().map(|source| source.all(&*self.kernel)).collect();
         self.change(|state, now| {
-            state.host.take(host);
-            readings.into_iter().for_each(|reading| state.guests.take_reading(reading));
+            samples.into_iter().for_each(|sample| state.guests.take(sample));
+            state.take_host(host);
             state.forget_all_owners();
             state.watch_objects(now);
             state.check_tables(now);

@@ -1,8 +1,8 @@
 //! The registered guests: each has a number, by which the balancer refers to it, and a name, by which clients do.
 
 use super::StateError;
-use super::kernel::{Reading, Source};
-use crate::guests::{Guest, GuestSeq};
+use super::kernel::{Sample, Source};
+use crate::guests::{Guest, GuestSeq, Reading};
 use protocol::message::Register;
 use protocol::objects::ObjectCounts;
 use protocol::path::ContainerPath;
@@ -133,16 +133,14 @@ impl Registry {
         self.guests.values().map(Source::of).collect()
     }
 
-    /// Takes a reading into account, unless the guest left or a newer reading is there already.
-    pub(in crate::state) fn take_reading(&mut self, reading: Reading) {
-        let Some(guest) = self.guests.get_mut(&reading.seq) else { return };
-        if let Some(memory) = reading.memory {
-            let is_newer = guest.figures.kernel().is_none_or(|last| last.at <= memory.kernel.at);
-            if is_newer {
-                guest.figures.update(memory.kernel, &memory.totals);
-            }
+    /// Takes a sample into account, unless the guest left or a newer sample is there already.
+    pub(in crate::state) fn take(&mut self, sample: Sample) {
+        let Some(guest) = self.guests.get_mut(&sample.seq) else { return };
+        let is_newer = |memory: &Reading| guest.figures.reading().is_none_or(|last| last.at <= memory.at);
+        if let Some(memory) = sample.memory.filter(is_newer) {
+            guest.figures.update(memory);
         }
-        if let Some(objects) = reading.objects {
+        if let Some(objects) = sample.objects {
             guest.process = Some(objects);
         }
     }

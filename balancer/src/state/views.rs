@@ -103,6 +103,13 @@ pub struct GuestObject {
     /// What it costs by the host's accounting system, whoever pays, bytes. Where a frame table counts, the larger of
     /// the kernel's and the table's figure does.
     pub usage_bytes: u64,
+    /// By how much that may be too small, bytes: pages that its process has mapped of which it is not known yet, or cannot be, whether they
+    /// are of an image, and pages of images that no book charges: those of images that no pool knows, and those of the pool's since the
+    /// last look.
+    pub usage_error_bytes: u64,
+    /// Pages that it has mapped of images that no pool knows (`vmm --root PATH`), bytes, by its frame table. Who else maps them is not
+    /// known: they are charged to nobody but under `rss`, and count as `overhead_bytes` under the limits of its container.
+    pub other_images_bytes: u64,
     /// Resident set of its `vmm` by the kernel, bytes; `null` when the process is gone.
     pub resident_bytes: Option<u64>,
     /// Age of that reading, milliseconds.
@@ -372,7 +379,7 @@ impl Inner {
         let disk_cache = disk_cache_costs.get(&guest.seq).copied().unwrap_or_default();
         let held = guest.disk_cache.files(self.host.memory().page_cache_bytes());
         let frames = guest.frames.totals();
-        let kernel = guest.figures.kernel();
+        let (kernel, usage) = (guest.figures.kernel(), self.usage_of(guest, disk_cache));
         let state = match guest.out_of_memory(now) {
             OutOfMemory::No => "no",
             OutOfMemory::Holding { .. } => "holding",
@@ -400,7 +407,9 @@ impl Inner {
             target_bytes: guest.sent_target_bytes.unwrap_or(guest.about.ram_bytes),
             target_reason: guest.target_reason.clone(),
             actual_bytes: guest.balloon.value.actual_bytes,
-            usage_bytes: self.usage_of(guest, disk_cache).bytes,
+            usage_bytes: usage.bytes,
+            usage_error_bytes: usage.error_bytes,
+            other_images_bytes: guest.figures.images().other_bytes(),
             resident_bytes: kernel.map(|kernel| kernel.resident_bytes),
             resident_age_ms: kernel.map(|kernel| age_ms(kernel.at, now)),
             page_tables_bytes: kernel.map(|kernel| kernel.page_tables_bytes),

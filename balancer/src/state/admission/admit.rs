@@ -4,9 +4,10 @@ use crate::guests::{Guest, GuestSeq, objects};
 use crate::state::charges::charge::command;
 use crate::state::effects::Effect;
 use crate::state::error::Reasons;
-use crate::state::kernel::CandidateReading;
+use crate::state::kernel::CandidateSample;
 use crate::state::limits::change::describe;
 use crate::state::{Balancer, State};
+use host::meminfo::HostSample;
 use protocol::bytes::{BYTES_MAX, Human};
 use protocol::frames::FrameReader;
 use protocol::message::{MAY_CHARGE_MAX, OWNERS_MAX, Register, ToVmm};
@@ -85,13 +86,14 @@ impl Balancer {
     pub fn register(&self, candidate: &Candidate, ticket: Option<u64>) -> Result<Admission, Refusal> {
         check(&candidate.about, &candidate.frames)?;
         let Candidate { about, pid, frames, .. } = candidate;
-        let reading = CandidateReading::take(&*self.kernel, about, *pid, frames);
-        self.change(|state, now| state.register(candidate, &reading, ticket, now))
+        let sample = CandidateSample::take(&*self.kernel, about, *pid, frames);
+        self.change(|state, now| state.register(candidate, sample, ticket, now))
     }
 
     /// A guest is gone.
     pub fn hang_up(&self, guest: GuestSeq, reason: &str) {
-        self.change(|state, now| state.hang_up(guest, reason, now));
+        let host = self.kernel.host();
+        self.change(|state, now| state.hang_up(guest, reason, host, now));
     }
 }
 
@@ -99,17 +101,17 @@ impl State {
     fn register(
         &mut self,
         candidate: &Candidate,
-        reading: &CandidateReading,
+        sample: CandidateSample,
         ticket: Option<u64>,
         now: Instant,
     ) -> Result<Admission, Refusal> {
         let (mut about, pid) = (candidate.about.clone(), candidate.pid);
         about.ram_unseen = about.ram_unseen.map(|why| why.chars().take(UNSEEN_TEXT_MAX).collect());
-        self.check_register(candidate, reading, ticket)?;
+        self.check_register(candidate, &sample, ticket)?;
         // What a waiting process holds already is not missing for it.
-        let held = reading.memory.as_ref().filter(|_| ticket.is_some());
+        let held = sample.memory.as_ref().filter(|_| ticket.is_some());
         let held = held.map_or(0, |memory| memory.kernel.resident_bytes);
-        let admitted = self.admit_container(&about, objects(&about, reading.objects), held, now);
+        let admitted = self.admit_container(&about, objects(&about, sample.objects), held, now);
         let owner = admitted.inspect_err(|refusal| self.waiters.keep_waiting(ticket, refusal))?;
         let charged = about.charge_to.take();
         let mut owners: BTreeSet<u16> = [owner].into();
@@ -124,9 +126,9 @@ impl State {
         let seq = self.guests.next_seq();
         let outbox = candidate.outbox.clone();
         let mut guest = Guest::new(seq, about, pid, (owner, owners), Arc::clone(&candidate.frames), outbox, now);
-        guest.process = reading.objects;
-        if let Some(memory) = &reading.memory {
-            guest.figures.update(memory.kernel, &memory.totals);
+        guest.process = sample.objects;
+        if let Some(memory) = sample.memory {
+            guest.figures.update(memory);
         }
         if charged_container_is_gone {
             command(&mut guest, &self.containers, None, false);
@@ -134,6 +136,7 @@ impl State {
         let owner = self.containers.charging(&guest);
         self.guests.insert(guest);
         self.join_pool(seq, now);
+        self.take_host(sample.host);
         // The first target goes with the answer to the registration; the outbox repeats it with the reason.
         self.adjust(now);
         let target_bytes = self.guests.get(seq).and_then(|guest| guest.sent_target_bytes);
@@ -145,7 +148,7 @@ impl State {
     fn check_register(
         &self,
         candidate: &Candidate,
-        reading: &CandidateReading,
+        sample: &CandidateSample,
         ticket: Option<u64>,
     ) -> Result<(), Refusal> {
         let about = &candidate.about;
@@ -155,14 +158,14 @@ impl State {
                 about.name, other.pid
             )));
         }
-        self.guests.check_machine(about, candidate.pid, reading.machine_parent)?;
+        self.guests.check_machine(about, candidate.pid, sample.machine_parent)?;
         self.waiters.check(about, ticket)?;
         self.check_images(about, &candidate.frames)?;
         self.check_merge_domain(about)?;
         Ok(())
     }
 
-    fn hang_up(&mut self, seq: GuestSeq, reason: &str, now: Instant) {
+    fn hang_up(&mut self, seq: GuestSeq, reason: &str, host: HostSample, now: Instant) {
         let Some(guest) = self.guests.remove(seq, now) else { return };
         self.pool.images.leave(seq.0, now);
         self.effects.push(Effect::GranulesChanged);
@@ -171,6 +174,7 @@ impl State {
         self.sweep(container);
         self.sweep_owners(&guest.owners.iter().copied().collect::<Vec<_>>());
         // What it held is free for the other guests.
+        self.take_host(host);
         self.adjust(now);
     }
 

@@ -203,14 +203,14 @@ fn a_reading_of_a_guest_that_left_is_dropped_and_so_is_an_old_reading() {
     let (old, late) = (source().all(&*kernel), source());
     kernel.set(|figures| (figures.now, figures.resident_bytes) = (figures.now + Duration::from_secs(1), MIB));
     balancer.tick();
-    balancer.change(|state, _| state.guests.take_reading(old));
+    balancer.change(|state, _| state.guests.take(old));
     assert_eq!(resident(), Some(MIB), "the newer reading stays");
     // Another guest takes the name while the first one is read.
     balancer.hang_up(first, "it left");
     let second = balancer.register(&a, None).unwrap().seq;
     assert_ne!(first, second);
     kernel.set(|figures| (figures.now, figures.resident_bytes) = (figures.now + Duration::from_secs(1), 9 * MIB));
-    balancer.change(|state, _| state.guests.take_reading(late.all(&*kernel)));
+    balancer.change(|state, _| state.guests.take(late.all(&*kernel)));
     assert_eq!(resident(), Some(MIB), "the reading was not of this guest");
     // Neither does a message of the first session reach the second one.
     balancer.receive(first, FromVmm::Stuck { reason: Some("late".into()) });

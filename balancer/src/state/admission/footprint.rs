@@ -55,7 +55,8 @@ impl State {
             outermost = Some(above);
         }
         if let Some(budget) = self.decisions.budget {
-            let (root, room) = (ContainerPath::root(), budget.bytes.saturating_add(held));
+            // The budget is of the last plan: what the process took since then is in both. It makes room for the guest itself alone.
+            let (root, room) = (ContainerPath::root(), budget.bytes.saturating_add(held.min(own)));
             let needed = after.of(&root);
             if needed > room {
                 missing.push(format!(

@@ -23,3 +23,24 @@ fn a_guest_needs_its_floor_and_what_its_engine_takes_in_addition() {
         assert!(reason.contains(&told) && reason.contains("1M are missing"), "{of}: {reason}");
     }
 }
+
+#[test]
+fn memory_that_a_process_took_since_the_last_plan_makes_no_room_for_others() {
+    let (_dir, _kernel, balancer) = balancer();
+    let (state, now) = (&mut *balancer.lock(), Instant::now());
+    let mut tree = state.containers.tree().clone();
+    tree.ensure(&about("a").container).unwrap();
+    tree.ensure(&"/b".parse().unwrap()).unwrap();
+    // Another container is promised 100 MiB; the guest needs 64 MiB and 16 MiB beside.
+    tree.alter(
+        &"/b".parse().unwrap(),
+        &serde_json::from_str(&format!(r#"{{"min_bytes": {}}}"#, 100 * MIB)).unwrap(),
+    )
+    .unwrap();
+    state.decisions.budget = Some(Budget { bytes: 100 * MIB, reserve_bytes: 0, stalled: false });
+    let checked = state.check_memory(&about("a"), &tree, 80 * MIB, now);
+    assert_eq!(checked, Ok(()), "it holds already all that it needs");
+    state.decisions.budget = Some(Budget { bytes: 90 * MIB, reserve_bytes: 0, stalled: false });
+    let checked = state.check_memory(&about("a"), &tree, 500 * MIB, now);
+    assert!(checked.is_err(), "the other one's 100 MiB are not there");
+}

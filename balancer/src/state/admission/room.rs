@@ -21,7 +21,7 @@ impl State {
         with_charges: bool,
     ) -> Vec<StateError> {
         let usage = self.usage_with(|other| {
-            let mut reading = other.reading();
+            let mut reading = self.reading_of(other);
             if std::ptr::eq(guest, other) {
                 move_reading(&mut reading, owner, with_charges);
             }
@@ -82,7 +82,7 @@ impl State {
             .guests
             .iter()
             .filter(|guest| guest.owners.len() > 1)
-            .map(|guest| (guest, self.accounting.usage(&guest.reading())))
+            .map(|guest| (guest, self.accounting.usage(&self.reading_of(guest))))
             .collect();
         if charging.is_empty() {
             return BTreeMap::new();

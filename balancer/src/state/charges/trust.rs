@@ -2,7 +2,7 @@
 
 use crate::guests::{Guest, Verdict};
 use crate::state::State;
-use crate::state::kernel::Reading;
+use crate::state::kernel::Sample;
 use protocol::message::ToVmm;
 use std::time::Instant;
 
@@ -10,10 +10,9 @@ impl State {
     /// At each tick: asks guests to compare their tables where those and the kernel differ.
     pub(in crate::state) fn check_tables(&mut self, now: Instant) {
         for guest in self.guests.iter_mut() {
-            let Some(kernel) = guest.figures.kernel() else { continue };
-            if guest.cross_check.wants_answer(&kernel, &guest.frames.totals(), now)
-                && guest.say(ToVmm::Reconcile)
-            {
+            let Some(reading) = guest.figures.reading() else { continue };
+            let differs = guest.cross_check.wants_answer(reading, now);
+            if (differs || guest.figures.wants_comparison(now)) && guest.say(ToVmm::Reconcile) {
                 guest.cross_check.asked(now);
             }
             let verdict = guest.cross_check.waited(now);
@@ -22,13 +21,14 @@ impl State {
     }
 
     /// A guest says that it compared its table, and was read right after that.
-    pub(in crate::state) fn check_answer(&mut self, reading: Reading, now: Instant) {
-        let Some(guest) = self.guests.get_mut(reading.seq).filter(|guest| guest.cross_check.is_asked()) else {
+    pub(in crate::state) fn check_answer(&mut self, sample: Sample, now: Instant) {
+        let Some(guest) = self.guests.get_mut(sample.seq).filter(|guest| guest.cross_check.is_asked()) else {
             return;
         };
-        let Some(memory) = reading.memory else { return };
-        let verdict = guest.cross_check.answered(&memory.kernel, &memory.totals, now);
+        let Some(reading) = &sample.memory else { return };
+        let verdict = guest.cross_check.answered(reading, now);
         judge(guest, &mut self.events, &verdict, now);
+        self.guests.take(sample);
     }
 }
 

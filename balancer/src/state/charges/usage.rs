@@ -2,7 +2,7 @@
 
 use crate::guests::{Guest, GuestSeq, Sampled, Watchable};
 use crate::state::{Balancer, State};
-use accounting::{Cost, GuestReading, Usage};
+use accounting::{Cost, GuestReading, System, Usage};
 use protocol::bytes::FRAME_BYTES;
 use protocol::path::ContainerPath;
 use std::collections::BTreeSet;
@@ -32,9 +32,8 @@ impl State {
     /// What a guest costs, whichever container pays, with what it is charged for the page cache of its disks.
     pub(in crate::state) fn usage_of(&self, guest: &Guest, disk_cache: Cost) -> Cost {
         let mut sum = disk_cache;
-        self.accounting.usage(&guest.reading()).into_values().for_each(|cost| sum += cost);
-        sum +=
-            Cost { bytes: self.pool.images.charged_to_guest(guest.seq.0), error_bytes: pool_error_bytes(guest) };
+        self.accounting.usage(&self.reading_of(guest)).into_values().for_each(|cost| sum += cost);
+        sum += Cost { bytes: self.pool.images.charged_to_guest(guest.seq.0), error_bytes: 0 };
         sum
     }
 
@@ -48,7 +47,17 @@ impl State {
     /// The same without the page cache of their disks, because of which no guest is refused or asked for memory: it can be
     /// dropped.
     pub(in crate::state) fn memory_usage(&self) -> Usage {
-        self.usage_with(Guest::reading)
+        self.usage_with(|guest| self.reading_of(guest))
+    }
+
+    /// What is known of a guest's memory. A page that it maps of the pool's images is in doubt until the pool's accounts charge it,
+    /// which are as old as the last scan of its table: until then it is in the error of the guest's own charge.
+    pub(in crate::state) fn reading_of(&self, guest: &Guest) -> GuestReading {
+        let mut reading = guest.reading(self.accounting);
+        let known = guest.figures.images().pool.known_bytes;
+        let uncharged = known.saturating_sub(self.pool.images.mapped_by(guest.seq.0));
+        reading.error_bytes = reading.error_bytes.saturating_add(uncharged).max(pool_error_bytes(guest));
+        reading
     }
 
     /// What each container would be charged if the guests were read like this, without the page cache of their disks.
@@ -61,9 +70,11 @@ impl State {
                 let payer = if known.contains(&owner) { owner } else { guest.owner };
                 *sum.entry(payer).or_default() += cost;
             }
-            let unseen = Cost { bytes: 0, error_bytes: pool_error_bytes(guest) };
-            if unseen != Cost::default() {
-                *sum.entry(guest.owner).or_default() += unseen;
+            // Until the next scan the guest's own container pays for what it touches on another one's account.
+            let charging = self.containers.charging(guest);
+            if charging != guest.owner && self.accounting != System::Rss {
+                let error_bytes = guest.touched_since_look();
+                *sum.entry(charging).or_default() += Cost { bytes: 0, error_bytes };
             }
         }
         for (payer, bytes) in self.pool.images.charges() {

@@ -152,7 +152,7 @@ impl Balancer {
     pub fn stalled(&self) {
         let host = self.kernel.host();
         self.change(|state, now| {
-            state.host.take(host);
+            state.take_host(host);
             if state.host.stalled(now) {
                 let left = Human(state.host.memory().available_bytes);
                 let detail = format!("Tasks of the host stall for memory; {left} are left");

@@ -43,7 +43,7 @@ impl State {
         };
         let observation = Observation {
             now_ms: crate::guests::age_ms(self.host.started_at(), now),
-            host: self.host.view(now),
+            host: self.host.view(self.available_bytes(), now),
             knobs: self.decisions.knobs,
             memory: self.decisions.memory,
             containers: tree.iter().map(container).collect(),

@@ -15,7 +15,7 @@ impl Balancer {
             if self.view(|state, _| state.decisions.waits) {
                 let host = self.kernel.host();
                 self.change(|state, now| {
-                    state.host.take(host);
+                    state.take_host(host);
                     state.grant(now);
                 });
             }

@@ -3,6 +3,7 @@
 pub(in crate::state) mod adjust;
 pub(in crate::state) mod disk_cache;
 mod grant;
+mod moments;
 mod pause;
 mod receive;
 mod requests;
