@@ -1,10 +1,13 @@
-# make demo        three Linux guests share memory under limits; a limit changes; two share a root image; a summary (on QEMU without KVM;
-#                  in the lab: lab demo --engine kvm)
-# make test        everything: unit and property tests, guests on bare metal, on QEMU, and Linux guests natively or in the lab
-# make bench       what the frame table costs beside the kernel's memory cgroup, and images beside copies and KSM; what a decision costs
-# make versus      the policy beside Proxmox VE's and oVirt MoM's rules, in the simulator: docs/policy.md
+# make test        everything: format, lints, licences, rules of the house, fuzz targets, unit tests, guests on bare metal, on
+#                  QEMU, and Linux guests natively or in the lab; the last lines count what ran and what was skipped
+# make check       the quick part of it: format, rules of the house, licences, lints
+# make fuzz        each fuzz target for a while: FUZZ_SECONDS=60
+# make demo        three Linux guests share memory under limits; a limit changes; two share a root image; a summary (on
+#                  QEMU without KVM; in the lab: lab demo --engine kvm)
+# make bench       what the frame table costs next to the kernel's memory cgroup, and images next to copies and KSM; what
+#                  a decision costs
+# make versus      the policy compared with the rules of Proxmox VE and oVirt MoM, in the simulator: docs/policy.md
 # make models      measures the accounting systems against each other: table and figure in docs
-# make check       format and lints
 # make lab-boots   counts boots in the lab: OUTER=6.12 GUEST=6.1 COUNT=50
 #
 # Each sets up what it needs: Debian packages, guest kernels and images (in the user's cache folder), the build.
@@ -14,8 +17,9 @@ TARGET := target/x86_64-unknown-linux-gnu/release
 OUTER ?= 6.12
 GUEST ?= 6.1
 COUNT ?= 50
+FUZZ_SECONDS ?= 60
 
-.PHONY: all build setup images test demo bench models versus check lab-boots clean
+.PHONY: all build setup images test check fuzz demo bench models versus lab-boots clean
 
 all: build
 
@@ -28,9 +32,17 @@ build: setup
 images: build
 	@$(TARGET)/guest-images build > /dev/null
 
-# The programs first: guests are started from them.
-test: images
-	$(CARGO) test --release --workspace
+test:
+	@scripts/test.sh
+
+check: setup
+	$(CARGO) fmt --all --check
+	$(CARGO) test --release --quiet -p tidy
+	scripts/deny.sh
+	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
+
+fuzz: setup
+	scripts/fuzz.sh $(FUZZ_SECONDS)
 
 demo: images
 	@$(TARGET)/lab demo
@@ -49,10 +61,6 @@ models: setup
 versus: setup
 	$(CARGO) build --release -p balancer
 	$(TARGET)/balancer simulate --compare --into docs/policy.md
-
-check:
-	$(CARGO) fmt --all --check
-	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
 
 clean:
 	$(CARGO) clean

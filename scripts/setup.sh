@@ -71,6 +71,8 @@ command -v apt-get > /dev/null ||
 
 missing=
 command -v gcc > /dev/null && [ -e /usr/include/stdio.h ] || missing="$missing gcc libc6-dev"
+# libFuzzer is C++.
+command -v g++ > /dev/null || missing="$missing g++"
 command -v mke2fs > /dev/null || [ -x /usr/sbin/mke2fs ] || missing="$missing e2fsprogs"
 command -v fsck.erofs > /dev/null || [ -x /usr/bin/fsck.erofs ] || missing="$missing erofs-utils"
 command -v mmdebstrap > /dev/null || missing="$missing mmdebstrap"

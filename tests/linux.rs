@@ -1,6 +1,6 @@
 //! The scenarios with Linux guests on KVM: on this host where its processor virtualizes, in the lab elsewhere.
 //!
-//! All that want the same machine run in one go (one boot of the outer machine); each is then reported as a test of its own.
+//! All scenarios that need the same machine run in one boot of the outer machine; each is then reported as a test.
 
 use e2e::ground::Ground;
 use e2e::runs;

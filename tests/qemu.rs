@@ -1,5 +1,6 @@
-//! Guests on QEMU, on this machine as it is, without KVM and without the lab: the scenarios that the `kvm` engine runs too, from the same
-//! source, and what only this engine has: a QEMU that is killed, stopped, old, or somebody else's.
+//! Guests on QEMU, on this machine as it is, without KVM and without the lab: the scenarios that the `kvm` engine runs
+//! too, from the same source, and what only this engine has: a QEMU that is killed, stopped, old, or started by another
+//! program.
 
 #[path = "qemu/attached.rs"]
 mod attached;
@@ -25,9 +26,9 @@ const TESTS: &[Test] = &[
     ("qemu: a guest of 512M is up within 30 s and holds a limit of 256M", own::holds),
     ("qemu: the same with the QEMU 7.2 of Debian 12", own::holds_on_old_qemu),
     ("qemu: a limit is held without a balancer", own::holds_alone),
-    ("qemu: a killed QEMU ends its guest with a word of it and leaves nothing", own::machine_killed),
-    ("qemu: a killed vmm takes its QEMU along and leaves nothing", own::vmm_killed),
-    ("qemu: a QEMU that stops answering is told of, and gets its target when it answers", own::stops),
+    ("qemu: a killed QEMU ends its guest with a message and leaves nothing behind", own::machine_killed),
+    ("qemu: a killed vmm ends its QEMU and leaves nothing behind", own::vmm_killed),
+    ("qemu: a QEMU that stops answering is reported, and gets its target when it answers", own::stops),
     ("qemu: a start that hangs ends by a signal at once", own::start_ends_by_signal),
     ("qemu: a killed QEMU ends its guest's wait for memory", own::machine_killed_while_it_waits),
     ("qemu: standard input waits as before when its guest is ended", own::input_waits_again),
@@ -36,29 +37,26 @@ const TESTS: &[Test] = &[
         "qemu: a guest waits until another one leaves, and not again when its balancer is killed",
         starving::waits,
     ),
-    ("qemu: a guest stands still while the host starves, and goes on as it was", starving::stands_still),
-    ("qemu: what the engine cannot do is refused by name", own::refuses),
+    ("qemu: a guest is paused while the host is out of memory, and resumes as it was", starving::stands_still),
+    ("qemu: an option that QEMU cannot serve is refused by name", own::refuses),
     (
-        "attach: a guest started by hand is resized, squeezed beside another, and left as it was",
+        "attach: a guest started by hand is resized, squeezed next to another, and left as it was",
         attached::lives,
     ),
     ("attach: the same with the QEMU 7.2 of Debian 12", attached::lives_on_old_qemu),
     ("attach: a guest without a balloon is watched and charged", attached::without_balloon),
-    ("attach: of RAM that is a file it is told that its frames are not seen", attached::in_a_file),
+    ("attach: RAM in a file is reported as memory whose frames are not seen", attached::in_a_file),
     ("attach: a killed helper lets the guest run on, and another takes it", attached::helper_killed),
-    ("attach: a guest that does not answer stays attached and is let go when it does", attached::stuck),
-    ("attach: a guest is left as it was found first, whoever was killed in between", attached::found_first),
-    ("attach: what is no free monitor of a guest is refused by name", attached::refuses),
+    ("attach: a guest that does not answer stays attached and is released when it does", attached::stuck),
+    ("attach: a guest is left as it was found first, whichever process was killed in between", attached::found_first),
+    ("attach: a socket that is not a free monitor of a guest is refused by name", attached::refuses),
 ];
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let own = || {
-        let trial = |(name, test): &Test| {
-            Trial::test(*name, {
-                let test = *test;
-                move || evidence::with(test).map_err(Failed::from)
-            })
+        let trial = |&(name, test): &Test| {
+            Trial::test(name, move || skip::named(name, || evidence::with(test)).map_err(Failed::from))
         };
         TESTS.iter().map(trial)
     };
@@ -67,8 +65,8 @@ fn main() -> ExitCode {
     }
     let filter = arguments.filter.clone().unwrap_or_default();
     let chosen = own().zip(TESTS).filter(|(_, (name, _))| name.contains(&filter)).map(|(trial, _)| trial);
-    // Beside them, on the other processor: together they take as long as the scenarios do.
-    let scenarios = runs::trials_beside(Ground::Qemu, PREFIX, &filter);
+    // The scenarios run on the other CPU: together they take as long as the scenarios alone.
+    let scenarios = runs::trials_meanwhile(Ground::Qemu, PREFIX, &filter);
     let arguments = Arguments { filter: None, test_threads: arguments.test_threads.or(Some(2)), ..arguments };
     libtest_mimic::run(&arguments, chosen.chain(scenarios).collect()).exit_code()
 }

@@ -12,6 +12,8 @@
 //! | [`client`] | how does a program speak to the API? |
 //! | [`cli`] | what does the command line offer? |
 
+#![deny(unsafe_code)]
+
 pub mod api;
 pub mod cli;
 pub mod client;
@@ -20,6 +22,7 @@ pub mod events;
 pub mod guests;
 pub mod journal;
 pub mod pool;
+mod readiness;
 pub mod sessions;
 pub mod state;
 pub mod tree;

@@ -23,10 +23,7 @@ impl Disk {
         let exe = std::env::current_exe()?;
         let folder = exe.parent().context("a program is in a folder")?;
         if rustix::fs::statfs(folder)?.f_type == TMPFS_MAGIC {
-            println!(
-                "SKIPPED the page cache of a disk: {} is on a tmpfs, where pages stay",
-                folder.display()
-            );
+            skip::skip!(ProgramsOnDisk, "{} is on a tmpfs, where pages stay", folder.display());
             return Ok(None);
         }
         let path = folder.join(format!("ballast-{name}-{}.img", std::process::id()));

@@ -151,12 +151,12 @@ pub fn no_kvm() -> Result<()> {
         .args(["--engine", "kvm", "--kernel", ELF, "--balancer", "none"])
         .output();
     let Ok(output) = output else {
-        println!("SKIPPED hiding /dev/kvm: there is no unshare");
+        skip::skip!(MountNamespace, "/dev/kvm cannot be hidden: unshare does not start");
         return Ok(());
     };
     let errors = String::from_utf8_lossy(&output.stderr);
     if errors.starts_with("unshare:") || errors.starts_with("mount:") {
-        println!("SKIPPED hiding /dev/kvm: {errors}");
+        skip::skip!(MountNamespace, "/dev/kvm cannot be hidden: {errors}");
         return Ok(());
     }
     ensure!(

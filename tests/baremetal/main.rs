@@ -26,14 +26,14 @@ const MIB: u64 = 1 << 20;
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let missing = kvm::missing();
-    if let Some(why) = &missing {
-        println!("SKIPPED all tests with bare-metal guests: {why}");
+    for (name, _) in missing.iter().filter(|_| !arguments.list).flat_map(|_| TESTS) {
+        skip::named(name, || skip::skip!(Kvm, "{}", missing.as_deref().unwrap_or_default()));
     }
     let trials = TESTS
         .iter()
         .map(|(name, test)| {
-            Trial::test(*name, move || evidence::with(test).map_err(Failed::from))
-                .with_ignored_flag(missing.is_some())
+            let run = move || skip::named(name, || evidence::with(test)).map_err(Failed::from);
+            Trial::test(*name, run).with_ignored_flag(missing.is_some())
         })
         .collect();
     libtest_mimic::run(&arguments, trials).exit_code()
@@ -45,12 +45,12 @@ const TESTS: &[Test] = &[
     ("a guest boots, speaks and powers itself off", life::boots),
     ("a guest boots with as many cpus as there can be", life::boots_with_all_cpus),
     ("a guest asks for a reset", life::resets),
-    ("a guest crashes and vmm says so", life::crashes),
+    ("a guest crashes and vmm reports it", life::crashes),
     ("sigterm and ctrl-c end a guest that spins", life::signals),
     ("a hang-up ends a guest, but not one that nohup started", life::hang_ups),
-    ("inflate gives memory back and keeps every other byte", memory::inflates),
-    ("free page reporting gives a block back", memory::reports),
-    ("a limit over rest becomes the guest's target and host memory follows", memory::limit_moves_memory),
+    ("an inflated balloon releases memory and keeps every other byte", memory::inflates),
+    ("free page reporting releases a block", memory::reports),
+    ("a limit set over REST becomes the guest's target and host memory follows", memory::limit_moves_memory),
     ("a killed balancer comes back with every limit while the guest runs on", balancers::balancer_killed),
     ("a killed guest leaves nothing behind", life::guest_killed),
     ("a second guest of the same name is refused", life::same_name),
@@ -59,27 +59,27 @@ const TESTS: &[Test] = &[
     ("a moved guest takes its charges along or leaves them", tenants::moves),
     ("a move that breaks a limit is refused with the shortfall", tenants::refused_moves),
     ("a guest beyond a limit on objects is refused, and one inside is counted", memory::object_limits),
-    ("a guest stands still while the host starves, and goes on", starving::stands_still),
-    ("a guest that stands still ends by a signal", starving::ends_while_it_stands_still),
+    ("a guest is paused while the host is out of memory, and resumes", starving::stands_still),
+    ("a paused guest ends by a signal", starving::ends_while_it_stands_still),
     ("a guest waits until another one leaves, and ctrl-c ends its wait", starving::waits),
     ("vmm starts a balancer that ends with its last guest", balancers::balancer_started),
     ("a guest reads an image's bytes, behind more than 3 GiB of RAM too", images::reads),
     ("i8 guests that share an image hold it once, each with one mapping and one descriptor", images::shares),
     ("i2 stores into an image are dropped and counted, and the other guest reads old bytes", images::stores),
-    ("i2 a storm of stores into an image ends its guest alone", images::storms),
+    ("i2 a storm of stores into an image ends only its guest", images::storms),
     ("i3 no device writes into an image, and all of them read from it", images::devices),
     ("i4 balloon and reporting refuse frames of an image", images::ballooned),
-    ("i1 an image that is cut short while it is used takes nobody down", images::cut),
-    ("i5 pages of a guest that goes leave its books and are paid for by who is left", invariants::leaves),
-    ("i6 what is no image is refused by name and bound", images::refused),
-    ("i7 of an image only digest, place and length are kept, and no dump has its pages", invariants::kept),
+    ("i1 an image that is truncated while it is used ends no guest", images::cut),
+    ("i5 pages of a guest that ends leave its account and are charged to the remaining guests", invariants::leaves),
+    ("i6 a file that is not an image is refused with its name and the bound", images::refused),
+    ("i7 only digest, place and length of an image are kept, and a dump does not have its pages", invariants::kept),
     (
-        "i9 guests that break all sharing at once stay within their limits, and nobody else pays",
+        "i9 guests that break all sharing at once stay within their limits, and no other guest is charged",
         invariants::broken,
     ),
     ("a guest boots with as many images as there can be", images::sixteen),
     (
-        "guests of one domain are merged on demand, nobody else with them, and their tables stay true",
+        "guests of one domain are merged on demand, other guests are not, and their tables stay true",
         merge::merges,
     ),
     ("a managed image is filled where it is touched, exactly, and two guests hold it once", managed::exact),
@@ -87,18 +87,18 @@ const TESTS: &[Test] = &[
     ("a guest that thrashes a managed pool takes nothing from another domain", managed::thrashes),
     ("many guests that fill a managed pool take nothing from another domain", managed::fills_through_many),
     (
-        "a free-riding guest gains what its accounting system gives, and nobody pays more",
+        "a free-riding guest gains what its accounting system gives, and no other guest is charged more",
         riders::gain_nothing_beyond,
     ),
-    ("a free-riding guest takes no room of a full budget", riders::take_no_room),
+    ("a free-riding guest does not take room of a full budget", riders::take_no_room),
     (
         "a guest on a managed image runs on without its balancer, and waits for what it lacks",
         managed::survives,
     ),
     ("figures that are sampled are within their published bound of exact ones", managed::sampled_and_exact),
     ("a hostile balloon driver is counted, answered and harmless", hostile::balloon),
-    ("a hostile transport driver harms nobody", hostile::transport),
-    ("a hostile block driver harms nobody", hostile::block),
+    ("a hostile transport driver does no harm", hostile::transport),
+    ("a hostile block driver does no harm", hostile::block),
     ("a disk keeps what was written and flushed", disks::keeps),
     (
         "page cache of a disk is charged, and dropped before the guest is asked",
@@ -108,11 +108,11 @@ const TESTS: &[Test] = &[
     ("a read-only disk refuses writes", disks::read_only),
     ("two guests cannot write to one disk", disks::in_use),
     ("bad input ends with a clear error and the right exit code", life::bad_input),
-    ("a balancer that cannot be is told of at once", balancers::no_balancer),
-    ("a balancer's folder of somebody else is not trusted", balancers::foreign_folder),
-    ("a balancer that hangs does not hold up its guest", balancers::hanging_balancer),
-    ("without kvm there is no guest", life::no_kvm),
-    ("a full disk behind the console is told of", life::full_console),
+    ("a balancer that cannot start is reported at once", balancers::no_balancer),
+    ("a run directory of another user is not trusted", balancers::foreign_folder),
+    ("a balancer that hangs does not delay its guest", balancers::hanging_balancer),
+    ("without kvm a guest does not start", life::no_kvm),
+    ("a full disk behind the console is reported", life::full_console),
 ];
 
 const ELF: &str = env!("BALLAST_BAREMETAL");

@@ -28,7 +28,7 @@ fn missing() -> Option<String> {
 /// A host with this backing of the pool, and an image of so many MiB; `None` where that cannot be.
 pub fn host(mib: u64, backing: &str, more: &[&str]) -> Result<Option<(Host, String)>> {
     if let Some(why) = missing().filter(|_| backing == "managed") {
-        println!("SKIPPED with the balancer's own memory: {why}");
+        skip::skip!(Userfaultfd, "a managed pool cannot be used: {why}");
         return Ok(None);
     }
     let mut host = Host::without_balancer()?;

@@ -140,7 +140,7 @@ pub fn without_balloon() -> Result<()> {
     for (arguments, words) in [
         (&["ps"][..], "plain has no balloon"),
         (&["events"], "It has no balloon: it holds"),
-        (&["explain", "plain"], "It has no balloon: it cannot be made to give memory"),
+        (&["explain", "plain"], "It has no balloon: it cannot be made to release memory"),
     ] {
         let text = said(arguments)?;
         ensure!(text.contains(words), "{arguments:?}: {text}");

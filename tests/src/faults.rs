@@ -49,7 +49,9 @@ impl Fault {
     pub fn of(error: &anyhow::Error, printed: &str) -> Option<Self> {
         match error.downcast_ref::<Error>()? {
             Error::OuterDied { status, tail } if status.success() => Self::of_death(tail, printed),
-            Error::OuterSilent { tail, .. } => (!has_trace(tail) && !has_trace(printed)).then_some(Self::Hang),
+            Error::OuterSilent { tail, .. } => {
+                (!has_trace(tail) && !has_trace(printed)).then_some(Self::Hang)
+            }
             // A machine that was busy until its deadline, a QEMU that was killed or crashed, a missing program.
             _ => None,
         }

@@ -14,15 +14,15 @@ use std::time::Duration;
 
 /// The series that guests run unless a scenario names one.
 pub const GUEST: KernelSeries = KernelSeries::V6_1;
-/// The outer machine's. By `lab boots` with QEMU 10: 50 of 50 boots under 6.12 reached user space on a busy host; under 6.1 about
-/// one in twenty-five ended in a triple fault.
+/// The series of the outer machine. By `lab boots` with QEMU 10: 50 of 50 boots under 6.12 reached user space on a busy
+/// host; under 6.1 about one in twenty-five ended in a triple fault.
 pub const OUTER: KernelSeries = KernelSeries::V6_12;
 /// Where the outer machine has the images.
 const LAB_IMAGES: &str = "/payload/images";
 /// Memory of the outer machine unless a scenario asks for other, MiB.
 const LAB_MEMORY_MIB: u32 = 6144;
-/// CPUs of the outer machine. One: with two, guests whose balloon worked, or the machine itself, died of triple faults now
-/// and then (QEMU 10); the cause was not found. With one: 16 of 16 scenarios and 50 of 50 boots, as fast.
+/// CPUs of the outer machine. One: with two, guests whose balloon worked, or the machine itself, died of triple faults
+/// now and then (QEMU 10); the cause was not found. With one: 16 of 16 scenarios and 50 of 50 boots, as fast.
 const LAB_CPUS: u32 = 1;
 
 /// A ground.

@@ -6,6 +6,7 @@ pub mod boots;
 pub mod demo;
 pub mod engine;
 pub mod evidence;
+pub mod faults;
 pub mod ground;
 pub mod guest;
 pub mod host;

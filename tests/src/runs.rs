@@ -1,9 +1,11 @@
 //! The scenarios as tests: all of them run in one go on a ground, each is then reported by itself.
 
 use crate::engine::Engine;
+use crate::faults::Fault;
 use crate::ground::Ground;
 use crate::scenarios::{ALL, cannot, lab_memory_mib};
 use libtest_mimic::{Failed, Trial};
+use skip::{Death, Record};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -14,15 +16,18 @@ const DEADLINE: Duration = Duration::from_secs(30 * 60);
 /// Environment variable that names another seed of the stress test.
 const SEED_VARIABLE: &str = "BALLAST_STRESS_SEED";
 
-/// Machines that are used up at most.
-const TURNS: u32 = 3;
+/// Machines of the lab that one run uses at most.
+const MACHINES_MAX: u32 = 3;
+
+/// What a guest died of in a scenario that ran once more (`inside`).
+const GUEST_FAULT: &str = "triple fault on the emulated CPU";
 
 /// What became of a scenario.
 #[derive(Clone)]
 enum Outcome {
     Done(Result<(), String>),
     /// The engine cannot show it, and why.
-    Cannot,
+    Cannot(String),
 }
 
 type Outcomes = HashMap<String, Outcome>;
@@ -41,9 +46,9 @@ pub fn trials(ground: Ground, prefix: &str, filter: &str) -> Vec<Trial> {
     chosen.iter().map(|name| trial(prefix, name, ran.clone())).collect()
 }
 
-/// The same, beside other tests: the scenarios begin now, and each test waits for its own.
+/// The same while other tests run: the scenarios begin now, and each test waits for its own.
 #[must_use]
-pub fn trials_beside(ground: Ground, prefix: &str, filter: &str) -> Vec<Trial> {
+pub fn trials_meanwhile(ground: Ground, prefix: &str, filter: &str) -> Vec<Trial> {
     let chosen = chosen(prefix, filter);
     let ran = Arc::new(OnceLock::new());
     let done = Arc::clone(&ran);
@@ -51,9 +56,9 @@ pub fn trials_beside(ground: Ground, prefix: &str, filter: &str) -> Vec<Trial> {
     std::thread::spawn(move || done.get_or_init(|| run(ground, &names)).is_ok());
     let wait = |name: &&'static str| {
         let (ran, name) = (Arc::clone(&ran), *name);
-        let ignored = ground == Ground::Qemu && cannot(Engine::Qemu, name).is_some();
+        let reason = cannot(Engine::Qemu, name).filter(|_| ground == Ground::Qemu);
         let test = move || ran.wait().as_ref().map_err(Failed::from)?.of(name).map_err(Failed::from);
-        Trial::test(format!("{prefix}{name}"), test).with_ignored_flag(ignored)
+        named(prefix, name, reason, test)
     };
     chosen.iter().map(wait).collect()
 }
@@ -64,9 +69,26 @@ fn chosen(prefix: &str, filter: &str) -> Vec<&'static str> {
 
 /// That the ground is not there is a failure of the test command, not a skip.
 fn trial(prefix: &str, name: &'static str, ran: Result<Ran, String>) -> Trial {
-    let is_ignored = ran.as_ref().is_ok_and(|ran| matches!(ran.outcomes.get(name), Some(Outcome::Cannot)));
+    let reason = match ran.as_ref().map(|ran| ran.outcomes.get(name)) {
+        Ok(Some(Outcome::Cannot(reason))) => Some(reason.clone()),
+        _ => None,
+    };
     let test = move || ran.map_err(Failed::from)?.of(name).map_err(Failed::from);
-    Trial::test(format!("{prefix}{name}"), test).with_ignored_flag(is_ignored)
+    named(prefix, name, reason.as_deref(), test)
+}
+
+/// A test, left out where there is a reason for it, which is recorded.
+fn named(
+    prefix: &str,
+    name: &str,
+    reason: Option<&str>,
+    test: impl FnOnce() -> Result<(), Failed> + Send + 'static,
+) -> Trial {
+    let name = format!("{prefix}{name}");
+    if let Some(reason) = reason {
+        skip::ignored(&name, reason);
+    }
+    Trial::test(name, test).with_ignored_flag(reason.is_some())
 }
 
 /// What became of all of them, and what ended the run early if something did.
@@ -79,7 +101,7 @@ struct Ran {
 impl Ran {
     fn of(&self, name: &str) -> Result<(), String> {
         match self.outcomes.get(name) {
-            Some(Outcome::Cannot) => Ok(()),
+            Some(Outcome::Cannot(_)) => Ok(()),
             Some(Outcome::Done(result)) => result.clone(),
             None => Err(format!("the run ended before this scenario did: {}", self.broke)),
         }
@@ -97,7 +119,7 @@ fn run(ground: Ground, chosen: &[&str]) -> Result<Ran, String> {
         let memory_mib = lab_memory_mib(name).filter(|_| matches!(ground, Ground::Lab(_)));
         machines.entry(memory_mib).or_default().push(name);
     }
-    // A machine of the lab has one processor: they run beside each other.
+    // A machine of the lab has one CPU: several of them run at the same time.
     std::thread::scope(|scope| {
         let running: Vec<_> =
             machines.values().map(|alike| scope.spawn(move || together(ground, alike))).collect();
@@ -114,26 +136,65 @@ fn run(ground: Ground, chosen: &[&str]) -> Result<Ran, String> {
 fn together(ground: Ground, alike: &[&str]) -> Result<Ran, String> {
     let mut ran = Ran { outcomes: Outcomes::new(), broke: String::new() };
     let seed = std::env::var(SEED_VARIABLE).unwrap_or_else(|_| "1".into());
-    for turn in 1..=TURNS {
+    for machine in 1..=MACHINES_MAX {
         let left = alike.iter().filter(|name| !ran.outcomes.contains_key(**name));
         let words: Vec<&str> = ["scenarios", "--seed", &seed].into_iter().chain(left.copied()).collect();
-        match ground.run(&words, DEADLINE, &mut |line| hear(line, &mut ran.outcomes)) {
-            Ok(0 | 1) => break,
-            Ok(code) => ran.broke = format!("it ended with exit code {code}"),
-            // An emulated processor is no real one: now and then the machine around the guests dies. What ran before
-            // counts, the rest runs in a new one, and that is said.
-            Err(error) if turn < TURNS => println!("RETRY {turn} of {}: {error:#}", TURNS - 1),
-            Err(error) if ran.outcomes.is_empty() => {
-                return Err(format!("Linux guests do not run: {error:#}"));
+        let mut printed = String::new();
+        let end = ground.run(&words, DEADLINE, &mut |line| {
+            printed.push_str(line);
+            printed.push('\n');
+            receive(line, &mut ran.outcomes);
+        });
+        match after(&end, &printed, machine) {
+            After::Done => break,
+            After::Again(fault) => {
+                let number = ran.outcomes.len();
+                skip::died(Death::Machine, fault.name(), &format!("the lab after {number} scenarios"));
+                println!("RETRY: machine {machine} of at most {MACHINES_MAX} died: {}", fault.name());
             }
-            Err(error) => ran.broke = format!("{error:#}"),
+            After::Failed(why) if ran.outcomes.is_empty() => {
+                return Err(format!("Linux guests do not run: {why}"));
+            }
+            After::Failed(why) => {
+                ran.broke = why;
+                break;
+            }
         }
     }
     Ok(ran)
 }
 
-/// One line of the runner.
-fn hear(line: &str, results: &mut Outcomes) {
+/// What follows from the end of a machine.
+#[derive(Debug, PartialEq, Eq)]
+enum After {
+    /// All that was asked for ran.
+    Done,
+    /// The machine died of a known fault of the lab: what ran before counts, the rest runs in a new machine.
+    Again(Fault),
+    /// Every other end. What did not run has failed.
+    Failed(String),
+}
+
+fn after(end: &anyhow::Result<i32>, printed: &str, machine: u32) -> After {
+    match end {
+        Ok(0 | 1) => After::Done,
+        Ok(code) => After::Failed(format!("it ended with exit code {code}")),
+        Err(error) => match Fault::of(error, printed) {
+            Some(fault) if machine < MACHINES_MAX => After::Again(fault),
+            _ => After::Failed(format!("{error:#}")),
+        },
+    }
+}
+
+/// One line of `inside`.
+fn receive(line: &str, results: &mut Outcomes) {
+    if skip::is_record(line) {
+        // A machine of the lab cannot write to this host's file.
+        return match Record::parse(line) {
+            Some(record) => skip::record(&record),
+            None => println!("  {line}"),
+        };
+    }
     let fields: Vec<&str> = line.trim_end_matches(['\r', '\n']).split('\t').collect();
     match fields.as_slice() {
         ["RESULT", name, "ok", ms] => {
@@ -145,8 +206,13 @@ fn hear(line: &str, results: &mut Outcomes) {
             results.insert((*name).into(), Outcome::Done(Err(String::new())));
         }
         ["CANNOT", name, why] => {
-            println!("  {name}: SKIPPED, {why}");
-            results.insert((*name).into(), Outcome::Cannot);
+            println!("  {name}: left out, {why}");
+            results.insert((*name).into(), Outcome::Cannot((*why).into()));
+        }
+        ["RETRY", what] => {
+            println!("  RETRY: {what}");
+            let name = what.split(':').next().unwrap_or_default();
+            skip::died(Death::Guest, GUEST_FAULT, name);
         }
         ["DETAIL", name, detail] => {
             if let Some(Outcome::Done(Err(text))) = results.get_mut(*name) {
@@ -155,5 +221,42 @@ fn hear(line: &str, results: &mut Outcomes) {
             }
         }
         _ => println!("  {line}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use guest_images::Error;
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::ExitStatus;
+
+    fn died(tail: &str) -> anyhow::Result<i32> {
+        let status = ExitStatus::from_raw(0);
+        Err(Error::OuterDied { status, tail: tail.into() }.into())
+    }
+
+    #[test]
+    fn a_machine_that_dies_of_a_known_fault_is_replaced_twice() {
+        assert_eq!(after(&died(""), "", 1), After::Again(Fault::TripleFault));
+        assert_eq!(after(&died(""), "", 2), After::Again(Fault::TripleFault));
+        assert!(matches!(after(&died(""), "", 3), After::Failed(_)));
+    }
+
+    #[test]
+    fn a_machine_that_dies_of_anything_else_has_failed() {
+        assert!(matches!(after(&died("Kernel panic - not syncing"), "", 1), After::Failed(_)));
+        assert!(matches!(after(&died(""), "panicked at balancer/src/main.rs", 1), After::Failed(_)));
+        assert!(matches!(after(&Ok(139), "", 1), After::Failed(_)), "a signal ended `inside`");
+        assert_eq!(after(&Ok(1), "", 1), After::Done);
+    }
+
+    #[test]
+    fn what_qemu_does_not_show_is_on_the_list_of_what_may_be_left_out() {
+        let list = include_str!("../skip/allowed.txt");
+        for (name, _) in ALL.iter().filter(|(name, _)| cannot(Engine::Qemu, name).is_some()) {
+            let line = format!("ignored qemu: {name}");
+            assert!(list.lines().any(|known| known == line), "tests/skip/allowed.txt lacks {line:?}");
+        }
     }
 }

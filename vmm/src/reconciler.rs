@@ -270,9 +270,9 @@ impl Worker {
         let now = Instant::now();
         if self.disks.is_dropping() {
             self.disks.drop_some();
-            return (!self.disks.is_dropping()).then(|| self.disks.look());
+            return (!self.disks.is_dropping()).then(|| self.disks.read());
         }
-        (self.disks.is_due(now) && self.budget.is_open(now)).then(|| self.disks.look())
+        (self.disks.is_due(now) && self.budget.is_open(now)).then(|| self.disks.read())
     }
 
     /// Payers whose time has come; all of them in their order if that of the last has.

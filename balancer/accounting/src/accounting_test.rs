@@ -1,4 +1,4 @@
-//! The four systems against a model that looks at every frame, and their rules one by one.
+//! The four systems against a model that tracks every frame, and their rules one by one.
 
 use super::*;
 use proptest::prelude::*;
@@ -9,17 +9,17 @@ const ZONE: u64 = 64;
 const GUESTS: u16 = 5;
 const CONTAINERS: [ContainerId; 4] = [POOL, ContainerId(1), ContainerId(2), ContainerId(3)];
 
-/// Everything there is to know of a frame.
+/// The state of a frame.
 #[derive(Debug, Clone, Default)]
 struct Frame {
     resident: bool,
-    /// In the order in which they came.
+    /// In their order of arrival.
     users: Vec<User>,
-    /// Who used it last.
+    /// The last user.
     last: Option<User>,
 }
 
-/// A host that is looked at frame by frame.
+/// A host that tracks every frame.
 struct Model {
     frames: Vec<Frame>,
     zone_owner: BTreeMap<u64, ContainerId>,
@@ -213,14 +213,18 @@ proptest! {
         for (now_ms, (op, start, count, guest)) in ops.into_iter().enumerate() {
             graced.advance(now_ms as u64 * 700);
             if let Op::MoveGuest(to) = op {
-                for system in [&mut zones as &mut dyn Accounting, &mut first, &mut exact, &mut graced, &mut halves, &mut rss] {
+                let systems: [&mut dyn Accounting; 6] =
+                    [&mut zones, &mut first, &mut exact, &mut graced, &mut halves, &mut rss];
+                for system in systems {
                     system.move_guest(GuestId(guest), ContainerId(to));
                 }
                 model.attached[usize::from(guest)] = ContainerId(to);
             }
             for run in model.legal(&op, start, count, guest) {
                 let (by, mapped) = (model.user(guest), model.mapped(run.first));
-                for system in [&mut zones as &mut dyn Accounting, &mut first, &mut exact, &mut graced, &mut halves, &mut rss] {
+                let systems: [&mut dyn Accounting; 6] =
+                    [&mut zones, &mut first, &mut exact, &mut graced, &mut halves, &mut rss];
+                for system in systems {
                     feed(system, &op, run, by, mapped);
                 }
                 model.apply(&op, run, guest);
@@ -253,7 +257,7 @@ proptest! {
         let parts: Vec<u64> = (0..guests).map(|guest| halves.charged(ContainerId(guest + 1))).collect();
         halves.share(run, User { guest: GuestId(guests), container: ContainerId(guests + 1) });
         let touched = (0..guests).filter(|guest| halves.charged(ContainerId(guest + 1)) != parts[usize::from(*guest)]);
-        prop_assert_eq!(touched.count(), 1, "a newcomer touches one other");
+        prop_assert_eq!(touched.count(), 1, "a newcomer changes one other");
         prop_assert_eq!(parts.iter().sum::<u64>(), UNITS_PER_FRAME);
         prop_assert!(parts.iter().all(|part| part.is_power_of_two()));
         prop_assert!(parts.iter().max().unwrap() <= &(2 * parts.iter().min().unwrap()));
@@ -282,9 +286,9 @@ fn static_hands_over_in_order_of_arrival() {
     assert_eq!(of(&system), [0, 0, 0, FULL]);
     system.unshare(RUN, B.guest);
     system.unshare(RUN, C.guest);
-    assert_eq!(of(&system), [0, 0, 0, FULL], "the last one pays until they are freed");
+    assert_eq!(of(&system), [0, 0, 0, FULL], "the last one is charged until they are freed");
     system.share(RUN, B);
-    assert_eq!(of(&system), [0, 0, FULL, 0], "who uses them comes before who used them");
+    assert_eq!(of(&system), [0, 0, FULL, 0], "a present user comes before a former one");
     system.free(RUN, Some(B.guest));
     assert_eq!(of(&system), [0; 4]);
 }
@@ -304,7 +308,7 @@ fn partial_counts_a_container_once_and_gives_the_remainder_to_the_pool() {
     for guest in [A2.guest, B.guest, C.guest] {
         system.unshare(RUN, guest);
     }
-    assert_eq!(of(&system), [FULL, 0, 0, 0], "what nobody maps is the pool's");
+    assert_eq!(of(&system), [FULL, 0, 0, 0], "frames that are not mapped are charged to the pool");
 }
 
 #[test]
@@ -314,7 +318,7 @@ fn a_timed_unshare_does_not_push_a_container_over_its_limit_at_once() {
         let mut system = partial(Shares::Exact, grace);
         system.touch(RUN, A, Kind::Pool);
         system.share(RUN, B);
-        // The victim rests at half, well below its limit. Then the other leaves, at a time of its choosing.
+        // The victim is charged half, well below its limit. Then the other leaves, at a time of its choosing.
         let rest_ms = 10 * GRACE_HALF_LIFE_MS.get();
         system.advance(rest_ms);
         assert!(system.enforceable(A.container) <= limit);
@@ -330,7 +334,7 @@ fn a_timed_unshare_does_not_push_a_container_over_its_limit_at_once() {
 }
 
 #[test]
-fn a_grace_is_for_what_others_do_and_never_for_what_one_does_oneself() {
+fn a_grace_is_for_changes_by_others_and_never_for_a_containers_own() {
     for mut system in
         [static_ownership(Some(GRACE_HALF_LIFE_MS)), partial(Shares::Exact, Some(GRACE_HALF_LIFE_MS))]
     {
@@ -348,7 +352,7 @@ fn a_grace_is_for_what_others_do_and_never_for_what_one_does_oneself() {
         system.free(Run { first: 512, count: 100 }, Some(B.guest));
         system.unshare(RUN, B.guest);
         at_once(&system, B);
-        // A guest takes its charge along: that is nobody else's doing.
+        // A guest takes its charge along: that is not caused by others.
         system.touch(Run { first: 1024, count: 7 }, C, Kind::Private);
         system.move_charge(Run { first: 1024, count: 7 }, C.guest, B.container);
         at_once(&system, B);
@@ -384,7 +388,7 @@ fn a_guest_moves_with_its_charges_or_without() {
 }
 
 #[test]
-fn the_pool_pays_for_what_is_left_of_a_removed_container() {
+fn the_pool_is_charged_for_what_is_left_of_a_removed_container() {
     for system in [System::Zones, System::Static, System::Partial] {
         let mut accounting = system.build();
         accounting.touch(RUN, A, Kind::Private);

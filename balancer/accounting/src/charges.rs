@@ -15,15 +15,15 @@ impl Charges {
         *self.slot(container) += units;
     }
 
-    /// Who is told to give more than there is has nothing left: the events were no transitions, and a charge that
-    /// wraps around would be the greater harm.
+    /// Takes units off a charge, at most all of it. More would mean that the events were not transitions; a charge
+    /// that wraps around would do more harm.
     pub fn take(&mut self, container: ContainerId, units: u64) {
         let slot = self.slot(container);
         debug_assert!(*slot >= units, "{container:?} has {slot} units, {units} are taken");
         *slot = slot.saturating_sub(units);
     }
 
-    /// Everything a container is charged, which it then is no longer.
+    /// Takes all of a container's charge and returns it.
     pub fn take_all(&mut self, container: ContainerId) -> u64 {
         std::mem::take(self.slot(container))
     }

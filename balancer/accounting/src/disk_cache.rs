@@ -1,34 +1,35 @@
-//! Who pays for the host's page cache of a file that one or more guests have as a disk.
+//! Which container is charged for the host's page cache of a file that one or more guests have as a disk.
 //!
-//! What a guest has of a file is its `vmm`'s word, and guests of one file look at it at different times, so that their words
-//! differ. No word may cost anybody else: each pays for what it claims itself at most, and all together pay for the largest
-//! claim, which is what there is of the file by anybody's word.
+//! What is cached of a file is a claim of each guest's `vmm`. Guests of one file read it at different times, so the
+//! claims differ. No claim may cost another container: each is charged at most for its own claim, and all together
+//! for the largest claim.
 //!
 //! ```text
-//!   claims   a |===========     |         static, zones   in the order of registration: a pays all of its claim,
-//!            b |======          |                         b nothing, c what is beyond it
-//!            c |================|         partial         a third of the first layer each, half of the second a and c,
-//!               1st  | 2nd |3rd                           the third c alone
+//!   claims   a |===========     |   static, zones   in the order of registration: a is charged its claim, b nothing,
+//!            b |======          |                   c what exceeds the claim of a
+//!            c |================|   partial         the first layer in thirds, the second in halves to a and c,
+//!               1st  | 2nd |3rd                     the third to c alone
 //! ```
 //!
-//! With equal claims that is: the first one pays under static and under zones, each container an equal part under partial.
-//! Under zones a charge is whole zones. Under RSS nobody pays: page cache is not mapped (`rss.rs`).
+//! With equal claims the first guest is charged for all under static and zones, and each container for an equal part
+//! under partial. Under zones a charge is whole zones. Under RSS nothing is charged: page cache is not mapped
+//! (`rss.rs`).
 
 use super::System;
 use protocol::bytes::BLOCK_BYTES;
 
-/// A guest's word of a file.
+/// What a guest claims to be cached of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CacheClaim {
-    /// Owner id of the container that pays for the guest.
+    /// Owner id of the container that is charged for the guest.
     pub owner: u16,
-    /// What is cached of the file, bytes.
+    /// Cached bytes of the file.
     pub bytes: u64,
 }
 
 impl System {
-    /// What each claim costs, bytes; the claims are those of one file, in the order in which the guests registered. What a
-    /// container pays under partial is its first guest's.
+    /// The charge for each claim, bytes; the claims are those of one file, in the order in which the guests
+    /// registered. The charge of a container under partial is at its first guest.
     #[must_use]
     pub fn divide_cache(self, claims: &[CacheClaim]) -> Vec<u64> {
         match self {
@@ -42,7 +43,7 @@ impl System {
     }
 }
 
-/// Each pays for what is beyond the claims before.
+/// Each is charged for what exceeds the claims before it.
 fn in_turn(claims: &[CacheClaim]) -> Vec<u64> {
     let mut paid = 0;
     let pay = |claim: &CacheClaim| {
@@ -53,7 +54,7 @@ fn in_turn(claims: &[CacheClaim]) -> Vec<u64> {
     claims.iter().map(pay).collect()
 }
 
-/// Each container pays an equal part of each layer that it claims.
+/// Each container is charged an equal part of each layer that it claims.
 fn by_layers(claims: &[CacheClaim]) -> Vec<u64> {
     // The first claim of each container stands for it, with its largest.
     let mut containers: Vec<(usize, u64)> = vec![];
@@ -71,7 +72,7 @@ fn by_layers(claims: &[CacheClaim]) -> Vec<u64> {
         let payers = containers.iter().filter(|(_, largest)| *largest >= top);
         let count = payers.clone().count() as u64;
         let (part, remainder) = ((top - below) / count, (top - below) % count);
-        // Bytes that cannot be divided are the earliest ones', one each.
+        // Bytes that cannot be divided go to the earliest containers, one each.
         for (place, (first, _)) in (0..).zip(payers) {
             paid[*first] += part + u64::from(place < remainder);
         }
@@ -92,14 +93,14 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_one_guest_is_its_containers() {
+    fn a_file_of_one_guest_is_charged_to_its_container() {
         let one = claims(&[(7, 3 * MIB)]);
         let costs = System::ALL.map(|system| system.divide_cache(&one)[0] / MIB);
         assert_eq!(costs, [4, 3, 3, 0], "zones, static, partial, rss");
     }
 
     #[test]
-    fn a_shared_file_is_the_first_ones_or_divided_among_containers() {
+    fn a_shared_file_is_charged_to_the_first_container_or_divided() {
         let shared = claims(&[(7, 12), (8, 12), (7, 12), (9, 12)]);
         assert_eq!(System::Static.divide_cache(&shared), [12, 0, 0, 0]);
         assert_eq!(System::Zones.divide_cache(&shared), [BLOCK_BYTES, 0, 0, 0]);
@@ -112,16 +113,17 @@ mod tests {
     }
 
     #[test]
-    fn who_claims_more_than_others_pays_for_that_alone() {
+    fn a_guest_that_claims_more_than_others_is_charged_for_the_excess_alone() {
         let differ = claims(&[(1, 30), (2, 12), (3, 100)]);
         assert_eq!(System::Static.divide_cache(&differ), [30, 0, 70]);
         assert_eq!(System::Partial.divide_cache(&differ), [4 + 9, 4, 4 + 9 + 70]);
     }
 
     proptest! {
-        /// What all pay is what there is, nobody pays for more than it claims, and no claim costs anybody else.
+        /// The charges sum to the largest claim, a container is charged at most for its claim, and no claim costs
+        /// another container.
         #[test]
-        fn charges_sum_to_the_file_and_no_claim_costs_anybody_else(
+        fn charges_sum_to_the_file_and_no_claim_costs_another_container(
             of in prop::collection::vec((1u16..6, 0u64..1 << 40), 1..12),
             more in 0u64..1 << 50,
         ) {
@@ -135,7 +137,7 @@ mod tests {
                 let sum = paid.iter().sum::<u64>();
                 let slack = if system == System::Zones { all.len() as u64 * BLOCK_BYTES } else { 0 };
                 prop_assert!((largest..=largest + slack).contains(&sum), "{system:?}: {sum} of {largest}");
-                // Whoever comes last lies.
+                // The last guest lies.
                 let mut lied = all.clone();
                 let liar = lied.last_mut().expect("at least one");
                 liar.bytes += more;
@@ -144,7 +146,7 @@ mod tests {
                 for owner in 1..6 {
                     let most = all.iter().filter(|claim| claim.owner == owner).map(|claim| claim.bytes).max();
                     prop_assert!(inside(&paid, owner) <= most.unwrap_or(0) + slack);
-                    // Bytes that cannot be divided may fall to another one: fewer than there are layers.
+                    // Bytes that cannot be divided may go to another one: fewer than there are layers.
                     let rounding = all.len() as u64;
                     prop_assert!(
                         owner == liar.owner || inside(&after, owner) <= inside(&paid, owner) + rounding,

@@ -1,4 +1,4 @@
-//! A number per frame that costs per block of 2 MiB where neighbours are alike.
+//! A number per frame, stored per block of 2 MiB where all frames have the same number.
 
 use super::Run;
 
@@ -20,7 +20,8 @@ pub(super) struct FrameMap {
 }
 
 impl FrameMap {
-    /// Changes the numbers of a run: `change` gets a number and how many frames in a row have it, and says the new one.
+    /// Changes the numbers of a run: `change` gets a number and how many frames in a row have it, and returns the new
+    /// number.
     pub fn update(&mut self, run: Run, mut change: impl FnMut(u32, u64) -> u32) {
         let (mut at, end) = (to_index(run.first), to_index(run.first + run.count));
         let blocks = end.div_ceil(BLOCK_FRAMES);
@@ -64,7 +65,7 @@ impl FrameMap {
                     rest[..alike].fill(new);
                     rest = &mut rest[alike..];
                 }
-                // Ends that differ tell at once that a block is still mixed, which spares looking at all of it.
+                // If both ends differ, the block is still mixed and need not be scanned.
                 let first = entries[0];
                 if first == entries[BLOCK_FRAMES - 1] && entries.iter().all(|number| *number == first) {
                     *block = Block::Uniform(first);
@@ -90,7 +91,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_is_an_array(runs in prop::collection::vec((0u64..2000, 1u64..1500, 0u32..3), 1..60)) {
+        fn it_behaves_like_an_array(runs in prop::collection::vec((0u64..2000, 1u64..1500, 0u32..3), 1..60)) {
             let mut map = FrameMap::default();
             let mut array = vec![0u32; 4096];
             for (first, count, number) in runs {
@@ -107,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn alike_blocks_cost_no_entries() {
+    fn a_uniform_block_has_no_entries() {
         let mut map = FrameMap::default();
         map.update(Run { first: 0, count: 1024 }, |_, _| 1);
         let uniform = map.storage_bytes();

@@ -1,7 +1,8 @@
-//! What others did to a container's charge, and how much of it does not count yet.
+//! Changes of a container's charge that others cause, and how much of them does not count yet.
 //!
-//! Who leaves a shared page raises what the others pay: the rise is *inherited*. Who joins lowers it. Both count against
-//! a limit by and by: what is not yet counted halves with every half-life. What a container does itself counts at once.
+//! A container that stops using a shared page raises the charges of the others: the rise is *inherited*. A container
+//! that starts using it lowers them. Both count against a limit gradually: the part that does not count yet halves
+//! with every half-life. Changes that a container causes itself count at once.
 //!
 //! ```text
 //!   charged      ____________________|~~~~~~~~~~~~~~~~~~~~~~
@@ -10,14 +11,15 @@
 //!                                     \__ the difference is inherited, and halves with every half-life
 //! ```
 //!
-//! It works both ways so that it cannot be farmed: two that take turns with one page are each held to the mean of what
-//! they are charged, however they time it. What a container gives up itself takes its part of the inheritance along.
+//! It works in both directions so that it cannot be exploited: for two containers that use a page in turns, the mean
+//! of what they are charged counts, whatever their timing. When a container stops using pages itself, the inheritance
+//! falls in proportion.
 
 use super::ContainerId;
 use super::ledger::Change;
 use std::num::NonZeroU64;
 
-/// Half of what others caused counts against a limit after this time, milliseconds.
+/// Half of a change that others caused counts against a limit after this time, milliseconds.
 pub const GRACE_HALF_LIFE_MS: NonZeroU64 = NonZeroU64::new(10_000).expect("not zero");
 
 /// Inherited units of each container: charged less enforceable. Negative after others joined.
@@ -25,7 +27,7 @@ pub const GRACE_HALF_LIFE_MS: NonZeroU64 = NonZeroU64::new(10_000).expect("not z
 pub(super) struct Inherited {
     half_life_ms: NonZeroU64,
     now_ms: u64,
-    /// Units, and when they were that many.
+    /// Units, and the time of that figure.
     of: Vec<(i64, u64)>,
 }
 
@@ -71,7 +73,7 @@ impl Inherited {
         self.of[index] = (units, self.now_ms);
     }
 
-    /// Halves once per half-life, in a straight line between.
+    /// Halves once per half-life, linear in between.
     fn decayed(&self, units: i64, at_ms: u64) -> i64 {
         let half_life = self.half_life_ms.get();
         let elapsed = self.now_ms - at_ms;
@@ -100,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn half_of_it_is_left_after_a_half_life() {
+    fn half_of_the_inheritance_is_left_after_a_half_life() {
         let mut inherited = Inherited::new(HALF_LIFE_MS);
         inherited.book(change(100, 900, false));
         for (now_ms, units) in [(0, 800), (500, 600), (1000, 400), (2000, 200), (1_000_000, 0)] {
@@ -110,22 +112,26 @@ mod tests {
     }
 
     #[test]
-    fn what_one_does_oneself_is_not_inherited() {
+    fn changes_that_a_container_causes_itself_are_not_inherited() {
         let mut inherited = Inherited::new(HALF_LIFE_MS);
         inherited.book(change(0, 1000, true));
         assert_eq!(inherited.units(A), 0);
         inherited.book(change(1000, 2000, false));
         inherited.book(change(2000, 500, true));
-        assert_eq!(inherited.units(A), 250, "three quarters were given up with their inheritance");
+        assert_eq!(
+            inherited.units(A),
+            250,
+            "three quarters of the inheritance went with three quarters of the charge"
+        );
     }
 
     proptest! {
-        /// Whoever takes turns on a page is held to about the mean of the charge, whatever the rhythm.
+        /// For containers that use a page in turns, about the mean of the charge counts, whatever the rhythm.
         #[test]
-        fn taking_turns_gains_nothing(on_ms in 1u64..50, off_ms in 1u64..50) {
+        fn using_a_page_in_turns_gains_nothing(on_ms in 1u64..50, off_ms in 1u64..50) {
             let mut inherited = Inherited::new(HALF_LIFE_MS);
             let (mut now, mut charged_ms, mut enforced_ms) = (0u64, 0i128, 0i128);
-            // Starts shared, at half; the other leaves for `off_ms` and joins for `on_ms`.
+            // It starts shared, at half; the other container leaves for `off_ms` and joins for `on_ms`.
             for _ in 0..1000 {
                 for (before, after, ms) in [(500_000, 1_000_000, off_ms), (1_000_000, 500_000, on_ms)] {
                     inherited.book(change(before, after, false));

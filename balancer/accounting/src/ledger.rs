@@ -1,9 +1,9 @@
-//! What static and partial page ownership have in common: the users of every frame, and what a rule makes them pay.
+//! What static and partial page ownership have in common: the users of every frame, and what a rule charges them.
 
 use super::charges::Charges;
 use super::frame_map::FrameMap;
 use super::inherited::Inherited;
-use super::users::{Lists, NOBODY, Share, charged_to, with, without};
+use super::users::{Lists, NO_GUEST, Share, charged_to, with, without};
 use super::{Accounting, ContainerId, GuestId, Kind, POOL, Run, User};
 use std::num::NonZeroU64;
 
@@ -13,7 +13,7 @@ pub(super) struct Change {
     pub container: ContainerId,
     pub before: u64,
     pub after: u64,
-    /// True if it did it itself, false if somebody else came or left.
+    /// True if the container caused it itself, false if another one came or left.
     pub own: bool,
 }
 
@@ -24,13 +24,13 @@ pub struct Ledger {
     lists: Lists,
     charges: Charges,
     inherited: Option<Inherited>,
-    /// Of the event at hand; kept for its memory.
+    /// Changes by the current event; kept so that its memory is reused.
     changes: Vec<Change>,
 }
 
 impl Ledger {
-    /// An empty host; `rule` says what the users of a frame pay for it, in units that sum to a whole frame. With `grace`,
-    /// a half-life in milliseconds, what others did to a charge counts by and by.
+    /// An empty host. `rule` returns what the users of a frame are charged for it, in units that sum to a whole
+    /// frame. With `grace`, a half-life in milliseconds, changes of a charge that others cause count gradually.
     pub(super) fn new(rule: fn(&[User]) -> Vec<Share>, grace: Option<NonZeroU64>) -> Self {
         Self {
             frames: FrameMap::default(),
@@ -41,8 +41,8 @@ impl Ledger {
         }
     }
 
-    /// Gives every frame of a run the users that `next` makes of the ones it has. Frames with the same users are
-    /// billed together, so a run of alike frames costs one bill and a step per block.
+    /// Gives every frame of a run the users that `next` makes of its present users. Frames with the same users are
+    /// charged together, so a run of alike frames costs one charge and a step per block.
     fn update(&mut self, run: Run, actor: GuestId, next: impl Fn(&[User]) -> Vec<User>) {
         let Self { frames, lists, charges, inherited, changes } = self;
         changes.clear();
@@ -56,12 +56,12 @@ impl Ledger {
             }
             let to = lists.number(&next(lists.users(from)));
             if let Some(done) = open.replace((from, to, count)) {
-                bill(lists, charges, changes, actor, done);
+                charge(lists, charges, changes, actor, done);
             }
             to
         });
         if let Some(done) = open {
-            bill(lists, charges, changes, actor, done);
+            charge(lists, charges, changes, actor, done);
         }
         if let Some(inherited) = inherited {
             changes
@@ -86,7 +86,7 @@ impl Accounting for Ledger {
     }
 
     fn free(&mut self, run: Run, mapped_by: Option<GuestId>) {
-        self.update(run, mapped_by.unwrap_or(NOBODY), |_| vec![])
+        self.update(run, mapped_by.unwrap_or(NO_GUEST), |_| vec![])
     }
 
     fn move_guest(&mut self, _guest: GuestId, _to: ContainerId) {}
@@ -129,8 +129,8 @@ impl Accounting for Ledger {
     }
 }
 
-/// Bills frames that changed from one list of users to another.
-fn bill(
+/// Charges frames that changed from one list of users to another.
+fn charge(
     lists: &mut Lists,
     charges: &mut Charges,
     changes: &mut Vec<Change>,
@@ -153,7 +153,7 @@ fn bill(
         }
         changes[index].after = charges.get(*container);
     };
-    // First what is added: a container that is in both lists never passes through less than it pays in the end.
+    // First what is added: a container that is in both lists is never charged less than in the end.
     lists.shares(to).iter().for_each(|share| change(share, true));
     lists.shares(from).iter().for_each(|share| change(share, false));
     for list in [from, to] {

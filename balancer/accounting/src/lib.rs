@@ -1,25 +1,26 @@
-//! Who pays for a frame: four systems behind one interface, fed by the same events.
+//! Which container is charged for a frame: four systems behind one interface, fed by the same events.
 //!
 //! | system | rule | source |
 //! |---|---|---|
-//! | [`Zones`] | a zone of 2 MiB belongs to one container, used or not | the pseudo zones of CKRM's second memory controller (2006) |
-//! | [static](static_ownership()) | the first to touch a frame pays for it until it is freed | CKRM, `Documentation/ckrm/mem_rc.design` (2005) |
-//! | [partial](partial()) | every container that uses a frame pays a part | beancounters, OpenVZ wiki, "RSS fractions accounting" |
-//! | [`Rss`] | every container pays for all that it maps now | the kernel's resident set, `proc_pid_statm(5)` |
+//! | [`Zones`] | a zone of 2 MiB belongs to one container, used or not | CKRM's second controller (2006) |
+//! | [static](static_ownership()) | the first container to touch a frame is charged for it | CKRM (2005) |
+//! | [partial](partial()) | every container that uses a frame is charged a part of it | beancounters (OpenVZ wiki) |
+//! | [`Rss`] | every container is charged for all that it maps now | the kernel's resident set, `proc_pid_statm(5)` |
 //!
 //! The comparison is the one of the Linux memory-management wiki's page on memory containers (2007).
 //!
 //! ```text
 //!              touch                    share                    unshare, unshare            free
-//!  not there ---------> used by one ------------> used by several ---------------> unmapped ------> not there
+//!   absent  ---------> used by one ------------> used by several ---------------> unmapped ------>  absent
 //!                            |                                                        ^
 //!                            +------------------------ unshare -----------------------+
 //! ```
 //!
-//! Every event covers a run of frames that are all in the state it starts from: events are transitions, told by who
-//! makes them (the frame table, the pool). A run costs O(blocks of 2 MiB), or nothing per frame at all.
+//! Every event covers a run of frames that are all in the state that it starts from: events are transitions, reported
+//! by their source (the frame table, the pool). A run costs O(blocks of 2 MiB), or nothing per frame at all.
 //!
-//! The host's page cache of guests' disks is told in totals by file; `disk_cache.rs` applies the same rules to these.
+//! The host's page cache of guests' disks is known in totals by file; `disk_cache.rs` applies the same rules to
+//! these.
 //!
 //! Charges are fixed-point numbers of [`UNITS_PER_FRAME`] per frame, so that the parts of a frame sum to it exactly.
 
@@ -58,7 +59,8 @@ pub const UNITS_PER_FRAME: u64 = 1 << 20;
 #[serde(transparent)]
 pub struct ContainerId(pub u16);
 
-/// The shared pool: it pays for what is no single container's. No container of the tree has this owner id.
+/// The shared pool: it is charged for frames that are not charged to a container. No container of the tree has this
+/// owner id.
 pub const POOL: ContainerId = ContainerId(0);
 
 /// A guest.
@@ -66,8 +68,8 @@ pub const POOL: ContainerId = ContainerId(0);
 #[serde(transparent)]
 pub struct GuestId(pub u16);
 
-/// Frames in a row. Every region of guest RAM and every image of the pool has a place of its own in one space of
-/// frame numbers, aligned to zones.
+/// Frames in a row. Every region of guest RAM and every image of the pool has its own range in one space of frame
+/// numbers, aligned to zones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Run {
     /// First frame.
@@ -76,12 +78,12 @@ pub struct Run {
     pub count: u64,
 }
 
-/// Who uses a frame, and the container that is to be charged for it.
+/// A user of a frame, and the container that is to be charged for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct User {
     /// The guest.
     pub guest: GuestId,
-    /// The container it was attached to, or had said to charge, when it began to use the frame.
+    /// The container it was attached to, or had chosen to charge, when it began to use the frame.
     pub container: ContainerId,
 }
 
@@ -95,9 +97,9 @@ pub enum Kind {
     Pool,
 }
 
-/// The pool as the user of its own pages while no guest maps them: resident, charged to [`POOL`], and out of the way with
-/// the first guest that comes.
-pub const POOL_USER: User = User { guest: users::NOBODY, container: POOL };
+/// The pool as the user of its own pages while no guest maps them: they are resident and charged to [`POOL`]. The
+/// first guest that maps them replaces it.
+pub const POOL_USER: User = User { guest: users::NO_GUEST, container: POOL };
 
 /// An accounting system.
 pub trait Accounting: std::fmt::Debug + Send {
@@ -107,21 +109,21 @@ pub trait Accounting: std::fmt::Debug + Send {
     /// One guest more maps resident frames.
     fn share(&mut self, run: Run, by: User);
 
-    /// A guest maps them no longer. They stay resident.
+    /// A guest no longer maps them. They stay resident.
     fn unshare(&mut self, run: Run, guest: GuestId);
 
-    /// Frames leave the host. `mapped_by` is the one guest that maps them, if any: whoever gives a shared page away
-    /// takes it from the others first, as the kernel does.
+    /// Frames leave the host. `mapped_by` is the only guest that maps them, if any: a shared page is unmapped from
+    /// the other guests before it is freed, as the kernel does it.
     fn free(&mut self, run: Run, mapped_by: Option<GuestId>);
 
-    /// A guest moves: what it begins to use from now on comes with the new container in [`User`]. What it is charged
-    /// for already stays, unless the system knows guests only as a whole.
+    /// A guest moves: what it begins to use from now on has the new container in its [`User`]. Its charges so far
+    /// stay, unless the system knows guests only as a whole.
     fn move_guest(&mut self, guest: GuestId, to: ContainerId);
 
-    /// What a guest is charged for in these frames moves to another container.
+    /// The charges of a guest for these frames move to another container.
     fn move_charge(&mut self, run: Run, guest: GuestId, to: ContainerId);
 
-    /// A container without guests is removed: the pool pays for what is left of it.
+    /// A container without guests is removed: its remaining charges move to the pool.
     fn remove(&mut self, container: ContainerId);
 
     /// Time passes. Milliseconds of any clock that does not go back.
@@ -135,12 +137,12 @@ pub trait Accounting: std::fmt::Debug + Send {
         self.charged(container)
     }
 
-    /// What is charged to anybody although no frame is resident for it, units.
+    /// What is charged in total although no frame is resident for it, units.
     fn fragmentation(&self) -> u64 {
         0
     }
 
-    /// What the system itself takes, bytes.
+    /// Memory that the system itself takes, bytes.
     fn storage_bytes(&self) -> usize;
 }
 

@@ -1,14 +1,14 @@
-//! Partial page ownership: every container that maps a frame pays a part of it; several guests of one container count
-//! once. A frame that nobody maps is the pool's.
+//! Partial page ownership: every container that maps a frame is charged a part of it; several guests of one container
+//! count once. A frame that is not mapped is charged to the pool.
 //!
-//! Source: the beancounters' page ownership ("RSS fractions accounting", OpenVZ wiki; `kernel/bc/rss_pages.c`). Both of
-//! its forms are here:
+//! Source: the beancounters' page ownership ("RSS fractions accounting", OpenVZ wiki; `kernel/bc/rss_pages.c`). Both
+//! of its forms are here:
 //!
-//! - [`Shares::Exact`]: each of n containers pays 1/n. In fixed point n does not always divide a frame: **the remainder,
-//!   less than n units, is the pool's**, so that the parts sum to the frame exactly.
-//! - [`Shares::PowerOfTwo`]: each pays 2^-k or 2^-(k+1) of it, where 2^k is the largest power that is not above n. A
-//!   newcomer takes half of what the earliest of those pays who pay most, and touches nobody else, where 1/n would change
-//!   what everybody pays:
+//! - [`Shares::Exact`]: each of n containers is charged 1/n. In fixed point n does not always divide a frame: **the
+//!   remainder, less than n units, is charged to the pool**, so that the parts sum to the frame exactly.
+//! - [`Shares::PowerOfTwo`]: each is charged 2^-k or 2^-(k+1) of it, where 2^k is the largest power that is not above
+//!   n. A newcomer takes half of the part of one other container, the earliest of those with the largest part. All
+//!   others stay the same, while 1/n would change the charge of every container:
 //!
 //! ```text
 //!   n = 1   1
@@ -18,11 +18,11 @@
 //!   n = 5   1/8 1/4 1/4 1/4 1/8
 //! ```
 //!
-//! Known attack: the **timed unshare**. Who leaves a shared page raises what the others pay, at a time of its choosing.
-//! With a grace (`inherited.rs`) such a rise counts against a limit only by and by.
+//! Known attack: the **timed unshare**. A container that stops using a shared page raises the charges of the others,
+//! at a time of its choosing. With a grace (`inherited.rs`) such a rise counts against a limit only gradually.
 
 use super::ledger::Ledger;
-use super::users::{NOBODY, Share};
+use super::users::{NO_GUEST, Share};
 use super::{ContainerId, POOL, UNITS_PER_FRAME, User};
 use std::num::NonZeroU64;
 
@@ -35,8 +35,8 @@ pub enum Shares {
     PowerOfTwo,
 }
 
-/// Partial page ownership of an empty host. With `grace`, a half-life in milliseconds, what others did to a charge counts
-/// by and by.
+/// Partial page ownership of an empty host. With `grace`, a half-life in milliseconds, changes of a charge that
+/// others cause count gradually.
 #[must_use]
 pub fn partial(shares: Shares, grace: Option<NonZeroU64>) -> Ledger {
     let rule = match shares {
@@ -49,7 +49,7 @@ pub fn partial(shares: Shares, grace: Option<NonZeroU64>) -> Ledger {
 /// The containers that map a frame, in the order in which they came, each once.
 fn payers(users: &[User]) -> Vec<ContainerId> {
     let mut payers = Vec::with_capacity(users.len());
-    for user in users.iter().filter(|user| user.guest != NOBODY) {
+    for user in users.iter().filter(|user| user.guest != NO_GUEST) {
         if !payers.contains(&user.container) {
             payers.push(user.container);
         }

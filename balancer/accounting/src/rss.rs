@@ -1,19 +1,20 @@
-//! Only count RSS: a guest is charged what its process has mapped right now, as the kernel says.
+//! Only count RSS: a guest is charged for what its process maps right now, as the kernel counts it.
 //!
-//! Source: the resident set of `proc_pid_statm(5)`. The kernel keeps one number per process anyway, so nothing is stored
-//! per frame; here is that number for each guest, and its container.
+//! Source: the resident set of `proc_pid_statm(5)`. The kernel keeps one number per process anyway, so nothing is
+//! stored per frame; this system stores that number for each guest, and its container.
 //!
-//! - Who maps a shared page pays for all of it, every one of them: the sum is at least what is resident and mapped.
-//! - What nobody maps is charged to nobody: page cache of a guest's disk, for one.
-//! - A guest has one number, so it is charged as a whole to one container; its charge moves with it, never a part of it.
+//! - Each guest that maps a shared page is charged for all of it: the sum is at least what is resident and mapped.
+//! - Pages that are not mapped are not charged: the page cache of a guest's disk, for one.
+//! - A guest has one number, so it is charged as a whole to one container; its charge moves with it, never a part of
+//!   it.
 //!
-//! Known attack: **unmapped page cache**. Who reads much and maps nothing fills the host and is charged nothing.
+//! Known attack: **unmapped page cache**. A guest that reads much and maps nothing fills the host and is not charged.
 
 use super::charges::Charges;
 use super::{Accounting, ContainerId, GuestId, Kind, Run, UNITS_PER_FRAME, User};
 use std::collections::HashMap;
 
-/// The number of a guest, and who pays.
+/// The resident frames of a guest, and the container that is charged for them.
 #[derive(Debug, Clone, Copy)]
 struct Resident {
     container: ContainerId,

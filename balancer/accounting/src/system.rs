@@ -1,4 +1,4 @@
-//! Which system a host uses.
+//! The accounting system that a host uses.
 
 use super::{Accounting, GRACE_HALF_LIFE_MS, Rss, Shares, Zones, partial, static_ownership};
 use clap::ValueEnum;
@@ -9,19 +9,19 @@ use utoipa::ToSchema;
 ///
 /// Static is the default. It is exact for guest RAM, which is nearly all there is to account for, from what the frame
 /// table holds anyway; its charges sum to what is resident; and it is the rule of the kernel's own memory cgroup, so
-/// that both can be compared. Where containers that do not trust each other share a pool, free-riding makes partial the
-/// better choice.
+/// that both can be compared. Where containers that do not trust each other share a pool, free-riding makes partial
+/// the better choice.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema, ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum System {
     /// Zones of 2 MiB, each charged whole to one container
     Zones,
-    /// The first to touch a frame pays for it
+    /// The first container to touch a frame is charged for it
     #[default]
     Static,
-    /// All that map a frame pay equal parts of it
+    /// All containers that map a frame are charged equal parts of it
     Partial,
-    /// Each pays for all that it maps now, by the kernel's word
+    /// Each container is charged for all that it maps now, as the kernel counts it
     Rss,
 }
 

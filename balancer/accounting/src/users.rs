@@ -1,21 +1,21 @@
-//! Who uses a frame, in the order in which they came: each list is stored once, a frame holds its number.
+//! The users of a frame in their order of arrival: each list is stored once, and a frame holds its number.
 
 use super::{ContainerId, GuestId, User};
 use std::collections::HashMap;
 
 /// The number of a frame that is not resident.
 pub(super) const ABSENT: u32 = 0;
-/// Stands for whoever used a frame last that nobody uses any more.
-pub(super) const NOBODY: GuestId = GuestId(u16::MAX);
+/// Stands for the last user of a frame that is no longer used.
+pub(super) const NO_GUEST: GuestId = GuestId(u16::MAX);
 
-/// A share of a frame: who pays how many units.
+/// A share of a frame: the container and the units it is charged.
 pub(super) type Share = (ContainerId, u64);
 
 /// The users of some frames.
 #[derive(Debug)]
 struct List {
     users: Box<[User]>,
-    /// What they pay for each frame. The units sum to a whole frame.
+    /// What they are charged for each frame. The units sum to a whole frame.
     shares: Box<[Share]>,
     /// Frames with this list.
     frames: u64,
@@ -31,7 +31,7 @@ pub(super) struct Lists {
 }
 
 impl Lists {
-    /// No lists yet; `rule` says what the users of a frame pay for it.
+    /// No lists yet; `rule` returns what the users of a frame are charged for it.
     pub fn new(rule: fn(&[User]) -> Vec<Share>) -> Self {
         let absent = List { users: [].into(), shares: [].into(), frames: 0 };
         Self { lists: vec![absent], numbers: HashMap::new(), unused: vec![], rule }
@@ -64,7 +64,7 @@ impl Lists {
         number
     }
 
-    /// Frames change from one list to another. A list without frames is forgotten.
+    /// Frames change from one list to another. A list without frames is removed.
     pub fn moved(&mut self, from: u32, to: u32, frames: u64) {
         if to != ABSENT {
             self.lists[to as usize].frames += frames;
@@ -75,7 +75,7 @@ impl Lists {
             if list.frames == 0 {
                 let users = std::mem::take(&mut list.users);
                 list.shares = [].into();
-                // Of two lists that became equal when a container was removed, one is the known one.
+                // If two lists became equal when a container was removed, only one of them has the number.
                 if self.numbers.get(&users) == Some(&from) {
                     self.numbers.remove(&users);
                 }
@@ -84,8 +84,8 @@ impl Lists {
         }
     }
 
-    /// Puts another container in the place of one, wherever it is charged. `changed` gets the shares before and after,
-    /// and the number of frames.
+    /// Replaces a container by another, wherever it is charged. `changed` gets the shares before and after, and the
+    /// number of frames.
     pub fn replace(
         &mut self,
         container: ContainerId,
@@ -122,10 +122,10 @@ impl Lists {
     }
 }
 
-/// The users after one more came; one that is there already keeps its place. Who comes to a frame that nobody used is
+/// The users after one more arrived; a known user keeps its position. The first user of a frame that was not used is
 /// its only user.
 pub(super) fn with(users: &[User], by: User) -> Vec<User> {
-    let mut list: Vec<User> = users.iter().copied().filter(|user| user.guest != NOBODY).collect();
+    let mut list: Vec<User> = users.iter().copied().filter(|user| user.guest != NO_GUEST).collect();
     if !list.iter().any(|user| user.guest == by.guest) {
         list.push(by);
     }
@@ -135,12 +135,12 @@ pub(super) fn with(users: &[User], by: User) -> Vec<User> {
 /// The users after one left. The last one is remembered.
 pub(super) fn without(users: &[User], guest: GuestId) -> Vec<User> {
     match users {
-        [last] if last.guest == guest => vec![User { guest: NOBODY, container: last.container }],
+        [last] if last.guest == guest => vec![User { guest: NO_GUEST, container: last.container }],
         _ => users.iter().copied().filter(|user| user.guest != guest).collect(),
     }
 }
 
-/// The users after what one of them pays moved to another container.
+/// The users after the charge of one of them moved to another container.
 pub(super) fn charged_to(users: &[User], guest: GuestId, to: ContainerId) -> Vec<User> {
     let charge = |user: &User| if user.guest == guest { User { container: to, ..*user } } else { *user };
     users.iter().map(charge).collect()

@@ -1,16 +1,16 @@
-//! Software zones: memory is handed out in zones in a row that belong to one container. Who owns a frame is found
-//! through its zone; nothing is stored per frame.
+//! Software zones: memory is handed out in contiguous zones that each belong to one container. The owner of a frame
+//! is the owner of its zone; nothing is stored per frame.
 //!
-//! Source: "software zones" of the wiki's comparison; the pseudo zones of CKRM's second memory controller (2006) are an
-//! implementation: a class owns whole zones, and pages are allocated from them.
+//! Source: "software zones" of the wiki's comparison; the pseudo zones of CKRM's second memory controller (2006) are
+//! an implementation: a class owns whole zones, and pages are allocated from them.
 //!
-//! - A zone belongs to the container for which its first frame became resident, until its last frame is freed; zones of
-//!   the pool belong to the pool, whoever maps their pages.
+//! - A zone belongs to the container for which its first frame became resident, until its last frame is freed; zones
+//!   of the pool belong to the pool, whatever guests map their pages.
 //! - A zone is charged whole. What is charged beyond the resident frames is **fragmentation**.
-//! - A charge moves in whole zones. Where only a part of a zone is to move it stays: the zone has one owner.
+//! - A charge moves in whole zones. If only a part of a zone is to move, it stays: the zone has one owner.
 //!
-//! Known attack: **fragmentation**. Who frees all but one frame of each zone makes the rest useless to everybody: in
-//! zones of its own it pays for that, in zones of the pool it does not.
+//! Known attack: **fragmentation**. A container that frees all but one frame of each zone makes the rest useless to
+//! all: in its own zones it is charged for that, in zones of the pool it is not.
 
 use super::charges::Charges;
 use super::{Accounting, ContainerId, GuestId, Kind, POOL, Run, UNITS_PER_FRAME, User};
@@ -24,7 +24,7 @@ pub struct Zones {
     frames_per_zone: u64,
     /// Resident frames of each zone.
     used: Vec<u32>,
-    /// Its owner while it has any.
+    /// The owner of each zone while it has resident frames.
     owners: Vec<ContainerId>,
     charges: Charges,
     used_total: u64,
@@ -38,7 +38,7 @@ impl Default for Zones {
 }
 
 impl Zones {
-    /// An empty host with zones of so many frames; at least 1.
+    /// An empty host with zones of this many frames; at least 1.
     #[must_use]
     pub fn new(frames_per_zone: u32) -> Self {
         Self {

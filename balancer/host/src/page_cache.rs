@@ -120,11 +120,11 @@ pub fn drop_pages(file: impl AsFd, range: &Range<u64>) -> io::Result<()> {
 /// # Errors
 /// When the file system cannot write them.
 pub fn write_back(file: impl AsFd, range: &Range<u64>) -> io::Result<()> {
-    let offset = |bytes| libc::off64_t::try_from(bytes).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput));
+    let offset =
+        |bytes| libc::off64_t::try_from(bytes).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput));
     let (start, len) = (offset(range.start)?, offset(range.end.saturating_sub(range.start))?);
-    let flags = libc::SYNC_FILE_RANGE_WAIT_BEFORE
-        | libc::SYNC_FILE_RANGE_WRITE
-        | libc::SYNC_FILE_RANGE_WAIT_AFTER;
+    let flags =
+        libc::SYNC_FILE_RANGE_WAIT_BEFORE | libc::SYNC_FILE_RANGE_WRITE | libc::SYNC_FILE_RANGE_WAIT_AFTER;
     // SAFETY: a descriptor that is open, and no pointers.
     match unsafe { libc::sync_file_range(file.as_fd().as_raw_fd(), start, len, flags) } {
         0 => Ok(()),
@@ -157,7 +157,8 @@ impl FileView {
         // The node of a block device may be on a tmpfs; its pages are not.
         let is_device = meta.file_type().is_block_device();
         // The magic numbers have 32 bits, in a field that is as wide as a pointer and may be extended by its sign.
-        let kind = if is_device { 0 } else { (rustix::fs::fstatfs(file)?.f_type as u64 & 0xffff_ffff) as u32 };
+        let kind =
+            if is_device { 0 } else { (rustix::fs::fstatfs(file)?.f_type as u64 & 0xffff_ffff) as u32 };
         Ok(Self {
             in_memory: IN_MEMORY.contains(&kind),
             is_stacked: kind == OVERLAYFS,

@@ -96,7 +96,8 @@ pub fn processes() -> impl Iterator<Item = i32> {
 }
 
 fn parse<T: Figures>(text: &str) -> io::Result<T> {
-    let strange = || io::Error::new(io::ErrorKind::InvalidData, format!("{} of a process is {text:?}", T::FILE));
+    let strange =
+        || io::Error::new(io::ErrorKind::InvalidData, format!("{} of a process is {text:?}", T::FILE));
     T::parse(text).ok_or_else(strange)
 }
 

@@ -156,9 +156,8 @@ mod tests {
         let mut command = sleeper();
         bind_machine(&mut command, vec![inherited.as_raw_fd()]);
         let mut child = command.spawn().unwrap();
-        let of_child = |file: &File| {
-            std::fs::read_link(format!("/proc/{}/fd/{}", child.id(), file.as_raw_fd())).ok()
-        };
+        let of_child =
+            |file: &File| std::fs::read_link(format!("/proc/{}/fd/{}", child.id(), file.as_raw_fd())).ok();
         assert_eq!(of_child(&inherited), Some("/dev/null".into()));
         assert_eq!(of_child(&other), None);
         let status: crate::proc::Status = crate::proc::Folder::of(child.id().cast_signed()).read().unwrap();

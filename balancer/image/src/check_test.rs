@@ -122,9 +122,7 @@ fn images_of_mkfs_are_judged_by_their_files() {
         match output {
             Ok(output) if output.status.success() => {}
             other => {
-                println!(
-                    "SKIPPED: mkfs.erofs {options:?} cannot be used: {other:?}; scripts/setup.sh installs it"
-                );
+                skip::skip!(ErofsUtils, "mkfs.erofs {options:?}: {other:?}; scripts/setup.sh installs it");
                 return None;
             }
         }

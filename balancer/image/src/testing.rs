@@ -146,12 +146,12 @@ pub(super) fn read_back(file: &File) -> BTreeMap<String, Node> {
     nodes
 }
 
-/// What `fsck.erofs` says of an image; `None` where there is none, which is said.
+/// What `fsck.erofs` says of an image; `None` where it does not start, which is a skip.
 pub(super) fn fsck(image: &Path) -> Option<Result<(), String>> {
     let output = match Command::new("fsck.erofs").arg("--extract").arg(image).output() {
         Ok(output) => output,
         Err(error) => {
-            println!("SKIPPED: fsck.erofs cannot be started ({error}); scripts/setup.sh installs it");
+            skip::skip!(ErofsUtils, "fsck.erofs does not start ({error}); scripts/setup.sh installs it");
             return None;
         }
     };

@@ -1,12 +1,15 @@
 use super::*;
-use crate::fill::{Share, fill};
-use crate::{Ceiling, ContainerView, GuestStatistics, GuestView, Health, HostView, OutOfMemory, explain};
+use crate::guest::needs::Needs;
+use crate::share::fill::{Share, fill};
+use crate::{
+    Ceiling, ContainerView, Explanation, GuestStatistics, GuestView, Health, HostView, OutOfMemory, explain,
+};
 use proptest::prelude::*;
 use protocol::limits::Limits;
 
 const MIB: u64 = 1 << 20;
 
-/// A container by its path; its place comes later.
+/// A container by its path; its index comes later.
 fn container(path: &str, limits: &str) -> ContainerView {
     let patch: protocol::limits::LimitsPatch = limits.parse().unwrap();
     let limits = Limits::default().patched(&patch);
@@ -47,7 +50,7 @@ fn below(container: &str, mib: u64) -> Ceiling {
     Ceiling { container: container.parse().unwrap(), max_bytes: 64 * MIB, bytes: mib * MIB }
 }
 
-/// An observation with everything in its place.
+/// An observation with all indexes set.
 fn observe(mut containers: Vec<ContainerView>, guests: Vec<Placed>) -> Observation {
     if !containers.iter().any(|view| view.path.is_root()) {
         containers.insert(0, container("/", "weight=100"));
@@ -89,7 +92,7 @@ fn a_limit_covers_the_vmm_too() {
 }
 
 #[test]
-fn what_a_container_pays_beside_its_guests_comes_first_and_takes_from_nobody_elses_limit() {
+fn what_a_container_is_charged_in_addition_to_its_guests_comes_first_and_within_its_own_limit() {
     let tree = |max: &str| {
         let mut paying = container("/web", "512M");
         paying.charged_bytes = 200 * MIB;
@@ -97,7 +100,7 @@ fn what_a_container_pays_beside_its_guests_comes_first_and_takes_from_nobody_els
     };
     let guests = || vec![guest("a", "/web", 512), guest("b", "/db", 512)];
     assert_eq!(targets_mib(tree("4G"), guests()), [312, 512]);
-    // Of what contains both it takes a share as a guest does.
+    // Under a limit that contains both it takes a share, as a guest does.
     assert_eq!(targets_mib(tree("800M"), guests()).iter().sum::<u64>(), 600);
     let mut all = tree("4G");
     all[1].charged_bytes = 4096 * MIB;
@@ -105,7 +108,7 @@ fn what_a_container_pays_beside_its_guests_comes_first_and_takes_from_nobody_els
 }
 
 #[test]
-fn what_a_container_pays_beside_its_guests_is_not_taken_from_what_the_host_has_for_guests_once_more() {
+fn what_a_container_is_charged_in_addition_is_not_subtracted_from_the_hosts_budget_a_second_time() {
     let mut paying = container("/web", "weight=100");
     paying.charged_bytes = 200 * MIB;
     let guests = vec![guest("a", "/web", 1024), guest("b", "/db", 1024)];
@@ -119,7 +122,7 @@ fn what_a_container_pays_beside_its_guests_is_not_taken_from_what_the_host_has_f
 }
 
 #[test]
-fn what_a_container_comes_to_pay_for_is_given_at_once() {
+fn a_new_charge_of_a_container_is_reclaimed_from_its_guests_at_once() {
     let mut observation = observe(vec![container("/web", "512M")], vec![guest("a", "/web", 512)]);
     observation.guests[0].memory.target_bytes = Some(512 * MIB);
     observation.containers[1].charged_bytes = 200 * MIB;
@@ -136,7 +139,7 @@ fn a_guest_that_charges_others_stays_below_its_ceiling_and_above_its_floor() {
     let reason = plan.targets[0].reason.text(&observation, 0);
     assert_eq!(plan.targets[0].target_bytes, 200 * MIB);
     assert!(reason.contains("/x") && reason.contains("64M"), "{reason}");
-    assert_eq!(plan.targets[1].target_bytes, 312 * MIB, "what it cannot use is for those beside it");
+    assert_eq!(plan.targets[1].target_bytes, 312 * MIB, "what it cannot use goes to the other guest");
     a.0.ceiling = Some(below("/x", 1));
     assert_eq!(targets_mib(tree(), vec![a.clone()]), [32]);
     a.0.ceiling = Some(below("/x", 4096));
@@ -144,20 +147,20 @@ fn a_guest_that_charges_others_stays_below_its_ceiling_and_above_its_floor() {
 }
 
 #[test]
-fn the_smallest_limit_on_the_way_binds() {
+fn the_smallest_limit_on_the_way_to_the_root_binds() {
     let tree = || vec![container("/", "400M"), container("/web", "high=300M"), container("/web/a", "1G")];
     assert_eq!(targets_mib(tree(), vec![guest("a", "/web/a", 512)]), [300]);
     assert_eq!(targets_mib(tree(), vec![guest("a", "/other", 512)]), [400]);
 }
 
 #[test]
-fn guests_that_say_nothing_share_evenly() {
+fn guests_without_statistics_share_evenly() {
     let guests = vec![guest("a", "/web", 512), guest("b", "/web", 512)];
     assert_eq!(targets_mib(vec![container("/web", "512M")], guests), [256, 256]);
 }
 
 #[test]
-fn weights_divide_what_is_contended() {
+fn weights_divide_contended_memory() {
     let tree =
         vec![container("/web", "600M"), container("/web/a", "weight=200"), container("/web/b", "weight=100")];
     let guests = vec![guest("a", "/web/a", 1024), guest("b", "/web/b", 1024)];
@@ -172,7 +175,7 @@ fn an_idle_guest_gives_to_the_one_in_need() {
     uses(&mut busy, 400);
     let targets = targets_mib(vec![container("/web", "610M")], vec![idle.clone(), busy.clone()]);
     assert_eq!(targets, [110, 500]);
-    // What is left over after both have what they need is of use to somebody.
+    // What is left over after both have what they need is still given out.
     assert_eq!(targets_mib(vec![container("/web", "700M")], vec![idle, busy]), [200, 500]);
 }
 
@@ -193,7 +196,7 @@ fn floors_that_exceed_the_limit_are_kept_and_reported() {
 }
 
 #[test]
-fn out_of_memory_is_followed_and_then_taken_back() {
+fn a_guest_that_ran_out_of_memory_keeps_what_it_holds_and_goes_back_later() {
     let mut a = guest("a", "/web", 512);
     let tree = || vec![container("/web", "256M")];
     a.0.out_of_memory = OutOfMemory::Holding { actual_bytes: 300 * MIB };
@@ -207,7 +210,7 @@ fn out_of_memory_is_followed_and_then_taken_back() {
 }
 
 #[test]
-fn who_runs_out_of_memory_takes_from_those_under_the_same_limit_alone() {
+fn a_guest_that_runs_out_of_memory_takes_only_from_guests_under_the_same_limit() {
     let tree = vec![container("/", "1G"), container("/greedy", "256M"), container("/other", "weight=100")];
     let mut greedy = guest("greedy", "/greedy", 2048);
     greedy.0.out_of_memory = OutOfMemory::Holding { actual_bytes: 2000 * MIB };
@@ -238,7 +241,7 @@ fn any_guest() -> impl Strategy<Value = Placed> {
 }
 
 #[test]
-fn who_does_not_serve_its_balloon_is_told_of_after_a_minute_and_is_treated_as_before() {
+fn a_guest_that_does_not_serve_its_balloon_is_marked_after_a_minute_and_treated_as_before() {
     let mut observation = observe(vec![container("/a", "max=200M")], vec![guest("a", "/a", 512)]);
     let mut after = |ms: u64, change: fn(&mut GuestView)| {
         observation.now_ms = ms;
@@ -250,38 +253,40 @@ fn who_does_not_serve_its_balloon_is_told_of_after_a_minute_and_is_treated_as_be
     assert_eq!(after(0, |_| ()), (Health::Well, 200));
     assert_eq!(after(59_999, |_| ()), (Health::Well, 200), "it may boot");
     assert_eq!(after(60_000, |_| ()), (Health::Unserved, 200));
-    assert_eq!(after(61_000, |view| view.driver_ready = true).0, Health::Well, "though it gave nothing yet");
-    assert_eq!(after(62_000, |view| view.driver_ready = false).0, Health::Well, "its minute begins anew");
+    assert_eq!(
+        after(61_000, |view| view.driver_ready = true).0,
+        Health::Well,
+        "although it released nothing yet"
+    );
+    assert_eq!(after(62_000, |view| view.driver_ready = false).0, Health::Well, "its minute starts again");
     assert_eq!(after(63_000, |view| view.has_balloon = false), (Health::WithoutBalloon, 200));
-    // What it may not hold and does is not given, as of anybody.
+    // To hold more than it may is an excess, as for any guest.
     let holds = |view: &mut GuestView| view.usage_bytes = 300 * MIB;
     assert_eq!(after(64_000, holds).0, Health::WithoutBalloon);
     assert_eq!(after(74_000, |_| ()).0, Health::Stuck);
 }
 
 #[test]
-fn who_is_alone_under_a_limit_is_not_told_of_others() {
+fn the_reason_of_a_guest_alone_under_a_limit_does_not_name_others() {
     let mut placed = guest("a", "/a", 512);
     uses(&mut placed, 100);
     (placed.0.driver_ready, placed.0.memory.target_bytes) = (true, Some(512 * MIB));
     let mut other = guest("b", "/a", 512);
     uses(&mut other, 100);
-    let said = |guests: Vec<Placed>| {
+    let explained = |guests: Vec<Placed>| {
         let observation = observe(vec![container("/a", "max=400M")], guests);
-        let explained = explain(&observation, &decide(&observation), 0);
-        (explained.rule, explained.reason, explained.to_get_more)
+        let Explanation { rule, reason, to_get_more, .. } = explain(&observation, &decide(&observation), 0);
+        (rule, reason, to_get_more)
     };
-    let (rule, reason, more) = said(vec![placed.clone()]);
+    let (rule, reason, more) = explained(vec![placed.clone()]);
     assert!(rule == "limit" && reason.contains("no other guest shares it"), "{rule} {reason}");
     assert!(more.len() == 1 && more[0].contains("max or high of /a"), "{more:?}");
-    let (rule, reason, _) = said(vec![placed, other]);
+    let (rule, reason, _) = explained(vec![placed, other]);
     assert!(rule == "idle_tax" && reason.contains("others need more"), "{rule} {reason}");
 }
 
-impl GuestView {
-    fn most_bytes(&self) -> u64 {
-        self.sense(0, Rules::default()).0.most
-    }
+fn ceiling_bytes(view: &GuestView) -> u64 {
+    Needs::of(view, 0, Rules::default()).0.ceiling
 }
 
 fn any_limits() -> impl Strategy<Value = Limits> {
@@ -326,7 +331,7 @@ proptest! {
         let plan = decide(&observation);
         prop_assert_eq!(plan.targets.len(), observation.guests.len());
         for (i, (target, guest)) in plan.targets.iter().zip(&observation.guests).enumerate() {
-            prop_assert!(target.target_bytes <= guest.most_bytes() && guest.most_bytes() <= guest.ram_bytes);
+            prop_assert!(target.target_bytes <= ceiling_bytes(guest) && ceiling_bytes(guest) <= guest.ram_bytes);
             prop_assert!(target.target_bytes >= guest.floor_bytes.min(guest.ram_bytes));
             prop_assert!(!target.reason.text(&observation, i).is_empty());
         }
@@ -341,19 +346,19 @@ proptest! {
             let charged: u64 = plan.targets.iter().zip(&observation.guests)
                 .filter(|(_, guest)| inside(&observation.containers[guest.container].path))
                 .map(|(target, guest)| target.target_bytes + guest.overhead_bytes).sum();
-            let told = plan.shortfalls.iter().any(|shortfall| inside(&shortfall.container));
-            prop_assert!(charged <= ceiling || told, "{} in {}: {charged} > {ceiling}", charged, container.path);
+            let reported = plan.shortfalls.iter().any(|shortfall| inside(&shortfall.container));
+            prop_assert!(charged <= ceiling || reported, "{} in {}: {charged} > {ceiling}", charged, container.path);
         }
     }
 
     #[test]
-    fn nobody_is_squeezed_without_a_limit(mut observation in any_observation()) {
+    fn no_guest_is_squeezed_without_a_limit(mut observation in any_observation()) {
         for container in &mut observation.containers {
             (container.limits.high_bytes, container.limits.max_bytes) = (None, None);
         }
         for (target, guest) in decide(&observation).targets.iter().zip(&observation.guests) {
-            // A tenant that the guest charges is a limit as well.
-            prop_assert_eq!(target.target_bytes, guest.most_bytes());
+            // A container that the guest charges is a limit as well.
+            prop_assert_eq!(target.target_bytes, ceiling_bytes(guest));
         }
         observation.guests.iter_mut().for_each(|guest| guest.ceiling = None);
         for (target, guest) in decide(&observation).targets.iter().zip(&observation.guests) {
@@ -366,8 +371,10 @@ proptest! {
         shares in prop::collection::vec((0u64..1000, 0u64..1000, 1u32..=10_000), 1..12),
         budget in 0u64..10_000,
     ) {
-        let shares: Vec<Share> = shares.into_iter()
-            .map(|(have, more, weight)| Share { have: have * MIB, cap: (have + more) * MIB, knee: u64::MAX, weight }).collect();
+        let share = |(have, more, weight)| {
+            Share { have: have * MIB, cap: (have + more) * MIB, knee: u64::MAX, weight }
+        };
+        let shares: Vec<Share> = shares.into_iter().map(share).collect();
         let budget = budget * MIB;
         let mut given = vec![];
         fill(&shares, budget, 75, &mut given);
@@ -375,15 +382,16 @@ proptest! {
         let caps: u64 = shares.iter().map(|share| share.cap).sum();
         let sum: u64 = given.iter().sum();
         prop_assert!(sum <= budget.max(before));
-        // Nothing is left unused beyond what rounding takes.
+        // Only rounding leaves bytes unused.
         prop_assert!(before > budget || sum + shares.len() as u64 >= budget.min(caps));
         for (a, got_a) in shares.iter().zip(&given) {
             prop_assert!(*got_a >= a.have && *got_a <= a.cap);
             for (b, got_b) in shares.iter().zip(&given) {
-                // Who is below their cap has, per weight, no less than anybody who was given something.
+                // A member below its cap has, per weight, no less than any member that was given something.
                 if *got_a < a.cap && *got_b > b.have {
-                    let (left, right) = (u128::from(*got_a + 1) * u128::from(b.weight), u128::from(*got_b) * u128::from(a.weight));
-                    prop_assert!(left + u128::from(b.weight) >= right, "{a:?} {got_a} {b:?} {got_b}");
+                    let [a_weight, b_weight] = [a, b].map(|share| u128::from(share.weight));
+                    let (left, right) = (u128::from(*got_a + 2) * b_weight, u128::from(*got_b) * a_weight);
+                    prop_assert!(left >= right, "{a:?} {got_a} {b:?} {got_b}");
                 }
             }
         }

@@ -1,19 +1,19 @@
-//! What whoever runs the host may turn. No more than these: each has a default that is right for most hosts.
+//! What the operator of a host can set. There are no more knobs than these: each has a default that fits most hosts.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// The part of a host's memory that is kept for the host unless somebody says otherwise: a sixteenth.
+/// The part of a host's memory that is reserved for the host by default: a sixteenth.
 const RESERVE_PART: u64 = 16;
-/// The largest reserve that is taken by itself, bytes.
+/// The largest default reserve, bytes.
 const RESERVE_BYTES_MAX: u64 = 4 << 30;
 /// VMware ESX's default of the idle memory tax (`Mem.IdleTax`), percent.
 pub const IDLE_TAX_PERCENT: u32 = 75;
-/// Bounds of the idle tax: at 100 percent an idle byte would have no value at all.
+/// Bounds of the idle tax: at 100 percent an idle byte would be worth nothing.
 pub const IDLE_TAX_RANGE: std::ops::RangeInclusive<u32> = 0..=99;
-/// Default time between two turns, milliseconds.
+/// Default time between two ticks, milliseconds.
 pub const INTERVAL_MS: u64 = 1000;
-/// Bounds of the time between two turns, milliseconds.
+/// Bounds of the time between two ticks, milliseconds.
 pub const INTERVAL_MS_RANGE: std::ops::RangeInclusive<u64> = 10..=60_000;
 
 /// The knobs of the policy.
@@ -22,10 +22,10 @@ pub const INTERVAL_MS_RANGE: std::ops::RangeInclusive<u64> = 10..=60_000;
 pub struct Knobs {
     /// Memory that guests leave to the host, bytes; `null` for a sixteenth of it, at most 4 GiB.
     pub reserve_bytes: Option<u64>,
-    /// What a byte that a guest holds and does not use costs it more than one that it uses: 75 makes it four times as dear.
-    /// Percent, 0 to 99.
+    /// How much more of its share a byte costs that a guest holds without using it: 75 makes it four times as
+    /// expensive. Percent, 0 to 99.
     pub idle_tax_percent: u32,
-    /// Time between two turns of sampling and deciding, milliseconds, 10 to 60000.
+    /// Time between two ticks of sampling and deciding, milliseconds, 10 to 60000.
     pub interval_ms: u64,
     /// What happens to guests when the host is about to run out of memory.
     pub oom_policy: OomPolicy,
@@ -42,22 +42,22 @@ impl Default for Knobs {
     }
 }
 
-/// What happens when the host is about to run out of memory although everybody was asked for what they can give.
+/// What happens when the host is about to run out of memory although every guest was asked for what it can release.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum OomPolicy {
-    /// An event tells of it; the kernel does what it does.
+    /// An event reports it; the kernel acts as it does without a balancer.
     #[default]
     Report,
-    /// The guest that holds most beyond what it was asked to hold stands still until the host has memory again, at most a minute;
-    /// then the next one, if that was not enough.
+    /// The guest that holds most beyond its target is paused until the host has memory again, at most a minute; then
+    /// the next one, if that was not enough.
     Pause,
-    /// The guest that holds most beyond what it was asked to hold is ended.
+    /// The guest that holds most beyond its target is killed.
     Kill,
 }
 
 impl OomPolicy {
-    /// As JSON and the command line name it.
+    /// Its name in JSON and on the command line.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -69,7 +69,7 @@ impl OomPolicy {
 }
 
 impl Knobs {
-    /// What is kept for a host of so much memory, bytes.
+    /// What is reserved on a host with this much memory, bytes.
     #[must_use]
     pub fn reserve_of(&self, total_bytes: u64) -> u64 {
         self.reserve_bytes.unwrap_or((total_bytes / RESERVE_PART).min(RESERVE_BYTES_MAX))

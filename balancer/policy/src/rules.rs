@@ -1,48 +1,49 @@
-//! Rules that were learnt from other people's incidents, by name, so that a test can take one out and see what breaks.
-//! Outside of tests every rule holds, and there is no way to turn one off.
+//! Rules that were learnt from incidents of other projects. Each has a name, so that a test can remove it and see
+//! what breaks. Outside of tests every rule holds, and none can be turned off.
 
 /// A rule of the policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Rule {
-    /// Who needs more gets all of it at once, as far as there is room.
+    /// A guest that needs more gets all of it at once, as far as there is room.
     GrowFully,
     /// A guest whose statistics stopped is not shrunk.
     FreshStatistics,
-    /// No guest is asked to go below what it uses and some headroom.
+    /// A guest is not asked to go below what it uses and some headroom.
     Headroom,
-    /// A guest that stalls for memory is given more, whatever its figures say.
+    /// A guest that stalls for memory is given more, whatever its other figures are.
     GuestPressure,
-    /// Stalls that scan nothing come from a limit inside the guest, and are its own business.
+    /// Stalls without scanned pages come from a limit inside the guest: they do not count.
     OwnLimits,
-    /// A guest that takes memory back in need keeps it.
+    /// A guest that deflates because it ran out of memory keeps that memory.
     OutOfMemory,
-    /// One step takes no more than half of what the guest has available.
+    /// One step takes at most half of what the guest has available.
     StepByAvailable,
-    /// Who does not give what it was asked for counts with what it holds, and no longer disturbs the others.
+    /// A guest that does not release what it was asked for counts with what it holds, and no longer disturbs the
+    /// others.
     Exclude,
-    /// Who uses what it gave is found by the frame table, at once.
+    /// A guest that uses memory in its balloon is found at once, by the frame table.
     Refaults,
-    /// Who is excluded is asked again, less and less often.
+    /// An excluded guest is asked again, less and less often.
     Retry,
-    /// Memory is kept for the host.
+    /// Some memory is reserved for the host.
     Reserve,
-    /// What is freed is given on once it is free, not before.
+    /// Memory goes to another guest once it is free, not before.
     FreeFirst,
-    /// What is on its way to a guest is given to nobody else.
+    /// Memory that is on its way to a guest is not given to another.
     Reservation,
-    /// Nobody is asked for memory that nobody needs.
+    /// A guest is not asked for memory that is not needed elsewhere.
     NoPressureNoReclaim,
-    /// What a guest holds and does not use is dearer to it than what it uses.
+    /// Memory that a guest holds without using it costs more of its share than memory that it uses.
     IdleTax,
-    /// Small changes are no changes.
+    /// Small changes are ignored.
     Hysteresis,
-    /// A container's protection is worth no more than that of the container around it.
+    /// The protection of a container counts at most as much as the protection of its parent.
     BoundedProtection,
-    /// Page cache is worth having, and less than what a guest needs.
+    /// Page cache counts as demand, but less than what a guest needs.
     CacheIsDemand,
 }
 
-/// The rules that hold.
+/// The rules that hold: all, or all but one.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Rules {
     off: Option<Rule>,
@@ -58,7 +59,7 @@ impl Rules {
     /// True if the rule holds.
     #[inline]
     #[must_use]
-    pub(super) fn has(self, rule: Rule) -> bool {
+    pub(crate) fn has(self, rule: Rule) -> bool {
         self.off != Some(rule)
     }
 }

@@ -9,19 +9,19 @@
 //! | [`disk`] | what does the host's page cache hold of a guest's disks? |
 //! | [`image`] | which image of the shared pool is meant, and where does a guest have it? |
 //! | [`frames`] | in which state is each guest frame, and who owns it? |
-//! | [`kernel`] | how exact are the kernel's figures? |
-//! | [`message`] | what do the two processes say to each other? |
+//! | [`message`] | which messages do the two processes exchange? |
 //! | [`place`] | where are the sockets and the journal? |
-//! | [`private`] | is that folder this user's alone? |
+//! | [`private`] | does that folder belong to this user alone? |
 //!
 //! Nothing here decides anything: the policy is in `balancer`, the mechanism in `vmm`.
+
+#![deny(unsafe_code)]
 
 pub mod bytes;
 pub mod disk;
 pub mod domain;
 pub mod frames;
 pub mod image;
-pub mod kernel;
 pub mod limits;
 pub mod message;
 pub mod objects;

@@ -45,6 +45,10 @@ pub const PROTOCOL_VERSION: u32 = 9;
 /// parts per million.
 pub const RECONCILE_CPU_PPM: u32 = 10_000;
 
+/// Memory that a QEMU is assumed to take in addition to guest RAM before that was measured, bytes: under TCG, with Debian's
+/// kernel, which it maps.
+pub const QEMU_BYTES_ASSUMED: u64 = 128 << 20;
+
 /// Most owners that the frames of one guest may have at a time: their ids fit into a message.
 pub const OWNERS_MAX: usize = 1024;
 

@@ -25,8 +25,7 @@ impl Place {
     }
 
     fn of_user() -> PathBuf {
-        // SAFETY: geteuid has no preconditions and cannot fail.
-        let uid = unsafe { libc::geteuid() };
+        let uid = rustix::process::geteuid().as_raw();
         if uid == 0 {
             return "/run/ballast".into();
         }

@@ -66,8 +66,7 @@ pub fn make(dir: &Path, known: &Path) -> Result<bool, PrivateError> {
     }
     let made = fs::symlink_metadata(dir).is_err();
     fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed("make the folder"))?;
-    // SAFETY: geteuid has no preconditions and cannot fail.
-    let own = unsafe { libc::geteuid() };
+    let own = rustix::process::geteuid().as_raw();
     // `/tmp/ballast-UID` may be anybody's, a link as well: root's own links lead where root says.
     let link = fs::symlink_metadata(dir).map_err(failed("look at"))?;
     let meta = fs::metadata(dir).map_err(failed("look at"))?;
@@ -164,8 +163,7 @@ mod tests {
 
     #[test]
     fn a_folder_of_somebody_else_is_refused() {
-        // SAFETY: geteuid has no preconditions and cannot fail.
-        let own = unsafe { libc::geteuid() };
+        let own = rustix::process::geteuid().as_raw();
         let scratch = Scratch::new("foreign");
         let theirs = if own == 0 {
             scratch.folder("theirs", 0o700, None);

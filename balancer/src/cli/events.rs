@@ -3,10 +3,11 @@
 use super::print;
 use crate::client::Client;
 use crate::events::Event;
+use crate::readiness;
 use clap::Args;
 use hyper::Method;
+use std::os::fd::AsFd;
 use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 
 #[derive(Debug, Args)]
 pub(super) struct Events {
@@ -67,9 +68,10 @@ fn show(event: &Event, json: bool) -> anyhow::Result<bool> {
 
 /// Waits until nobody can read standard output any more; for ever where the kernel does not tell (a file).
 async fn reader_gone() {
-    // SAFETY: standard output is open as long as the process is, and nothing here closes it.
-    let stdout = unsafe { AsyncFd::register_with_interest(std::io::stdout(), Interest::ERROR) };
-    let Ok(stdout) = stdout else { return std::future::pending().await };
+    let stdout = std::io::stdout().as_fd().try_clone_to_owned();
+    let Ok(stdout) = stdout.and_then(|stdout| readiness::watch(stdout, Interest::ERROR)) else {
+        return std::future::pending().await;
+    };
     if stdout.ready(Interest::ERROR).await.is_err() {
         std::future::pending().await
     }

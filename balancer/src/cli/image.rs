@@ -146,7 +146,7 @@ fn look(store: Result<Store, image::StoreError>, text: &str) -> anyhow::Result<(
 /// A pipe without a writer must not make us wait.
 fn open(path: &Path) -> std::io::Result<File> {
     use std::os::unix::fs::OpenOptionsExt;
-    File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)
+    File::options().read(true).custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed()).open(path)
 }
 
 fn checked(digest: Digest, report: &Report, as_json: bool) -> anyhow::Result<String> {

@@ -60,11 +60,10 @@ impl From<PoolBacking> for Backing {
 }
 
 pub(super) async fn run(place: Place, command: Serve) -> anyhow::Result<()> {
-    // SAFETY: umask cannot fail. Nothing that a balancer makes is anybody else's business.
-    unsafe { libc::umask(0o077) };
-    // SAFETY: SIG_IGN is a valid disposition. A journal at the limit of a file's length (RLIMIT_FSIZE) is an error to
-    // answer with, not a signal to die of.
-    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+    // The files of a balancer are for its user alone.
+    rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
+    // A journal at the limit of a file's length (RLIMIT_FSIZE) is an error that a request is answered with.
+    host::signals::ignore_file_size_limit();
     let filter = EnvFilter::try_from_env("BALLAST_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     // A log on a full disk loses lines. Complaining about it on standard error, which is the same disk, would panic.
     let log = tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(false).log_internal_errors(false);

@@ -1,4 +1,6 @@
-//! File descriptors: as many as the system gives, and who may use them.
+//! File descriptors: as many as the system gives, divided between guests and other connections.
+
+use host::process::DescriptorLimit;
 
 /// For the journal, the sockets, reading `/proc`.
 const OWN: usize = 64;
@@ -7,20 +9,14 @@ const GUESTS_MIN: usize = 64;
 /// Never more: what one thread can serve.
 const GUESTS_MAX: usize = 16 << 10;
 
-/// Raises this process's limit of descriptors as far as it may, and returns how many guests may be connected when `others` connections
-/// are to be possible beside them.
+/// Raises this process's limit of descriptors as far as it may, and returns how many guests may be connected in addition to `others`
+/// connections.
 pub(super) fn left_for_guests(others: usize) -> usize {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: valid pointers to a plain struct; a limit that cannot be read or raised stays as it is.
-    unsafe {
-        if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 {
-            let raised = libc::rlimit { rlim_cur: limit.rlim_max, ..limit };
-            if libc::setrlimit(libc::RLIMIT_NOFILE, &raw const raised) == 0 {
-                limit = raised;
-            }
-        }
-    }
-    let total = usize::try_from(limit.rlim_cur).unwrap_or(usize::MAX);
+    let limit = DescriptorLimit::get();
+    let raised = DescriptorLimit { soft: limit.hard, ..limit };
+    // A limit that cannot be raised stays as it is.
+    let now = if raised.set().is_ok() { raised } else { limit };
+    let total = usize::try_from(now.soft).unwrap_or(usize::MAX);
     total.saturating_sub(OWN + others).clamp(GUESTS_MIN, GUESTS_MAX)
 }
 

@@ -2,9 +2,8 @@
 
 use protocol::place::Place;
 use protocol::private::PrivateError;
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Seek, Write};
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -89,10 +88,8 @@ fn lock(place: &Place) -> Result<File, PlaceError> {
     let mut options = fs::OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
     let mut file = options.open(&path).map_err(io("open the lock"))?;
-    // SAFETY: a descriptor that we own; the result is checked.
-    if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } != 0 {
-        let error = io::Error::last_os_error();
-        if error.kind() != io::ErrorKind::WouldBlock {
+    if let Err(error) = file.try_lock() {
+        if let TryLockError::Error(error) = error {
             return Err(io("lock")(error));
         }
         let mut pid = String::new();

@@ -17,8 +17,8 @@
 
 use super::figures::table_bytes;
 use super::reading::Reading;
+use host::kernel::statm_error_frames;
 use protocol::bytes::{FRAME_BYTES, Human};
-use protocol::kernel::statm_error_frames;
 use std::time::{Duration, Instant};
 
 /// Anonymous memory that a `vmm` may hold beside guest RAM: twice what an idle one takes altogether. Bytes.

@@ -4,8 +4,7 @@ use super::reading::{ImagePages, Reading};
 use policy::CHANGE_BYTES_MIN;
 use protocol::bytes::FRAME_BYTES;
 use protocol::frames::Totals;
-use protocol::kernel::QEMU_BYTES_ASSUMED;
-use protocol::message::Machine;
+use protocol::message::{Machine, QEMU_BYTES_ASSUMED};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 

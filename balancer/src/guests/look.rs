@@ -4,6 +4,7 @@
 //! So it is taken on a thread of its own, without the state's lock, and what it saw is taken in when it is done.
 
 use super::guest::GuestSeq;
+use host::kernel::thread_cpu;
 use protocol::bytes::{BLOCK_BYTES, FRAME_BYTES};
 use protocol::frames::{FrameReader, State};
 use std::collections::BTreeMap;
@@ -74,13 +75,6 @@ impl Look {
         let interval = self.took.saturating_mul(CPU_PART).saturating_mul(guests).max(INTERVAL_MIN);
         now.saturating_duration_since(self.at) >= interval
     }
-}
-
-/// CPU time of this thread.
-fn thread_cpu() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    let (seconds, nanoseconds) = (u64::try_from(time.tv_sec), u32::try_from(time.tv_nsec));
-    Duration::new(seconds.unwrap_or(0), nanoseconds.unwrap_or(0))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! What a `vmm` has of the kernel's objects.
 
+use host::proc::Folder;
 use protocol::message::Machine;
-use std::os::unix::fs::MetadataExt;
 use std::time::Instant;
 
 /// File descriptors and threads of a process.
@@ -16,9 +16,8 @@ pub struct ProcessObjects {
 }
 
 impl ProcessObjects {
-    /// Counts those of a `vmm`, and of the process that has the guest's RAM where that is another one. In two system calls: `/proc/PID/fd` has the number of descriptors as its length (Linux 6.2,
-    /// `proc_fd_getattr` in fs/proc/fd.c; before, its entries are counted), `/proc/PID/task` two links and one more for each
-    /// thread (`proc_task_getattr` in fs/proc/base.c). `None` when the process is gone.
+    /// Counts those of a `vmm`, and of the process that has the guest's RAM where that is another one, in two system calls each.
+    /// `None` when the process is gone.
     #[must_use]
     pub fn of_guest(pid: i32, machine: Option<Machine>) -> Option<Self> {
         let own = Self::count(pid)?;
@@ -30,12 +29,8 @@ impl ProcessObjects {
     /// Those of one process.
     #[must_use]
     pub fn count(pid: i32) -> Option<Self> {
-        let (fd, task) = (format!("/proc/{pid}/fd"), format!("/proc/{pid}/task"));
-        let threads = std::fs::metadata(task).ok()?.nlink().saturating_sub(2);
-        let fds = match std::fs::metadata(&fd).ok()?.len() {
-            0 => std::fs::read_dir(&fd).ok()?.count() as u64,
-            length => length,
-        };
+        let folder = Folder::of(pid);
+        let (fds, threads) = (folder.fds().ok()?, folder.threads().ok()?);
         let count = |many: u64| u32::try_from(many).unwrap_or(u32::MAX);
         Some(Self { fds: count(fds), threads: count(threads), at: Instant::now() })
     }

@@ -20,10 +20,9 @@ use rustix::fs::{
     FallocateFlags, MemfdFlags, Mode, SealFlags, SeekFrom, fallocate, fchmod, fcntl_add_seals, fstat,
     ftruncate, memfd_create, seek,
 };
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::Arc;
 
 /// Pages of a granule.
@@ -129,8 +128,7 @@ impl PoolBacking for Managed {
     }
 
     fn open_for_guest(&self) -> io::Result<File> {
-        let path = format!("/proc/self/fd/{}", self.memory.as_raw_fd());
-        OpenOptions::new().read(true).custom_flags(libc::O_CLOEXEC).open(path)
+        host::process::reopen(&self.memory)
     }
 
     fn mark(&self) -> io::Result<Option<File>> {
@@ -168,5 +166,6 @@ impl PoolBacking for Managed {
 }
 
 #[cfg(test)]
+#[allow(unsafe_code)]
 #[path = "managed_test.rs"]
 mod tests;

@@ -1,5 +1,6 @@
 use super::*;
 use std::io::Write;
+use std::os::fd::AsRawFd;
 
 /// An image of 2 MiB, each page filled with its number.
 fn managed() -> (File, Managed) {

@@ -1,25 +1,20 @@
-//! The page cache of an image's file as backing of the pool: nothing to fill, nothing to keep, and the kernel reclaims what
-//! nobody maps. Who uses a page is sampled.
+//! The page cache of an image's file as backing of the pool: it needs neither filling nor keeping, and the kernel reclaims pages
+//! that no guest maps. Which guest uses a page is sampled.
 //!
-//! `cachestat(2)` (Linux 6.5) counts the pages of a range, which is all there is to know where a whole range is there or
-//! none of it. What is mixed is asked of `mincore(2)` page by page, through a mapping that lives for this one question and
-//! whose pages are never touched: a mapping that stays would count as a sharer. File systems stacked on others, such as
-//! overlayfs, have no pages of their own to count and are asked page by page only.
+//! Counting ([`cached_pages`]) is enough where a whole range is in the page cache, or nothing of it. Of a mixed range
+//! [`resident_runs`] is asked page by page.
 
 use super::backing::{PoolBacking, Stamp};
 use super::page_set::PageSet;
 use accounting::Run;
+use host::page_cache::{FileView, cached_pages, drop_pages, resident_runs};
+use host::process::reopen;
 use protocol::bytes::{BLOCK_BYTES, FRAME_BYTES};
 use protocol::image::Backing;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::OpenOptionsExt;
+use std::ops::Range;
 
-/// Number of `cachestat(2)`, the same on all architectures.
-const SYS_CACHESTAT: libc::c_long = 451;
-/// `OVERLAYFS_SUPER_MAGIC` of `linux/magic.h`.
-const OVERLAYFS: libc::c_long = 0x794c_7630;
 const BLOCK_PAGES: u64 = BLOCK_BYTES / FRAME_BYTES;
 
 /// The page cache of one file.
@@ -27,24 +22,8 @@ const BLOCK_PAGES: u64 = BLOCK_BYTES / FRAME_BYTES;
 pub struct Pagecache {
     file: File,
     bytes: u64,
+    /// True if the kernel can count its pages.
     counts: bool,
-}
-
-/// `struct cachestat_range` and `struct cachestat` of `linux/mman.h`.
-#[repr(C)]
-struct Range {
-    offset: u64,
-    bytes: u64,
-}
-
-#[repr(C)]
-#[derive(Default)]
-struct Counts {
-    cached: u64,
-    dirty: u64,
-    writeback: u64,
-    evicted: u64,
-    recently_evicted: u64,
 }
 
 impl Pagecache {
@@ -54,18 +33,17 @@ impl Pagecache {
     /// When the system does not tell its length.
     pub fn new(file: File) -> io::Result<Self> {
         let bytes = file.metadata()?.len();
-        let mut pagecache = Self { file, bytes, counts: true };
-        pagecache.counts = !pagecache.is_stacked() && pagecache.count(0, FRAME_BYTES).is_ok();
-        Ok(pagecache)
+        let is_stacked = FileView::of(&file).is_ok_and(|view| view.is_stacked);
+        let counts = !is_stacked && cached_pages(&file, &(0..FRAME_BYTES)).is_ok();
+        Ok(Self { file, bytes, counts })
     }
 
-    /// The same file opened anew: locks and flags of an open file are shared by all who have it.
+    /// The same file opened again: all users of an open file share its locks and flags.
     ///
     /// # Errors
     /// When the system refuses.
     pub fn open_unlocked(&self) -> io::Result<File> {
-        let path = format!("/proc/self/fd/{}", self.file.as_raw_fd());
-        OpenOptions::new().read(true).custom_flags(libc::O_CLOEXEC).open(path)
+        reopen(&self.file)
     }
 
     /// The file.
@@ -73,64 +51,21 @@ impl Pagecache {
         &self.file
     }
 
-    fn is_stacked(&self) -> bool {
-        // SAFETY: zeroed is a valid statfs, which the call fills.
-        let mut stat: libc::statfs = unsafe { std::mem::zeroed() };
-        // SAFETY: a descriptor that we own and a valid pointer; the result is checked.
-        let done = unsafe { libc::fstatfs(self.file.as_raw_fd(), &raw mut stat) } == 0;
-        !done || stat.f_type == OVERLAYFS
-    }
-
-    /// Pages of a range that are in the page cache.
-    fn count(&self, offset: u64, bytes: u64) -> io::Result<u64> {
-        let (range, mut counts) = (Range { offset, bytes }, Counts::default());
-        let (range, counts_at) = (&raw const range, &raw mut counts);
-        // SAFETY: a descriptor that we own, and valid pointers to what the kernel reads and fills.
-        let done = unsafe { libc::syscall(SYS_CACHESTAT, self.file.as_raw_fd(), range, counts_at, 0) };
-        if done == 0 { Ok(counts.cached) } else { Err(io::Error::last_os_error()) }
-    }
-
     fn pages(&self) -> u64 {
         self.bytes / FRAME_BYTES
     }
 
-    /// Adds what is resident of a run whose pages are not all alike.
-    fn look(&self, run: Run, resident: &mut PageSet) -> io::Result<()> {
-        let length = usize::try_from(run.count * FRAME_BYTES).map_err(io::Error::other)?;
-        let offset = libc::off_t::try_from(run.first * FRAME_BYTES).map_err(io::Error::other)?;
-        let mut pages = vec![0u8; usize::try_from(run.count).map_err(io::Error::other)?];
-        // SAFETY: a new read-only mapping of a descriptor that we own, at an address of the kernel's choice.
-        let at = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                length,
-                libc::PROT_READ,
-                libc::MAP_SHARED,
-                self.file.as_raw_fd(),
-                offset,
-            )
-        };
-        if at == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: exactly the mapping made above, and a byte for each of its pages. Nothing in it is accessed.
-        let done = unsafe { libc::mincore(at, length, pages.as_mut_ptr()) };
-        let error = io::Error::last_os_error();
-        // SAFETY: exactly the mapping made above; nobody else knows of it.
-        unsafe { libc::munmap(at, length) };
-        if done != 0 {
-            return Err(error);
-        }
-        let mut at = run.first;
-        for alike in pages.chunk_by(|a, b| a & 1 == b & 1) {
-            let count = alike.len() as u64;
-            if alike[0] & 1 == 1 {
-                resident.insert(Run { first: at, count });
-            }
-            at += count;
-        }
-        Ok(())
+    /// Adds the resident pages of a run whose pages are not all alike.
+    fn add_resident(&self, run: Run, resident: &mut PageSet) -> io::Result<()> {
+        resident_runs(&self.file, run.first..run.first + run.count, |pages| {
+            resident.insert(Run { first: pages.start, count: pages.end - pages.start });
+        })
     }
+}
+
+/// The bytes of a run of pages.
+fn bytes_of(run: Run) -> Range<u64> {
+    run.first * FRAME_BYTES..(run.first + run.count) * FRAME_BYTES
 }
 
 impl PoolBacking for Pagecache {
@@ -144,7 +79,7 @@ impl PoolBacking for Pagecache {
 
     fn open_for_guest(&self) -> io::Result<File> {
         let file = self.open_unlocked()?;
-        // The guest's own mark in the store that the image is in use: it goes with the guest's last descriptor and mapping.
+        // The guest's own mark in the store that the image is in use: it ends with the guest's last descriptor and mapping.
         file.lock_shared()?;
         Ok(file)
     }
@@ -153,19 +88,19 @@ impl PoolBacking for Pagecache {
         let pages = self.pages();
         let mut resident = PageSet::new(pages);
         if !self.counts {
-            self.look(Run { first: 0, count: pages }, &mut resident)?;
+            self.add_resident(Run { first: 0, count: pages }, &mut resident)?;
             return Ok(resident);
         }
-        match self.count(0, self.bytes)? {
+        match cached_pages(&self.file, &(0..self.bytes))? {
             0 => return Ok(resident),
             all if all == pages => return Ok(PageSet::all(pages)),
             _ => {}
         }
-        // Blocks in a row that are mixed are looked at through one mapping.
+        // Blocks in a row that are mixed are one question.
         let mut mixed: Option<Run> = None;
         for first in (0..pages).step_by(BLOCK_PAGES as usize) {
             let block = Run { first, count: BLOCK_PAGES.min(pages - first) };
-            let cached = self.count(first * FRAME_BYTES, block.count * FRAME_BYTES)?;
+            let cached = cached_pages(&self.file, &bytes_of(block))?;
             if cached > 0 && cached < block.count {
                 mixed = Some(match mixed {
                     Some(run) => Run { count: run.count + block.count, ..run },
@@ -174,25 +109,19 @@ impl PoolBacking for Pagecache {
                 continue;
             }
             if let Some(run) = mixed.take() {
-                self.look(run, &mut resident)?;
+                self.add_resident(run, &mut resident)?;
             }
             if cached > 0 {
                 resident.insert(block);
             }
         }
-        mixed.map_or(Ok(()), |run| self.look(run, &mut resident))?;
+        mixed.map_or(Ok(()), |run| self.add_resident(run, &mut resident))?;
         Ok(resident)
     }
 
+    /// Mapped and dirty pages stay.
     fn evict(&self, run: Run) -> io::Result<()> {
-        let bytes = |pages: u64| libc::off_t::try_from(pages * FRAME_BYTES).map_err(io::Error::other);
-        let (offset, length) = (bytes(run.first)?, bytes(run.count)?);
-        // SAFETY: an advice about a descriptor that we own. Mapped and dirty pages stay.
-        match unsafe { libc::posix_fadvise(self.file.as_raw_fd(), offset, length, libc::POSIX_FADV_DONTNEED) }
-        {
-            0 => Ok(()),
-            error => Err(io::Error::from_raw_os_error(error)),
-        }
+        drop_pages(&self.file, &bytes_of(run))
     }
 
     fn stamp(&self) -> io::Result<Stamp> {
@@ -201,8 +130,10 @@ impl PoolBacking for Pagecache {
 }
 
 #[cfg(test)]
+#[allow(unsafe_code)]
 mod tests {
     use super::*;
+    use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
     use std::io::Write;
     use std::os::unix::fs::FileExt;
 
@@ -217,7 +148,7 @@ mod tests {
         pagecache.evict(Run { first: 0, count: PAGES }).unwrap();
         let cold = pagecache.resident().unwrap().is_empty();
         if !cold {
-            eprintln!("SKIPPED: temporary files are in memory and cannot leave it");
+            skip::skip!(TemporaryOnDisk, "temporary files are in memory and cannot leave it");
         }
         cold.then_some(pagecache)
     }
@@ -228,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_read_is_resident_until_it_is_evicted_whichever_way_it_is_asked() {
+    fn a_page_that_was_read_is_resident_until_it_is_evicted_by_both_ways_to_ask() {
         let Some(mut pagecache) = cold() else { return };
         for run in
             [Run { first: 600, count: 1 }, Run { first: 1024, count: 512 }, Run { first: 0, count: PAGES }]
@@ -250,21 +181,19 @@ mod tests {
     }
 
     #[test]
-    fn what_is_mapped_stays() {
+    fn a_mapped_page_is_not_evicted() {
         let Some(pagecache) = cold() else { return };
         let guest = pagecache.open_for_guest().unwrap();
         // SAFETY: a new read-only mapping of an open file.
-        let at = unsafe {
-            libc::mmap(std::ptr::null_mut(), 4096, libc::PROT_READ, libc::MAP_SHARED, guest.as_raw_fd(), 0)
-        };
-        assert_ne!(at, libc::MAP_FAILED);
+        let at = unsafe { mmap(std::ptr::null_mut(), 4096, ProtFlags::READ, MapFlags::SHARED, &guest, 0) };
+        let at = at.unwrap();
         // SAFETY: the first byte of the mapping above.
         assert_eq!(unsafe { at.cast::<u8>().read_volatile() }, 7);
         pagecache.evict(Run { first: 0, count: PAGES }).unwrap();
         let left = pagecache.resident().unwrap();
         assert_eq!(left.runs().next().map(|run| run.first), Some(0));
         // SAFETY: exactly the mapping above.
-        unsafe { libc::munmap(at, 4096) };
+        unsafe { munmap(at, 4096).unwrap() };
     }
 
     #[test]

@@ -138,8 +138,7 @@ fn start(place: &Place, attach: &Attach) -> Result<(), String> {
 
 /// Ends a helper that takes too long. It leaves the guest as it found it, if it can.
 fn end(mut child: Child) {
-    // SAFETY: a signal to a child that was not waited for yet.
-    unsafe { libc::kill(child.id().cast_signed(), libc::SIGTERM) };
+    host::process::terminate(&child).ok();
     std::thread::spawn(move || {
         std::thread::sleep(DETACH_DEADLINE);
         let _ = child.kill();

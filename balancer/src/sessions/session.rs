@@ -131,8 +131,7 @@ async fn wait(
 /// at once.
 async fn first_message(socket: &UnixSeqpacket) -> Result<Option<First>, String> {
     let peer = socket.peer_cred().map_err(|error| format!("The kernel does not say who you are: {error}"))?;
-    // SAFETY: geteuid has no preconditions and cannot fail.
-    let own = unsafe { libc::geteuid() };
+    let own = host::peer::own_uid();
     if peer.uid() != own {
         return Err(format!("You are user {}, this balancer serves user {own} alone", peer.uid()));
     }

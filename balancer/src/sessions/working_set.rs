@@ -54,7 +54,7 @@ fn read(
         None => Damon::open(Path::new(FILES), marker)?,
     };
     let found = |&(seq, pid, ram_bytes): &Watchable| {
-        let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).ok()?;
+        let maps = host::proc::Folder::of(pid).maps().ok()?;
         let (from, to) = find_ram(&maps, ram_bytes)?;
         Some((seq, Watched { pid, from, to }))
     };

@@ -2,6 +2,7 @@
 
 use crate::guests::{Guest, GuestSeq, KernelSample, ProcessObjects, Reading, TableSample};
 use host::meminfo::HostSample;
+use host::proc::{Folder, Stat};
 use protocol::frames::FrameReader;
 use protocol::image::MappedImage;
 use protocol::message::{Machine, Register};
@@ -53,14 +54,12 @@ impl Kernel for HostKernel {
     }
 
     fn parent(&self, pid: i32) -> Option<i32> {
-        // proc_pid_stat(5), field 4. The name in field 2 is in brackets and may contain anything.
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(1)?.parse().ok()
+        Some(Folder::of(pid).read::<Stat>().ok()?.parent)
     }
 
     fn kill(&self, pid: i32) {
-        // SAFETY: a signal to the process at the other end of a socket of this user.
-        unsafe { libc::kill(pid, libc::SIGKILL) };
+        // A process that has just ended by itself has released its memory as well.
+        host::process::kill(pid).ok();
     }
 }
 

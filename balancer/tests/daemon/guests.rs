@@ -358,7 +358,7 @@ async fn a_guest_without_a_balloon_whose_ram_nobody_sees_is_told_of_as_such() {
     let ps = said(&["ps"]);
     assert!(ps.contains("plain has no balloon") && ps.contains("is unknown: it is a file"), "{ps}");
     let explained = said(&["explain", "plain"]);
-    let limit = "cannot be made to give memory; /web/plain uses 30";
+    let limit = "cannot be made to release memory; /web/plain uses 30";
     assert!(
         explained.contains(limit) && explained.contains("its max, 200M, cannot be enforced"),
         "{explained}"

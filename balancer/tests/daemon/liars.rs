@@ -1,8 +1,8 @@
 //! Frame tables that do not say what the kernel says, and tables that are none.
 
 use crate::support::{DEADLINE, Daemon, MIB, Vmm, about, place};
+use host::kernel::statm_error_frames;
 use protocol::frames::{ErrorSource, FrameTable, Region, State};
-use protocol::kernel::statm_error_frames;
 use protocol::message::{FromVmm, ToVmm};
 use protocol::place::Place;
 use serde_json::{Value, json};

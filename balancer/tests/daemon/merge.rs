@@ -44,7 +44,7 @@ async fn a_new_guest_is_merged_only_where_the_host_runs_ksm_for_nobody_else() {
     let _daemon = Daemon::start(&place).await;
     let run = std::fs::read_to_string("/sys/kernel/mm/ksm/run").unwrap_or_default();
     if run.trim() == "1" {
-        eprintln!("SKIPPED: KSM runs on this host");
+        skip::skip!(Ksm, "KSM runs on this host");
         return;
     }
     let reason = refusal(&Vmm::connect(&place, merged("a", "/web/a", false)).await).await;

@@ -153,7 +153,7 @@ async fn what_no_guest_should_map_is_refused_in_one_sentence() {
 async fn a_compressed_image_is_refused_with_the_file_that_dax_does_not_serve() {
     let folder = Folder::new();
     let Some(image) = folder.compressed() else {
-        eprintln!("SKIPPED: there is no mkfs.erofs that compresses");
+        skip::skip!(ErofsUtils, "there is no mkfs.erofs that compresses");
         return;
     };
     let (_dir, place) = place();
@@ -339,7 +339,7 @@ async fn the_pool_keeps_its_max_by_letting_go_what_nobody_maps_and_tells_what_it
     let daemon = Daemon::start_with(&place, &["--store", folder.store()]).await;
     let one = guest(&place, "one", "/web", &[&image]).await;
     if !one.drop_cache() {
-        eprintln!("SKIPPED: temporary files are in memory and cannot leave it");
+        skip::skip!(TemporaryOnDisk, "temporary files are in memory and cannot leave it");
         return;
     }
     one.read(0, 16 * MIB);

@@ -86,11 +86,11 @@ fn fired(trigger: &File) -> Instant {
 #[ignore = "makes the host stall for memory, for three minutes"]
 async fn from_a_stall_of_the_host_to_the_targets_of_200_guests() {
     let Some(group) = Small::new() else {
-        println!("SKIPPED: no memory cgroup can be made");
+        skip::skip!(MemoryCgroup, "no memory cgroup can be made");
         return;
     };
     let Some((_, text)) = trigger() else {
-        println!("SKIPPED: no trigger on {FILE}");
+        skip::skip!(Psi, "{FILE} does not take a trigger");
         return;
     };
     println!("trigger: {}", text.trim_end_matches('\0'));

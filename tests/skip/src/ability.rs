@@ -155,7 +155,9 @@ fn fails(program: &str, arguments: &[&str]) -> Option<String> {
 
 /// A field of `/proc/self/status`.
 fn status(name: &str) -> Option<String> {
-    read("/proc/self/status").lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':').map(Into::into))
+    read("/proc/self/status")
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':').map(Into::into))
 }
 
 fn effective_user() -> Option<u32> {
@@ -182,9 +184,27 @@ fn cannot_compress() -> Option<String> {
 
 fn cannot_use_ksm() -> Option<String> {
     const RUN: &str = "/sys/kernel/mm/ksm/run";
-    cannot_open(RUN).or_else(|| {
+    let is_on = || {
         let run = read(RUN);
-        (run.trim() != "0").then(|| format!("another user of this host switched KSM on: {RUN} is {}", run.trim()))
+        (run.trim() != "0")
+            .then(|| format!("another user of this host switched KSM on: {RUN} is {}", run.trim()))
+    };
+    let own = || lacks("/proc/self/ksm_stat", "ksm_merging_pages");
+    cannot_open(RUN).or_else(is_on).or_else(own).or_else(merged_process)
+}
+
+/// A process that asked to be merged: it would be merged with the test's.
+fn merged_process() -> Option<String> {
+    fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
+        let stat = fs::read_to_string(entry.path().join("ksm_stat")).ok()?;
+        let is_merged = stat.lines().any(|line| match line.split_once(char::is_whitespace) {
+            Some((name, value)) if name.starts_with("ksm_merg") && name.ends_with(':') => {
+                value.trim() == "yes"
+            }
+            Some(("ksm_rmap_items", value)) => value.trim() != "0",
+            _ => false,
+        });
+        is_merged.then(|| format!("process {} uses KSM", entry.file_name().display()))
     })
 }
 
@@ -192,7 +212,8 @@ fn cannot_use_damon() -> Option<String> {
     const COUNT: &str = "/sys/kernel/mm/damon/admin/kdamonds/nr_kdamonds";
     cannot_open(COUNT).or_else(|| {
         let count = read(COUNT);
-        (count.trim() != "0").then(|| format!("another user of this host uses DAMON: {COUNT} is {}", count.trim()))
+        (count.trim() != "0")
+            .then(|| format!("another user of this host uses DAMON: {COUNT} is {}", count.trim()))
     })
 }
 
@@ -232,7 +253,8 @@ fn cannot_make_cgroup() -> Option<String> {
     match fs::create_dir(&own) {
         Err(error) => Some(format!("{}: {error}", own.display())),
         Ok(()) => {
-            let has_files = ["memory.current", "memory.usage_in_bytes"].iter().any(|name| own.join(name).exists());
+            let has_files =
+                ["memory.current", "memory.usage_in_bytes"].iter().any(|name| own.join(name).exists());
             let _ = fs::remove_dir(&own);
             (!has_files).then(|| format!("{} does not count memory", parent.display()))
         }

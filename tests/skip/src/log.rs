@@ -100,9 +100,9 @@ test result: ok. 20 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; fin
         let log = Log::parse(TEXT);
         assert_eq!(log.failed_names, BTreeSet::from(["a::b".to_owned()]));
         let ignored: Vec<_> = log.ignored.iter().map(|(name, why)| (name.as_str(), why.as_str())).collect();
-        assert_eq!(ignored, [
-            ("a::needs_three_minutes", "makes the host stall"),
-            ("qemu: the same with 7.2", ""),
-        ]);
+        assert_eq!(
+            ignored,
+            [("a::needs_three_minutes", "makes the host stall"), ("qemu: the same with 7.2", ""),]
+        );
     }
 }

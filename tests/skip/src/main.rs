@@ -22,7 +22,10 @@ fn main() -> ExitCode {
 fn run() -> Result<Summary, String> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [log, records, allowed, status] = arguments.as_slice() else {
-        return Err("Usage: test-summary LOG-OF-CARGO-TEST RECORDS-OF-SKIPS LIST-OF-WHAT-MAY-LACK STATUS-OF-CARGO".into());
+        return Err(
+            "Usage: test-summary LOG-OF-CARGO-TEST RECORDS-OF-SKIPS LIST-OF-WHAT-MAY-LACK STATUS-OF-CARGO"
+                .into(),
+        );
     };
     let read = |path: &String| fs::read(path).map_err(|error| format!("{path}: {error}"));
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();

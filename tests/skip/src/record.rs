@@ -86,15 +86,19 @@ impl Record {
     pub fn parse(line: &str) -> Option<Self> {
         let fields: Vec<&str> = line.trim_end_matches(['\r', '\n']).split('\t').collect();
         match fields.as_slice() {
-            ["SKIP", ability, found @ ("missing" | "present"), probe, test, place, reason] => Some(Self::Skip {
-                ability: (*ability).into(),
-                is_missing: *found == "missing",
-                probe: (*probe).into(),
-                test: (*test).into(),
-                place: (*place).into(),
-                reason: (*reason).into(),
-            }),
-            ["IGNORED", test, reason] => Some(Self::Ignored { test: (*test).into(), reason: (*reason).into() }),
+            ["SKIP", ability, found @ ("missing" | "present"), probe, test, place, reason] => {
+                Some(Self::Skip {
+                    ability: (*ability).into(),
+                    is_missing: *found == "missing",
+                    probe: (*probe).into(),
+                    test: (*test).into(),
+                    place: (*place).into(),
+                    reason: (*reason).into(),
+                })
+            }
+            ["IGNORED", test, reason] => {
+                Some(Self::Ignored { test: (*test).into(), reason: (*reason).into() })
+            }
             ["DIED", death, fault, what] => Some(Self::Died {
                 death: Death::ALL.into_iter().find(|known| known.name() == *death)?,
                 fault: (*fault).into(),
@@ -176,7 +180,9 @@ mod tests {
 
     #[test]
     fn other_lines_are_not_records() {
-        for line in ["", "SKIP", "SKIP\troot", "RESULT\ta\tok\t1", "DIED\thost\tx\ty", "SKIP\ta\tyes\tb\tc\td\te"] {
+        for line in
+            ["", "SKIP", "SKIP\troot", "RESULT\ta\tok\t1", "DIED\thost\tx\ty", "SKIP\ta\tyes\tb\tc\td\te"]
+        {
             assert_eq!(Record::parse(line), None, "{line:?}");
         }
     }

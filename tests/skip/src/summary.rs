@@ -94,7 +94,10 @@ impl Summary {
         for death in [Death::Guest, Death::Machine] {
             let (count, max) = (deaths.get(death.name()).copied().unwrap_or(0), allowed.deaths(death));
             if count > max {
-                summary.faults.push(format!("{count} deaths of a {} in the lab, at most {max} are usual", death.name()));
+                summary.faults.push(format!(
+                    "{count} deaths of a {} in the lab, at most {max} are usual",
+                    death.name()
+                ));
             }
         }
         summary.skipped = log.ignored_count + skipped_tests.len();
@@ -117,7 +120,8 @@ impl Summary {
         }
         if log.ended < log.started {
             let lost = log.started - log.ended;
-            self.faults.push(format!("{lost} test programs ended without a result: each counts as a failure"));
+            self.faults
+                .push(format!("{lost} test programs ended without a result: each counts as a failure"));
             self.failed += lost;
         } else if !is_success && log.failed == 0 {
             self.faults.push("cargo test failed although each test passed".into());

@@ -33,7 +33,10 @@ fn a_skip_on_the_list_is_counted_once_per_test() {
     let again = ROOT.replace("a.rs:1", "a.rs:2");
     let summary = summary(&log(3), &format!("{ROOT}\n{again}\n"));
     assert!(summary.is_good(), "{summary}");
-    assert!(summary.to_string().contains("a (image src/a.rs:1) needs root: only root can; user 1000"), "{summary}");
+    assert!(
+        summary.to_string().contains("a (image src/a.rs:1) needs root: only root can; user 1000"),
+        "{summary}"
+    );
     assert_eq!(last_line(&summary), "2 passed, 0 failed, 1 skipped");
 }
 

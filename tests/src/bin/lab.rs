@@ -1,5 +1,7 @@
 //! `lab`: the demo, and counts of the lab's own reliability.
 
+#![forbid(unsafe_code)]
+
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
 use e2e::ground::{GUEST, Ground, OUTER};

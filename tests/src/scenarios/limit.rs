@@ -124,14 +124,11 @@ pub fn working_set(images: &Images) -> Result<()> {
     match std::fs::read_to_string("/sys/kernel/mm/damon/admin/kdamonds/nr_kdamonds") {
         Ok(many) if many.trim() == "0" => {}
         Ok(many) => {
-            println!(
-                "SKIPPED working sets: somebody else on this host uses DAMON (nr_kdamonds is {})",
-                many.trim()
-            );
+            skip::skip!(Damon, "another user of this host uses DAMON (nr_kdamonds is {})", many.trim());
             return Ok(());
         }
         Err(error) => {
-            println!("SKIPPED working sets: this host's kernel has no DAMON ({error})");
+            skip::skip!(Damon, "this host's kernel does not have DAMON ({error})");
             return Ok(());
         }
     }

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 const MIB: u64 = 1 << 20;
 
-/// A disk of so many mebibytes, all of them just written, beside the test program; removed at the end.
+/// A disk of so many mebibytes, all of them just written, next to the test program; removed at the end.
 struct Disk {
     path: std::path::PathBuf,
     file: File,
@@ -40,7 +40,7 @@ impl Drop for Disk {
 /// False, and says why, where the pages of a file cannot be dropped.
 fn can_drop(disk: &DiskFile) -> bool {
     if disk.stays() {
-        println!("SKIPPED: the test program is on a tmpfs");
+        skip::skip!(ProgramsOnDisk, "the test program is on a tmpfs");
     }
     !disk.stays()
 }
@@ -68,9 +68,9 @@ fn dirty_pages_count_once_and_leave_when_they_are_dropped() {
     }
     let id = file.id();
     let mut cache = DiskCache::new(vec![file]);
-    let cached = |cache: &mut DiskCache| cache.look().files[0].clone();
+    let cached = |cache: &mut DiskCache| cache.read().files[0].clone();
     assert_eq!(cached(&mut cache), CachedFile { file: id, bytes: 24 * MIB, error_bytes: 0, stays: false });
-    // Somebody else's file, and more than there is: nothing to do.
+    // A file of another guest, and more than there is: nothing to do.
     cache.keep(&[keep(FileId { dev: 1, ino: 1 }, 0)]);
     assert!(!cache.is_dropping());
     cache.keep(&[keep(id, 24 * MIB)]);
@@ -89,7 +89,7 @@ fn dirty_pages_count_once_and_leave_when_they_are_dropped() {
 }
 
 #[test]
-fn both_ways_to_ask_say_the_same() {
+fn both_methods_count_the_same() {
     let disk = Disk::new("ways", 8);
     let file = disk.cached();
     if !can_drop(&file) {
@@ -104,42 +104,37 @@ fn both_ways_to_ask_say_the_same() {
         let ways = [Method::Cachestat, Method::Mincore].map(|way| file.cached_bytes_by(way, &part));
         match ways {
             [Ok(cachestat), Ok(mincore)] => assert_eq!(cachestat, mincore, "{part:?}"),
-            [Err(error), Ok(_)] => println!("SKIPPED cachestat: {error}"),
+            [Err(error), Ok(_)] => skip::skip!(Cachestat, "{error}"),
             [_, Err(error)] => panic!("mincore: {error}"),
         }
     }
-    assert!(file.look().bytes >= 4096);
+    assert!(file.read().bytes >= 4096);
 }
 
 #[test]
 fn pages_of_a_tmpfs_are_counted_and_stay() {
-    // SAFETY: a valid C string; the result is checked and owned at once.
-    let file = unsafe {
-        let fd = libc::memfd_create(c"disk".as_ptr(), libc::MFD_CLOEXEC);
-        assert!(fd >= 0);
-        <File as std::os::fd::FromRawFd>::from_raw_fd(fd)
-    };
+    let file = File::from(rustix::fs::memfd_create(c"disk", rustix::fs::MemfdFlags::CLOEXEC).unwrap());
     file.write_all_at(&[1; 1 << 20], 0).unwrap();
     let mut cache = DiskCache::new(vec![DiskFile::open(&file, MIB, Arc::default()).unwrap()]);
     let id = cache.files[0].id();
-    assert_eq!(cache.look().files, [CachedFile { file: id, bytes: MIB, error_bytes: 0, stays: true }]);
+    assert_eq!(cache.read().files, [CachedFile { file: id, bytes: MIB, error_bytes: 0, stays: true }]);
     cache.keep(&[keep(id, 0)]);
     drop_all(&mut cache);
-    assert_eq!(cache.look().files[0].bytes, MIB);
+    assert_eq!(cache.read().files[0].bytes, MIB);
 }
 
 #[test]
-fn a_look_is_due_when_bytes_moved_and_now_and_then() {
-    assert!(!DiskCache::default().is_due(Instant::now()), "there is nothing to look at");
+fn a_reading_is_due_when_bytes_moved_and_now_and_then() {
+    assert!(!DiskCache::default().is_due(Instant::now()), "there is nothing to read");
     let disk = Disk::new("due", 1);
     let mut cache = DiskCache::new(vec![disk.cached()]);
     assert!(cache.is_due(Instant::now()));
-    let reading = cache.look();
-    assert!(!cache.is_due(reading.at) && !cache.is_due(reading.at + LOOK_EVERY / 2));
-    assert!(cache.is_due(reading.at + LOOK_EVERY));
+    let reading = cache.read();
+    assert!(!cache.is_due(reading.at) && !cache.is_due(reading.at + READ_EVERY / 2));
+    assert!(cache.is_due(reading.at + READ_EVERY));
     disk.moved.fetch_add(512, Relaxed);
     assert!(cache.is_due(reading.at));
-    cache.look();
+    cache.read();
     assert!(!cache.is_due(Instant::now()));
 }
 
@@ -149,7 +144,7 @@ fn a_file_behind_two_disks_counts_once() {
     let second = Arc::new(AtomicU64::new(0));
     let again = DiskFile::open(&disk.file, MIB, Arc::clone(&second)).unwrap();
     let mut cache = DiskCache::new(vec![disk.cached(), again]);
-    let reading = cache.look();
+    let reading = cache.read();
     assert_eq!(reading.files.len(), 1);
     second.fetch_add(1, Relaxed);
     assert!(cache.is_due(reading.at), "the second disk moved something");
@@ -165,7 +160,7 @@ fn a_large_file_is_dropped_in_steps() {
     let mut cache = DiskCache::new(vec![file]);
     cache.keep(&[keep(cache.files[0].id(), 0)]);
     assert!(drop_all(&mut cache) >= 2, "64 MiB at a time");
-    assert_eq!(cache.look().files[0].bytes, 0);
+    assert_eq!(cache.read().files[0].bytes, 0);
 }
 
 #[test]

@@ -1,5 +1,4 @@
-//! Dropping a file's pages: written back where they are dirty, then given to the kernel (`POSIX_FADV_DONTNEED`,
-//! posix_fadvise(2), which leaves dirty pages and those that somebody has mapped).
+//! Dropping a file's pages: they are written back where they are dirty, then dropped. Mapped pages stay.
 //!
 //! ```text
 //!   0 .......... hand |=====|-----------------| end, and on from 0, once around
@@ -7,30 +6,30 @@
 //! ```
 
 use super::file::DiskFile;
+use host::page_cache::{drop_pages, write_back};
 use protocol::bytes::BLOCK_BYTES;
 use std::io;
 use std::ops::Range;
-use std::os::fd::AsRawFd;
 
-/// Most that is written back and dropped before somebody else has a turn.
+/// Most bytes that are written back and dropped before other work of the thread comes.
 const STEP_BYTES: u64 = 64 << 20;
-/// Most at a time.
+/// Most bytes at a time.
 const PART_BYTES_MAX: u64 = 8 << 20;
-/// Parts that are looked at in a step.
+/// Parts that are read in a step.
 const STEP_PARTS: u32 = 4096;
 
-/// What is left to do.
+/// The work that is left.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Dropping {
-    /// To be dropped; `None` until it was counted.
+    /// To be dropped, bytes; `None` until it was counted.
     excess_bytes: Option<u64>,
     keep_bytes: u64,
-    /// The part of the file that was not gone over yet.
+    /// The part of the file that was not visited yet.
     left_bytes: u64,
 }
 
 impl DiskFile {
-    /// Keeps no more than this from now on, once.
+    /// Keeps no more than this, once.
     pub(super) fn keep(&mut self, keep_bytes: u64) {
         if !self.stays() {
             self.dropping = Some(Dropping { excess_bytes: None, keep_bytes, left_bytes: self.bytes });
@@ -41,7 +40,7 @@ impl DiskFile {
         self.dropping.is_some()
     }
 
-    /// A bounded part of it. A file that cannot be dropped is left as it is.
+    /// Does a bounded part of it. A file whose pages cannot be dropped is left as it is.
     pub(super) fn drop_some(&mut self) {
         let Some(dropping) = self.dropping.take() else { return };
         match self.drop_step(dropping) {
@@ -76,29 +75,14 @@ impl DiskFile {
         Ok(Some(todo))
     }
 
-    /// Drops what is cached of a part, and says how much that was.
+    /// Drops the cached pages of a part, and returns how many bytes they were.
     fn drop_part(&self, part: &Range<u64>) -> io::Result<u64> {
         let before = self.cached_bytes(part)?;
         if before == 0 {
             return Ok(0);
         }
-        let (fd, start) = (self.file.as_raw_fd(), offset(part.start)?);
-        let len = offset(part.end - part.start)?;
-        let write_back = libc::SYNC_FILE_RANGE_WAIT_BEFORE
-            | libc::SYNC_FILE_RANGE_WRITE
-            | libc::SYNC_FILE_RANGE_WAIT_AFTER;
-        // SAFETY: a descriptor that is open, and no pointers.
-        if unsafe { libc::sync_file_range(fd, start, len, write_back) } != 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: as above. It returns the error instead of setting it.
-        match unsafe { libc::posix_fadvise(fd, start, len, libc::POSIX_FADV_DONTNEED) } {
-            0 => Ok(before.saturating_sub(self.cached_bytes(part)?)),
-            error => Err(io::Error::from_raw_os_error(error)),
-        }
+        write_back(&self.file, part)?;
+        drop_pages(&self.file, part)?;
+        Ok(before.saturating_sub(self.cached_bytes(part)?))
     }
-}
-
-fn offset(bytes: u64) -> io::Result<libc::off64_t> {
-    libc::off64_t::try_from(bytes).map_err(|_| io::ErrorKind::InvalidInput.into())
 }

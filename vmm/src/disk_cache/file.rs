@@ -1,16 +1,17 @@
 //! A file behind a disk.
 
-use super::{cachestat, mincore};
+use host::page_cache::{FileView, cached_pages, resident_runs};
+use host::process::reopen;
+use protocol::bytes::FRAME_BYTES;
 use protocol::disk::{CachedFile, FileId};
 use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// What `mincore` is asked of a file at most: it looks at pages that are not cached too. The rest is told as an error. Bytes.
+/// Most bytes of a file that `mincore` is asked for: it visits pages that are not cached too. The rest is an error bound.
 const MINCORE_BYTES_MAX: u64 = 16 << 30;
 
 /// How the kernel is asked.
@@ -26,55 +27,32 @@ pub struct DiskFile {
     pub(super) file: File,
     id: FileId,
     pub(super) bytes: u64,
-    /// True if `mincore` tells the truth about it.
-    tells: bool,
-    /// True if an overlay is between it and the file that has the pages: `cachestat` sees the overlay's none.
-    overlaid: bool,
-    stays: bool,
+    view: FileView,
     moved: Vec<Arc<AtomicU64>>,
-    /// What is left to be done about dropping it.
+    /// The dropping that is not done yet.
     pub(super) dropping: Option<super::drop::Dropping>,
-    /// Where dropping goes on, so that it is not always the same part that is dropped.
+    /// Where dropping goes on, so that it does not always drop the same part.
     pub(super) hand: u64,
 }
 
 impl DiskFile {
     /// The file of a disk of so many bytes that counts in `moved` what it moves.
     ///
-    /// It is opened anew instead of duplicated: an error of writing back is told once to each open file, and whoever drops
-    /// pages must not be told instead of the guest's next flush.
+    /// It is opened again instead of duplicated: the kernel reports an error of writing back once to each open file, and the guest's
+    /// next flush has to get it even if pages were dropped before.
     ///
     /// # Errors
     /// When the file cannot be opened to read.
     pub fn open(disk: &File, bytes: u64, moved: Arc<AtomicU64>) -> io::Result<Self> {
-        let path = format!("/proc/self/fd/{}", disk.as_raw_fd());
-        let file = File::open(&path)?;
+        let file = reopen(disk)?;
         let meta = file.metadata()?;
-        let is_device = meta.file_type().is_block_device();
-        let id = if is_device {
+        let id = if meta.file_type().is_block_device() {
             FileId { dev: meta.rdev(), ino: 0 }
         } else {
             FileId { dev: meta.dev(), ino: meta.ino() }
         };
-        // The node of a block device may be on a tmpfs; its pages are not.
-        let kind = if is_device { 0 } else { file_system(&file)? };
-        // SAFETY: plain calls; the path is a valid C string.
-        let tells = unsafe {
-            let path = std::ffi::CString::new(path)?;
-            meta.uid() == libc::geteuid()
-                || libc::faccessat(libc::AT_FDCWD, path.as_ptr(), libc::W_OK, libc::AT_EACCESS) == 0
-        };
-        Ok(Self {
-            file,
-            id,
-            bytes,
-            tells,
-            overlaid: kind == libc::OVERLAYFS_SUPER_MAGIC,
-            stays: [libc::TMPFS_MAGIC, libc::HUGETLBFS_MAGIC, RAMFS_MAGIC].contains(&kind),
-            moved: vec![moved],
-            dropping: None,
-            hand: 0,
-        })
+        let view = FileView::of(&file)?;
+        Ok(Self { file, id, bytes, view, moved: vec![moved], dropping: None, hand: 0 })
     }
 
     /// The file.
@@ -95,16 +73,16 @@ impl DiskFile {
 
     /// True if its pages cannot be dropped.
     pub(super) fn stays(&self) -> bool {
-        self.stays
+        self.view.in_memory
     }
 
     /// What the page cache holds of it.
-    pub(super) fn look(&self) -> CachedFile {
+    pub(super) fn read(&self) -> CachedFile {
         let (bytes, error_bytes) = self.cached().unwrap_or_else(|error| {
-            tracing::debug!(%error, "The kernel does not tell what is cached of a disk");
+            tracing::debug!(%error, "Cannot read which pages of a disk are cached");
             (0, self.bytes)
         });
-        CachedFile { file: self.id, bytes, error_bytes, stays: self.stays }
+        CachedFile { file: self.id, bytes, error_bytes, stays: self.stays() }
     }
 
     fn cached(&self) -> io::Result<(u64, u64)> {
@@ -112,8 +90,8 @@ impl DiskFile {
         if let Ok(bytes) = self.cached_bytes_by(Method::Cachestat, &whole) {
             return Ok((bytes, 0));
         }
-        let looked = 0..self.bytes.min(MINCORE_BYTES_MAX);
-        Ok((self.cached_bytes_by(Method::Mincore, &looked)?, self.bytes - looked.end))
+        let asked = 0..self.bytes.min(MINCORE_BYTES_MAX);
+        Ok((self.cached_bytes_by(Method::Mincore, &asked)?, self.bytes - asked.end))
     }
 
     /// Cached bytes of a part, by the best method that this kernel has.
@@ -122,24 +100,15 @@ impl DiskFile {
     }
 
     pub(super) fn cached_bytes_by(&self, method: Method, part: &Range<u64>) -> io::Result<u64> {
+        let mut pages = 0;
         match method {
-            Method::Cachestat if !self.overlaid => cachestat::cached_bytes(&self.file, part),
-            Method::Mincore if self.tells => mincore::cached_bytes(&self.file, part),
-            _ => Err(io::ErrorKind::Unsupported.into()),
+            Method::Cachestat if !self.view.is_stacked => pages = cached_pages(&self.file, part)?,
+            Method::Mincore if self.view.is_shown => {
+                let asked = part.start / FRAME_BYTES..part.end.div_ceil(FRAME_BYTES);
+                resident_runs(&self.file, asked, |run| pages += run.end - run.start)?;
+            }
+            _ => return Err(io::ErrorKind::Unsupported.into()),
         }
+        Ok(pages.saturating_mul(FRAME_BYTES))
     }
-}
-
-/// `RAMFS_MAGIC` (include/uapi/linux/magic.h).
-const RAMFS_MAGIC: libc::c_long = 0x8584_58f6;
-
-/// Which file system a file is on, by its number (statfs(2)).
-fn file_system(file: &File) -> io::Result<libc::c_long> {
-    // SAFETY: zeroed is a valid statfs, and the call fills it.
-    let mut found: libc::statfs = unsafe { std::mem::zeroed() };
-    // SAFETY: a descriptor that is open and a valid pointer.
-    if unsafe { libc::fstatfs(file.as_raw_fd(), &raw mut found) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(found.f_type)
 }

@@ -1,19 +1,17 @@
 //! The host's page cache of this guest's disks: how much there is, and dropping it.
 //!
-//! The host pays for it and no frame table shows it, so it is measured and told to the balancer, which charges it and asks
-//! for it back when a limit needs the room. No file is read or written here, and the kernel goes on deciding what is worth
-//! keeping: the cache is one for all guests, and who shares a file shares its pages.
+//! It is memory of the host that no frame table shows, so it is measured and reported to the balancer, which charges it and has it
+//! dropped when a limit needs the room. No file is read or written here, and the kernel goes on deciding which pages are worth
+//! keeping: all guests have one cache, and guests that share a file share its pages.
 //!
 //! ```text
-//!   the disks moved bytes          -> a look, at most one a second, if the reconciler's budget is open
-//!   nothing moved                  -> a look every 30 s: the kernel drops pages by itself
-//!   "keep no more than this of it" -> write back and drop, some MiB at a time; then a look
+//!   the disks moved bytes          -> a reading, at most one a second, if the reconciler may use CPU time
+//!   nothing moved                  -> a reading every 30 s: the kernel drops pages by itself
+//!   "keep no more than this of it" -> write back and drop, some MiB at a time; then a reading
 //! ```
 
-mod cachestat;
 mod drop;
 mod file;
-mod mincore;
 
 pub use file::DiskFile;
 
@@ -21,8 +19,8 @@ use protocol::disk::{CachedFile, DISK_FILES_MAX, KeepCached};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-/// Time between two looks while nothing moves.
-const LOOK_EVERY: Duration = Duration::from_secs(30);
+/// Time between two readings while nothing moves.
+const READ_EVERY: Duration = Duration::from_secs(30);
 
 /// What the page cache held at one moment.
 #[derive(Debug, Clone)]
@@ -37,8 +35,8 @@ pub struct Reading {
 #[derive(Debug, Default)]
 pub struct DiskCache {
     files: Vec<DiskFile>,
-    /// Bytes that the disks had moved before the last look, and when that was.
-    looked: Option<(u64, Instant)>,
+    /// Bytes that the disks had moved before the last reading, and when that was.
+    read: Option<(u64, Instant)>,
     /// True while more is to be dropped.
     dropping: bool,
 }
@@ -57,32 +55,32 @@ impl DiskCache {
             }
         }
         unique.truncate(DISK_FILES_MAX);
-        Self { files: unique, looked: None, dropping: false }
+        Self { files: unique, read: None, dropping: false }
     }
 
-    /// True if it is time for a look.
+    /// True if it is time for a reading.
     #[must_use]
     pub fn is_due(&self, now: Instant) -> bool {
         let is_old = |(moved, at): (u64, Instant)| {
-            moved != self.moved_bytes() || now.saturating_duration_since(at) >= LOOK_EVERY
+            moved != self.moved_bytes() || now.saturating_duration_since(at) >= READ_EVERY
         };
-        !self.files.is_empty() && self.looked.is_none_or(is_old)
+        !self.files.is_empty() && self.read.is_none_or(is_old)
     }
 
-    /// Looks at all files. O(cached pages).
-    pub fn look(&mut self) -> Reading {
-        // What moves meanwhile is looked at again.
+    /// Reads what is cached of all files. O(cached pages).
+    pub fn read(&mut self) -> Reading {
+        // Bytes that move meanwhile make the next reading due.
         let (moved, at) = (self.moved_bytes(), Instant::now());
-        let files = self.files.iter().map(DiskFile::look).collect();
-        self.looked = Some((moved, at));
+        let files = self.files.iter().map(DiskFile::read).collect();
+        self.read = Some((moved, at));
         Reading { files, at }
     }
 
-    /// Keeps no more than this of these files from now on, once. Files that are not this guest's are none of its business.
-    pub fn keep(&mut self, orders: &[KeepCached]) {
-        for order in orders {
-            if let Some(file) = self.files.iter_mut().find(|file| file.id() == order.file) {
-                file.keep(order.keep_bytes);
+    /// Keeps no more than this of these files, once. Files that are not this guest's are ignored.
+    pub fn keep(&mut self, asked: &[KeepCached]) {
+        for asked in asked {
+            if let Some(file) = self.files.iter_mut().find(|file| file.id() == asked.file) {
+                file.keep(asked.keep_bytes);
                 self.dropping = true;
             }
         }
@@ -94,7 +92,7 @@ impl DiskCache {
         self.dropping
     }
 
-    /// Drops a bounded part of what is to go, and waits for the writing of what is dirty in it.
+    /// Drops a bounded part of the excess, and waits until its dirty pages are written.
     pub fn drop_some(&mut self) {
         let next = self.files.iter_mut().find(|file| file.is_dropping());
         self.dropping = next.is_some_and(|file| {

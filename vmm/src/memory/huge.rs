@@ -1,10 +1,11 @@
 //! Where the kernel may put huge pages: only where nothing is ballooned.
 //!
-//! A touch in an empty 2 MiB block brings a huge page, and with it host memory for every frame of the block: what the
-//! guest gave through its balloon would come back behind its back and over its limit. So a block loses the advice for huge
+//! A touch in an empty 2 MiB block brings a huge page, and with it host memory for every frame of the block: the frames that the
+//! guest gave through its balloon would come back without a deflate, and over its limit. So a block loses the advice for huge
 //! pages with its first ballooned frame, and gets it again when the last one has left.
 
-use super::{FRAMES_PER_BLOCK, Ram, advise};
+use super::mapping::Advice;
+use super::{FRAMES_PER_BLOCK, Ram};
 use devices::virtio::balloon::FrameRun;
 use protocol::bytes::BLOCK_BYTES;
 use protocol::frames::{FrameTable, State};
@@ -63,11 +64,8 @@ impl Ram {
 
     fn advise_blocks(&self, blocks: Option<(u64, u64, bool)>) -> io::Result<()> {
         let Some((first, last, small)) = blocks else { return Ok(()) };
-        let at = usize::try_from(first * BLOCK_BYTES).expect("inside RAM");
-        // SAFETY: the blocks lie inside the reservation.
-        let host = unsafe { self.base.add(at) };
-        let advice = if small { libc::MADV_NOHUGEPAGE } else { libc::MADV_HUGEPAGE };
-        match advise(host, (last - first + 1) * BLOCK_BYTES, advice) {
+        let advice = if small { Advice::Small } else { Advice::Huge };
+        match self.mapping.advise(first * BLOCK_BYTES, (last - first + 1) * BLOCK_BYTES, advice) {
             // A kernel without huge pages.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(()),
             result => result,

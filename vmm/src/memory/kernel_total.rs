@@ -1,8 +1,8 @@
 //! What the kernel says in O(1): anonymous memory of a process, and pages of files. It decides whether a scan is worth its cost, and
 //! bounds the error after it.
 
+use host::kernel::statm_error_frames;
 use protocol::bytes::FRAME_BYTES;
-use protocol::kernel::statm_error_frames;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;

@@ -39,7 +39,7 @@ fn ram_is_aligned_and_has_a_hole_below_4_gib() {
 fn release_returns_the_bytes_that_were_held_and_no_more() {
     let (ram, _, pagemap) = guest(64 * MIB);
     touch(&ram, 0, 1024);
-    let host = ram.host(0, 2048).unwrap().as_ptr() as u64;
+    let host = ram.host(0, 2048).unwrap();
     let held = pagemap.count_held(host, 2048).unwrap();
     assert!(held >= 1024, "{held}");
     assert_eq!(ram.release(&pagemap, 0, 2048).unwrap().bytes, held * FRAME_BYTES);
@@ -74,7 +74,7 @@ fn reconciling_finds_first_touch_and_what_went_away() {
     touch(&ram, 600, 100);
     reconcile(&ram, &table);
     let totals = reader.totals();
-    let host = ram.host(0, 16384).unwrap().as_ptr() as u64;
+    let host = ram.host(0, 16384).unwrap();
     assert_eq!(totals.private, pagemap.count_held(host, 16384).unwrap(), "exact: nobody touches meanwhile");
     assert!(totals.private >= 100 && totals.untiled == 0, "{totals:?}");
     assert!(totals.reconciled_age_ms.is_some());
@@ -116,7 +116,7 @@ fn a_touch_beside_ballooned_frames_brings_none_of_them_back() {
     balloon.inflate(&[FrameRun { first: 1, count: 511 }, FrameRun { first: 513, count: 511 }]);
     ram.release(&pagemap, 0, 1).unwrap();
     touch(&ram, 0, 1);
-    let host = ram.host(0, 1024).unwrap().as_ptr() as u64;
+    let host = ram.host(0, 1024).unwrap();
     assert_eq!(pagemap.count_held(host, 512).unwrap(), 1, "one touch, one frame");
     reconcile(&ram, &table);
     let total = |state| table.total(RegionKind::Ram, state);

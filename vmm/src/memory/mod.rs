@@ -12,6 +12,7 @@ mod drift;
 mod huge;
 pub mod images;
 mod kernel_total;
+mod mapping;
 mod merge;
 mod pagemap;
 mod reconcile;
@@ -26,13 +27,11 @@ pub use reconcile::{Comparison, Pass, Reconciled};
 pub use release::Released;
 
 use devices::GuestRam;
+use mapping::Mapping;
 use protocol::bytes::{BLOCK_BYTES, FRAME_BYTES};
 use protocol::frames::Region;
-use release::advise;
 use std::io;
-use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
-use vm_memory::mmap::MmapRegionBuilder;
 use vm_memory::{GuestAddress, GuestRegionMmap};
 
 /// First address that is not RAM below 4 GiB. The hole holds virtio-mmio windows, IOAPIC and local APICs.
@@ -40,7 +39,7 @@ pub const HOLE_START: u64 = 3 << 30;
 /// Where RAM goes on above the hole.
 pub const HOLE_END: u64 = 4 << 30;
 
-/// Why guest RAM cannot be had.
+/// Why there is no guest RAM.
 #[derive(Debug, thiserror::Error)]
 pub enum MemoryError {
     /// The system refused the mapping.
@@ -76,22 +75,16 @@ const FRAMES_PER_BLOCK: u64 = BLOCK_BYTES / FRAME_BYTES;
 
 /// The guest's RAM.
 pub struct Ram {
-    base: NonNull<u8>,
-    bytes: usize,
+    mapping: Mapping,
     guest: GuestRam,
     regions: Vec<Region>,
     /// By 2 MiB block: may a huge page back it that was not split yet?
     maybe_huge: Vec<AtomicBool>,
-    /// Per block: huge pages are advised against, see `huge`; and how many such blocks there are.
+    /// By block: is it advised against huge pages, see `huge`? And the number of such blocks.
     small: Vec<AtomicBool>,
     small_blocks: AtomicUsize,
     releases: release::Releases,
 }
-
-// SAFETY: `base` is only handed to madvise and read by pagemap; guest and host access the bytes through volatile accessors.
-unsafe impl Send for Ram {}
-// SAFETY: as above.
-unsafe impl Sync for Ram {}
 
 impl std::fmt::Debug for Ram {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -117,34 +110,25 @@ impl Ram {
     /// When the system refuses the mapping.
     pub fn new(bytes: u64) -> Result<Self, MemoryError> {
         let reserve = |source| MemoryError::Reserve { bytes, source };
-        let length = usize::try_from(bytes).map_err(|_| MemoryError::Describe { bytes })?;
-        let base = map_aligned(length).map_err(reserve)?;
+        let describe = || MemoryError::Describe { bytes };
+        let mapping = Mapping::anonymous(bytes).map_err(reserve)?;
         let mut offset = 0;
         let regions = regions(bytes);
         let mut maps = Vec::new();
         for region in &regions {
-            let region_bytes =
-                usize::try_from(region.count * FRAME_BYTES).map_err(|_| MemoryError::Describe { bytes })?;
-            // SAFETY: the part lies inside the reservation just made, which lives as long as `Ram`, and `Ram` owns both.
-            let map = unsafe {
-                MmapRegionBuilder::<()>::new(region_bytes).with_raw_mmap_pointer(base.as_ptr().add(offset))
-            }
-            .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
-            .with_mmap_flags(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE)
-            .build()
-            .map_err(|_| MemoryError::Describe { bytes })?;
+            let region_bytes = region.count * FRAME_BYTES;
+            let map = mapping.region(offset, region_bytes, true).ok_or_else(describe)?;
             let start = GuestAddress(region.first * FRAME_BYTES);
-            maps.push(GuestRegionMmap::new(map, start).ok_or(MemoryError::Describe { bytes })?);
+            maps.push(GuestRegionMmap::new(map, start).ok_or_else(describe)?);
             offset += region_bytes;
         }
-        let guest = GuestRam::from_regions(maps).map_err(|_| MemoryError::Describe { bytes })?;
-        let blocks = length / usize::try_from(BLOCK_BYTES).expect("2 MiB");
+        let guest = GuestRam::from_regions(maps).map_err(|_| describe())?;
+        let blocks = bytes / BLOCK_BYTES;
         let maybe_huge = (0..blocks).map(|_| AtomicBool::new(true)).collect();
         let small = (0..blocks).map(|_| AtomicBool::new(false)).collect();
         let small_blocks = AtomicUsize::new(0);
         Ok(Self {
-            base,
-            bytes: length,
+            mapping,
             guest,
             regions,
             maybe_huge,
@@ -176,13 +160,13 @@ impl Ram {
     /// All RAM, bytes.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.bytes as u64
+        self.mapping.bytes() as u64
     }
 
     /// Bytes of RAM that the kernel holds now.
     ///
     /// # Errors
-    /// When the page map cannot be read.
+    /// When the pagemap cannot be read.
     pub fn resident_bytes(&self) -> io::Result<u64> {
         let pagemap = Pagemap::open()?;
         self.slots().map(|(region, host)| Ok(pagemap.count_held(host, region.count)? * FRAME_BYTES)).sum()
@@ -190,16 +174,14 @@ impl Ram {
 
     /// Address in the host of each region, for KVM's memory slots: region and host address.
     pub fn slots(&self) -> impl Iterator<Item = (Region, u64)> + '_ {
-        self.regions.iter().map(|region| {
-            (*region, self.host(region.first, region.count).expect("a region lies in itself").as_ptr() as u64)
-        })
+        self.regions
+            .iter()
+            .map(|region| (*region, self.host(region.first, region.count).expect("a region is RAM")))
     }
 
-    /// Where a run of frames sits in the host; `None` if it is not RAM as a whole.
-    pub(crate) fn host(&self, first: u64, count: u64) -> Option<NonNull<u8>> {
-        let offset = usize::try_from(self.offset(first, count)?).ok()?;
-        // SAFETY: `offset` returns offsets inside the reservation only.
-        Some(unsafe { self.base.add(offset) })
+    /// Address of a run of frames in this process; `None` if it is not RAM as a whole.
+    pub(crate) fn host(&self, first: u64, count: u64) -> Option<u64> {
+        Some(self.mapping.address() + self.offset(first, count)?)
     }
 
     /// Offset of a run of frames in the reservation, bytes.
@@ -216,53 +198,11 @@ impl Ram {
     }
 }
 
-impl Drop for Ram {
-    fn drop(&mut self) {
-        // SAFETY: exactly the mapping that `map_aligned` made.
-        unsafe { libc::munmap(self.base.as_ptr().cast(), self.bytes) };
-    }
-}
-
-/// Maps anonymous memory at a 2 MiB boundary and asks for huge pages.
-fn map_aligned(bytes: usize) -> io::Result<NonNull<u8>> {
-    let align = usize::try_from(BLOCK_BYTES).expect("2 MiB");
-    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-    let base = align_mapping(bytes, align, libc::PROT_READ | libc::PROT_WRITE, flags)?;
-    // SAFETY: advice on the mapping just made. Without huge pages in the kernel it fails, and 4 KiB pages do as well.
-    unsafe {
-        libc::madvise(base.as_ptr().cast(), bytes, libc::MADV_HUGEPAGE);
-        // A core dump of a VMM is about the VMM.
-        libc::madvise(base.as_ptr().cast(), bytes, libc::MADV_DONTDUMP);
-    }
-    Ok(base)
-}
-
-/// Maps anonymous memory at a boundary of `align` bytes.
-fn align_mapping(bytes: usize, align: usize, protection: i32, flags: i32) -> io::Result<NonNull<u8>> {
-    let padded = bytes.checked_add(align).ok_or(io::ErrorKind::OutOfMemory)?;
-    // SAFETY: a fresh mapping wherever the kernel likes; the result is checked.
-    let raw = unsafe { libc::mmap(std::ptr::null_mut(), padded, protection, flags, -1, 0) };
-    if raw == libc::MAP_FAILED {
-        return Err(io::Error::last_os_error());
-    }
-    let lead = raw.align_offset(align);
-    // SAFETY: head and tail of the mapping just made are cut off; between them stay `bytes` at an aligned address.
-    unsafe {
-        let base = raw.cast::<u8>().add(lead);
-        if lead > 0 {
-            libc::munmap(raw, lead);
-        }
-        if align > lead {
-            libc::munmap(base.add(bytes).cast(), align - lead);
-        }
-        Ok(NonNull::new_unchecked(base))
-    }
-}
-
 #[cfg(test)]
 #[path = "memory_test.rs"]
 mod tests;
 
 #[cfg(test)]
+#[allow(unsafe_code)]
 #[path = "pagemap_test.rs"]
 mod pagemap_tests;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 const MIB: u64 = 1 << 20;
 
 fn byte_at(ram: &Ram, frame: u64) -> *mut u8 {
-    ram.host(frame, 1).unwrap().as_ptr()
+    ram.host(frame, 1).unwrap() as *mut u8
 }
 
 fn write(ram: &Ram, frame: u64) {
@@ -21,17 +21,13 @@ fn read(ram: &Ram, frame: u64) {
 
 /// With or without huge pages, whatever this machine's default is.
 fn small_pages(ram: &Ram) {
-    let host = ram.host(0, ram.bytes() / 4096).unwrap();
-    // SAFETY: advice on the mapping of this test.
-    unsafe {
-        libc::madvise(host.as_ptr().cast(), usize::try_from(ram.bytes()).unwrap(), libc::MADV_NOHUGEPAGE)
-    };
+    ram.mapping.advise(0, ram.bytes(), mapping::Advice::Small).ok();
 }
 
 /// Held frames, runs that touch joined.
 fn held(pagemap: &Pagemap, ram: &Ram, first: u64, count: u64) -> Vec<Range<u64>> {
     let mut runs: Vec<Range<u64>> = vec![];
-    let host = ram.host(first, count).unwrap().as_ptr() as u64;
+    let host = ram.host(first, count).unwrap();
     pagemap
         .held_runs(host, count, |run| match runs.last_mut() {
             Some(last) if last.end == run.start => last.end = run.end,
@@ -56,7 +52,7 @@ fn methods() -> Vec<(&'static str, Pagemap)> {
                 Pagemap::with_method(Method::Scan).unwrap().doubting(),
             ));
         }
-        Err(_) => eprintln!("SKIPPED comparisons with PAGEMAP_SCAN: this kernel does not have it"),
+        Err(_) => skip::skip!(PagemapScan, "this kernel does not have PAGEMAP_SCAN"),
     }
     methods
 }
@@ -96,7 +92,7 @@ fn huge_pages_are_held_as_a_whole_and_the_huge_zero_page_is_not() {
     let expected = held(&methods()[0].1, &ram, 0, 4096);
     let is_huge = expected.first() == Some(&(512..1024));
     if !is_huge {
-        eprintln!("SKIPPED the half about huge pages: this machine gave none");
+        skip::skip!(HugePages, "this machine did not give a huge page");
     }
     for (name, pagemap) in methods() {
         let runs = held(&pagemap, &ram, 0, 4096);

@@ -13,8 +13,8 @@
 
 use crate::memory::{KernelTotal, Pass};
 use crate::reconciler::Watch;
+use host::kernel::statm_error_frames;
 use protocol::frames::{ErrorSource, FrameTable};
-use protocol::kernel::statm_error_frames;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;

@@ -1,7 +1,7 @@
-//! Where vCPUs stand still: `oom_policy` may hold a guest up until its host has memory again.
+//! Where paused vCPUs wait: `oom_policy` may pause a guest until its host has memory again.
 //!
-//! A closed gate is looked at before each `KVM_RUN`, in the order of `kick`: clear `immediate_exit`, look, run. Whoever closes it kicks
-//! every vCPU behind its own back. Devices are served all the while: what the guest asked for before it stands still is done.
+//! A vCPU checks the gate before each `KVM_RUN`, in the order of `kick`: clear `immediate_exit`, check, run. A thread that closes the
+//! gate kicks every vCPU out of the guest. Devices are served meanwhile: requests that the guest made before the pause are done.
 
 use super::kick;
 use std::collections::BTreeSet;
@@ -12,7 +12,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 #[derive(Debug, Default)]
 pub struct Gate {
     closed: AtomicBool,
-    /// Threads that go through it; one leaves under the lock, so that none is kicked that is gone.
+    /// Threads that go through it. A thread leaves under the lock, so a thread that is gone is never kicked.
     threads: Mutex<BTreeSet<libc::pthread_t>>,
     opened: Condvar,
 }
@@ -24,13 +24,12 @@ pub struct Passing<'a>(&'a Gate, libc::pthread_t);
 impl Gate {
     /// Lets the calling thread go through, from now on.
     pub fn enter(&self) -> Passing<'_> {
-        // SAFETY: no preconditions, cannot fail.
-        let thread = unsafe { libc::pthread_self() };
+        let thread = kick::current_thread();
         self.threads().insert(thread);
         Passing(self, thread)
     }
 
-    /// Holds vCPUs up from now on, or lets them go on.
+    /// Pauses vCPUs from now on, or resumes them.
     pub fn set_closed(&self, closed: bool) {
         let threads = self.threads();
         self.closed.store(closed, SeqCst);
@@ -72,7 +71,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn who_comes_to_a_closed_gate_waits_until_it_is_open() {
+    fn a_thread_at_a_closed_gate_waits_until_it_is_open() {
         kick::install().unwrap();
         let (gate, turns) = (Arc::new(Gate::default()), Arc::new(AtomicU64::new(0)));
         let stop = Arc::new(AtomicBool::new(false));

@@ -59,8 +59,14 @@ pub fn kick<T>(thread: &JoinHandle<T>) {
     kick_thread(thread.as_pthread_t());
 }
 
+/// The calling thread, to be kicked by others.
+pub(super) fn current_thread() -> libc::pthread_t {
+    // SAFETY: no preconditions, cannot fail.
+    unsafe { libc::pthread_self() }
+}
+
 /// The same for a thread that is known not to have ended.
 pub(super) fn kick_thread(thread: libc::pthread_t) {
-    // SAFETY: the caller's word that the thread was neither joined nor has it ended detached; the signal has a handler.
+    // SAFETY: the caller promises that the thread was neither joined nor ended detached; the signal has a handler.
     unsafe { libc::pthread_kill(thread, SIGRTMIN()) };
 }

@@ -2,6 +2,7 @@
 
 pub mod gate;
 pub mod images;
+#[allow(unsafe_code)]
 pub mod kick;
 pub mod stores;
 

@@ -12,6 +12,7 @@ mod error;
 
 pub use error::DamonError;
 
+use crate::proc::{Mapping, mappings};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -198,25 +199,15 @@ fn boot_id() -> String {
 #[must_use]
 pub fn find_ram(maps: &str, ram_bytes: u64) -> Option<(u64, u64)> {
     let mut runs: Vec<(u64, u64)> = Vec::new();
-    for line in maps.lines() {
-        let mut words = line.split_whitespace();
-        let (Some(range), Some(access), Some(_), Some(_), Some(inode)) =
-            (words.next(), words.next(), words.next(), words.next(), words.next())
-        else {
-            continue;
-        };
-        // A named one is heap, stack or the kernel's.
-        let anonymous =
-            inode == "0" && words.next().is_none() && access.starts_with("rw") && access.ends_with('p');
-        let hex = |text: &str| u64::from_str_radix(text, 16).ok();
-        let Some((from, to)) = range.split_once('-').and_then(|(from, to)| Some((hex(from)?, hex(to)?)))
-        else {
-            continue;
-        };
+    // A mapping with a name is heap, stack or the kernel's.
+    let is_ram = |mapping: &Mapping<'_>| {
+        let is_private = mapping.mode.starts_with("rw") && mapping.mode.ends_with('p');
+        mapping.is_anonymous && mapping.name.is_empty() && is_private
+    };
+    for Mapping { start, end, .. } in mappings(maps).filter(is_ram) {
         match runs.last_mut() {
-            _ if !anonymous => {}
-            Some(last) if last.1 == from => last.1 = to,
-            _ => runs.push((from, to)),
+            Some(last) if last.1 == start => last.1 = end,
+            _ => runs.push((start, end)),
         }
     }
     runs.into_iter()

@@ -113,6 +113,6 @@ fn this_process_is_told_of_where_the_kernel_tells() {
     if told.contains("ksm_process_profit") {
         assert_eq!(Ksm::default().merged(pid), Some(Merged::default()));
     } else {
-        eprintln!("SKIPPED: this kernel does not tell what is merged of a process (Linux 6.4)");
+        skip::skip!(KsmStat, "this kernel does not report what is merged of a process (Linux 6.4)");
     }
 }

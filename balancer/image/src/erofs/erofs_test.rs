@@ -111,7 +111,7 @@ fn fsck_and_the_kernel_read_what_was_written() {
     match mount {
         Ok(output) if output.status.success() => {}
         other => {
-            println!("SKIPPED: the kernel of this machine cannot be asked: mount says {other:?}");
+            skip::skip!(ErofsMount, "the kernel's own reader is not compared: {other:?}");
             return;
         }
     }

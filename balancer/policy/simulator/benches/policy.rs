@@ -1,10 +1,10 @@
-//! What a decision costs, and how fast memory moves: `cargo bench -p balancer --bench policy`. Medians.
+//! What a decision costs, and how fast memory moves: `cargo bench -p simulator --bench policy`. Medians.
 //!
-//! Decisions take real time. Moves are made on a simulated host whose balloons fill at 2 GiB/s: the time is the host's, and what
-//! decisions cost on top of it is told beside it.
+//! Decisions take real time. Memory moves on a simulated host whose balloons inflate at 2 GiB/s: its time is
+//! simulated, and the real time that the decisions took is printed next to it.
 
 use policy::{Observation, decide};
-use simulator::{Ballast, Governor, Kind, Phase, SimGuest, World, generate};
+use simulator::{Ballast, Governor, Kind, Phase, SimGuest, Target, World, generate};
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
@@ -12,24 +12,25 @@ const REPEATS: usize = 101;
 const MIB: u64 = 1 << 20;
 /// Guests of the host on which memory is moved.
 const GUESTS: usize = 100;
-/// The clock of that host, and how often what is given is given on between two turns (`engine/grant.rs`), milliseconds.
+/// The clock of that host, and how often released memory goes to other guests between two ticks
+/// (`state/tick/grant.rs`), milliseconds.
 const STEP_MS: u64 = 10;
 const GRANT_EVERY_MS: u64 = 100;
 
-/// A host of the simulator in its second minute, with so many guests, each in a container of its own.
+/// A host of the simulator in its second minute, with this many guests, each in a container of its own.
 fn observation(guests: usize) -> Observation {
     let mut world = generate(1, guests, 3_600_000, 1000);
     let (mut governor, mut targets) = (Ballast::default(), vec![]);
     for _ in 0..90 {
-        turn(&mut world, &mut governor, &mut targets);
+        tick(&mut world, &mut governor, &mut targets);
     }
     world.pass(&targets);
     world.observation
 }
 
-fn turn(world: &mut World, governor: &mut Ballast, targets: &mut Vec<(u64, bool)>) {
+fn tick(world: &mut World, governor: &mut Ballast, targets: &mut Vec<Target>) {
     world.pass(targets);
-    governor.turn(&mut world.observation, targets);
+    governor.tick(&mut world.observation, targets);
     governor.remember(&mut world.observation);
 }
 
@@ -59,7 +60,8 @@ fn decisions() {
     }
 }
 
-/// A host with idle guests that hold what it has, and one that needs 1 GiB more from a time on. Its clock goes by `STEP_MS`.
+/// A host with idle guests that hold all of its memory, and one that needs 1 GiB more from a time on. Its clock
+/// advances by `STEP_MS`.
 fn host(demand_at_ms: u64) -> World {
     let mut world = World::new((GUESTS as u64 * 512 + 4096) * MIB);
     world.observation.knobs.interval_ms = STEP_MS;
@@ -73,8 +75,8 @@ fn host(demand_at_ms: u64) -> World {
     world
 }
 
-/// Time from a step of demand in the middle between two turns until others have given the first byte, and until the needy guest has
-/// 1 GiB more. As in the daemon, what is given is given on between two turns.
+/// Time from a step of demand in the middle between two ticks until others have released the first byte, and until
+/// the needy guest has 1 GiB more. As in the daemon, released memory goes to other guests between two ticks.
 fn moves(interval_ms: u64) {
     let demand_at_ms = 60_000 + interval_ms / 2 / STEP_MS * STEP_MS;
     let mut world = host(demand_at_ms);
@@ -95,10 +97,9 @@ fn moves(interval_ms: u64) {
         }
         let start = Instant::now();
         if now_ms.is_multiple_of(interval_ms) {
-            governor.turn(&mut world.observation, &mut targets);
+            governor.tick(&mut world.observation, &mut targets);
             governor.remember(&mut world.observation);
-        } else if governor.plan.somebody_waits() && holds < before && now_ms >= granted_at_ms + GRANT_EVERY_MS
-        {
+        } else if governor.plan.any_waits() && holds < before && now_ms >= granted_at_ms + GRANT_EVERY_MS {
             governor.grant(&mut world.observation, &mut targets);
             granted_at_ms = now_ms;
         }
@@ -109,7 +110,7 @@ fn moves(interval_ms: u64) {
     }
     let time = |ms: Option<u64>| ms.map_or("never".to_owned(), |ms| format!("{ms} ms"));
     println!(
-        "turns of {interval_ms:>4} ms: first byte returned after {}, 1 GiB moved after {}; decisions took {} us of that",
+        "ticks of {interval_ms:>4} ms: first byte released after {}, 1 GiB moved after {}; decisions took {} us",
         time(first),
         time(moved),
         cost.as_micros()

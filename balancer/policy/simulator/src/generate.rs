@@ -1,24 +1,24 @@
-//! Hosts from a seed.
+//! Hosts that are generated from a seed.
 
 use super::guest::{Kind, Phase, SimGuest};
 use super::world::World;
 use protocol::limits::Limits;
 
 const MIB: u64 = 1 << 20;
-/// Demand changes in the first part of an epoch and stands still in the rest, so that there is something to come to rest from.
+/// Demand changes in the first part of an epoch and is constant in the rest, so that the policy can come to rest.
 const EPOCH_MS: u64 = 300_000;
 const BUSY_MS: u64 = 180_000;
 
-/// A host that is overcommitted, with tenants, each with guests: most are ideal, the others are not.
+/// An overcommitted host with tenants, each with guests. Most guests are ideal, some are not.
 #[must_use]
 pub fn generate(seed: u64, guests: usize, length_ms: u64, interval_ms: u64) -> World {
     let mut random = fastrand::Rng::with_seed(seed);
     let sizes: Vec<u64> =
         (0..guests).map(|_| *random.choice(&[256, 512, 512, 1024, 2048, 4096]).unwrap_or(&512)).collect();
     let ram_mib: u64 = sizes.iter().sum();
-    // So many guests' floors always fit; RAM does not.
+    // The floors of all guests always fit; their RAM does not.
     let overcommit_percent = random.u64(110..=200);
-    // Hosts on which more is needed than there is come to rest only where guests take nothing back by themselves.
+    // Hosts on which more is needed than there is come to rest only if guests do not deflate by themselves.
     let tight = random.bool();
     let total = (ram_mib * 100 / overcommit_percent).max(guests as u64 * 120 + 1024) * MIB;
     let mut world = World::new(total);
@@ -35,7 +35,7 @@ pub fn generate(seed: u64, guests: usize, length_ms: u64, interval_ms: u64) -> W
     let tenants: Vec<usize> = (0..guests.div_ceil(25).max(2))
         .map(|tenant| {
             let mut limits = World::weight(*random.choice(&[50, 100, 100, 200, 400]).unwrap_or(&100));
-            // All protections together are less than half of what there is.
+            // All protections together are less than half of the budget.
             let part = budget / guests.div_ceil(25).max(2) as u64 / 4;
             match random.u8(0..4) {
                 0 => limits.min_bytes = random.u64(0..=part),
@@ -87,7 +87,7 @@ pub fn generate(seed: u64, guests: usize, length_ms: u64, interval_ms: u64) -> W
     world
 }
 
-/// Idle, busy, reading files; never more than a guest has, but more than all together have now and then.
+/// Idle, busy, reading files; never more than the RAM of a guest, but at times more than all guests have together.
 fn phases(random: &mut fastrand::Rng, ram: u64, length_ms: u64, tight: bool) -> Vec<Phase> {
     let mut phases = vec![];
     let phase = |at_ms, used: u64, files: u64| Phase {
@@ -115,7 +115,7 @@ fn phases(random: &mut fastrand::Rng, ram: u64, length_ms: u64, tight: bool) -> 
     phases
 }
 
-/// Times in which a guest does nothing; over before the quiet part of an epoch.
+/// Times in which a guest does nothing. They end before the quiet part of an epoch.
 fn absences(random: &mut fastrand::Rng, length_ms: u64) -> Vec<(u64, u64)> {
     let mut absences = vec![];
     for epoch in 0..=length_ms / EPOCH_MS {

@@ -1,11 +1,28 @@
-//! Who decides in a simulation.
+//! What decides in a simulation.
 
 use policy::{Observation, Plan, Rules, decide_by};
 
-/// Something that gives each guest a target.
+/// What a guest is asked to hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Target {
+    /// Bytes of its RAM.
+    pub bytes: u64,
+    /// It is asked again although the target did not change.
+    pub again: bool,
+}
+
+impl Target {
+    /// A target that is sent once.
+    #[must_use]
+    pub fn of(bytes: u64) -> Self {
+        Self { bytes, again: false }
+    }
+}
+
+/// Gives each guest a target.
 pub trait Governor {
-    /// Targets for all guests, and whether a guest is to be asked again. May remember things in the observation.
-    fn turn(&mut self, observation: &mut Observation, targets: &mut Vec<(u64, bool)>);
+    /// Targets for all guests, in the order of the observation. May remember things in the observation.
+    fn tick(&mut self, observation: &mut Observation, targets: &mut Vec<Target>);
 }
 
 /// The balancer's own policy.
@@ -18,25 +35,28 @@ pub struct Ballast {
 }
 
 impl Governor for Ballast {
-    fn turn(&mut self, observation: &mut Observation, targets: &mut Vec<(u64, bool)>) {
+    fn tick(&mut self, observation: &mut Observation, targets: &mut Vec<Target>) {
         self.plan = decide_by(observation, self.rules);
         targets.clear();
-        targets.extend(self.plan.targets.iter().map(|target| (target.target_bytes, target.ask_again)));
+        let target =
+            |target: &policy::GuestTarget| Target { bytes: target.target_bytes, again: target.ask_again };
+        targets.extend(self.plan.targets.iter().map(target));
     }
 }
 
 impl Ballast {
-    /// Between two turns, when somebody gave: targets that grow, and no others.
-    pub fn grant(&mut self, observation: &mut Observation, targets: &mut [(u64, bool)]) {
+    /// Between two ticks, when a guest released memory: only targets that grow.
+    pub fn grant(&mut self, observation: &mut Observation, targets: &mut [Target]) {
         self.plan = decide_by(observation, self.rules);
         for ((target, view), now) in self.plan.targets.iter().zip(&mut observation.guests).zip(targets) {
             if target.grows(view) {
-                (view.memory, *now) = (target.memory, (target.target_bytes, target.ask_again));
+                view.memory = target.memory;
+                *now = Target { bytes: target.target_bytes, again: target.ask_again };
             }
         }
     }
 
-    /// Writes what has to be remembered into the observation; a checker looks at it before.
+    /// Writes what has to be remembered into the observation. A checker compares plan and observation before that.
     pub fn remember(&self, observation: &mut Observation) {
         observation.memory = self.plan.memory;
         for (view, target) in observation.guests.iter_mut().zip(&self.plan.targets) {

@@ -1,4 +1,4 @@
-//! Recorded observations through the policy: `balancer record` writes them, one JSON object a line.
+//! Plays recorded observations through the policy: `balancer record` writes them, one JSON object per line.
 
 use policy::{GuestMemory, Observation, decide};
 use serde::Serialize;
@@ -7,17 +7,17 @@ use std::collections::BTreeMap;
 /// Why a recording cannot be played.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
-    /// A line is no observation.
-    #[error("Line {line} is no observation")]
+    /// A line is not an observation.
+    #[error("Line {line} is not an observation")]
     Line {
-        /// Which, from 1.
+        /// Its number, from 1.
         line: usize,
         /// What is wrong.
         #[source]
         source: serde_json::Error,
     },
-    /// It has none.
-    #[error("It holds no observation")]
+    /// There is none.
+    #[error("The file has no observations")]
     Empty,
 }
 
@@ -26,16 +26,16 @@ pub enum ReplayError {
 pub struct Replay {
     /// Observations.
     pub ticks: u64,
-    /// Targets by time and guest: when one changes, and why.
+    /// Changes of targets, by time and guest, with the reason.
     pub changes: Vec<Change>,
-    /// Ticks at which the sum of targets was more than a budget without being told as a shortfall.
+    /// Ticks at which the sum of targets was above the budget without a shortfall being reported.
     pub violations: u64,
 }
 
 /// A target that changes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Change {
-    /// When, milliseconds.
+    /// Time, milliseconds.
     pub at_ms: u64,
     /// The guest.
     pub guest: String,
@@ -47,10 +47,10 @@ pub struct Change {
     pub reason: String,
 }
 
-/// Plays a recording: each observation as it was made, with what the policy of today would have remembered.
+/// Plays a recording: each observation as it was made, with what this version of the policy would have remembered.
 ///
 /// # Errors
-/// When a line is no observation, or there is none.
+/// If a line is not an observation, or there is none.
 pub fn replay(text: &str) -> Result<Replay, ReplayError> {
     let mut replay = Replay::default();
     let mut memories: BTreeMap<String, GuestMemory> = BTreeMap::new();
@@ -79,7 +79,7 @@ pub fn replay(text: &str) -> Result<Replay, ReplayError> {
         });
         let beyond = plan.budget.is_some_and(|budget| sum > budget.bytes);
         let odd = plan.targets.iter().any(|target| {
-            target.floor_bytes > target.need_bytes.min(target.most_bytes)
+            target.floor_bytes > target.need_bytes.min(target.ceiling_bytes)
                 || target.memory.health.is_excluded()
         });
         replay.violations += u64::from(beyond && plan.shortfalls.is_empty() && !odd);

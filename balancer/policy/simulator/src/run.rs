@@ -2,15 +2,15 @@
 
 use super::check::{Checker, Violation};
 use super::generate::generate;
-use super::governor::{Ballast, Governor};
+use super::governor::{Ballast, Governor, Target};
 use super::world::World;
 use policy::Rules;
 use serde::Serialize;
 
-/// What is to be simulated.
+/// What to simulate.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
-    /// Where everything comes from.
+    /// The seed of the host.
     pub seed: u64,
     /// Guests.
     pub guests: usize,
@@ -20,7 +20,7 @@ pub struct Settings {
     pub interval_ms: u64,
 }
 
-/// What came of it. The same settings give the same, to the byte.
+/// The result of a run. The same settings give the same result, to the byte.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Outcome {
     /// The seed.
@@ -34,9 +34,9 @@ pub struct Outcome {
     /// Figures.
     #[serde(flatten)]
     pub figures: Figures,
-    /// What must hold and did not: how often.
+    /// How often something that must hold did not.
     pub violations: u64,
-    /// The first few of them.
+    /// The first few violations.
     pub first_violations: Vec<Violation>,
 }
 
@@ -45,7 +45,7 @@ pub struct Outcome {
 pub struct Figures {
     /// Ticks.
     pub ticks: u64,
-    /// Ticks at which everything had come to rest, and checks of that were made.
+    /// Ticks at which nothing moved any more, and the checks for that were made.
     pub ticks_at_rest: u64,
     /// Ticks in which the host had nothing left.
     pub host_oom_ticks: u64,
@@ -57,11 +57,11 @@ pub struct Figures {
     pub starved_s: u64,
     /// Guests that were marked as stuck, slow, lying or vanished, by tick.
     pub marked_guest_ticks: u64,
-    /// A sum over all targets of all ticks: two runs with the same had the same targets.
+    /// A checksum over all targets of all ticks: two runs with the same one had the same targets.
     pub fingerprint: u64,
 }
 
-/// Simulates under the policy and checks every tick.
+/// Simulates a host under the policy and checks every tick.
 #[must_use]
 pub fn simulate(settings: &Settings) -> Outcome {
     let mut world = generate(settings.seed, settings.guests, settings.length_ms, settings.interval_ms);
@@ -77,17 +77,17 @@ pub fn simulate(settings: &Settings) -> Outcome {
     }
 }
 
-/// Runs a world for so long under the policy by these rules.
+/// Runs a world for some time under the policy with these rules.
 pub(super) fn run(world: &mut World, length_ms: u64, rules: Rules) -> (Figures, Checker) {
     let mut governor = Ballast { rules, ..Default::default() };
     let (mut figures, mut checker) = (Figures::default(), Checker::default());
-    // What guests were asked for before stays asked for.
-    let asked = |view: &policy::GuestView| (view.memory.target_bytes.unwrap_or(view.ram_bytes), false);
-    let mut targets: Vec<(u64, bool)> = world.observation.guests.iter().map(asked).collect();
+    // Targets of an earlier run still hold.
+    let asked = |view: &policy::GuestView| Target::of(view.memory.target_bytes.unwrap_or(view.ram_bytes));
+    let mut targets: Vec<Target> = world.observation.guests.iter().map(asked).collect();
     let end = world.observation.now_ms + length_ms;
     while world.observation.now_ms < end {
         world.pass(&targets);
-        governor.turn(&mut world.observation, &mut targets);
+        governor.tick(&mut world.observation, &mut targets);
         checker.check(world, &governor.plan);
         for (view, target) in world.observation.guests.iter().zip(&governor.plan.targets) {
             let last = view.memory.target_bytes.unwrap_or(target.target_bytes);

@@ -1,13 +1,13 @@
-//! What became of hosts and guests under a governor.
+//! How hosts and guests fare under a governor.
 
 use super::generate::generate;
-use super::governor::Governor;
+use super::governor::{Governor, Target};
 use super::world::World;
 use policy::{Observation, needed_bytes};
 
-/// Starved for so long at a stretch counts, milliseconds.
+/// A guest counts as starved if it starved for this long at a stretch, milliseconds.
 pub const STARVED_MS: u64 = 10_000;
-/// Each guest is promised this part of its RAM, by every governor in its own words.
+/// Each guest is promised this part of its RAM under every governor.
 pub const PROMISED_PART: u64 = 8;
 
 /// Sums over hosts.
@@ -18,24 +18,25 @@ pub(super) struct Score {
     pub guest_ticks: u64,
     /// Ticks with less than a quarter of the reserve left.
     pub pressure: u64,
-    /// Times that the host's kernel killed a guest.
+    /// How often the host's kernel killed a guest.
     pub kills: u64,
-    /// Guest-seconds with less than programs use, while all that programs use fits into the host, and while it does not.
+    /// Guest-ticks with less than programs need, while all needs fit into the host, and while they do not.
     pub starved: [u64; 2],
-    /// All guest-seconds, by the same.
+    /// All guest-ticks, divided in the same way.
     pub lived: [u64; 2],
-    /// Guest-seconds of those who starve with less than they were promised.
+    /// Guest-ticks in which a guest starved with less than it was promised.
     pub broken: u64,
-    /// Guests that starved for long at a stretch in which all that programs use fits into the host, or were killed; and at any stretch.
+    /// Guests that were killed, or starved for `STARVED_MS` at a stretch in which all needs fit into the host; and at
+    /// any stretch.
     pub starved_guests: [u64; 2],
-    /// MiB in use that guests were asked for while more than twice the reserve was available.
+    /// MiB in use that guests were asked to release while more than twice the reserve was available.
     pub needless_mib: u64,
     /// Sums for Jain's index of how much of its need each guest had.
     met: [f64; 3],
 }
 
 impl Score {
-    /// Lets a governor have the host of a seed for so long.
+    /// Plays the host of a seed under a governor and adds it up.
     pub fn play(
         &mut self,
         governor: &mut dyn Governor,
@@ -46,15 +47,15 @@ impl Score {
     ) {
         let mut world = generate(seed, guests, length_ms, interval_ms);
         promise(&mut world);
-        let mut targets: Vec<(u64, bool)> = vec![];
+        let mut targets: Vec<Target> = vec![];
         let mut before: Vec<u64> = vec![];
         let (mut stretches, mut longest) = (vec![[0; 2]; guests], vec![[0; 2]; guests]);
         while world.observation.now_ms < length_ms {
             world.pass(&targets);
             before.clear();
-            before.extend(targets.iter().map(|target| target.0));
-            governor.turn(&mut world.observation, &mut targets);
-            self.look(&world, &before, &targets);
+            before.extend(targets.iter().map(|target| target.bytes));
+            governor.tick(&mut world.observation, &mut targets);
+            self.count(&world, &before, &targets);
             let fits = world.fits();
             for ((guest, stretch), longest) in world.guests.iter().zip(&mut stretches).zip(&mut longest) {
                 for (i, counts) in [fits, true].into_iter().enumerate() {
@@ -72,7 +73,7 @@ impl Score {
         }
     }
 
-    fn look(&mut self, world: &World, before: &[u64], targets: &[(u64, bool)]) {
+    fn count(&mut self, world: &World, before: &[u64], targets: &[Target]) {
         let observation = &world.observation;
         let Some(host) = observation.host else { return };
         let reserve = observation.knobs.reserve_of(host.total_bytes);
@@ -83,8 +84,8 @@ impl Score {
             self.guest_ticks += 1;
             self.lived[short] += 1;
             let last = before.get(i).copied().unwrap_or(view.ram_bytes);
-            if targets[i].0 < last && host.available_bytes > reserve * 2 {
-                self.needless_mib += view.usage_bytes.min(last).saturating_sub(targets[i].0) >> 20;
+            if targets[i].bytes < last && host.available_bytes > reserve * 2 {
+                self.needless_mib += view.usage_bytes.min(last).saturating_sub(targets[i].bytes) >> 20;
             }
             let (up, starved) = (guest.is_up(observation.now_ms), guest.is_starved());
             self.starved[short] += u64::from(starved);
@@ -96,14 +97,14 @@ impl Score {
         }
     }
 
-    /// Jain's index: 1 if all have the same part of what they need.
+    /// Jain's index: 1 if all guests have the same part of what they need.
     pub fn fairness(&self) -> f64 {
         let [count, sum, squares] = self.met;
         sum * sum / (squares * count).max(1.0)
     }
 }
 
-/// What each guest is promised, and its weight, are the same for all governors. The others know no other limits.
+/// What each guest is promised, and its weight, are the same for all governors. The rivals do not know other limits.
 pub(super) fn promise(world: &mut World) {
     let Observation { containers, guests, .. } = &mut world.observation;
     for view in containers.iter_mut() {

@@ -1,20 +1,20 @@
-//! The same hosts under this policy and under others' rules.
+//! The same hosts under this policy and under the rules of rivals.
 
-use super::governor::{Ballast, Governor};
+use super::governor::{Ballast, Governor, Target};
 use super::rivals::{Mom, Proxmox};
 use super::score::Score;
 use policy::{INTERVAL_MS, Observation};
 
-/// Hosts of a comparison, each of its own seed.
+/// Hosts of a comparison, each with its own seed.
 const HOSTS: u64 = 8;
 
-/// The policy, with a memory of its own.
+/// The policy, with what it remembers.
 #[derive(Debug, Default)]
 struct Remembering(Ballast);
 
 impl Governor for Remembering {
-    fn turn(&mut self, observation: &mut Observation, targets: &mut Vec<(u64, bool)>) {
-        self.0.turn(observation, targets);
+    fn tick(&mut self, observation: &mut Observation, targets: &mut Vec<Target>) {
+        self.0.tick(observation, targets);
         self.0.remember(observation);
     }
 }
@@ -22,7 +22,7 @@ impl Governor for Remembering {
 /// A figure of a score, as text.
 type Figure<'a> = &'a dyn Fn(&Score) -> String;
 
-/// A table in Markdown: the same hosts of a seed, so many guests each, for so long.
+/// A table in Markdown: the same hosts of a seed under each governor.
 #[must_use]
 pub fn versus(seed: u64, guests: usize, length_ms: u64) -> String {
     let mut scores = [Score::default(); 3];
@@ -59,19 +59,23 @@ pub fn versus(seed: u64, guests: usize, length_ms: u64) -> String {
         ("time in which a guest starves, while all needs fit into the host", &|s| {
             percent(s.starved[0], s.lived[0])
         }),
-        ("the same while they do not: somebody has to", &|s| percent(s.starved[1], s.lived[1])),
+        ("time in which a guest starves, while needs do not fit into the host", &|s| {
+            percent(s.starved[1], s.lived[1])
+        }),
         ("time in which a guest starves with less than it was promised", &|s| {
             percent(s.broken, s.guest_ticks)
         }),
         ("needless reclaim, GiB per guest and hour", &|s| {
             format!("{:.2}", s.needless_mib as f64 / 1024.0 * 3600.0 / s.guest_ticks.max(1) as f64)
         }),
-        ("fairness: Jain's index of how much of its need each has", &|s| format!("{:.4}", s.fairness())),
+        ("fairness: Jain's index of the part of its need that each guest has", &|s| {
+            format!("{:.4}", s.fairness())
+        }),
     ];
-    let mut text = format!(
-        "Seed {seed}, {HOSTS} hosts, {guests} guests each, {} min of simulated time.\n\n| | Ballast | Proxmox VE's rules | oVirt MoM's rules |\n|---|---|---|---|\n",
-        length_ms / 60_000
-    );
+    let minutes = length_ms / 60_000;
+    let mut text =
+        format!("Seed {seed}, {HOSTS} hosts, {guests} guests each, {minutes} min of simulated time.\n\n");
+    text += "| | Ballast | Proxmox VE's rules | oVirt MoM's rules |\n|---|---|---|---|\n";
     for (name, of) in rows {
         let [a, b, c] = scores.each_ref().map(of);
         text += &format!("| {name} | {a} | {b} | {c} |\n");

@@ -1,13 +1,14 @@
 //! A host with its guests.
 
-use super::guest::{BOOT_MS, Kind, SimGuest};
+use super::governor::Target;
+use super::guest::{BOOT_MS, Kind, SimGuest, Step};
 use policy::{ContainerView, GuestView, Health, HostView, Observation, OutOfMemory};
 use protocol::limits::{Limits, WEIGHT_DEFAULT};
 use protocol::path::ContainerPath;
 
-/// What a guest needs to live, and what its `vmm` takes; bytes.
+/// What a guest needs to live, bytes.
 pub const FLOOR_BYTES: u64 = 64 << 20;
-/// What its `vmm` takes, bytes.
+/// The overhead of its `vmm`, bytes.
 pub const OVERHEAD_BYTES: u64 = 8 << 20;
 
 /// A host with its guests.
@@ -17,7 +18,7 @@ pub struct World {
     pub observation: Observation,
     /// The guests, in the order of the observation.
     pub guests: Vec<SimGuest>,
-    /// What others on the host use, by time: milliseconds and bytes.
+    /// What other processes on the host use, by time: milliseconds and bytes.
     pub others: Vec<(u64, u64)>,
     /// Ticks in which the host had nothing left.
     pub host_oom_ticks: u64,
@@ -25,12 +26,14 @@ pub struct World {
     pub disturbed_at_ms: u64,
     total_bytes: u64,
     taken_by_others: u64,
-    told: Vec<(u64, u64)>,
-    states: Vec<(bool, Health)>,
+    /// Use and page cache of each guest when they last changed by much.
+    reported: Vec<(u64, u64)>,
+    /// Whether each guest was short of memory, and its health.
+    marks: Vec<(bool, Health)>,
 }
 
 impl World {
-    /// A host of so much memory, without a guest.
+    /// A host with this much memory and no guests.
     #[must_use]
     pub fn new(total_bytes: u64) -> Self {
         let limits = Limits::default();
@@ -43,23 +46,24 @@ impl World {
             disturbed_at_ms: 0,
             total_bytes,
             taken_by_others: 0,
-            told: vec![],
-            states: vec![],
+            reported: vec![],
+            marks: vec![],
         }
     }
 
-    /// Adds a container inside another and returns its place.
+    /// Adds a container inside another and returns its index.
     ///
     /// # Panics
-    /// When the name is none.
+    /// If the name is not valid.
     pub fn container(&mut self, parent: usize, name: &str, limits: Limits) -> usize {
         let above = self.observation.containers[parent].path.as_str().trim_end_matches('/').to_owned();
-        let path = format!("{above}/{name}").parse().expect("a name");
+        let path = format!("{above}/{name}").parse().expect("a valid name");
         self.observation.containers.push(ContainerView { path, parent, limits, charged_bytes: 0 });
         self.observation.containers.len() - 1
     }
 
-    /// Adds a guest in a container of its own with this weight, and returns its place.
+    /// Adds a guest and returns its index. It has a container of its own with these limits; with the default limits
+    /// it is directly in the parent, unless that is the root.
     pub fn guest(&mut self, parent: usize, limits: Limits, guest: SimGuest) -> usize {
         let at = self.guests.len();
         let container = match limits == Limits::default() && parent != 0 {
@@ -84,8 +88,8 @@ impl World {
             memory: Default::default(),
         });
         self.guests.push(guest);
-        self.told.push((0, 0));
-        self.states.push((false, Health::Well));
+        self.reported.push((0, 0));
+        self.marks.push((false, Health::Well));
         at
     }
 
@@ -95,14 +99,14 @@ impl World {
         Limits { weight, ..Default::default() }
     }
 
-    /// Limits that are the default, for a container of one's own.
+    /// Limits that change next to nothing and still give a guest a container of its own.
     #[must_use]
     pub fn plain() -> Limits {
         Self::weight(WEIGHT_DEFAULT + 1)
     }
 
-    /// Lets a turn pass: guests do what they were asked, each for a target and perhaps again.
-    pub fn pass(&mut self, targets: &[(u64, bool)]) {
+    /// Lets the time between two ticks pass: guests move towards their targets.
+    pub fn pass(&mut self, targets: &[Target]) {
         let passed_ms = self.observation.knobs.interval_ms;
         self.observation.now_ms += passed_ms;
         let now_ms = self.observation.now_ms;
@@ -111,27 +115,27 @@ impl World {
         for (i, guest) in self.guests.iter_mut().enumerate() {
             let view = &mut self.observation.guests[i];
             let before = (view.held_bytes(), view.out_of_memory, view.fresh().is_some());
-            let (target, again) = targets.get(i).copied().unwrap_or((view.ram_bytes, false));
-            disturbed |= guest.pass(now_ms, passed_ms, target, again, view);
+            let target = targets.get(i).copied().unwrap_or(Target::of(view.ram_bytes));
+            disturbed |= guest.pass(Step { now_ms, passed_ms }, target, view);
             usage = usage.saturating_add(view.usage_bytes).saturating_add(view.overhead_bytes);
-            // Who moves slowly is a disturbance of its own; who stalls, and who tells of another demand, as well.
+            // A slow guest is itself a disturbance; so is a guest that stalls or reports a new demand.
             let slow = !matches!(guest.kind, Kind::Ideal | Kind::WithoutStatistics)
                 && view.held_bytes().abs_diff(before.0) > 1 << 20;
-            let told = (guest.used_bytes, guest.cache_bytes);
-            let known = &mut self.told[i];
-            let differs = told.0.abs_diff(known.0) > known.0 / 64
-                || told.1.abs_diff(known.1) > (known.1 / 64).max(4 << 20);
+            let now = (guest.used_bytes, guest.cache_bytes);
+            let known = &mut self.reported[i];
+            let differs = now.0.abs_diff(known.0) > known.0 / 64
+                || now.1.abs_diff(known.1) > (known.1 / 64).max(4 << 20);
             if differs {
-                *known = told;
+                *known = now;
             }
-            // Stalling for ten seconds counts; to begin and to cease does, too.
+            // The begin and the end of a stall are disturbances as well.
             let stressed = view.memory.stressed_until_ms > now_ms;
-            let told = (stressed, view.memory.health);
+            let mark = (stressed, view.memory.health);
             let memory = &view.memory;
             let owes = memory.owes_since_ms.is_some() && !memory.health.is_excluded();
             let state = (before.1, before.2) != (view.out_of_memory, view.fresh().is_some());
             disturbed |=
-                slow || differs || owes || state || std::mem::replace(&mut self.states[i], told) != told;
+                slow || differs || owes || state || std::mem::replace(&mut self.marks[i], mark) != mark;
         }
         let others = self.others.iter().take_while(|(at, _)| *at <= now_ms).last();
         disturbed |= others.is_some_and(|(at, _)| now_ms - at < passed_ms);
@@ -139,7 +143,7 @@ impl World {
         let mut taken = usage.saturating_add(self.taken_by_others);
         let stalled = taken > self.total_bytes;
         self.host_oom_ticks += u64::from(stalled);
-        // The kernel kills who holds most, until there is enough.
+        // The kernel kills the guest that holds most, until there is enough.
         while taken > self.total_bytes {
             let holds = |i: &usize| self.observation.guests[*i].usage_bytes;
             let Some(victim) = (0..self.guests.len()).filter(|i| holds(i) > 0).max_by_key(holds) else {
@@ -160,7 +164,7 @@ impl World {
         });
     }
 
-    /// True if what programs use in all guests fits into the host, whoever has what.
+    /// True if what programs need in all guests fits into the host together.
     #[must_use]
     pub fn fits(&self) -> bool {
         let least = self.guests.iter().zip(&self.observation.guests);

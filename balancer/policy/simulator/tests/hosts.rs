@@ -1,14 +1,15 @@
 //! A thousand simulated hosts under the policy: what must hold holds at every tick.
 //!
-//! The ticks at which it is asserted: each turn of the policy, which is every five seconds in the thousand (720 in an hour), and every
-//! second, the default, in thirty more. The comparison of `docs/policy.md` has turns of a second throughout.
+//! In the thousand hosts a tick is five seconds (720 in an hour), in thirty more it is a second, the default. The
+//! comparison of `docs/policy.md` has ticks of a second throughout.
 
 use simulator::{Settings, simulate};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 const HOUR_MS: u64 = 3_600_000;
 
-/// Runs seeds on all processors; panics with what was found at the first few that fail. Returns ticks at rest.
+/// Runs seeds on all processors; panics with the violations of the first few that fail. Returns the number of ticks
+/// at rest.
 fn seeds(range: std::ops::Range<u64>, guests: usize, length_ms: u64, interval_ms: u64) -> u64 {
     let next = AtomicU64::new(range.start);
     let failures = std::sync::Mutex::new(vec![]);
@@ -39,19 +40,19 @@ fn seeds(range: std::ops::Range<u64>, guests: usize, length_ms: u64, interval_ms
             .iter()
             .for_each(|v| eprintln!("  {} s: {}: {}", v.at_ms / 1000, v.invariant, v.detail));
     }
-    assert_eq!(count, 0, "so many seeds of {range:?} fail: balancer simulate --seed N shows one");
+    assert_eq!(count, 0, "seeds of {range:?} fail: balancer simulate --seed N shows one");
     rest.into_inner()
 }
 
 #[test]
 fn a_thousand_hosts_for_an_hour() {
-    // A turn each five seconds, 720 in an hour: what holds at every turn does not depend on how long one is.
+    // A tick of five seconds, 720 in an hour: what holds at every tick does not depend on its length.
     let at_rest = seeds(0..1000, 200, HOUR_MS, 5000);
     assert!(at_rest > 1000, "little ever came to rest: {at_rest} ticks");
 }
 
 #[test]
-fn turns_of_a_second() {
+fn thirty_hosts_with_ticks_of_a_second() {
     let at_rest = seeds(5000..5030, 200, HOUR_MS, 1000);
     assert!(at_rest > 1000, "little ever came to rest: {at_rest} ticks");
 }

@@ -48,14 +48,10 @@ fn the_table_takes_four_bytes_a_frame_and_little_more() {
 
 #[test]
 fn a_table_whose_blocks_are_alike_takes_no_memory_for_entries() {
-    use std::os::fd::AsRawFd;
     let table = FrameTable::new(&[Region::ram(0, 1 << 18)]).unwrap();
     table.apply(0, 1 << 18, Transition::Touch);
     table.apply(0, 1 << 17, Transition::Inflate);
-    // SAFETY: zeroed is a valid stat, and fstat fills it.
-    let mut stat: libc::stat = unsafe { std::mem::zeroed() };
-    // SAFETY: a descriptor that is open and a valid pointer.
-    assert_eq!(unsafe { libc::fstat(table.fd().as_raw_fd(), &raw mut stat) }, 0);
+    let stat = rustix::fs::fstat(table.fd()).unwrap();
     assert_eq!(stat.st_blocks * 512, 4096 + 32 * 512, "header and blocks alone");
     table.apply(7, 1, Transition::Deflate);
     let totals = FrameReader::open(table.fd()).unwrap().totals_from_entries();

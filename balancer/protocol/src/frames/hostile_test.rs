@@ -1,24 +1,21 @@
-//! Tables that somebody made to harm the balancer, and writers that die or lie.
+//! Tables that were made to harm the balancer, and writers that die or lie.
 
 use super::*;
+use rustix::fs::{MemfdFlags, SealFlags};
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd};
+use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::Ordering::Relaxed;
 
 const FRAMES: u64 = 1024;
 
 /// A memfd with these bytes, sealed like this.
-fn memfd(bytes: &[u8], length: u64, seals: libc::c_int) -> File {
-    // SAFETY: a valid C string and flags; the result is checked.
-    let fd = unsafe { libc::memfd_create(c"hostile".as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING) };
-    assert!(fd >= 0);
-    // SAFETY: a fresh descriptor that nobody else owns.
-    let file = unsafe { File::from_raw_fd(fd) };
+fn memfd(bytes: &[u8], length: u64, seals: SealFlags) -> File {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let file = File::from(rustix::fs::memfd_create(c"hostile", flags).unwrap());
     file.set_len(length).unwrap();
     file.write_all_at(bytes, 0).unwrap();
-    // SAFETY: a descriptor that we own.
-    assert_eq!(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, seals) }, 0);
+    rustix::fs::fcntl_add_seals(&file, seals).unwrap();
     file
 }
 
@@ -30,7 +27,7 @@ fn header() -> Vec<u8> {
 }
 
 fn open(bytes: &[u8], length: u64) -> Result<FrameReader, LayoutError> {
-    FrameReader::open(memfd(bytes, length, libc::F_SEAL_SHRINK).as_fd())
+    FrameReader::open(memfd(bytes, length, SealFlags::SHRINK).as_fd())
 }
 
 /// The header with one number replaced.
@@ -70,9 +67,9 @@ fn a_truncated_table_is_refused_with_both_lengths() {
 
 #[test]
 fn an_unsealed_table_is_refused() {
-    for seals in [0, libc::F_SEAL_GROW, libc::F_SEAL_SEAL] {
+    for seals in [SealFlags::empty(), SealFlags::GROW, SealFlags::SEAL] {
         let file = memfd(&header(), length(), seals);
-        assert!(matches!(FrameReader::open(file.as_fd()), Err(LayoutError::Unsealed)), "{seals}");
+        assert!(matches!(FrameReader::open(file.as_fd()), Err(LayoutError::Unsealed)), "{seals:?}");
     }
     for path in ["/dev/null", "/dev/zero", "/proc/self/exe", "/"] {
         let file = File::open(path).unwrap();

@@ -1,5 +1,7 @@
 //! The bytes of the table, shared by writer and reader. Every access is atomic: the other side is another process.
 //!
+//! The only module of this crate with unsafe code: it maps the memory of another process and hands out references to atomics in it.
+//!
 //! ```text
 //!  0        header                                                                   2 pages
 //!  8192     blocks: head 8, previous 4, spare 4, counts 16                           32 bytes per 2 MiB block
@@ -12,6 +14,7 @@ use super::ledger::Flows;
 use super::region::{Region, RegionKind};
 use crate::bytes::{BLOCK_BYTES, FRAME_BYTES};
 use crate::image::IMAGES_MAX;
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
@@ -37,7 +40,7 @@ pub enum LayoutError {
     #[error("Cannot map the frame table")]
     Io(#[from] io::Error),
     /// Not a frame table.
-    #[error("This is no frame table: it starts with {0:#x}")]
+    #[error("This is not a frame table: it starts with {0:#x}")]
     Magic(u64),
     /// Another version.
     #[error("The frame table has version {found}, this program reads version {VERSION}")]
@@ -61,7 +64,7 @@ pub enum LayoutError {
     Unsealed,
 }
 
-/// First page of the table: what stays, then what writers change.
+/// The header: fields that stay, then fields that writers change.
 #[repr(C)]
 pub(super) struct Header {
     pub magic: AtomicU64,
@@ -72,25 +75,25 @@ pub(super) struct Header {
     pub strict: AtomicU32,
     /// How `error_frames` was obtained, see [`ErrorSource`](super::ErrorSource).
     pub error_source: AtomicU32,
-    /// 1: nobody tells why a frame of RAM has no host memory, so that untouched means unknown.
+    /// 1: it is not known why a frame of RAM has no host memory, so untouched means unknown.
     pub residency_only: AtomicU32,
     pub _spare: AtomicU32,
-    /// Most frames whose state was wrong at `checked_at_ns`.
+    /// Upper bound of the frames whose state was wrong at `checked_at_ns`.
     pub error_frames: AtomicU64,
-    /// `CLOCK_MONOTONIC` of the last look at the kernel's total, nanoseconds; 0 for never.
+    /// `CLOCK_MONOTONIC` of the last reading of the kernel's total, nanoseconds; 0 for never.
     pub checked_at_ns: AtomicU64,
     /// `CLOCK_MONOTONIC` of the last comparison frame by frame, nanoseconds; 0 for never.
     pub reconciled_at_ns: AtomicU64,
-    /// Most pages of images that were mapped and not recorded yet at `images_checked_at_ns`.
+    /// Upper bound of the pages of images that were mapped and not recorded yet at `images_checked_at_ns`.
     pub images_error_frames: AtomicU64,
-    /// `CLOCK_MONOTONIC` of the last look at the kernel's total of file pages, nanoseconds; 0 for never.
+    /// `CLOCK_MONOTONIC` of the last reading of the kernel's total of file pages, nanoseconds; 0 for never.
     pub images_checked_at_ns: AtomicU64,
-    /// Stores of the guest into images, and frames of images whose file got shorter.
+    /// Stores of the guest into images; frames of images whose file got shorter.
     pub image_stores: AtomicU64,
     pub image_lost_frames: AtomicU64,
     /// Ticks of the clock of ages.
     pub tick: AtomicU64,
-    /// Operations that began, and those that ended. Equal when nobody is at work.
+    /// Operations that began, and operations that ended. Equal while no writer is at work.
     pub begun: Line,
     pub ended: Line,
     /// Frames that went from one state to another, by region.
@@ -147,7 +150,7 @@ unsafe impl Send for Mapping {}
 // SAFETY: as above.
 unsafe impl Sync for Mapping {}
 
-/// Bytes of a table for so many frames.
+/// Bytes of a table for this number of frames.
 pub(super) fn table_bytes(frames: u64) -> Result<usize, LayoutError> {
     if frames == 0 || frames > FRAMES_MAX || !frames.is_multiple_of(FRAMES_PER_BLOCK) {
         return Err(LayoutError::Regions("frames must be whole blocks of 2 MiB, at most 4 TiB"));
@@ -182,16 +185,11 @@ pub(super) fn check_regions(regions: &[Region]) -> Result<u64, LayoutError> {
 
 impl Mapping {
     pub(super) fn new(fd: BorrowedFd<'_>, frames: u64, writable: bool) -> Result<Self, LayoutError> {
-        use std::os::fd::AsRawFd;
         let bytes = table_bytes(frames)?;
-        let protection = if writable { libc::PROT_READ | libc::PROT_WRITE } else { libc::PROT_READ };
-        // SAFETY: a fresh shared mapping of a file descriptor that the caller lends; no memory of ours is touched.
-        let base = unsafe {
-            libc::mmap(std::ptr::null_mut(), bytes, protection, libc::MAP_SHARED, fd.as_raw_fd(), 0)
-        };
-        if base == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error().into());
-        }
+        let protection = if writable { ProtFlags::READ | ProtFlags::WRITE } else { ProtFlags::READ };
+        // SAFETY: a fresh shared mapping of a descriptor that the caller lends; no existing memory is touched.
+        let base = unsafe { mmap(std::ptr::null_mut(), bytes, protection, MapFlags::SHARED, fd, 0) };
+        let base = base.map_err(io::Error::from)?;
         let base = NonNull::new(base.cast()).expect("mmap without a hint never returns page 0");
         let blocks = usize::try_from(frames / FRAMES_PER_BLOCK)
             .map_err(|_| LayoutError::Regions("too many frames"))?;
@@ -241,6 +239,7 @@ impl Mapping {
 impl Drop for Mapping {
     fn drop(&mut self) {
         // SAFETY: exactly the mapping that `new` made; no reference outlives `self`.
-        unsafe { libc::munmap(self.base.as_ptr().cast(), self.bytes) };
+        let unmapped = unsafe { munmap(self.base.as_ptr().cast(), self.bytes) };
+        debug_assert!(unmapped.is_ok(), "a whole mapping can be unmapped");
     }
 }

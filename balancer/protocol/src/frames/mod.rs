@@ -40,6 +40,7 @@ mod block;
 mod change;
 mod entry;
 mod head;
+#[allow(unsafe_code)]
 mod layout;
 mod ledger;
 mod reader;

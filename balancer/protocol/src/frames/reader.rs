@@ -11,9 +11,10 @@ use super::state::{STATES, State};
 use super::totals::{ErrorSource, Totals};
 use super::writer::monotonic_ns;
 use crate::bytes::FRAME_BYTES;
+use rustix::fs::{SealFlags, fcntl_get_seals, fstat};
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 
 /// Readings of the totals that are tried before the answer is given as torn.
 pub const READ_ATTEMPTS: u32 = 1000;
@@ -62,17 +63,10 @@ impl FrameReader {
     /// # Errors
     /// When it is not a sealed, complete table of this version.
     pub fn open(fd: BorrowedFd<'_>) -> Result<Self, LayoutError> {
-        // SAFETY: plain system calls on a borrowed descriptor; results are checked.
-        let seals = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GET_SEALS) };
-        if seals < 0 || seals & libc::F_SEAL_SHRINK == 0 {
+        if !fcntl_get_seals(fd).is_ok_and(|seals| seals.contains(SealFlags::SHRINK)) {
             return Err(LayoutError::Unsealed);
         }
-        // SAFETY: zeroed is a valid stat, and fstat fills it.
-        let mut stat: libc::stat = unsafe { std::mem::zeroed() };
-        // SAFETY: a valid pointer to it; the result is checked.
-        if unsafe { libc::fstat(fd.as_raw_fd(), &raw mut stat) } != 0 {
-            return Err(io::Error::last_os_error().into());
-        }
+        let stat = fstat(fd).map_err(io::Error::from)?;
         let found = u64::try_from(stat.st_size).unwrap_or(0);
         // The smallest table there is holds one block: map that much first, to learn how long it claims to be.
         let least = layout::table_bytes(layout::FRAMES_PER_BLOCK)? as u64;

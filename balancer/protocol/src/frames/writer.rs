@@ -13,9 +13,10 @@ use super::snapshot::Snapshot;
 use super::state::{STATES, State};
 use super::totals::ErrorSource;
 use super::transition::{TRANSITIONS, Transition};
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 use std::io;
 use std::ops::Range;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU8, AtomicU16};
 
 /// What became of a run of frames.
@@ -54,29 +55,7 @@ impl FrameTable {
     pub fn new(regions: &[Region]) -> Result<Self, LayoutError> {
         let frames = layout::check_regions(regions)?;
         let bytes = layout::table_bytes(frames)?;
-        // SAFETY: a valid C string and flags; the result is checked.
-        let fd = unsafe {
-            libc::memfd_create(c"ballast-frames".as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING)
-        };
-        if fd < 0 {
-            return Err(io::Error::last_os_error().into());
-        }
-        // SAFETY: a fresh descriptor that nobody else owns.
-        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-        let length = libc::off_t::try_from(bytes).map_err(|_| LayoutError::Regions("too many frames"))?;
-        // SAFETY: plain system calls on a descriptor that we own; results are checked. The seals let a reader map the
-        // table without fear of SIGBUS.
-        let sealed = unsafe {
-            libc::ftruncate(fd.as_raw_fd(), length) == 0
-                && libc::fcntl(
-                    fd.as_raw_fd(),
-                    libc::F_ADD_SEALS,
-                    libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL,
-                ) == 0
-        };
-        if !sealed {
-            return Err(io::Error::last_os_error().into());
-        }
+        let fd = sealed_memory(bytes as u64).map_err(io::Error::from)?;
         let mapping = Mapping::new(fd.as_fd(), frames, true)?;
         let header = mapping.header();
         header.regions.iter().zip(regions).for_each(|(cell, region)| cell.store(region));
@@ -333,10 +312,16 @@ impl FrameTable {
     }
 }
 
+/// Memory of a fixed length, of which a reader can map all without fear of SIGBUS.
+fn sealed_memory(bytes: u64) -> rustix::io::Result<OwnedFd> {
+    let fd = memfd_create(c"ballast-frames", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+    ftruncate(&fd, bytes)?;
+    fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+    Ok(fd)
+}
+
 /// `CLOCK_MONOTONIC`, nanoseconds: the clock that both processes share.
 pub(super) fn monotonic_ns() -> u64 {
-    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: a valid pointer to a timespec; the clock exists on every Linux.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
 }

@@ -59,7 +59,7 @@ impl State {
         for (at, target) in plan.targets.iter().enumerate() {
             self.send_target(&observed, at, target, now);
         }
-        self.decisions.waits = plan.somebody_waits();
+        self.decisions.waits = plan.any_waits();
         self.pause_guests(&observed, &plan);
         self.end_victim(&observed, &plan);
         self.decisions.remember(plan, &mut self.events);

@@ -33,7 +33,7 @@ impl State {
         }
         let observed = self.observe(now);
         let plan = policy::decide(&observed.observation);
-        self.decisions.waits = plan.somebody_waits();
+        self.decisions.waits = plan.any_waits();
         for (at, (target, view)) in plan.targets.iter().zip(&observed.observation.guests).enumerate() {
             if target.grows(view) {
                 self.send_target(&observed, at, target, now);

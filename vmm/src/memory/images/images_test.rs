@@ -1,8 +1,8 @@
+use super::super::mapping::Advice;
 use super::super::{Comparison, Pagemap, Pass, Ram, RamBalloon};
 use super::*;
 use devices::virtio::balloon::{BalloonBackend, FrameRun};
 use protocol::frames::{FrameReader, FrameTable, RegionKind, State};
-use std::os::fd::FromRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -13,12 +13,7 @@ const BASE: u64 = 4 << 30;
 
 /// A file that exists nowhere, each of its pages filled with its number.
 fn file(bytes: u64) -> File {
-    // SAFETY: a valid name; the result is checked and owned at once.
-    let file = unsafe {
-        let fd = libc::memfd_create(c"image".as_ptr(), libc::MFD_CLOEXEC);
-        assert!(fd >= 0);
-        File::from_raw_fd(fd)
-    };
+    let file = File::from(rustix::fs::memfd_create(c"image", rustix::fs::MemfdFlags::CLOEXEC).unwrap());
     for page in 0..bytes / 4096 {
         file.write_all_at(&[page as u8; 4096], page * 4096).unwrap();
     }
@@ -66,7 +61,7 @@ fn images_lie_behind_ram_in_their_order_each_at_128_mib() {
     let regions: Vec<Region> = guest.images.slots().map(|(region, _)| region).collect();
     assert_eq!(regions, [Region::image(1 << 20, 512), Region::image((1 << 20) + 32768, 1024)]);
     for (_, host) in guest.images.slots() {
-        assert_eq!(host % BLOCK_BYTES, 0);
+        assert_eq!(host % protocol::bytes::BLOCK_BYTES, 0);
     }
     assert_eq!((guest.byte(BASE + 5 * 4096), guest.byte(BASE + (128 << 20) + 4096 * 300)), (5, 44));
     assert!(guest.images.covers(BASE) && guest.images.covers(BASE + 2 * MIB - 1));
@@ -145,12 +140,9 @@ fn pages_that_are_read_are_shared_and_pages_that_are_let_go_are_not() {
         assert!(by_region.iter().all(|(_, totals)| totals.untiled == 0));
         let totals = guest.reader.totals_from_entries();
         assert_eq!((totals.untiled, totals.private), (0, guest.table.total(RegionKind::Ram, State::Private)));
-        // I4: to let go of pages of an image is safe at any time. The bytes are there again.
-        let (region, host) = guest.images.slots().next().unwrap();
-        // SAFETY: advice on a mapping of a file that nobody writes.
-        let result =
-            unsafe { libc::madvise(host as *mut _, (region.count * 4096) as usize, libc::MADV_DONTNEED) };
-        assert_eq!(result, 0);
+        // I4: releasing pages of an image is safe at any time. The next access finds the same bytes.
+        let image = &guest.images.all[0];
+        image.file.mapping.advise(0, image.what.bytes, Advice::Release).unwrap();
         assert!(guest.compare(pagemap(), Pass::Full) >= 512);
         assert_eq!(guest.reader.totals().shared, 0);
         assert_eq!(guest.byte(BASE + 7 * 4096), 7);
@@ -184,14 +176,15 @@ fn i2_the_mapping_cannot_be_made_writable() {
     std::fs::remove_file(&path).unwrap();
     let images = Images::map(vec![opened.unwrap()], BASE).unwrap();
     let (_, host) = images.slots().next().unwrap();
+    let writable = rustix::mm::MprotectFlags::READ | rustix::mm::MprotectFlags::WRITE;
     // SAFETY: asks for a right that the descriptor does not give; nothing changes when it is refused.
-    let result = unsafe { libc::mprotect(host as *mut _, 4096, libc::PROT_READ | libc::PROT_WRITE) };
-    assert_eq!((result, std::io::Error::last_os_error().raw_os_error()), (-1, Some(libc::EACCES)));
+    let result = unsafe { rustix::mm::mprotect(host as *mut _, 4096, writable) };
+    assert_eq!(result, Err(rustix::io::Errno::ACCESS));
 }
 
-/// One after the other: both look at the same count.
+/// One after the other: both read the same count.
 #[test]
-fn a_file_that_gets_shorter_leaves_zeros_behind_and_nobody_falls_over_it() {
+fn a_file_that_gets_shorter_leaves_zeros_and_ends_no_reader() {
     install().unwrap();
     an_access_is_mended_as_it_happens();
     all_are_mended_on_request();

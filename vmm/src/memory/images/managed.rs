@@ -4,20 +4,22 @@
 //!   memfd of the balancer, read-only here --> one private mapping, PROT_READ, watched by userfaultfd
 //!      nothing mapped --access--> fault --balancer--> granule is there --resume--> mapped
 //!            ^                                                                       |
-//!            +------------------------- let go (MADV_DONTNEED) ----------------------+
+//!            +------------------------- unmap (MADV_DONTNEED) -----------------------+
 //! ```
 //!
-//! The mapping is private because the kernel watches none that is shared and cannot be made writable; as it is never written, its pages
-//! are the memfd's own. It stays one mapping, whatever is mapped of it, and there is no moment in which it is not watched.
+//! The mapping is private because the kernel refuses to watch a shared mapping that cannot be made writable; as it is never written
+//! to, its pages are the memfd's own. It stays one mapping, whichever granules are mapped, and it is watched at every moment.
 
+use super::super::mapping::{Advice, Mapping, Sharing};
 use super::uffd::Uffd;
-use super::{Image, ImageError, Images, Mapping};
+use super::{Image, ImageError, Images, MappedFile};
 use protocol::bytes::FRAME_BYTES;
 use protocol::frames::{FrameTable, Transition};
 use protocol::image::{Backing, GRANULE_BYTES};
+use rustix::fs::{SealFlags, fcntl_get_seals};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 
 /// A granule of an image: the image by its place among those that the balancer was told of.
@@ -36,22 +38,21 @@ impl Images {
         self.uffd.is_some()
     }
 
-    /// What to wait for to hear of faults.
+    /// The descriptor that is readable when a fault happened.
     #[must_use]
     pub fn faults(&self) -> Option<BorrowedFd<'_>> {
-        // SAFETY: the descriptor is open for as long as the images are there.
-        self.uffd.as_ref().map(|uffd| unsafe { BorrowedFd::borrow_raw(uffd.as_raw_fd()) })
+        self.uffd.as_ref().map(AsFd::as_fd)
     }
 
-    /// Granules that somebody waits for.
+    /// Granules that a vCPU or a device waits for.
     ///
     /// # Errors
-    /// When the kernel does not tell.
+    /// When the kernel refuses.
     pub fn waited_for(&self) -> io::Result<Vec<Granule>> {
         let Some(uffd) = &self.uffd else { return Ok(vec![]) };
         let granule = |address: u64| {
             self.managed().find_map(|(image, at)| {
-                let offset = address.checked_sub(at.start()).filter(|offset| *offset < at.what.bytes)?;
+                let offset = address.checked_sub(at.address()).filter(|offset| *offset < at.what.bytes)?;
                 Some(Granule { image, number: offset / GRANULE_BYTES })
             })
         };
@@ -69,32 +70,36 @@ impl Images {
     /// # Errors
     /// When the kernel refuses.
     pub fn map_granule(&self, granule: Granule, table: &FrameTable) -> io::Result<bool> {
-        let (Some(uffd), Some((at, first))) = (&self.uffd, self.place(granule)) else { return Ok(false) };
-        let mapped = uffd.resume(at, GRANULE_BYTES)?;
+        let (Some(uffd), Some((image, offset))) = (&self.uffd, self.find_granule(granule)) else {
+            return Ok(false);
+        };
+        let mapped = uffd.resume(image.address() + offset, GRANULE_BYTES)?;
         if mapped {
+            let first = image.region.first + offset / FRAME_BYTES;
             table.apply(first, GRANULE_BYTES / FRAME_BYTES, Transition::Map);
         }
         Ok(mapped)
     }
 
-    /// Maps a granule no more, and records it.
+    /// Unmaps a granule, and records it.
     ///
     /// # Errors
     /// When the kernel refuses.
     pub fn let_go(&self, granule: Granule, table: &FrameTable) -> io::Result<()> {
-        let Some((at, first)) = self.place(granule) else { return Ok(()) };
-        zap(at, GRANULE_BYTES)?;
+        let Some((image, offset)) = self.find_granule(granule) else { return Ok(()) };
+        image.file.mapping.advise(offset, GRANULE_BYTES, Advice::Release)?;
+        let first = image.region.first + offset / FRAME_BYTES;
         table.apply(first, GRANULE_BYTES / FRAME_BYTES, Transition::Unmap);
         Ok(())
     }
 
-    /// Maps nothing of any managed image any more.
+    /// Unmaps all granules of all managed images, and records it.
     ///
     /// # Errors
     /// When the kernel refuses.
     pub fn let_all_go(&self, table: &FrameTable) -> io::Result<()> {
         for (_, image) in self.managed() {
-            zap(image.start(), image.what.bytes)?;
+            image.file.mapping.advise(0, image.what.bytes, Advice::Release)?;
             table.apply(image.region.first, image.region.count, Transition::Unmap);
         }
         Ok(())
@@ -108,8 +113,8 @@ impl Images {
         file.metadata().is_ok_and(|meta| known == Some((meta.dev(), meta.ino())))
     }
 
-    /// Puts other memory in the place of an image, at once for all who look at it. Nothing of it is mapped then. Waits for
-    /// somebody to read [`Images::waited_for`].
+    /// Puts other memory in the place of an image, in one step for all its readers. No granule of it is mapped afterwards. Returns
+    /// after [`Images::waited_for`] was read, which another thread has to do.
     ///
     /// # Errors
     /// When the memory is not what it has to be, or the kernel refuses.
@@ -121,19 +126,9 @@ impl Images {
         if meta.len() != there.what.bytes {
             return Err(io::Error::other(format!("{} bytes instead of {}", meta.len(), there.what.bytes)));
         }
-        let new = Mapping::managed(file, there.what.bytes, uffd)?;
-        let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
-        // SAFETY: the place is this image's as a whole and stays its; the kernel takes the old mapping away and puts the new one there in
-        // one step. Who reads there expects any bytes, and is stopped until they are the image's.
-        let moved = unsafe {
-            let (from, to) = (new.base.as_ptr().cast::<libc::c_void>(), there.mapping.base.as_ptr());
-            libc::mremap(from, new.bytes, new.bytes, flags, to.cast::<libc::c_void>())
-        };
-        if moved == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        // There is nothing left at its old place to be unmapped.
-        std::mem::forget(new);
+        let new = MappedFile::managed(file, there.what.bytes, uffd)?;
+        // A reader is stopped until the bytes are the image's.
+        there.file.mapping.replace_with(new.mapping)?;
         let mut memory = self.memory.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         memory[usize::from(image)] = Some((meta.dev(), meta.ino()));
         Ok(())
@@ -149,40 +144,30 @@ impl Images {
         self.managed().find(|(at, _)| *at == image).map(|(_, image)| image)
     }
 
-    /// Where a granule is: in this process, and its first frame.
-    fn place(&self, granule: Granule) -> Option<(u64, u64)> {
+    /// The image of a granule, and the granule's offset in it.
+    fn find_granule(&self, granule: Granule) -> Option<(&Image, u64)> {
         let image = self.find(granule.image)?;
         let offset = granule.number.checked_mul(GRANULE_BYTES).filter(|offset| *offset < image.what.bytes)?;
-        Some((image.start() + offset, image.region.first + offset / FRAME_BYTES))
+        Some((image, offset))
     }
 }
 
 impl Image {
-    fn start(&self) -> u64 {
-        self.mapping.base.as_ptr() as u64
+    /// Its first address in this process.
+    pub(super) fn address(&self) -> u64 {
+        self.file.mapping.address()
     }
 }
 
-impl Mapping {
-    /// A mapping of the balancer's memory, watched from its first moment on that matters: nobody knows of it before.
+impl MappedFile {
+    /// A mapping of the balancer's memory. It is watched before its address is known to any other code.
     pub(super) fn managed(file: &File, bytes: u64, uffd: &Uffd) -> io::Result<Self> {
-        // SAFETY: asks for the seals of a descriptor that we own.
-        let seals = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GET_SEALS) };
-        if seals < 0 || seals & libc::F_SEAL_SHRINK == 0 {
-            return Err(io::Error::other("it is no memory of a balancer: it could get shorter"));
+        if !fcntl_get_seals(file).is_ok_and(|seals| seals.contains(SealFlags::SHRINK)) {
+            return Err(io::Error::other("it is not the memory of a balancer: it could get shorter"));
         }
-        let mapping = Self::place(file, bytes, libc::MAP_PRIVATE)?;
-        uffd.watch(mapping.base.as_ptr() as u64, bytes)?;
-        Ok(mapping)
-    }
-}
-
-fn zap(at: u64, bytes: u64) -> io::Result<()> {
-    let bytes = usize::try_from(bytes).map_err(io::Error::other)?;
-    // SAFETY: inside a mapping of an image, which is never written: the same bytes come back with the next access.
-    match unsafe { libc::madvise(at as *mut libc::c_void, bytes, libc::MADV_DONTNEED) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
+        let mapping = Mapping::of_file(file, bytes, Sharing::Private)?;
+        uffd.watch(mapping.address(), bytes)?;
+        Ok(Self { _guard: None, mapping })
     }
 }
 
@@ -192,5 +177,6 @@ pub(super) fn watcher(managed: bool) -> Result<Option<Uffd>, ImageError> {
 }
 
 #[cfg(test)]
+#[allow(unsafe_code)]
 #[path = "managed_test.rs"]
 mod tests;

@@ -2,8 +2,8 @@ use super::super::{OpenImage, UffdError};
 use super::*;
 use protocol::frames::{FrameReader, FrameTable, Region};
 use protocol::image::Digest;
-use std::os::fd::FromRawFd;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
 const BASE: u64 = 4 << 30;
@@ -11,17 +11,11 @@ const IMAGE_BYTES: u64 = 2 << 20;
 
 /// Memory as a balancer makes it, and its read-only descriptor.
 fn memory() -> (File, File) {
-    // SAFETY: a valid name; the result is checked and owned at once.
-    let memory = unsafe {
-        let fd = libc::memfd_create(c"pool".as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING);
-        assert!(fd >= 0);
-        File::from_raw_fd(fd)
-    };
+    let flags = rustix::fs::MemfdFlags::CLOEXEC | rustix::fs::MemfdFlags::ALLOW_SEALING;
+    let memory = File::from(rustix::fs::memfd_create(c"pool", flags).unwrap());
     memory.set_len(IMAGE_BYTES).unwrap();
-    // SAFETY: seals of a descriptor that we own.
-    unsafe { libc::fcntl(memory.as_raw_fd(), libc::F_ADD_SEALS, libc::F_SEAL_SHRINK | libc::F_SEAL_GROW) };
-    let path = format!("/proc/self/fd/{}", memory.as_raw_fd());
-    let read_only = File::options().read(true).custom_flags(libc::O_CLOEXEC).open(path).unwrap();
+    rustix::fs::fcntl_add_seals(&memory, SealFlags::SHRINK | SealFlags::GROW).unwrap();
+    let read_only = host::process::reopen(&memory).unwrap();
     (memory, read_only)
 }
 
@@ -34,7 +28,7 @@ fn images(file: File) -> Option<(Images, FrameTable)> {
     let opened = OpenImage::new("pool".into(), Some(Digest::new([1; 32])), file).unwrap().managed(None);
     match Images::map(vec![opened], BASE) {
         Err(ImageError::Watch(error @ UffdError::Forbidden(_))) => {
-            eprintln!("SKIPPED: {error}");
+            skip::skip!(Userfaultfd, "{error}");
             None
         }
         images => {
@@ -44,7 +38,7 @@ fn images(file: File) -> Option<(Images, FrameTable)> {
     }
 }
 
-/// Reads a byte as somebody who does not know of any of this, while this thread answers.
+/// Reads a byte on a thread that knows nothing of granules, while this thread answers.
 fn read(images: &Images, offset: u64, mut answer: impl FnMut(Granule)) -> u8 {
     let at = images.slots().next().unwrap().1 + offset;
     std::thread::scope(|scope| {
@@ -53,7 +47,7 @@ fn read(images: &Images, offset: u64, mut answer: impl FnMut(Granule)) -> u8 {
         let begun = Instant::now();
         while !reader.is_finished() {
             images.waited_for().unwrap().into_iter().for_each(&mut answer);
-            assert!(begun.elapsed() < Duration::from_secs(20), "nobody wakes the reader");
+            assert!(begun.elapsed() < Duration::from_secs(20), "the reader is not woken");
             std::thread::yield_now();
         }
         reader.join().unwrap()

@@ -5,13 +5,15 @@
 //!  host                                    one mapping each: PROT_READ, MAP_SHARED, of a file that is open once
 //! ```
 //!
-//! Neither the guest nor a device can write there: KVM's slot is read-only, so that a guest's store comes here as an exit,
-//! is dropped and counted (`vcpu/stores.rs`); devices are handed [`devices::DeviceMemory`]. A file that gets shorter while it
-//! is mapped takes nobody down ([`vanish`]). An image that the balancer fills itself is mapped in another way ([`managed`]).
+//! Neither the guest nor a device can write there: KVM's slot is read-only, so a guest's store is an exit, which is dropped and
+//! counted (`vcpu/stores.rs`); devices get [`devices::DeviceMemory`]. A file that gets shorter while it is mapped ends neither
+//! the guest nor the process ([`vanish`]). An image that the balancer fills itself is mapped in another way ([`managed`]).
 
 mod managed;
 mod open;
+#[allow(unsafe_code)]
 mod uffd;
+#[allow(unsafe_code)]
 mod vanish;
 
 pub use managed::Granule;
@@ -19,21 +21,19 @@ pub use open::{ImageError, OpenImage, open_path};
 pub use uffd::UffdError;
 pub use vanish::{heal, install, lost_frames};
 
-use super::align_mapping;
+use super::mapping::{Mapping, Sharing};
 use devices::DeviceMemory;
-use protocol::bytes::{BLOCK_BYTES, FRAME_BYTES};
+use protocol::bytes::FRAME_BYTES;
 use protocol::frames::Region;
 use protocol::image::{Backing, IMAGES_MAX, MappedImage};
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::ptr::NonNull;
 use std::sync::Mutex;
 use uffd::Uffd;
-use vm_memory::mmap::MmapRegionBuilder;
 use vm_memory::{GuestAddress, GuestRegionMmap};
 
-/// What an image's place is aligned to: Linux puts no memory block across it, and namespaces want it (ndctl issue 76).
+/// Alignment of an image's first address: Linux puts no memory block across it, and namespaces want it (ndctl issue 76).
 const ALIGN_BYTES: u64 = 128 << 20;
 
 /// An image where the guest has it.
@@ -41,7 +41,7 @@ const ALIGN_BYTES: u64 = 128 << 20;
 pub struct Image {
     what: OpenImage,
     region: Region,
-    mapping: Mapping,
+    file: MappedFile,
 }
 
 /// All images of a guest, in the order in which they were named.
@@ -71,16 +71,16 @@ impl Images {
                 return Err(ImageError::Twice { name: what.name, other: other.what.name.clone() });
             }
             let refused = |source| ImageError::Map { name: what.name.clone(), source };
-            let mapping = match &uffd {
+            let file = match &uffd {
                 Some(uffd) if what.backing == Backing::Managed => {
-                    Mapping::managed(&what.file, what.bytes, uffd)
+                    MappedFile::managed(&what.file, what.bytes, uffd)
                 }
-                _ => Mapping::new(&what.file, what.bytes),
+                _ => MappedFile::new(&what.file, what.bytes),
             };
-            let mapping = mapping.map_err(refused)?;
+            let file = file.map_err(refused)?;
             let region = Region::image(at / FRAME_BYTES, what.bytes / FRAME_BYTES);
             at = (at + what.bytes).next_multiple_of(ALIGN_BYTES);
-            images.push(Image { what, region, mapping });
+            images.push(Image { what, region, file });
         }
         let mut memory = [None; IMAGES_MAX];
         let told = images.iter().filter(|image| image.what.digest.is_some());
@@ -108,7 +108,7 @@ impl Images {
 
     /// Guest-physical regions in frames, ascending, and where each is in the host: for KVM's slots, and to ask the kernel.
     pub fn slots(&self) -> impl Iterator<Item = (Region, u64)> {
-        self.all.iter().map(|image| (image.region, image.mapping.base.as_ptr() as u64))
+        self.all.iter().map(|image| (image.region, image.address()))
     }
 
     /// What the balancer is told of them. An image that was named by a path of no store has no digest, and is not the pool's.
@@ -128,15 +128,7 @@ impl Images {
     pub fn beside(&self, ram: &devices::GuestRam) -> Result<DeviceMemory, ImageError> {
         self.all.iter().try_fold(DeviceMemory::new(ram.clone()), |memory, image| {
             let describe = || ImageError::Describe { name: image.what.name.clone() };
-            // SAFETY: the mapping is this image's, and outlives the devices as RAM does.
-            let map = unsafe {
-                MmapRegionBuilder::<()>::new(image.mapping.bytes)
-                    .with_raw_mmap_pointer(image.mapping.base.as_ptr())
-            }
-            .with_mmap_prot(libc::PROT_READ)
-            .with_mmap_flags(libc::MAP_SHARED)
-            .build()
-            .map_err(|_| describe())?;
+            let map = image.file.mapping.region(0, image.what.bytes, false).ok_or_else(describe)?;
             let start = GuestAddress(image.region.first * FRAME_BYTES);
             let region = GuestRegionMmap::new(map, start).ok_or_else(describe)?;
             memory.with_image(region).map_err(|_| describe())
@@ -152,56 +144,22 @@ impl Images {
 
 /// A file, mapped for reading and for as long as this lives.
 #[derive(Debug)]
-struct Mapping {
-    base: NonNull<u8>,
-    bytes: usize,
-    /// Of a file that could get shorter.
+struct MappedFile {
+    /// Of a file that could get shorter. Dropped first: afterwards an access of a late user is no longer healed.
     _guard: Option<vanish::Guard>,
+    mapping: Mapping,
 }
 
-// SAFETY: the bytes are read through volatile accessors and by the kernel; nobody writes them here.
-unsafe impl Send for Mapping {}
-// SAFETY: as above.
-unsafe impl Sync for Mapping {}
-
-impl Mapping {
+impl MappedFile {
     fn new(file: &File, bytes: u64) -> io::Result<Self> {
-        let mut mapping = Self::place(file, bytes, libc::MAP_SHARED)?;
-        let base = mapping.base.as_ptr() as usize;
-        mapping._guard = Some(vanish::Guard::new(base, mapping.bytes, file.as_raw_fd())?);
-        Ok(mapping)
-    }
-
-    fn place(file: &File, bytes: u64, kind: i32) -> io::Result<Self> {
-        let bytes = usize::try_from(bytes).map_err(|_| io::ErrorKind::OutOfMemory)?;
-        let (align, map) =
-            (usize::try_from(BLOCK_BYTES).expect("2 MiB"), libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
-        // A place where huge pages of the page cache may be mapped as such.
-        let base = align_mapping(bytes, align, libc::PROT_NONE, map | libc::MAP_NORESERVE)?;
-        // SAFETY: replaces exactly the reservation just made, which nobody else knows.
-        let mapped = unsafe {
-            let flags = kind | libc::MAP_FIXED;
-            let mapped = libc::mmap(base.as_ptr().cast(), bytes, libc::PROT_READ, flags, file.as_raw_fd(), 0);
-            if mapped != libc::MAP_FAILED {
-                // A core dump of a VMM is about the VMM.
-                libc::madvise(mapped, bytes, libc::MADV_DONTDUMP);
-            }
-            mapped
-        };
-        // Unmapped from here on when this is dropped, whichever of the two is there.
-        let refused = io::Error::last_os_error();
-        let mapping = Self { base, bytes, _guard: None };
-        if mapped == libc::MAP_FAILED { Err(refused) } else { Ok(mapping) }
-    }
-}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        // SAFETY: exactly the mapping that `new` made. A fault that comes now is nobody's: all users are gone.
-        unsafe { libc::munmap(self.base.as_ptr().cast(), self.bytes) };
+        let mapping = Mapping::of_file(file, bytes, Sharing::Shared)?;
+        let base = usize::try_from(mapping.address()).map_err(io::Error::other)?;
+        let guard = vanish::Guard::new(base, mapping.bytes(), file.as_raw_fd())?;
+        Ok(Self { _guard: Some(guard), mapping })
     }
 }
 
 #[cfg(test)]
+#[allow(unsafe_code)]
 #[path = "images_test.rs"]
 mod tests;

@@ -1,18 +1,19 @@
 //! Which pages of guest RAM the kernel holds.
 //!
-//! Two ways to ask, chosen when the page map is opened: `PAGEMAP_SCAN` (Linux 6.7, [`scan`]) answers in runs and steps over
-//! huge pages as a whole; before that `/proc/self/pagemap` is read, eight bytes per page ([`read`]). No privilege is needed
-//! for either.
+//! Two methods, chosen when the pagemap is opened: `PAGEMAP_SCAN` (Linux 6.7, [`scan`]) answers in runs and steps over
+//! huge pages as a whole; before that `/proc/self/pagemap` is read, eight bytes per page ([`read`]). Neither needs a privilege.
 //!
 //! *Held* means that the page is charged: it has memory of its own, or was swapped out by the host. The zero page that a
-//! guest gets for reading what it never wrote, 4 KiB or huge, is not held. Both ways agree on that.
+//! guest gets when it reads a page that it never wrote, 4 KiB or huge, is not held. Both methods agree on that.
 //!
-//! Write-protect tracking (`PAGE_IS_WRITTEN`, `WP_ASYNC`) would tell what was written since the last scan. It is not used:
-//! the question is what was *touched*, a scan that skips private blocks is cheaper, and every first write would fault twice.
+//! Write-protect tracking (`PAGE_IS_WRITTEN`, `WP_ASYNC`) would report the pages that were written to since the last scan. It is
+//! not used: the question is which pages were *touched*, a scan that skips private blocks is cheaper, and every first write would
+//! fault twice.
 
 mod read;
 mod scan;
 
+use host::proc::Folder;
 use protocol::bytes::{BLOCK_BYTES, FRAME_BYTES};
 use std::fs::File;
 use std::io;
@@ -32,7 +33,7 @@ pub enum Method {
 pub struct Pagemap {
     file: File,
     method: Method,
-    /// This kernel takes the huge zero page for memory, as Linux did when it learnt to scan: look at each huge page.
+    /// This kernel counts the huge zero page as memory, as the first ones with the ioctl do: each huge page is checked.
     doubts_huge: bool,
 }
 
@@ -42,7 +43,7 @@ impl Pagemap {
     /// # Errors
     /// When `/proc` is not there.
     pub fn open() -> io::Result<Self> {
-        let file = File::open("/proc/self/pagemap")?;
+        let file = Folder::own().pagemap()?;
         let method = if scan::is_there(&file) { Method::Scan } else { Method::Read };
         let doubts_huge = method == Method::Scan && !scan::knows_huge_zero_page(&file)?;
         Ok(Self { file, method, doubts_huge })
@@ -53,9 +54,9 @@ impl Pagemap {
     /// # Errors
     /// When the process is gone, or this one may not look into it (ptrace(2), `PTRACE_MODE_READ`).
     pub fn of_process(pid: i32) -> io::Result<Self> {
-        // What the kernel can do is tried with memory of our own.
+        // The kernel's abilities are tried with memory of this process.
         let Self { method, doubts_huge, .. } = Self::open()?;
-        Ok(Self { file: File::open(format!("/proc/{pid}/pagemap"))?, method, doubts_huge })
+        Ok(Self { file: Folder::of(pid).pagemap()?, method, doubts_huge })
     }
 
     /// Opens it with this method, for comparisons.
@@ -70,7 +71,7 @@ impl Pagemap {
         Ok(Self { method, ..map })
     }
 
-    /// The same, but it looks at each huge page.
+    /// The same, but it checks each huge page.
     #[cfg(test)]
     pub(super) fn doubting(self) -> Self {
         Self { doubts_huge: true, ..self }
@@ -102,7 +103,7 @@ impl Pagemap {
     }
 
     /// Visits the runs of pages of a file that are mapped, as [`Self::held_runs`] visits what is held. The kernel maps some
-    /// that were never touched beside one that was, if they are in its page cache.
+    /// that were never touched next to one that was, if they are in its page cache.
     ///
     /// # Errors
     /// When the kernel refuses.
@@ -128,7 +129,7 @@ impl Pagemap {
         Ok(held)
     }
 
-    /// Visits those parts of a run of huge pages that are no zero page. A huge page is one or is none as a whole.
+    /// Visits the parts of a run of huge pages that are not the zero page. A huge page is a zero page as a whole, or not at all.
     fn visit_huge(&self, address: u64, run: Range<u64>, visit: &mut impl FnMut(Range<u64>)) {
         let mut at = run.start;
         while at < run.end {
@@ -136,7 +137,7 @@ impl Pagemap {
             let next = ((here / BLOCK_BYTES + 1) * BLOCK_BYTES - address) / FRAME_BYTES;
             let part = at..next.min(run.end);
             at = part.end;
-            // A page that cannot be looked at is taken for held, as the scan said.
+            // A page that cannot be checked counts as held, as the scan said.
             if read::is_held(&self.file, here).unwrap_or(true) {
                 visit(part);
             }

@@ -2,13 +2,13 @@
 //!
 //! `walk_end` is not used to go on. With more regions than the kernel's own buffer holds it is stale (seen on 6.18: all
 //! regions were returned, `walk_end` was not at the end), and a loop on it would see pages twice. Instead: fewer regions
-//! than there was room for means that the walk is complete, and otherwise it goes on at the end of the last region.
+//! than there is room for means that the walk is complete, and otherwise it goes on at the end of the last region.
+#![allow(unsafe_code)]
 
 use protocol::bytes::BLOCK_BYTES;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::ptr::NonNull;
 
 /// `_IOWR('f', 16, struct pm_scan_arg)`.
 const PAGEMAP_SCAN: libc::c_ulong =
@@ -48,10 +48,10 @@ struct PageRegion {
     categories: u64,
 }
 
-/// Which pages are looked for.
+/// Which pages are wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wanted {
-    /// Anonymous memory, or what was swapped out: not the zero page, and one of the others.
+    /// Anonymous memory, resident or swapped out: not the zero page.
     Held,
     /// Pages of a file that are mapped.
     File,
@@ -125,26 +125,24 @@ fn call(file: &File, start: u64, end: u64, wanted: Wanted, regions: &mut [PageRe
     }
 }
 
-/// Tries whether this kernel's scan tells the huge zero page from memory. False if that cannot be found out.
+/// True if this kernel's scan distinguishes the huge zero page from memory; false if that cannot be found out.
 pub(super) fn knows_huge_zero_page(file: &File) -> io::Result<bool> {
-    let area = super::super::map_aligned(usize::try_from(BLOCK_BYTES).expect("2 MiB"))?;
-    let address = area.as_ptr() as u64;
-    // SAFETY: the area was just mapped; reading it gives zeros, and the huge zero page where there is one.
-    unsafe { area.as_ptr().read_volatile() };
+    let area = super::super::mapping::Mapping::anonymous(BLOCK_BYTES)?;
+    let address = area.address();
+    // Zero, and from now on the huge zero page is mapped where there is one.
+    area.read_first_byte();
     let mut seen = false;
     let end = address + BLOCK_BYTES;
     let result = regions(file, address, end, Wanted::Held, |_, _, _| seen = true);
-    let huge = all_present(file, area);
-    // SAFETY: exactly the area that was mapped above.
-    unsafe { libc::munmap(area.as_ptr().cast(), usize::try_from(BLOCK_BYTES).expect("2 MiB")) };
+    let huge = all_present(file, address);
     result?;
     Ok(huge && !seen)
 }
 
 /// True if the last page of a block is present although only its first was read: a huge page is there.
-fn all_present(file: &File, area: NonNull<u8>) -> bool {
+fn all_present(file: &File, address: u64) -> bool {
     use std::os::unix::fs::FileExt;
     let mut word = [0; 8];
-    let last = (area.as_ptr() as u64 + BLOCK_BYTES) / 4096 - 1;
+    let last = (address + BLOCK_BYTES) / 4096 - 1;
     file.read_exact_at(&mut word, last * 8).is_ok() && u64::from_ne_bytes(word) >> 63 == 1
 }

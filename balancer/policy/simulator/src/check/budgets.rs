@@ -1,4 +1,4 @@
-//! Targets are in their bounds: of the guest, of each container, of the host; and above what is protected.
+//! Targets are within the bounds of the guest, of each container and of the host, and above what is protected.
 
 use super::super::world::World;
 use super::sums::Sums;
@@ -23,10 +23,10 @@ impl Checker {
             let host = plan.budget.filter(|_| at == 0).map(|budget| budget.bytes);
             let Some(bytes) = view.limits.ceiling_bytes().into_iter().chain(host).min() else { continue };
             let sum = if at == 0 { sums[at].bound } else { sums[at].target };
-            // Who ran out of memory, or is not known enough of to shrink, keeps what it holds.
-            let told =
+            // A guest that ran out of memory, or whose statistics stopped, keeps what it holds.
+            let reported =
                 plan.shortfalls.iter().any(|short| short.container.is_inside(&view.path)) || sums[at].odd > 0;
-            let known = sums[at].floor > bytes || told;
+            let known = sums[at].floor > bytes || reported;
             if sum > bytes && !known {
                 let (over, path) = ((sum - bytes) / 1024, &view.path);
                 self.fail(now, "the sum of targets fits the budget", format!("{path}: {over} KiB too much"));
@@ -34,11 +34,11 @@ impl Checker {
         }
     }
 
-    /// Nothing is taken below a protection.
+    /// Memory below a protection is not reclaimed.
     pub(super) fn protections(&mut self, world: &World, plan: &Plan, sums: &[Sums]) {
         let now = world.observation.now_ms;
         let containers = &world.observation.containers;
-        // The protection of a container counts as far as that of the one around it goes; the root's is everything.
+        // The protection of a container counts at most as much as that of its parent; the root protects everything.
         let mut effective = vec![u64::MAX; containers.len()];
         let mut promised = vec![0u64; containers.len()];
         for at in 1..containers.len() {
@@ -58,8 +58,8 @@ impl Checker {
             if own.fell && own.target < own.last && own.bound + rounding + 4096 < effective[at] {
                 let short =
                     plan.shortfalls.iter().any(|short| containers[at].path.is_inside(&short.container));
-                // Who does not give uses up the protection of the container it is in.
-                // So does who took memory back in need.
+                // A guest that does not release memory, or deflated because it ran out, uses up the protection of the
+                // container it is in.
                 let above = &sums[containers[at].parent];
                 let used_up = containers[at].parent != 0 && above.excluded + above.odd > 0;
                 if short || used_up || own.odd > 0 {
@@ -81,7 +81,7 @@ impl Checker {
     }
 }
 
-/// By which rules guests of a container have what they have.
+/// The rules that decided for the guests of a container.
 fn rules_in(world: &World, plan: &Plan, at: usize) -> String {
     let inside = world.observation.guests.iter().zip(&plan.targets).filter(|(view, _)| view.container == at);
     inside.fold(String::new(), |text, (_, target)| {

@@ -1,7 +1,7 @@
 //! What must hold at every tick.
 //!
-//! The checks are written against the observation and the plan alone, not with the policy's own sums: each walks up from guests to
-//! the root by the containers' parents.
+//! The checks use the observation and the plan alone, not the sums of the policy: each walks from the guests up to
+//! the root by the parents of the containers.
 
 mod budgets;
 mod needs;
@@ -16,15 +16,15 @@ use serde::Serialize;
 use sums::Sums;
 
 const MIB: u64 = 1 << 20;
-/// So many ticks after the last change everything stands still.
+/// This many ticks after the last change nothing moves any more.
 pub const CONVERGENCE_TICKS: u64 = 10;
-/// Violations that are kept.
+/// Violations that are stored.
 const VIOLATIONS_MAX: usize = 16;
 
 /// Something that must hold and did not.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Violation {
-    /// When, milliseconds of simulated time.
+    /// Time, milliseconds of simulated time.
     pub at_ms: u64,
     /// What must hold.
     pub invariant: &'static str,
@@ -53,7 +53,7 @@ impl Checker {
         }
     }
 
-    /// Looks at what a plan makes of an observation.
+    /// Checks a plan against its observation.
     pub fn check(&mut self, world: &World, plan: &Plan) {
         let mut sums = std::mem::take(&mut self.sums);
         Sums::add_up(&mut sums, &world.observation, plan);

@@ -1,8 +1,10 @@
-//! Nobody is asked to go below what it needs, unless what has a claim somewhere around it is more than there may be.
+//! A guest is not asked to go below what it needs, unless the claims in a container above it exceed what that may
+//! use.
 //!
-//! A claim is what a guest needs, what a container is promised (`min`, and `low` as far as it is in demand), or what is held by who
-//! does not give; whichever is more, and at most the container's own limit. Where the claims in no container on the way to the root
-//! exceed what the container may use, everybody there can have what it needs: then a single guest below that is a violation.
+//! A claim is what a guest needs, what a container is promised (`min`, and `low` as far as it is in demand), or what
+//! is held by guests that do not release memory; whichever is more, and at most the container's own limit. If the
+//! claims do not exceed what a container may use, in any container on the way to the root, then every guest there can
+//! have what it needs: a single guest below that is a violation.
 
 use super::super::world::World;
 use super::sums::Sums;
@@ -18,15 +20,15 @@ impl Checker {
             let host = plan.budget.filter(|_| at == 0).map(|budget| budget.bytes);
             let budget = view.limits.ceiling_bytes().into_iter().chain(host).min().unwrap_or(u64::MAX);
             let rounding = u64::from(sums[at].guests) * 4096;
-            // What is promised inside a container takes from those inside it alone: outside it counts as what it needs.
+            // A promise inside a container takes only from members of that container: outside it counts as a need.
             let budget = if at == 0 { budget } else { budget.min(sums[at].sure) };
             let own = sums[at].claim > budget || at == 0 && sums[0].claim + rounding > budget;
             short.push(own || at > 0 && short[view.parent]);
         }
         for (i, (view, target)) in observation.guests.iter().zip(&plan.targets).enumerate() {
             let (Some(last), Some(statistics)) = (view.memory.target_bytes, view.fresh()) else { continue };
-            let need = needed_bytes(statistics.used_bytes).min(target.most_bytes);
-            // Who has less than it needs already waits until others gave; it is not asked for more.
+            let need = needed_bytes(statistics.used_bytes).min(target.ceiling_bytes);
+            // A guest that has less than it needs waits until others released memory; it is not asked to shrink.
             let lowered = target.target_bytes < last || target.share_bytes + 4096 < need;
             if target.target_bytes + 4096 < need && lowered && !short[view.container] {
                 let [to, share, need] =

@@ -1,4 +1,4 @@
-//! Nobody is asked for memory that nobody needs.
+//! A guest is not asked for memory that is not needed elsewhere.
 
 use super::super::world::World;
 use super::sums::Sums;
@@ -21,16 +21,16 @@ impl Checker {
             let falls = view.memory.target_bytes.filter(|last| target.target_bytes < *last);
             let Some(last) = falls.filter(|_| !pressed[view.container]) else { continue };
             let [last, to, share] = [last, target.target_bytes, target.share_bytes].map(|bytes| bytes / MIB);
-            let (rule, way) = (target.reason.rule(), way(world, sums, view.container));
-            let detail = format!("g{i}: {last} to {to}, its share {share}, by {rule}{way}");
+            let (rule, path) = (target.reason.rule(), path_to_root(world, sums, view.container));
+            let detail = format!("g{i}: {last} to {to}, its share {share}, by {rule}{path}");
             self.fail(observation.now_ms, "no reclaim without pressure", detail);
         }
         self.flags = pressed;
     }
 }
 
-/// What is wished for and had on the way to the root.
-fn way(world: &World, sums: &[Sums], mut at: usize) -> String {
+/// What is demanded and held in each container on the way to the root.
+fn path_to_root(world: &World, sums: &[Sums], mut at: usize) -> String {
     let containers = &world.observation.containers;
     let mut text = String::new();
     loop {

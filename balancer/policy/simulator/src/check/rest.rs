@@ -1,4 +1,4 @@
-//! At rest nothing moves, and who does not give costs the others no more than it holds.
+//! At rest nothing moves, and a guest that does not release memory costs the others no more than it holds.
 
 use super::super::guest::Kind;
 use super::super::world::World;
@@ -16,20 +16,21 @@ impl Checker {
                 self.fail(now, "constant demand converges within 10 ticks and then stays still", detail);
             }
             let waits = matches!(target.reason, Reason::OnItsWay(Pause::WaitsForOthers, _));
-            // What others hold beyond their targets without owing it is not free.
+            // What others hold above their targets, within the tolerance, is not free.
             let late = share.saturating_sub(to) > share / 16 + 8 * MIB;
             let lies = world.guests[i].kind == Kind::Lying;
             if waits && late && !lies && sums[0].excluded == 0 {
                 self.fail(
                     now,
-                    "what is freed reaches whom it was freed for",
+                    "released memory reaches the guest it was reclaimed for",
                     format!("g{i}: {to} of {share}"),
                 );
             }
         }
     }
 
-    /// Nothing is left unused beside who does not give: if the host is all that binds somebody, it is used up.
+    /// Guests that do not release memory leave nothing unused: if a guest is bound by the host alone, the host is
+    /// used up.
     pub(super) fn overhang(&mut self, world: &World, plan: &Plan, sums: &[Sums]) {
         let Some(budget) = plan.budget else { return };
         let (total, most) = (sums[0].bound, sums[0].most);
@@ -47,7 +48,7 @@ impl Checker {
                 count("free_first"),
                 count("what_is_left"),
             );
-            let invariant = "who does not give costs the others no more than it holds";
+            let invariant = "a guest that does not release memory costs the others no more than it holds";
             self.fail(world.observation.now_ms, invariant, detail);
         }
     }

@@ -1,4 +1,4 @@
-//! Sums of what is inside each container.
+//! Sums over what is inside each container.
 
 use policy::{Health, Observation, OutOfMemory, Plan};
 
@@ -7,22 +7,23 @@ use policy::{Health, Observation, OutOfMemory, Plan};
 pub(super) struct Sums {
     pub target: u64,
     pub last: u64,
-    /// What guests have or want, whichever is more.
+    /// What guests have or demand, whichever is more.
     pub wish: u64,
-    /// What they want, page cache included.
-    pub want: u64,
+    /// What they demand, page cache included.
+    pub demand: u64,
     /// What programs use.
     pub used: u64,
-    /// That and headroom.
+    /// What programs use and headroom.
     pub need: u64,
-    /// What guests need, and what those hold who do not give or are not known enough of: what has a claim before page cache.
+    /// What guests need, or hold if they do not release memory or their statistics stopped: that has a claim before
+    /// page cache.
     pub plain: u64,
     /// The same of members, or what they are promised, whichever is more.
     pub claim: u64,
-    /// That of the container itself, as those around it see it: what it is sure of while they are not short.
+    /// The claim of the container itself, as its siblings see it: what it is sure of while they are not short.
     pub sure: u64,
     pub most: u64,
-    /// Targets, or what is held by those who do not give.
+    /// Targets, or what is held by guests that do not release memory.
     pub bound: u64,
     pub floor: u64,
     /// Guests that are new, out of memory, or not well.
@@ -48,16 +49,16 @@ impl Sums {
             let at = &mut sums[view.container];
             at.target += asked + over;
             at.last += last.unwrap_or(asked) + over;
-            // Who does not give counts with what it holds.
+            // A guest that does not release memory counts with what it holds.
             let wish =
-                last.unwrap_or(0).max(target.want_bytes).max(target.need_bytes).max(target.floor_bytes);
+                last.unwrap_or(0).max(target.demand_bytes).max(target.need_bytes).max(target.floor_bytes);
             at.wish += wish + over;
-            at.want += target.want_bytes.max(target.need_bytes).max(kept) + over;
+            at.demand += target.demand_bytes.max(target.need_bytes).max(kept) + over;
             at.used += target.used_bytes + over;
             at.need += target.need_bytes + over;
             at.plain += target.need_bytes.max(kept) + over;
             at.claim += target.need_bytes.max(kept) + over;
-            at.most += target.most_bytes + over;
+            at.most += target.ceiling_bytes + over;
             at.bound += if excluded { asked.max(target.held_bytes) } else { asked } + over;
             at.floor += target.floor_bytes + over;
             let odd = last.is_none() || vanished || view.out_of_memory != OutOfMemory::No;
@@ -69,20 +70,20 @@ impl Sums {
         for at in (1..containers.len()).rev() {
             let (limits, mut own) = (&containers[at].limits, sums[at]);
             // `low` protects what is in demand: page cache as well.
-            let promised = limits.min_bytes.min(own.most).max(limits.low_bytes.min(own.want));
+            let promised = limits.min_bytes.min(own.most).max(limits.low_bytes.min(own.demand));
             let ceiling = limits.ceiling_bytes().unwrap_or(u64::MAX).max(own.floor);
             own.sure = own.plain.max(promised).min(ceiling);
             sums[at].sure = own.sure;
             let sum = &mut sums[containers[at].parent];
             sum.target += own.target;
             sum.last += own.last;
-            // What a container's own limit keeps it from wanting is no pressure outside.
+            // Demand above a container's own limit is not pressure outside.
             let ceiling = limits.ceiling_bytes().unwrap_or(u64::MAX);
-            // What it is promised is taken from others even if it is idle.
+            // What it is promised is reserved even if it is idle.
             let promised = limits.min_bytes.min(own.most);
-            // Nor does a limit take from who does not give.
+            // A limit cannot reclaim what a guest does not release.
             sum.wish += own.wish.max(promised).min(ceiling.max(own.last).max(own.bound));
-            sum.want += own.want.min(ceiling.max(own.floor));
+            sum.demand += own.demand.min(ceiling.max(own.floor));
             sum.used += own.used.min(ceiling.max(own.floor));
             sum.need += own.need.min(ceiling.max(own.floor));
             sum.plain += own.plain.min(ceiling.max(own.floor));

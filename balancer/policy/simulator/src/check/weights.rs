@@ -1,7 +1,8 @@
-//! At rest, members of a container who contend for the same have it by their weights, within 1 %.
+//! At rest, members of a container that contend for the same memory have it by their weights, within 1 %.
 //!
-//! Who contends has more than is certain for it and less than it asks for: between what is protected and what its programs use, or
-//! between that and what it needs. Those who have no more than they use do not contend with those who want headroom.
+//! A member contends if it has more than is certain for it and less than it asks for: between what is protected and
+//! what its programs use, or between what they use and what it needs. Members that have no more than they use do not
+//! contend with members that ask for headroom.
 
 use super::super::world::World;
 use super::sums::Sums;
@@ -9,21 +10,23 @@ use super::{Checker, MIB};
 use policy::{Health, OutOfMemory, Plan};
 use protocol::limits::WEIGHT_DEFAULT;
 
-/// The smallest and the largest that somebody has per weight, and the containers that have it.
+/// The smallest and the largest amount that a member has per weight, with its container.
 #[derive(Debug, Clone, Copy)]
 struct Range {
     low: (f64, usize),
     high: (f64, usize),
 }
 
-/// For what somebody contends: for what it uses, or for headroom.
+/// What a member contends for: 0 for what it uses, 1 for headroom.
 fn contends(given: u64, certain: u64, used: u64, need: u64) -> Option<usize> {
     let between =
         |low: u64, high: u64| given > low.saturating_add(2 * MIB) && given.saturating_add(2 * MIB) < high;
-    match () {
-        () if between(certain, used) => Some(0),
-        () if between(used.max(certain), need) => Some(1),
-        () => None,
+    if between(certain, used) {
+        Some(0)
+    } else if between(used.max(certain), need) {
+        Some(1)
+    } else {
+        None
     }
 }
 
@@ -56,7 +59,7 @@ impl Checker {
         }
         for (view, target) in observation.guests.iter().zip(&plan.targets) {
             let odd = target.memory.health == Health::Vanished || view.out_of_memory != OutOfMemory::No;
-            // One alone in its container contends as the container.
+            // A guest alone in its container contends as the container.
             if odd || target.memory.health.is_excluded() || sums[view.container].guests == 1 {
                 continue;
             }
