@@ -9,9 +9,12 @@
 //! | [`disk`] | what does the host's page cache hold of a guest's disks? |
 //! | [`image`] | which image of the shared pool is meant, and where does a guest have it? |
 //! | [`frames`] | in which state is each guest frame, and who owns it? |
+//! | [`engine`] | which hypervisor runs a guest? |
 //! | [`message`] | which messages do the two processes exchange? |
 //! | [`place`] | where are the sockets and the journal? |
 //! | [`private`] | does that folder belong to this user alone? |
+//! | [`token_bucket`] | how often may something happen? |
+//! | [`sync`], [`time`], [`error_chain`] | how is a mutex locked, a duration counted, an error shown? |
 //!
 //! Nothing here decides anything: the policy is in `balancer`, the mechanism in `vmm`.
 
@@ -20,6 +23,8 @@
 pub mod bytes;
 pub mod disk;
 pub mod domain;
+pub mod engine;
+pub mod error_chain;
 pub mod frames;
 pub mod image;
 pub mod limits;
@@ -28,3 +33,6 @@ pub mod objects;
 pub mod path;
 pub mod place;
 pub mod private;
+pub mod sync;
+pub mod time;
+pub mod token_bucket;

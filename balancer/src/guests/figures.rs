@@ -3,8 +3,9 @@
 use super::reading::{ImagePages, Reading};
 use policy::CHANGE_BYTES_MIN;
 use protocol::bytes::FRAME_BYTES;
+use protocol::engine::Engine;
 use protocol::frames::Totals;
-use protocol::message::{Machine, QEMU_BYTES_ASSUMED};
+use protocol::message::{MachineProcess, QEMU_BYTES_ASSUMED};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
@@ -55,7 +56,7 @@ impl KernelSample {
     /// The same of a `vmm` and of the process that has the guest's RAM, where that is another one: the sums. `None` when either
     /// is gone.
     #[must_use]
-    pub fn of_guest(pid: i32, machine: Option<Machine>) -> Option<Self> {
+    pub fn of_guest(pid: i32, machine: Option<MachineProcess>) -> Option<Self> {
         let own = Self::take(pid)?;
         let Some(machine) = machine else { return Some(own) };
         let other = Self::take(machine.pid)?;
@@ -112,8 +113,8 @@ pub struct Figures {
 impl Figures {
     /// Of a guest on this balancer.
     #[must_use]
-    pub fn of_engine(engine: &str) -> Self {
-        Self { is_qemu: engine == "qemu", ..Self::default() }
+    pub fn of_engine(engine: Engine) -> Self {
+        Self { is_qemu: engine == Engine::Qemu, ..Self::default() }
     }
 
     fn assumed_bytes(&self) -> u64 {

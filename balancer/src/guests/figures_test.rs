@@ -37,7 +37,7 @@ fn overhead_is_assumed_until_the_table_is_known_to_be_right() {
 
 #[test]
 fn what_comes_between_two_readings_is_no_overhead() {
-    let mut figures = Figures::of_engine("qemu");
+    let mut figures = Figures::of_engine(Engine::Qemu);
     let kernel = |resident_mib: u64| KernelSample {
         resident_bytes: resident_mib << 20,
         anonymous_bytes: resident_mib << 20,
@@ -56,7 +56,7 @@ fn what_comes_between_two_readings_is_no_overhead() {
 
 #[test]
 fn a_qemu_gets_room_to_grow_and_is_expected_to_be_large() {
-    let mut figures = Figures::of_engine("qemu");
+    let mut figures = Figures::of_engine(Engine::Qemu);
     assert_eq!((figures.overhead_bytes(), figures.reserved_bytes()), (128 << 20, 128 << 20));
     let kernel = KernelSample {
         resident_bytes: 200 << 20,

@@ -6,6 +6,7 @@ use super::disk_cache::DiskCache;
 use super::figures::{Figures, table_bytes};
 use super::look::{CarriedOut, Look, Looking};
 use super::process::ProcessObjects;
+use crate::pool::GuestSeq;
 use crate::events::Events;
 use accounting::{GuestReading, System};
 use host::ksm::Merged;
@@ -30,10 +31,6 @@ const WORKING_SET_AGE_MAX: Duration = Duration::from_secs(30);
 
 /// A guest that takes memory back in need again and again is answered at most so often between two turns.
 const NEED_INTERVAL: Duration = Duration::from_millis(250);
-
-/// The registration number of a guest: it tells a guest from an earlier one of the same name, and is never given again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct GuestSeq(pub u64);
 
 /// A value and when it came.
 #[derive(Debug, Clone)]
@@ -61,7 +58,7 @@ pub fn age_ms(at: Instant, now: Instant) -> u64 {
 /// A registered guest.
 #[derive(Debug)]
 pub struct Guest {
-    /// Its registration number.
+    /// Its registration number: it tells the guest from an earlier one of the same name.
     pub seq: GuestSeq,
     /// What it said of itself.
     pub about: Register,
@@ -163,9 +160,9 @@ impl Guest {
             balloon: Sampled { value: about.balloon.clone(), at: now },
             statistics: None,
             disk_cache: DiskCache::default(),
-            figures: Figures::of_engine(&about.engine),
+            figures: Figures::of_engine(about.engine),
             held_with_host_bytes: 0,
-            cross_check: CrossCheck::of_engine(&about.engine),
+            cross_check: CrossCheck::of_engine(about.engine),
             stuck: None,
             process: None,
             merge: None,

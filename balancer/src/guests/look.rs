@@ -3,7 +3,7 @@
 //! It takes as long as the guest's `vmm` makes it: a table of a terabyte in which no two neighbours are alike takes minutes.
 //! So it is taken on a thread of its own, without the state's lock, and what it saw is taken in when it is done.
 
-use super::guest::GuestSeq;
+use crate::pool::GuestSeq;
 use host::kernel::thread_cpu;
 use protocol::bytes::{BLOCK_BYTES, FRAME_BYTES};
 use protocol::frames::{FrameReader, State};

@@ -5,7 +5,7 @@ use host::meminfo::HostSample;
 use host::proc::{Folder, Stat};
 use protocol::frames::FrameReader;
 use protocol::image::MappedImage;
-use protocol::message::{Machine, Register};
+use protocol::message::{MachineProcess, Register};
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Instant;
@@ -20,10 +20,10 @@ pub trait Kernel: Debug + Send + Sync {
 
     /// The memory of a `vmm`, and of the process that has the guest's RAM where that is another one. `None` when a process is
     /// gone.
-    fn memory(&self, pid: i32, machine: Option<Machine>) -> Option<KernelSample>;
+    fn memory(&self, pid: i32, machine: Option<MachineProcess>) -> Option<KernelSample>;
 
     /// The objects of the same processes. `None` when the `vmm` is gone.
-    fn objects(&self, pid: i32, machine: Option<Machine>) -> Option<ProcessObjects>;
+    fn objects(&self, pid: i32, machine: Option<MachineProcess>) -> Option<ProcessObjects>;
 
     /// The process that started this one. `None` when there is no such process.
     fn parent(&self, pid: i32) -> Option<i32>;
@@ -45,11 +45,11 @@ impl Kernel for HostKernel {
         HostSample::take()
     }
 
-    fn memory(&self, pid: i32, machine: Option<Machine>) -> Option<KernelSample> {
+    fn memory(&self, pid: i32, machine: Option<MachineProcess>) -> Option<KernelSample> {
         KernelSample::of_guest(pid, machine)
     }
 
-    fn objects(&self, pid: i32, machine: Option<Machine>) -> Option<ProcessObjects> {
+    fn objects(&self, pid: i32, machine: Option<MachineProcess>) -> Option<ProcessObjects> {
         ProcessObjects::of_guest(pid, machine)
     }
 
@@ -67,7 +67,7 @@ impl Kernel for HostKernel {
 #[derive(Debug)]
 pub(in crate::state) struct Source {
     seq: GuestSeq,
-    processes: (i32, Option<Machine>),
+    processes: (i32, Option<MachineProcess>),
     frames: Arc<FrameReader>,
     images: Vec<MappedImage>,
 }
@@ -132,7 +132,7 @@ impl CandidateSample {
 
 fn read(
     kernel: &dyn Kernel,
-    (pid, machine): (i32, Option<Machine>),
+    (pid, machine): (i32, Option<MachineProcess>),
     (frames, images): (&FrameReader, &[MappedImage]),
 ) -> Option<Reading> {
     let table = || TableSample::take(frames, images);

@@ -3,6 +3,7 @@
 use super::StateError;
 use super::kernel::{Sample, Source};
 use crate::guests::{Guest, GuestSeq, Reading};
+use protocol::engine::Engine;
 use protocol::message::Register;
 use protocol::objects::ObjectCounts;
 use protocol::path::ContainerPath;
@@ -154,8 +155,8 @@ impl Registry {
         parent: Option<i32>,
     ) -> Result<(), String> {
         let Some(machine) = about.machine else { return Ok(()) };
-        if about.engine != "qemu" {
-            return Err(format!("machine is given, which the engine {:?} does not have", about.engine));
+        if about.engine != Engine::Qemu {
+            return Err(format!("machine is given, which the engine {} does not have", about.engine));
         }
         match parent {
             None => return Err(format!("machine is process {}, but there is no such process", machine.pid)),

@@ -317,9 +317,7 @@ impl FrameReader {
         // The age before the error: an error that is newer than its age only makes that age too large.
         let checked_at = header.checked_at_ns.load(Acquire);
         let images_checked_at = header.images_checked_at_ns.load(Acquire);
-        let strict = header.strict.load(Acquire) == 1;
         let (error_source, error_frames) = match checked_at {
-            _ if strict => (ErrorSource::Strict, 0),
             0 => (ErrorSource::Never, u64::MAX),
             _ => {
                 (ErrorSource::from_bits(header.error_source.load(Relaxed)), header.error_frames.load(Acquire))

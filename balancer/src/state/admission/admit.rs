@@ -18,9 +18,6 @@ use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::mpsc;
 
-/// What can run a guest.
-const ENGINES: [&str; 2] = ["kvm", "qemu"];
-
 /// What is kept of the reason why the frames of a guest cannot be scanned, characters.
 const UNSEEN_TEXT_MAX: usize = 400;
 
@@ -167,7 +164,7 @@ impl State {
 
     fn hang_up(&mut self, seq: GuestSeq, reason: &str, host: HostSample, now: Instant) {
         let Some(guest) = self.guests.remove(seq, now) else { return };
-        self.pool.images.leave(seq.0, now);
+        self.pool.images.leave(seq, now);
         self.effects.push(Effect::GranulesChanged);
         let (name, container) = (&guest.about.name, &guest.about.container);
         self.events.push("guest_gone", Some(name), Some(container), reason);
@@ -239,10 +236,6 @@ fn check(about: &Register, frames: &FrameReader) -> Result<(), String> {
     if format!("/{name}").parse::<ContainerPath>().is_err() || name.is_empty() || name.contains('/') {
         let name: String = name.chars().take(64).collect();
         return Err(format!("{name:?} is not a guest's name: it must consist of letters, digits and -_.:@+"));
-    }
-    if !ENGINES.contains(&about.engine.as_str()) {
-        let engine: String = about.engine.chars().take(64).collect();
-        return Err(format!("engine is {engine:?}, but must be one of {ENGINES:?}"));
     }
     if about.ram_bytes == 0 || about.ram_bytes > BYTES_MAX {
         return Err(format!("ram_bytes is {}, but must be between 1 and {BYTES_MAX}", about.ram_bytes));

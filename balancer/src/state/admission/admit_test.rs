@@ -8,7 +8,8 @@ use host::meminfo::{HostMemory, HostSample};
 use policy::{self, Knobs};
 use protocol::frames::{FrameTable, Region};
 use protocol::image::Backing;
-use protocol::message::{Balloon, FromVmm, Machine, PROTOCOL_VERSION};
+use protocol::engine::Engine;
+use protocol::message::{FromVmm, MachineProcess};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -62,7 +63,7 @@ impl Kernel for TestKernel {
         })
     }
 
-    fn memory(&self, _pid: i32, _machine: Option<Machine>) -> Option<KernelSample> {
+    fn memory(&self, _pid: i32, _machine: Option<MachineProcess>) -> Option<KernelSample> {
         self.set(|figures| {
             Some(KernelSample {
                 resident_bytes: figures.resident_bytes,
@@ -74,7 +75,7 @@ impl Kernel for TestKernel {
         })
     }
 
-    fn objects(&self, _pid: i32, _machine: Option<Machine>) -> Option<ProcessObjects> {
+    fn objects(&self, _pid: i32, _machine: Option<MachineProcess>) -> Option<ProcessObjects> {
         None
     }
 
@@ -101,28 +102,12 @@ pub fn balancer() -> (tempfile::TempDir, Arc<TestKernel>, Arc<Balancer>) {
 /// A guest of 512 MiB that needs 64 MiB to start.
 pub fn about(name: &str) -> Register {
     Register {
-        protocol_version: PROTOCOL_VERSION,
-        name: name.into(),
-        container: format!("/{name}").parse().unwrap(),
-        may_charge: vec![],
-        charge_to: None,
-        owners: vec![],
-        limits: None,
-        images: vec![],
-        merge: false,
-        ram_bytes: 512 * MIB,
         floor_bytes: 64 * MIB,
-        cpus: 1,
         devices: 2,
         fds: 30,
         threads: 4,
-        engine: "kvm".into(),
-        machine: None,
-        comes_back: false,
         wait: true,
-        has_balloon: true,
-        ram_unseen: None,
-        balloon: Balloon { actual_bytes: 512 * MIB, target_bytes: 512 * MIB, ..Default::default() },
+        ..Register::of(name, format!("/{name}").parse().unwrap(), 512 * MIB)
     }
 }
 
@@ -137,8 +122,8 @@ pub fn candidate(about: Register, pid: i32) -> (Candidate, mpsc::Receiver<ToVmm>
 #[test]
 fn memory_that_a_waiting_qemu_holds_already_is_not_missing_for_it() {
     let (_dir, kernel, balancer) = balancer();
-    let machine = Machine { pid: 4001, attached: false };
-    let about = Register { engine: "qemu".into(), machine: Some(machine), ..about("a") };
+    let machine = MachineProcess { pid: 4001, attached: false };
+    let about = Register { engine: Engine::Qemu, machine: Some(machine), ..about("a") };
     let (candidate, _inbox) = candidate(about, 4000);
     kernel.set(|figures| (figures.parent, figures.resident_bytes) = (Some(4000), 64 * MIB));
     // It needs 192 MiB, and its two processes have 64 MiB of them.
@@ -161,8 +146,8 @@ fn memory_that_a_waiting_qemu_holds_already_is_not_missing_for_it() {
 #[test]
 fn a_qemu_must_be_a_child_of_the_vmm_that_registers_it() {
     let (_dir, kernel, balancer) = balancer();
-    let machine = Machine { pid: 4001, attached: false };
-    let about = Register { engine: "qemu".into(), machine: Some(machine), ..about("a") };
+    let machine = MachineProcess { pid: 4001, attached: false };
+    let about = Register { engine: Engine::Qemu, machine: Some(machine), ..about("a") };
     let (candidate, _inbox) = candidate(about, 4000);
     for (parent, text) in [(None, "no such process"), (Some(1), "not a child of process 4000")] {
         kernel.set(|figures| figures.parent = parent);

@@ -33,7 +33,7 @@ impl State {
     pub(in crate::state) fn usage_of(&self, guest: &Guest, disk_cache: Cost) -> Cost {
         let mut sum = disk_cache;
         self.accounting.usage(&self.reading_of(guest)).into_values().for_each(|cost| sum += cost);
-        sum += Cost { bytes: self.pool.images.charged_to_guest(guest.seq.0), error_bytes: 0 };
+        sum += Cost { bytes: self.pool.images.charged_to_guest(guest.seq), error_bytes: 0 };
         sum
     }
 
@@ -55,7 +55,7 @@ impl State {
     pub(in crate::state) fn reading_of(&self, guest: &Guest) -> GuestReading {
         let mut reading = guest.reading(self.accounting);
         let known = guest.figures.images().pool.known_bytes;
-        let uncharged = known.saturating_sub(self.pool.images.mapped_by(guest.seq.0));
+        let uncharged = known.saturating_sub(self.pool.images.mapped_by(guest.seq));
         reading.error_bytes = reading.error_bytes.saturating_add(uncharged).max(pool_error_bytes(guest));
         reading
     }

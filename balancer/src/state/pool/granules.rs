@@ -1,7 +1,7 @@
 //! Granules of managed images: guests ask for them, are told when they are there, and are asked to unmap them.
 
 use crate::guests::{Guest, GuestSeq};
-use crate::pool::{Asked, Backed, Key, LetGo, PoolBacking, UNMAP_DEADLINE};
+use crate::pool::{Asked, Backed, Eviction, GranuleIndex, Key, PoolBacking, UNMAP_DEADLINE};
 use crate::state::effects::Effect;
 use crate::state::pool::common;
 use crate::state::{Balancer, State};
@@ -46,7 +46,7 @@ impl Balancer {
             };
             let images: Option<Vec<Backed>> = (0..guest.about.images.len()).map(backed).collect();
             let images = images.ok_or_else(|| format!("An image of {name:?} is gone"))?;
-            state.pool.images.release(seq.0);
+            state.pool.images.release(seq);
             if let Some(guest) = state.guests.get_mut(seq) {
                 guest.pool_outbox = Some(outbox);
             }
@@ -75,7 +75,7 @@ impl Balancer {
         done: std::io::Result<()>,
     ) -> Result<(), String> {
         self.change(|state, now| {
-            state.pool.images.filled(guest.0, key, granule, backing, done.is_ok());
+            state.pool.images.filled(guest, key, GranuleIndex(granule), backing, done.is_ok());
             let outcome = match &done {
                 Ok(()) => GranuleOutcome::There,
                 Err(error) => GranuleOutcome::Failed { reason: error.to_string() },
@@ -109,7 +109,7 @@ impl Balancer {
             // A range beyond the end of the image is cut there.
             let all = state.pool.images.get(&key).map_or(0, |image| image.backing.bytes() / GRANULE_BYTES);
             for granule in first..first.saturating_add(count).min(all) {
-                state.pool.images.unmapped(guest.0, &key, granule);
+                state.pool.images.unmapped(guest, &key, GranuleIndex(granule));
             }
             state.effects.push(Effect::GranulesChanged);
             Ok(())
@@ -133,14 +133,14 @@ impl Balancer {
         let overdue = self.change(|state, now| {
             for payer in state.pool.images.payers_of_managed() {
                 if let Some(budget) = state.budget_of(payer) {
-                    let unmaps = state.pool.images.shrink(payer, budget, now);
-                    state.send_unmaps(unmaps);
+                    let evictions = state.pool.images.shrink(payer, budget, now);
+                    state.send_evictions(evictions);
                 }
             }
             state.effects.push(Effect::GranulesChanged);
             state.pool.images.overdue(now)
         });
-        for seq in overdue.into_iter().map(GuestSeq) {
+        for seq in overdue {
             let seconds = UNMAP_DEADLINE.as_secs();
             let reason = format!("It did not unmap pages of the pool within {seconds} s, and is cut off");
             self.change(|state, now| {
@@ -169,8 +169,8 @@ impl State {
         let name = name.clone();
         let payer = self.pool.images.get(&key).and_then(|image| image.bound).unwrap_or(POOL);
         let budget = self.budget_of(payer);
-        let (asked, unmaps) = self.pool.images.ask(seq.0, &key, granule, budget, now);
-        self.send_unmaps(unmaps);
+        let (asked, evictions) = self.pool.images.ask(seq, &key, GranuleIndex(granule), budget, now);
+        self.send_evictions(evictions);
         match asked {
             Asked::Unknown => {
                 return Err(format!(
@@ -214,13 +214,13 @@ impl State {
     }
 
     /// Asks guests to unmap granules. A guest that does not receive this is found by the deadline.
-    fn send_unmaps(&self, unmaps: Vec<LetGo>) {
-        for LetGo { order, key, granule } in unmaps {
-            let Some(guest) = self.guests.get(GuestSeq(order)) else { continue };
+    fn send_evictions(&self, evictions: Vec<Eviction>) {
+        for Eviction { guest, key, granule } in evictions {
+            let Some(guest) = self.guests.get(guest) else { continue };
             let image = guest.about.images.iter().position(|image| image.digest == key.digest);
             let image = image.and_then(|image| u16::try_from(image).ok());
             let (Some(image), Some(outbox)) = (image, &guest.pool_outbox) else { continue };
-            let _ = outbox.try_send(ToVmm::Unmap { image, first: granule, count: 1 });
+            let _ = outbox.try_send(ToVmm::Unmap { image, first: granule.0, count: 1 });
         }
     }
 }

@@ -79,13 +79,13 @@ impl Balancer {
 
     /// Scans files and tables, and takes in what was seen. Returns how long the scan took.
     pub async fn look_at_pool(&self, all: bool) -> Duration {
-        let plan = self.change(|state, now| state.pool.images.plan(now, all));
-        if plan.is_empty() {
+        let due = self.change(|state, now| state.pool.images.due(now, all));
+        if due.is_empty() {
             return Duration::ZERO;
         }
         let looked = tokio::task::spawn_blocking(move || {
             let begun = Instant::now();
-            (plan.carry_out(), begun.elapsed())
+            (due.run(), begun.elapsed())
         });
         // A scan that panicked is a bug that the log shows; figures keep their age.
         let Ok((answers, took)) = looked.await else { return Duration::ZERO };
@@ -209,7 +209,7 @@ impl State {
         for image in &guest.about.images {
             let key = Key { digest: image.digest, domain: domain.clone() };
             let table = (Arc::clone(&guest.frames), image.first);
-            self.pool.images.join(&key, seq.0, &guest.about.name, container, table, now);
+            self.pool.images.join(&key, seq, &guest.about.name, container, table, now);
         }
     }
 
@@ -223,7 +223,7 @@ impl State {
     pub(in crate::state) fn charge_pool(&mut self, seq: GuestSeq, all: bool) {
         let Some(guest) = self.guests.get(seq) else { return };
         let container = ContainerId(self.pool_payer(guest));
-        self.pool.images.charge(seq.0, container, all);
+        self.pool.images.charge(seq, container, all);
     }
 
     /// Guests that share pages inside a container, that would have another trust domain in the next tree.
@@ -267,7 +267,7 @@ impl State {
 
     /// True for a guest that maps images, or whose RAM is merged.
     fn shares_pages(&self, guest: &Guest) -> bool {
-        guest.about.merge || self.pool.images.has_guest(guest.seq.0)
+        guest.about.merge || self.pool.images.has_guest(guest.seq)
     }
 
     /// The pool's own container stays, and so does one that images are bound to.

@@ -2,7 +2,7 @@
 
 use crate::guests::{Guest, age_ms};
 use crate::pool::{
-    Key, PoolGuestObject, PoolImage, PoolImageObject, PoolObject, PoolPayerObject, SharerObject,
+    GuestSeq, Key, PoolGuestObject, PoolImage, PoolImageObject, PoolObject, PoolPayerObject, SharerObject,
 };
 use crate::state::State;
 use crate::state::pool::{COMMON, common};
@@ -39,7 +39,7 @@ impl State {
     }
 
     fn pool_image_object(&self, key: &Key, image: &PoolImage, now: Instant) -> PoolImageObject {
-        let mapped: BTreeMap<u64, u64> = image.ledger.sharers().collect();
+        let mapped: BTreeMap<GuestSeq, u64> = image.ledger.sharers().collect();
         let alone_bytes = mapped.values().sum::<u64>() * FRAME_BYTES;
         let sharers = image.sharers.iter().map(|(seq, sharer)| SharerObject {
             guest: sharer.name.clone(),
@@ -67,7 +67,7 @@ impl State {
 
     /// A guest and the pool; `None` for one that maps no image.
     pub(in crate::state) fn pool_guest_object(&self, guest: &Guest) -> Option<PoolGuestObject> {
-        let (images, seq) = (&self.pool.images, guest.seq.0);
+        let (images, seq) = (&self.pool.images, guest.seq);
         if !images.has_guest(seq) {
             return None;
         }
