@@ -11,7 +11,8 @@ fn document(path: &str) -> String {
 /// What stands between the markers of a document.
 fn block(path: &str, name: &str) -> String {
     let document = document(path);
-    let (_, after) = document.split_once(&format!("<!-- {name}:begin -->\n")).expect("a marker begins the block");
+    let (_, after) =
+        document.split_once(&format!("<!-- {name}:begin -->\n")).expect("a marker begins the block");
     let (block, _) = after.split_once(&format!("<!-- {name}:end -->")).expect("a marker ends the block");
     block.trim().to_owned()
 }
@@ -25,7 +26,9 @@ fn printed(command: &mut Command) -> String {
 /// Times of this machine, which differ from run to run, are left out: a row with one is compared by its name.
 fn without_times(text: &str) -> Vec<&str> {
     let is_time = |row: &str| row.contains(" ns ") || row.contains(" µs ");
-    text.lines().map(|row| if is_time(row) { row.split('|').nth(1).unwrap_or_default() } else { row }).collect()
+    text.lines()
+        .map(|row| if is_time(row) { row.split('|').nth(1).unwrap_or_default() } else { row })
+        .collect()
 }
 
 #[test]
@@ -40,7 +43,11 @@ fn the_comparison_of_accounting_systems_is_current() {
     let folder = test.ancestors().nth(2).expect("tests are in a folder of the build");
     let table = printed(&mut Command::new(folder.join("examples/models")));
     let document = block("docs/models.md", "models");
-    assert_eq!(without_times(&document), without_times(&table), "`make models` writes the tables of docs/models.md");
+    assert_eq!(
+        without_times(&document),
+        without_times(&table),
+        "`make models` writes the tables of docs/models.md"
+    );
 }
 
 #[test]

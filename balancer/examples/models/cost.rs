@@ -136,33 +136,34 @@ impl ContainerTime {
         let limits = || Limits { max_bytes: Some(1 << 30), ..Default::default() };
         let mut tree = Tree::default();
         for name in 0..CONTAINERS {
-            tree.put(&path(name), limits()).expect("there is room");
+            tree.place(&path(name), limits()).expect("there is room");
         }
         let new = path(CONTAINERS);
         let mut system = build();
         let patch = LimitsPatch { max_bytes: Some(Some(1 << 29)), ..Default::default() };
         let (mut create, mut resize, mut destroy) = (vec![], vec![], vec![]);
-        for turn in 0..200u64 {
+        for round in 0..200u64 {
             let start = Instant::now();
-            // As the engine does it: on a copy, which becomes the tree.
+            // As the state does it: on a copy, which becomes the tree.
             let mut next = tree.clone();
-            next.put(&new, limits()).expect("there is room");
+            next.place(&new, limits()).expect("there is room");
             tree = next;
             let owner = tree.get(&new).expect("just made").owner;
             let by = User { guest: GuestId(1), container: ContainerId(owner) };
-            system.touch(Run { first: turn * 4096, count: 512 }, by, Kind::Private);
+            system.touch(Run { first: round * 4096, count: 512 }, by, Kind::Private);
             create.push(start.elapsed().as_nanos() as f64);
 
-            system.touch(Run { first: turn * 4096 + 512, count: 4096 - 512 }, by, Kind::Private);
+            system.touch(Run { first: round * 4096 + 512, count: 4096 - 512 }, by, Kind::Private);
             let start = Instant::now();
             let mut next = tree.clone();
-            next.patch(&new, &patch).expect("it fits");
+            next.alter(&new, &patch).expect("it is there");
+            assert!(next.broken(&new).is_empty(), "it fits");
             tree = next;
             let limit = tree.get(&new).and_then(|node| node.limits.ceiling_bytes()).unwrap_or(0);
             black_box(system.enforceable(ContainerId(owner)) / UNITS_PER_FRAME * 4096 > limit);
             resize.push(start.elapsed().as_nanos() as f64);
 
-            system.unshare(Run { first: turn * 4096, count: 4096 }, GuestId(1));
+            system.unshare(Run { first: round * 4096, count: 4096 }, GuestId(1));
             let start = Instant::now();
             let mut next = tree.clone();
             next.remove(&new, 0).expect("it is empty");

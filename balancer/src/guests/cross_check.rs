@@ -1,8 +1,9 @@
 //! Finding a `vmm` that lies in its frame table: the kernel's figures of the process are the measure.
 //!
-//! A table may differ from the kernel by its published error, by what the kernel's own counters leave out and by what the
-//! process holds beside guest RAM. It may also lag: a guest touches memory all the time, and what it touched since the last
-//! comparison is on top of the error. So a difference is a suspicion first, and the guest is asked to compare:
+//! A table may differ from the kernel by its published error, by what the kernel's own counters leave out and by what
+//! the process holds beside guest RAM. It may also lag: a guest touches memory all the time, and what it touched
+//! since the last comparison is on top of the error. So a difference is a suspicion first, and the guest is asked to
+//! compare:
 //!
 //! ```text
 //!   each turn:  table and kernel differ --> ask the vmm to compare, now
@@ -11,9 +12,9 @@
 //!               they agree --> no question for half a minute
 //! ```
 //!
-//! Nothing that a guest is charged waits for this: the larger figure always counts. So a lie that is too small to be found,
-//! or one inside a large error that the table admits to, gains nothing but a wrong figure for frames. Whom a table charges
-//! beside its own container was allowed before, believed or not.
+//! Nothing that a guest is charged waits for this: the larger figure always counts. So a lie that is too small to be
+//! found, or one inside a large error that the table admits to, gains nothing but a wrong figure for frames. Whom a
+//! table charges beside its own container was allowed before, believed or not.
 
 use super::figures::table_bytes;
 use super::reading::Reading;
@@ -64,8 +65,8 @@ pub struct CrossCheck {
 }
 
 impl CrossCheck {
-    /// Of a guest on this balancer. What a `vmm` holds beside guest RAM is known, what QEMU holds is not: there the table is only
-    /// found to claim more than there is. Less gains nothing, since the kernel's figure is charged.
+    /// Of a guest on this balancer. What a `vmm` holds beside guest RAM is known, what QEMU holds is not: there the
+    /// table is only found to claim more than there is. Less gains nothing, since the kernel's figure is charged.
     #[must_use]
     pub fn of_engine(engine: Engine) -> Self {
         Self { is_qemu: engine == Engine::Qemu, ..Self::default() }
@@ -116,8 +117,8 @@ impl CrossCheck {
         ))
     }
 
-    /// The guest compared its table; this is a reading right after it said so. What it touched since the comparison, and while the reading
-    /// was made, is in one of the two figures alone.
+    /// The guest compared its table; this is a reading right after it said so. What it touched since the comparison,
+    /// and while the reading was made, is in one of the two figures alone.
     pub fn answered(&mut self, reading: &Reading, now: Instant) -> Verdict {
         let Some(asked_at) = self.asked_at.take() else { return Verdict::Same };
         let Some(found) = self.difference(reading) else {
@@ -134,7 +135,8 @@ impl CrossCheck {
         let waited_ms = ms(reading.at.saturating_duration_since(asked_at));
         let age_ms = totals.checked_age_ms.unwrap_or(u64::MAX);
         let apart_ms = age_ms.saturating_add(ms(reading.span));
-        // An answer that is older than the question, or so old that a guest may have touched anything since, does not tell.
+        // An answer that is older than the question, or so old that a guest may have touched anything since, does not
+        // tell.
         if age_ms > waited_ms || apart_ms > ANSWER_AGE_MS_MAX || totals.torn {
             return Verdict::Same;
         }
@@ -180,8 +182,8 @@ impl Difference {
 fn difference(reading: &Reading) -> Option<Difference> {
     let (kernel, totals) = (&reading.kernel, &reading.table.totals);
     let frames_bytes = |frames: u64| frames.saturating_mul(FRAME_BYTES);
-    // Frames whose state the table does not know yet, but no more than it has. One that was never compared knows nothing; it
-    // is no excuse not to compare when asked.
+    // Frames whose state the table does not know yet, but no more than it has. One that was never compared knows
+    // nothing; it is no excuse not to compare when asked.
     let checked = totals.checked_age_ms.map_or(0, |_| totals.error_frames_max.min(totals.frames));
     let error = frames_bytes(checked);
     let counters = frames_bytes(statm_error_frames());

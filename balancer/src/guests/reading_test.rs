@@ -101,8 +101,8 @@ fn read(
     Reading::of(table, kernel, || world.borrow().now).unwrap()
 }
 
-/// Checks a reading against the truth, which was between `before` and `now`: what is charged as the process's own is at most what it has,
-/// and with its error bound at least that.
+/// Checks a reading against the truth, which was between `before` and `now`: what is charged as the process's own is
+/// at most what it has, and with its error bound at least that.
 fn assert_vouched(reading: &Reading, before: Option<&Reading>, what: &str) {
     let pages = reading.images(before);
     let own_files = reading.kernel.file_bytes() - pages.all.bytes_max;

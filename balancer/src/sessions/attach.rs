@@ -1,5 +1,6 @@
-//! Guests on a QEMU that was started by someone else: each is served by a helper of its own, `vmm attach`, which registers as
-//! every `vmm` does. A monitor that is hostile or hangs affects only that helper, and a balancer that is killed leaves it running.
+//! Guests on a QEMU that was started by someone else: each is served by a helper of its own, `vmm attach`, which
+//! registers as every `vmm` does. A monitor that is hostile or hangs affects only that helper, and a balancer that is
+//! killed leaves it running.
 
 use crate::state::{Balancer, GuestObject, StateError};
 use protocol::place::Place;
@@ -18,7 +19,8 @@ pub const VMM_VARIABLE: &str = "BALLAST_VMM";
 const ATTACH_DEADLINE: Duration = Duration::from_secs(12);
 /// How long it may take to leave a guest as it was found.
 const DETACH_DEADLINE: Duration = Duration::from_secs(10);
-/// How long the driver of a guest may take to report something until the guest is shown as one without: it is asked once a second.
+/// How long the driver of a guest may take to report something until the guest is shown as one without: it is asked
+/// once a second.
 const DRIVER_DEADLINE: Duration = Duration::from_secs(3);
 /// What is shown of a helper's error text, bytes.
 const ERROR_BYTES_MAX: u64 = 4096;
@@ -47,7 +49,8 @@ pub async fn attach(balancer: &Balancer, attach: Attach) -> Result<GuestObject, 
     }
     let (name, qmp) = (attach.name.clone(), attach.qmp.clone());
     let refused = |why: String| StateError::Attach { qmp: qmp.clone(), why };
-    let place = balancer.run_dir().cloned().ok_or_else(|| refused("this balancer has no run directory".into()))?;
+    let place =
+        balancer.run_dir().cloned().ok_or_else(|| refused("this balancer has no run directory".into()))?;
     let started = tokio::task::spawn_blocking(move || start(&place, &attach)).await;
     started.map_err(|error| refused(error.to_string()))?.map_err(refused)?;
     // Whether it can be made to release memory shows once its driver reported something.
@@ -86,7 +89,8 @@ pub async fn detach(balancer: &Balancer, name: &str) -> Result<String, StateErro
 fn start(place: &Place, attach: &Attach) -> Result<(), String> {
     let program = program();
     let cannot = |error: std::io::Error| format!("Cannot start {}: {error}", program.display());
-    // A file without a name: what the helper writes later takes no place on a disk for ever, and does not block the helper.
+    // A file without a name: what the helper writes later takes no place on a disk for ever, and does not block the
+    // helper.
     let mut errors = tempfile::tempfile().map_err(cannot)?;
     let mut command = Command::new(&program);
     command.arg("attach");
@@ -149,8 +153,7 @@ fn end(mut child: Child) {
 /// The last error of a helper; or what its command line refused, which comes before the advice to read its help.
 fn last_error(errors: &mut File) -> String {
     let mut bytes = Vec::new();
-    let read =
-        errors.rewind().and_then(|()| errors.take(ERROR_BYTES_MAX).read_to_end(&mut bytes));
+    let read = errors.rewind().and_then(|()| errors.take(ERROR_BYTES_MAX).read_to_end(&mut bytes));
     let text = String::from_utf8_lossy(&bytes).into_owned();
     let refused = text.lines().find_map(|line| line.strip_prefix("error: "));
     let last = text.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();
@@ -169,7 +172,8 @@ fn program() -> PathBuf {
     sibling.filter(|path| path.exists()).unwrap_or_else(|| "vmm".into())
 }
 
-/// A name for a guest whose socket is here: `/run/legacy/db.qmp` is `db`. Empty where no character of it can be in a name.
+/// A name for a guest whose socket is here: `/run/legacy/db.qmp` is `db`. Empty where no character of it can be in a
+/// name.
 #[must_use]
 pub fn name_of(qmp: &Path) -> String {
     let stem = qmp.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();

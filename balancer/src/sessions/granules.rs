@@ -1,8 +1,8 @@
-//! The second connection of a guest with managed images: it asks for granules and is asked to let go of them.
+//! The second connection of a guest with managed images: it asks for granules and is asked to unmap them.
 //!
 //! ```text
 //!   packets --> AskGranules: a queue of bounded length --> one after the other: admission, filling, answer
-//!          \--> Unmapped: at once, as room for somebody's granule may depend on it
+//!          \--> Unmapped: at once, as room for another guest's granule may depend on it
 //! ```
 
 use super::images;
@@ -20,9 +20,9 @@ use tokio_seqpacket::UnixSeqpacket;
 
 /// Questions of a guest that wait: more than it has processors and devices that could.
 const ASKS_MAX: usize = 256;
-/// Messages that wait for it to take them: an answer to each question, and orders to let go.
+/// Messages that wait for it to take them: an answer to each question, and requests to unmap.
 const OUTBOX: usize = 1024;
-/// Who waits for room asks again after this, whether or not something changed.
+/// A guest that waits for room asks again after this, whether or not something changed.
 const WAIT: Duration = Duration::from_millis(100);
 
 /// Serves a guest granules until either side hangs up.
@@ -44,7 +44,7 @@ pub(super) async fn run(balancer: Arc<Balancer>, socket: UnixSeqpacket, (asked, 
             while let Some((image, granule)) = asked.recv().await {
                 if let Err(reason) = granule_for(&balancer, guest, image, granule).await { return reason; }
             }
-            "nobody asks".to_owned()
+            "its questions ended".to_owned()
         } => reason,
         reason = async {
             while let Some(message) = inbox.recv().await {
@@ -53,7 +53,7 @@ pub(super) async fn run(balancer: Arc<Balancer>, socket: UnixSeqpacket, (asked, 
             "the guest is gone, or has another connection".to_owned()
         } => reason,
     };
-    // By this the balancer tells it from one that came after it.
+    // A closed outbox shows the balancer that no other connection came after this one.
     drop(inbox);
     balancer.serve_pool_ended(guest, &reason);
 }
@@ -69,7 +69,7 @@ async fn receive_message(
         FromVmm::AskGranules { image, first, count } => {
             if count == 0 || count > GRANULES_ASKED_MAX {
                 return Err(format!(
-                    "it asked for {count} granules at once, but must for 1 to {GRANULES_ASKED_MAX}"
+                    "it asked for {count} granules at once, but must ask for 1 to {GRANULES_ASKED_MAX}"
                 ));
             }
             let end = first.checked_add(count).ok_or("it asked for granules that cannot be")?;
@@ -83,7 +83,7 @@ async fn receive_message(
     }
 }
 
-/// Admission, filling, waiting: until the guest was told that the granule is there, or why not.
+/// Admission, filling, waiting: until the answer is sent that the granule is there, or why not.
 async fn granule_for(
     balancer: &Arc<Balancer>,
     guest: GuestSeq,

@@ -1,4 +1,4 @@
-//! Reading the working sets of guests, where the kernel tells ([`host::damon`]).
+//! Reading the working sets of guests, where the kernel has them ([`host::damon`]).
 
 use super::session::chain;
 use crate::guests::{GuestSeq, Watchable};
@@ -12,10 +12,10 @@ use std::time::Duration;
 /// Between two readings. The kernel counts one in [`host::damon::AGGREGATION`], for which a reading waits.
 const READ_EVERY: Duration = Duration::from_secs(4);
 
-/// Reads working sets for ever. Returns where the kernel does not tell: then they are not known.
+/// Reads working sets for ever. Returns where the kernel does not have them: then they are not known.
 pub async fn watch(balancer: Arc<Balancer>, place: Place) {
     let marker = place.dir().join("damon");
-    // Nothing is touched before there is somebody to be watched.
+    // The kernel is not asked before there is a guest to be watched.
     let mut damon: Option<Damon> = None;
     loop {
         tokio::time::sleep(READ_EVERY).await;

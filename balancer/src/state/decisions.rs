@@ -33,14 +33,14 @@ impl Decisions {
     }
 
     /// Puts other knobs in place.
-    pub(in crate::state) fn turn(&mut self, knobs: Knobs) {
+    pub(in crate::state) fn set_knobs(&mut self, knobs: Knobs) {
         self.knobs = knobs;
         // What the host has for guests is measured again.
         self.memory = HostMemory::default();
         self.interval.send_replace(Duration::from_millis(knobs.interval_ms));
     }
 
-    /// Remembers a plan, and tells of limits that it could not keep and the last one could.
+    /// Remembers a plan, and adds events for limits that it cannot keep and the last one could.
     pub(in crate::state) fn remember(&mut self, plan: Plan, events: &mut Events) {
         for shortfall in &plan.shortfalls {
             if !self.shortfalls.iter().any(|known| known.container == shortfall.container) {

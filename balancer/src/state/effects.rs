@@ -3,7 +3,8 @@
 use super::Balancer;
 use super::kernel::Source;
 
-/// Something to be done once the lock is free. Effects are carried out in their order, by the thread that made the change.
+/// Something to be done once the lock is free. Effects are carried out in their order, by the thread that made the
+/// change.
 #[derive(Debug)]
 pub(in crate::state) enum Effect {
     /// Ends a process.
@@ -11,7 +12,8 @@ pub(in crate::state) enum Effect {
         /// The `vmm` of the guest that the policy ends.
         pid: i32,
     },
-    /// Reads a guest that released memory: its old figures would count that as held. Waiters are served with the result.
+    /// Reads a guest that released memory: its old figures would count that as held. Waiters are served with the
+    /// result.
     ReadReleased(Source),
     /// Reads a guest that has just compared its frame table, and judges the table.
     ReadCompared(Source),

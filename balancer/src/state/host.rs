@@ -45,7 +45,7 @@ impl HostState {
         self.started_at
     }
 
-    /// Tasks stalled. True if that is news: the last stall was so long ago that the policy has forgotten it.
+    /// Tasks stalled. True if the last stall was so long ago that the policy has forgotten it.
     pub(in crate::state) fn stalled(&mut self, now: Instant) -> bool {
         let is_first = self.stalled_age_ms(now).is_none_or(|age| age > policy::STALL_MS);
         self.stalled_at = Some(now);
@@ -64,7 +64,7 @@ impl HostState {
         is_due
     }
 
-    /// The host as the policy sees it, if so much is available; `None` where the kernel says nothing about it.
+    /// The host as the policy sees it, if so much is available; `None` where the kernel has no figures of it.
     pub(in crate::state) fn view(&self, available_bytes: u64, now: Instant) -> Option<HostView> {
         let memory = &self.sample.memory;
         (memory.total_bytes > 0).then(|| HostView {

@@ -18,8 +18,8 @@ pub trait Kernel: Debug + Send + Sync {
     /// The memory of the host.
     fn host(&self) -> HostSample;
 
-    /// The memory of a `vmm`, and of the process that has the guest's RAM where that is another one. `None` when a process is
-    /// gone.
+    /// The memory of a `vmm`, and of the process that has the guest's RAM where that is another one. `None` when a
+    /// process is gone.
     fn memory(&self, pid: i32, machine: Option<MachineProcess>) -> Option<KernelSample>;
 
     /// The objects of the same processes. `None` when the `vmm` is gone.

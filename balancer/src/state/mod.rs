@@ -8,23 +8,26 @@
 //!                            +-- adjust: observe -> policy::decide -> targets into outboxes of guests
 //! ```
 //!
-//! One lock holds all of it. Nothing under it waits for another process or reads `/proc`; the time is a value. Each change
-//! leaves the state whole or, when it fails, as it was.
+//! One lock holds all of it. Nothing under it waits for another process or reads `/proc`; the time is a value. Each
+//! change leaves the state whole or, when it fails, as it was.
 //!
 //! What happens under the lock although it leaves the state:
 //!
-//! - The journal: the order of the commits must be the order of the changes, and a change that is answered must be on disk.
-//! - Messages to guests: they go into the outbox of the guest, a bounded channel. Under the lock they are in the order of the
-//!   decisions: a target cannot overtake a newer one, and what the state says was sent was sent. An outbox that is full refuses
-//!   the message at once; what matters is sent again with the next tick.
+//! - The journal: the order of the commits must be the order of the changes, and a change that is answered must be on
+//! disk.
+//! - Messages to guests: they go into the outbox of the guest, a bounded channel. Under the lock they are in the
+//! order of the
+//!   decisions: a target cannot overtake a newer one, and the state never shows a message as sent that was not. An
+//!   outbox that is full refuses the message at once; what matters is sent again with the next tick.
 //!
-//! Between a look at the state and the change that follows from it, and between a change and its effects, other changes may
-//! happen. So:
+//! Between a reading of the state and the change that follows from it, and between a change and its effects, other
+//! changes may happen. So:
 //!
 //! - A guest may have left, and another one of its name may have come: samples and scans name a guest by its number
 //!   ([`GuestSeq`](crate::guests::GuestSeq)), which is never given again. What belongs to a guest that left is dropped.
 //! - A newer sample may be there: a sample that is older than the one in the state is dropped.
-//! - A process that is to be killed may have ended. Its number cannot have been given again as long as the kernel has other
+//! - A process that is to be killed may have ended. Its number cannot have been given again as long as the kernel has
+//! other
 //!   numbers to give; the window is the same as between the end of a process and the hang-up of its socket.
 //! - A notification may find nothing to do: each task asks the state again what is due.
 //!
@@ -54,7 +57,7 @@ mod watch;
 pub use admission::admit::{Admission, Candidate, Refusal};
 pub use admission::objects::{ObjectUsage, ObjectsObject};
 pub use admission::waiting::{Ticket, WaitingObject};
-pub use charges::charge::Ordered;
+pub use charges::charge::PendingCharge;
 pub use error::StateError;
 pub use kernel::{HostKernel, Kernel};
 pub use limits::policy::{ContainerExplanation, KnobsPatch, PolicyObject};
@@ -108,8 +111,8 @@ struct State {
 }
 
 impl Balancer {
-    /// A balancer with the tree and the bindings that its journal held, the accounting system of the host, its images, the
-    /// knobs of the policy and the kernel.
+    /// A balancer with the tree and the bindings that its journal held, the accounting system of the host, its
+    /// images, the knobs of the policy and the kernel.
     #[must_use]
     pub fn new(
         journal: Journal,

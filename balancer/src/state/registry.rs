@@ -98,10 +98,7 @@ impl Registry {
     }
 
     /// Guests in a container and in all containers inside it.
-    pub(in crate::state) fn inside<'a>(
-        &'a self,
-        path: &'a ContainerPath,
-    ) -> impl Iterator<Item = &'a Guest> {
+    pub(in crate::state) fn inside<'a>(&'a self, path: &'a ContainerPath) -> impl Iterator<Item = &'a Guest> {
         self.iter().filter(move |guest| guest.about.container.is_inside(path))
     }
 
@@ -146,8 +143,8 @@ impl Registry {
         }
     }
 
-    /// The RAM of a guest is where the guest says: in the process of its `vmm`, in a child of that, or in a process that
-    /// was started by someone else, which only an attached guest may name. No other guest has its RAM there.
+    /// The RAM of a guest is where the guest says: in the process of its `vmm`, in a child of that, or in a process
+    /// that was started by someone else, which only an attached guest may name. No other guest has its RAM there.
     pub(in crate::state) fn check_machine(
         &self,
         about: &Register,

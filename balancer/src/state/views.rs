@@ -103,24 +103,28 @@ pub struct GuestObject {
     /// What it costs by the host's accounting system, whoever pays, bytes. Where a frame table counts, the larger of
     /// the kernel's and the table's figure does.
     pub usage_bytes: u64,
-    /// By how much that may be too small, bytes: pages that its process has mapped of which it is not known yet, or cannot be, whether they
-    /// are of an image, and pages of images that no book charges: those of images that no pool knows, and those of the pool's since the
-    /// last look.
+    /// By how much that may be too small, bytes: pages that its process has mapped of which it is not known yet, or
+    /// cannot be, whether they are of an image, and pages of images that no book charges: those of images that no
+    /// pool knows, and those of the pool's since the last look.
     pub usage_error_bytes: u64,
-    /// Pages that it has mapped of images that no pool knows (`vmm --root PATH`), bytes, by its frame table. Who else maps them is not
-    /// known: they are charged to nobody but under `rss`, and count as `overhead_bytes` under the limits of its container.
+    /// Pages that it has mapped of images that no pool knows (`vmm --root PATH`), bytes, by its frame table. Who else
+    /// maps them is not known: they are charged to nobody but under `rss`, and count as `overhead_bytes` under the
+    /// limits of its container.
     pub other_images_bytes: u64,
     /// Resident set of its `vmm` by the kernel, bytes; `null` when the process is gone.
     pub resident_bytes: Option<u64>,
     /// Age of that reading, milliseconds.
     pub resident_age_ms: Option<u64>,
-    /// Page tables that the kernel holds for its `vmm`, bytes, of the same reading; in `usage_bytes` as well, but under `rss`.
+    /// Page tables that the kernel holds for its `vmm`, bytes, of the same reading; in `usage_bytes` as well, but
+    /// under `rss`.
     pub page_tables_bytes: Option<u64>,
-    /// What it is charged for the host's page cache of its disks by the host's accounting system, bytes; in `usage_bytes` as well.
+    /// What it is charged for the host's page cache of its disks by the host's accounting system, bytes; in
+    /// `usage_bytes` as well.
     pub disk_cache_bytes: u64,
     /// By how much that may be too small, bytes.
     pub disk_cache_error_bytes: u64,
-    /// Page cache of its disks that the host holds, shared with others or not, bytes; `null` before its `vmm` told of it.
+    /// Page cache of its disks that the host holds, shared with others or not, bytes; `null` before its `vmm` told of
+    /// it.
     pub disk_cache_held_bytes: Option<u64>,
     /// Age of that reading, milliseconds.
     pub disk_cache_age_ms: Option<u64>,
@@ -128,13 +132,14 @@ pub struct GuestObject {
     pub overhead_bytes: u64,
     /// What it uses by its own fresh statistics, bytes.
     pub used_bytes: Option<u64>,
-    /// What it used of its RAM within 4 s, by the host kernel's data access monitor (DAMON), which samples: bytes; `null` where that
-    /// does not tell or is not asked (`serve --working-sets`).
+    /// What it used of its RAM within 4 s, by the host kernel's data access monitor (DAMON), which samples: bytes;
+    /// `null` where that does not tell or is not asked (`serve --working-sets`).
     pub working_set_bytes: Option<u64>,
     /// Age of that, milliseconds.
     pub working_set_age_ms: Option<u64>,
-    /// How it does what it is asked: `well`, `slow`, `stuck`, `lying`, `vanished` (its statistics stopped), `without_statistics`,
-    /// `unserved` (no driver serves its balloon, 60 s after it registered) or `without_balloon`.
+    /// How it does what it is asked: `well`, `slow`, `stuck`, `lying`, `vanished` (its statistics stopped),
+    /// `without_statistics`, `unserved` (no driver serves its balloon, 60 s after it registered) or
+    /// `without_balloon`.
     pub health: Health,
     /// `running`, or `paused` while it stands still because the host starves (`oom_policy`).
     pub state: String,
@@ -156,10 +161,11 @@ pub struct GuestObject {
     pub pool: Option<PoolGuestObject>,
     /// Frames by state, now.
     pub frames: Totals,
-    /// Why nobody can tell which frames of its RAM the host holds: then all of them are `unknown`, and what it is charged is what the
-    /// kernel counts for its processes. `null` where they are looked at one by one.
+    /// Why nobody can tell which frames of its RAM the host holds: then all of them are `unknown`, and what it is
+    /// charged is what the kernel counts for its processes. `null` where they are looked at one by one.
     pub ram_unseen: Option<String>,
-    /// False once these were found to differ from the kernel's figures by more than their error: event `table_disagrees`.
+    /// False once these were found to differ from the kernel's figures by more than their error: event
+    /// `table_disagrees`.
     pub trusted: bool,
     /// Time since it registered, milliseconds.
     pub registered_age_ms: u64,
@@ -170,8 +176,8 @@ pub struct GuestObject {
 pub struct MergeObject {
     /// Pages of the guest that are one with an equal page.
     pub merging_pages: u64,
-    /// What that saves by the kernel's count, less the cost, bytes: negative if little is equal. The one copy that stays is
-    /// counted for each who has it.
+    /// What that saves by the kernel's count, less the cost, bytes: negative if little is equal. The one copy that
+    /// stays is counted for each who has it.
     pub profit_bytes: i64,
     /// Kernel memory that looking for equal pages takes for this guest, bytes: 64 for each page that is looked at.
     pub cost_bytes: u64,
@@ -328,7 +334,11 @@ impl Inner {
         }
     }
 
-    pub(super) fn container(&self, path: &ContainerPath, now: Instant) -> Result<ContainerObject, StateError> {
+    pub(super) fn container(
+        &self,
+        path: &ContainerPath,
+        now: Instant,
+    ) -> Result<ContainerObject, StateError> {
         let node = self.containers.tree().get(path).ok_or_else(|| TreeError::Missing(path.clone()))?;
         Ok(self.container_object(path, node, &self.usage(), now))
     }
@@ -355,8 +365,8 @@ impl Inner {
             usage_age_ms: inside()
                 .flat_map(|guest| {
                     let kernel = guest.figures.kernel().map(|kernel| age_ms(kernel.at, now));
-                    let look = guest.look.as_ref().map(|look| age_ms(look.at, now));
-                    kernel.into_iter().chain(look).chain(guest.disk_cache.age_ms(now))
+                    let scan = guest.scan.as_ref().map(|scan| age_ms(scan.at, now));
+                    kernel.into_iter().chain(scan).chain(guest.disk_cache.age_ms(now))
                 })
                 .max(),
             target_bytes: sum(|guest| guest.sent_target_bytes.unwrap_or(guest.about.ram_bytes)),
@@ -391,7 +401,7 @@ impl Inner {
             owner: guest.owner,
             charge_to: guest.about.charge_to.clone(),
             may_charge: guest.about.may_charge.clone(),
-            charge_pending: guest.order_pending(),
+            charge_pending: guest.charge_pending(),
             pid: guest.pid,
             engine: guest.about.engine.to_string(),
             machine_pid: guest.about.machine.map(|machine| machine.pid),

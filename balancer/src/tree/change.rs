@@ -14,8 +14,8 @@ pub enum Put {
 }
 
 impl Tree {
-    /// Makes a container with these limits or gives them to the one that is there; it stays until it is removed. No bound is
-    /// checked: [`Tree::broken`] does that.
+    /// Makes a container with these limits or gives them to the one that is there; it stays until it is removed. No
+    /// bound is checked: [`Tree::broken`] does that.
     ///
     /// # Errors
     /// When no owner id is left.

@@ -8,8 +8,8 @@ use protocol::limits::LimitsError;
 use protocol::path::ContainerPath;
 
 impl Tree {
-    /// Every bound that the limits of `path` break: alone, against all above it and against all inside it, expressed in terms
-    /// of those limits.
+    /// Every bound that the limits of `path` break: alone, against all above it and against all inside it, expressed
+    /// in terms of those limits.
     #[must_use]
     pub fn broken(&self, path: &ContainerPath) -> Vec<TreeError> {
         let Some(node) = self.nodes.get(path) else { return vec![TreeError::Missing(path.clone())] };

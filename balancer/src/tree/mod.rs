@@ -1,5 +1,5 @@
-//! The container tree: which container is inside which, under which limits. Pure; a change is made on a copy, committed to the
-//! journal, and only then becomes the tree.
+//! The container tree: which container is inside which, under which limits. Pure; a change is made on a copy,
+//! committed to the journal, and only then becomes the tree.
 
 mod change;
 mod checks;
@@ -13,7 +13,7 @@ use protocol::path::ContainerPath;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-/// Owner id of the root container; 0 is no container.
+/// Owner id of the root container; 0 stands for none.
 pub const OWNER_ROOT: u16 = 1;
 /// Most containers of one balancer: what an owner id of 16 bits can name, less 0.
 pub const CONTAINERS_MAX: usize = u16::MAX as usize;
@@ -44,7 +44,7 @@ pub enum TreeError {
     #[error("The root container stands for the host and cannot be removed")]
     Root,
     /// No owner id is left.
-    #[error("There are {CONTAINERS_MAX} containers already, the most there can be")]
+    #[error("There are {CONTAINERS_MAX} containers already, the most that are possible")]
     Full,
 }
 
@@ -113,8 +113,8 @@ impl Tree {
             .map(|(child, node, _)| (child, node))
     }
 
-    /// The trust domain of guests in a container, which need not be there yet: that of the nearest container on the way to the
-    /// root that has one, else the container's own in the root.
+    /// The trust domain of guests in a container, which need not be there yet: that of the nearest container on the
+    /// way to the root that has one, else the container's own in the root.
     #[must_use]
     pub fn domain(&self, path: &ContainerPath) -> Domain {
         let chosen = path.ancestors().find_map(|above| self.nodes.get(&above)?.limits.domain.clone());

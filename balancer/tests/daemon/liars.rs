@@ -21,7 +21,8 @@ const FRAME: u64 = 4096;
 struct Process(Child);
 
 impl Process {
-    /// A process that holds so much memory; its table says something else if `claims` does, until it is asked if `admits`.
+    /// A process that holds so much memory; its table says something else if `claims` does, until it is asked if
+    /// `admits`.
     fn start(place: &Place, name: &str, held_mib: u64, claims_mib: u64, admits: bool) -> Self {
         let role = json!({"dir": place.dir(), "name": name, "held": held_mib, "claims": claims_mib, "admits": admits});
         let mut command = Command::new(std::env::current_exe().unwrap());
@@ -87,7 +88,7 @@ async fn a_vmm_that_lies_is_found_and_an_honest_one_is_not() {
         let usage = guest["usage_bytes"].as_u64().unwrap();
         assert!(usage >= least * MIB, "the larger figure is charged: {guest:#}");
     }
-    // Some more turns: whoever is found is told of once, and the others never.
+    // Some more ticks: a liar that was found is reported once, and the others never.
     let private = json!(200 * MIB / FRAME);
     let late = daemon.until("/v1/guests/late", |guest| guest["frames"]["private"] == private).await;
     tokio::time::sleep(Duration::from_secs(3)).await;
@@ -117,7 +118,7 @@ fn memfd(bytes: &[u8], length: u64) -> File {
 }
 
 #[tokio::test]
-async fn a_table_of_another_version_or_a_truncated_one_is_refused_and_the_right_one_is_taken_after_it() {
+async fn a_table_of_another_version_or_a_truncated_one_is_refused_and_the_right_one_is_accepted_after_it() {
     let (_dir, place) = place();
     let daemon = Daemon::start(&place).await;
     let mut coming_back = about("a", "/a", None);

@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 /// What is kept of the reason why the frames of a guest cannot be scanned, characters.
 const UNSEEN_TEXT_MAX: usize = 400;
 
-/// What a guest is told when it is admitted.
+/// The answer to a guest that is admitted.
 #[derive(Debug, Clone, Copy)]
 pub struct Admission {
     /// Its registration number.
@@ -122,7 +122,8 @@ impl State {
         self.waits_no_more(ticket, "admitted", now);
         let seq = self.guests.next_seq();
         let outbox = candidate.outbox.clone();
-        let mut guest = Guest::new(seq, about, pid, (owner, owners), Arc::clone(&candidate.frames), outbox, now);
+        let mut guest =
+            Guest::new(seq, about, pid, (owner, owners), Arc::clone(&candidate.frames), outbox, now);
         guest.process = sample.objects;
         if let Some(memory) = sample.memory {
             guest.figures.update(memory);
@@ -175,8 +176,8 @@ impl State {
         self.adjust(now);
     }
 
-    /// Makes the container of a guest where it is missing, with the limits of the launch, and returns its owner id. `held` is
-    /// what the guest's process holds already of what the host has, bytes.
+    /// Makes the container of a guest where it is missing, with the limits of the launch, and returns its owner id.
+    /// `held` is what the guest's process holds already of what the host has, bytes.
     fn admit_container(
         &mut self,
         about: &Register,

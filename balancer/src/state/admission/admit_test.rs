@@ -6,9 +6,9 @@ use crate::state::Kernel;
 use accounting::System;
 use host::meminfo::{HostMemory, HostSample};
 use policy::{self, Knobs};
+use protocol::engine::Engine;
 use protocol::frames::{FrameTable, Region};
 use protocol::image::Backing;
-use protocol::engine::Engine;
 use protocol::message::{FromVmm, MachineProcess};
 use std::sync::Mutex;
 use std::time::Duration;
@@ -54,11 +54,8 @@ impl Kernel for TestKernel {
     fn host(&self) -> HostSample {
         self.set(|figures| {
             let total_bytes = 8 << 30;
-            let memory = HostMemory {
-                total_bytes,
-                available_bytes: figures.available_bytes,
-                ..HostMemory::default()
-            };
+            let memory =
+                HostMemory { total_bytes, available_bytes: figures.available_bytes, ..HostMemory::default() };
             HostSample { memory, at: figures.now }
         })
     }
@@ -160,11 +157,12 @@ fn a_qemu_must_be_a_child_of_the_vmm_that_registers_it() {
 fn the_guest_that_the_policy_ends_is_killed_after_the_lock_is_free() {
     let (_dir, kernel, balancer) = balancer();
     let (a, mut inbox) = candidate(about("a"), 4000);
-    balancer.turn_knobs(&crate::state::KnobsPatch {
-        oom_policy: Some(policy::OomPolicy::Kill),
-        ..Default::default()
-    })
-    .unwrap();
+    balancer
+        .turn_knobs(&crate::state::KnobsPatch {
+            oom_policy: Some(policy::OomPolicy::Kill),
+            ..Default::default()
+        })
+        .unwrap();
     balancer.register(&a, None).unwrap();
     kernel.set(|figures| (figures.available_bytes, figures.resident_bytes) = (MIB, 512 * MIB));
     for _ in 0..600 {
@@ -183,7 +181,8 @@ fn a_reading_of_a_guest_that_left_is_dropped_and_so_is_an_old_reading() {
     let (a, _inbox) = candidate(about("a"), 4000);
     let resident = || balancer.guest("a").unwrap().resident_bytes;
     let first = balancer.register(&a, None).unwrap().seq;
-    let source = || balancer.view(|state, _| crate::state::kernel::Source::of(state.guests.get(first).unwrap()));
+    let source =
+        || balancer.view(|state, _| crate::state::kernel::Source::of(state.guests.get(first).unwrap()));
     kernel.set(|figures| figures.resident_bytes = 3 * MIB);
     let (old, late) = (source().all(&*kernel), source());
     kernel.set(|figures| (figures.now, figures.resident_bytes) = (figures.now + Duration::from_secs(1), MIB));
@@ -194,7 +193,9 @@ fn a_reading_of_a_guest_that_left_is_dropped_and_so_is_an_old_reading() {
     balancer.hang_up(first, "it left");
     let second = balancer.register(&a, None).unwrap().seq;
     assert_ne!(first, second);
-    kernel.set(|figures| (figures.now, figures.resident_bytes) = (figures.now + Duration::from_secs(1), 9 * MIB));
+    kernel.set(|figures| {
+        (figures.now, figures.resident_bytes) = (figures.now + Duration::from_secs(1), 9 * MIB)
+    });
     balancer.change(|state, _| state.guests.take(late.all(&*kernel)));
     assert_eq!(resident(), Some(MIB), "the reading was not of this guest");
     // Neither does a message of the first session reach the second one.

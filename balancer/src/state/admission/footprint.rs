@@ -1,9 +1,10 @@
 //! Whether there is memory for one guest more: below each `max` on its way to the root, and on the host.
 //!
-//! A guest needs its floor to start, and what its `vmm` takes in addition, with QEMU if it has one; for a QEMU that was started by
-//! someone else this is not known, and it runs already. A guest that runs needs what it uses by its own statistics, no more than the
-//! host counts, or its floor if that is more; a guest that releases nothing needs what it holds. A container needs what is in it, or
-//! its `min` if that is more. What is beyond that can be reclaimed from its guests.
+//! A guest needs its floor to start, and what its `vmm` takes in addition, with QEMU if it has one; for a QEMU that
+//! was started by someone else this is not known, and it runs already. A guest that runs needs what it uses by its
+//! own statistics, no more than the host counts, or its floor if that is more; a guest that releases nothing needs
+//! what it holds. A container needs what is in it, or its `min` if that is more. What is beyond that can be reclaimed
+//! from its guests.
 
 use crate::guests::{Figures, Guest};
 use crate::state::State;
@@ -55,7 +56,8 @@ impl State {
             outermost = Some(above);
         }
         if let Some(budget) = self.decisions.budget {
-            // The budget is of the last plan: what the process took since then is in both. It makes room for the guest itself alone.
+            // The budget is of the last plan: what the process took since then is in both. It makes room for the
+            // guest itself alone.
             let (root, room) = (ContainerPath::root(), budget.bytes.saturating_add(held.min(own)));
             let needed = after.of(&root);
             if needed > room {

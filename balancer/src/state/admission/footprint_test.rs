@@ -32,7 +32,7 @@ fn memory_that_a_process_took_since_the_last_plan_makes_no_room_for_others() {
     let mut tree = state.containers.tree().clone();
     tree.ensure(&about("a").container).unwrap();
     tree.ensure(&"/b".parse().unwrap()).unwrap();
-    // Another container is promised 100 MiB; the guest needs 64 MiB and 16 MiB beside.
+    // Another container is promised 100 MiB; the guest needs 64 MiB, and its vmm 16 MiB.
     tree.alter(
         &"/b".parse().unwrap(),
         &serde_json::from_str(&format!(r#"{{"min_bytes": {}}}"#, 100 * MIB)).unwrap(),

@@ -1,8 +1,9 @@
 //! Objects of the host's kernel: how many each guest takes, and whether a limit allows more.
 //!
-//! vCPUs, guests and devices are given at launch and cannot be reclaimed: a launch beyond a limit is refused, and so is a limit
-//! below what is used. File descriptors and threads come and go: a launch beyond a limit is refused as well; an event tells of a
-//! container that grows beyond it later, and each `vmm` is told how many descriptors are left for it.
+//! vCPUs, guests and devices are given at launch and cannot be reclaimed: a launch beyond a limit is refused, and so
+//! is a limit below what is used. File descriptors and threads come and go: a launch beyond a limit is refused as
+//! well; an event tells of a container that grows beyond it later, and each `vmm` is told how many descriptors are
+//! left for it.
 
 use crate::guests::Guest;
 use crate::state::State;
@@ -93,7 +94,8 @@ impl State {
                 let (field, others, own, over) =
                     (kind.field(), others.of(kind), own.of(kind), sum.of(kind) - max);
                 format!(
-                    "{field} of {above} is {max}, but its guests have {others} and guest {:?} needs {own}: {over} too many",
+                    "{field} of {above} is {max}, but its guests have {others} and guest {:?} needs {own}: \
+                     {over} too many",
                     about.name
                 )
             })
@@ -128,7 +130,7 @@ impl State {
         }
         for guest in self.guests.iter_mut() {
             let fds_max = fds_left(tree, &counts, guest);
-            if guest.sent_fds_max != fds_max && guest.say(ToVmm::FdsMax { fds_max }) {
+            if guest.sent_fds_max != fds_max && guest.send(ToVmm::FdsMax { fds_max }) {
                 guest.sent_fds_max = fds_max;
             }
         }
@@ -159,7 +161,8 @@ fn limited_counts(tree: &Tree, guests: &Registry) -> BTreeMap<ContainerPath, Obj
 pub(in crate::state) struct Exceeded(BTreeMap<(ContainerPath, ObjectKind), Instant>);
 
 impl Exceeded {
-    /// Takes new counts into account. Returns the limits that are exceeded now and were not lately: path, kind, limit, count.
+    /// Takes new counts into account. Returns the limits that are exceeded now and were not lately: path, kind,
+    /// limit, count.
     fn update(
         &mut self,
         tree: &Tree,

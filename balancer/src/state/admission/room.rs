@@ -11,8 +11,8 @@ use protocol::path::ContainerPath;
 use std::collections::{BTreeMap, BTreeSet};
 
 impl State {
-    /// Limits that a guest would break if it moved to this container: by what its frames and its `vmm` take, or by what it needs
-    /// to live. Limits above both containers hold it already.
+    /// Limits that a guest would break if it moved to this container: by what its frames and its `vmm` take, or by
+    /// what it needs to live. Limits above both containers hold it already.
     pub(in crate::state) fn room_for_move(
         &self,
         guest: &Guest,
@@ -35,7 +35,8 @@ impl State {
         memory.chain(self.objects_for_move(guest, to)).collect()
     }
 
-    /// The same for limits on objects of the kernel: they hold for a guest that moves in as for one that is launched there.
+    /// The same for limits on objects of the kernel: they hold for a guest that moves in as for one that is launched
+    /// there.
     fn objects_for_move(&self, guest: &Guest, to: &ContainerPath) -> Vec<StateError> {
         let mut missing = Vec::new();
         for above in to.ancestors().filter(|above| !guest.about.container.is_inside(above)) {
@@ -96,8 +97,8 @@ impl State {
             costs.fold(0u64, |sum, (_, cost)| sum.saturating_add(cost.bytes))
         };
         let of = |(guest, own): &(&Guest, Usage)| {
-            let look = guest.look.as_ref()?;
-            let held = look.private_bytes.values().fold(0u64, |sum, bytes| sum.saturating_add(*bytes));
+            let scan = guest.scan.as_ref()?;
+            let held = scan.private_bytes.values().fold(0u64, |sum, bytes| sum.saturating_add(*bytes));
             let limits: BTreeSet<Limit> = guest
                 .owners
                 .iter()

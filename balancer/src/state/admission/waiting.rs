@@ -1,7 +1,7 @@
 //! Guests that wait for memory: first come, first served.
 //!
-//! A waiter goes before later waiters and before newcomers that need room in the same container: otherwise a guest that needs
-//! much would wait for ever behind small ones. A waiter that needs room elsewhere delays no other guest.
+//! A waiter goes before later waiters and before newcomers that need room in the same container: otherwise a guest
+//! that needs much would wait for ever behind small ones. A waiter that needs room elsewhere delays no other guest.
 
 use crate::guests::age_ms;
 use crate::state::admission::admit::Refusal;

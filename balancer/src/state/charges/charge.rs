@@ -1,13 +1,13 @@
 //! The payer of a guest: moving the guest, and charging another container for what it touches.
 //!
 //! ```text
-//!  request --check--> guest attached, targets follow --Charge--> vmm: compare table with kernel, change owner --Charged-->
+//!  request --check--> guest attached, targets follow --Charge--> vmm: compare table, change owner --Charged-->
 //! ```
 //!
-//! What was touched before the change is charged as it was; what is touched after the answer, as commanded. Between the two
-//! it may be either.
+//! What was touched before the change is charged as it was; what is touched after the answer, as commanded. Between
+//! the two it may be either.
 
-use crate::guests::{CarriedOut, Guest, GuestSeq};
+use crate::guests::{ChargeDone, ChargeId, Guest, GuestSeq};
 use crate::state::containers::Containers;
 use crate::state::error::Reasons;
 use crate::state::{Balancer, State, StateError};
@@ -21,22 +21,22 @@ const DEADLINE: Duration = Duration::from_secs(5);
 
 /// A charge command that is on its way to a `vmm`.
 #[derive(Debug)]
-pub struct Ordered {
-    order: u64,
-    carried_out: watch::Receiver<u64>,
+pub struct PendingCharge {
+    id: ChargeId,
+    done: watch::Receiver<ChargeId>,
 }
 
-impl Ordered {
+impl PendingCharge {
     /// Waits until the command was carried out. False if that took too long, or the guest left.
     pub async fn done(mut self) -> bool {
-        let done = self.carried_out.wait_for(|order| *order >= self.order);
+        let done = self.done.wait_for(|done| *done >= self.id);
         tokio::time::timeout(DEADLINE, done).await.is_ok_and(|done| done.is_ok())
     }
 }
 
 impl Balancer {
-    /// Attaches a guest to another container, with all that it is charged for or without it. It no longer charges a container
-    /// other than its own.
+    /// Attaches a guest to another container, with all that it is charged for or without it. It no longer charges a
+    /// container other than its own.
     ///
     /// # Errors
     /// When there is no such guest or container, a limit leaves no room, or its `vmm` takes no messages.
@@ -45,7 +45,7 @@ impl Balancer {
         name: &str,
         to: &ContainerPath,
         with_charges: bool,
-    ) -> Result<Ordered, StateError> {
+    ) -> Result<PendingCharge, StateError> {
         self.change(|state, now| {
             let owner = state.check_move(name, to, with_charges)?;
             let guest = state.guests.existing_mut(name)?;
@@ -71,7 +71,7 @@ impl Balancer {
     ///
     /// # Errors
     /// When there is no such guest or container, a limit leaves no room, or its `vmm` takes no messages.
-    pub fn charge(&self, name: &str, to: Option<&ContainerPath>) -> Result<Ordered, StateError> {
+    pub fn charge(&self, name: &str, to: Option<&ContainerPath>) -> Result<PendingCharge, StateError> {
         self.change(|state, now| state.charge(name, to, None, now))
     }
 }
@@ -91,7 +91,7 @@ impl State {
         now: Instant,
     ) {
         let Some(guest) = self.guests.get_mut(seq) else { return };
-        let refused = if guest.budget.take(now).is_none() {
+        let refused = if guest.event_bucket.take(now).is_none() {
             Err("Too many questions: one in 250 ms is answered".to_owned())
         } else if let Some(to) = to.filter(|to| !may_charge(guest, to)) {
             Err(format!("{to} is not among the containers that this guest may charge"))
@@ -101,16 +101,18 @@ impl State {
         };
         let (Err(reason), Some(guest)) = (refused, self.guests.get_mut(seq)) else { return };
         guest.event(&mut self.events, "charge_refused", &reason, now);
-        guest.say(ToVmm::RefuseCharge { question, reason });
+        guest.send(ToVmm::RefuseCharge { question, reason });
     }
 
-    /// A guest carried a command out. The next scan sees the bytes that changed hands, and only then the request is answered.
-    pub(in crate::state) fn carried_out(&mut self, seq: GuestSeq, order: u64, moved_frames: u64) {
+    /// A guest carried a command out. The next scan sees the bytes that changed hands, and only then the request is
+    /// answered.
+    pub(in crate::state) fn charge_done(&mut self, seq: GuestSeq, id: ChargeId, moved_frames: u64) {
         let Some(guest) = self.guests.get_mut(seq) else { return };
-        let last = guest.unseen.last().map_or(0, |last| last.order).max(*guest.carried_out.borrow());
-        if order > last && order <= guest.orders {
-            guest.unseen.push(CarriedOut { order, moved_frames });
-            guest.look_wanted = true;
+        let seen = *guest.charge_done.borrow();
+        let last = guest.charges_unseen.last().map_or(seen, |last| last.id.max(seen));
+        if id > last && id <= guest.charge_sent {
+            guest.charges_unseen.push(ChargeDone { id, moved_frames });
+            guest.scan_wanted = true;
         }
     }
 
@@ -120,7 +122,7 @@ impl State {
         to: Option<&ContainerPath>,
         question: Option<u64>,
         now: Instant,
-    ) -> Result<Ordered, StateError> {
+    ) -> Result<PendingCharge, StateError> {
         let own = self.guests.existing(name)?.about.container.clone();
         let to = to.filter(|to| **to != own);
         self.check_charge(name, to)?;
@@ -210,12 +212,12 @@ pub(in crate::state) fn command(
     containers: &Containers,
     question: Option<u64>,
     with_charges: bool,
-) -> Ordered {
+) -> PendingCharge {
     let owner = containers.charging(guest);
     guest.owners.extend([guest.owner, owner]);
-    guest.orders += 1;
+    guest.charge_sent.0 += 1;
     let charge = Charge {
-        order: guest.orders,
+        order: guest.charge_sent.0,
         question,
         container: guest.about.container.clone(),
         charge_to: guest.about.charge_to.clone(),
@@ -223,6 +225,6 @@ pub(in crate::state) fn command(
         with_charges,
         owners: guest.owners.iter().copied().collect(),
     };
-    guest.say(ToVmm::Charge(charge));
-    Ordered { order: guest.orders, carried_out: guest.carried_out.subscribe() }
+    guest.send(ToVmm::Charge(charge));
+    PendingCharge { id: guest.charge_sent, done: guest.charge_done.subscribe() }
 }

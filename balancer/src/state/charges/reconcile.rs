@@ -30,11 +30,9 @@ impl Balancer {
             return Ok(frames);
         }
         let asked = self.kernel.now();
-        let late = || StateError::Deadline {
-            name: name.to_owned(),
-            waited_ms: age_ms(asked, self.kernel.now()),
-        };
-        if !self.view(|state, _| Ok::<_, StateError>(state.guests.existing(name)?.say(ToVmm::Reconcile)))? {
+        let late =
+            || StateError::Deadline { name: name.to_owned(), waited_ms: age_ms(asked, self.kernel.now()) };
+        if !self.view(|state, _| Ok::<_, StateError>(state.guests.existing(name)?.send(ToVmm::Reconcile)))? {
             return Err(late());
         }
         match tokio::time::timeout(DEADLINE, answered.changed()).await {
@@ -48,7 +46,8 @@ impl Balancer {
 }
 
 impl Balancer {
-    /// Asks the helper of an attached guest to leave it. Returns the guest's number, and the id of the last event before that.
+    /// Asks the helper of an attached guest to leave it. Returns the guest's number, and the id of the last event
+    /// before that.
     ///
     /// # Errors
     /// When there is no such guest, it was not attached, or its helper takes no messages.
@@ -59,7 +58,7 @@ impl Balancer {
                 return Err(StateError::NotAttached(name.to_owned()));
             }
             let last_event = *state.events.watch().borrow();
-            if !guest.say(ToVmm::Detach) {
+            if !guest.send(ToVmm::Detach) {
                 return Err(StateError::Deaf(name.to_owned()));
             }
             Ok((guest.seq, last_event))
@@ -74,12 +73,12 @@ impl Balancer {
 }
 
 impl FramesObject {
-    /// What the table says; counted frame by frame as well if `audit`: O(frames), not for the daemon's own thread.
+    /// The table in figures; counted frame by frame as well if `audit`: O(frames), not for the daemon's own thread.
     #[must_use]
     pub fn new(guest: &GuestObject, frames: &FrameReader, blocks: bool, audit: bool) -> Self {
         let totals = frames.totals();
-        let told = guest.ram_bytes.saturating_sub(guest.balloon.actual_bytes) / FRAME_BYTES;
-        let sources = sources(&totals, frames.is_residency_only().then_some(told));
+        let ballooned = guest.ram_bytes.saturating_sub(guest.balloon.actual_bytes) / FRAME_BYTES;
+        let sources = sources(&totals, frames.is_residency_only().then_some(ballooned));
         let from_blocks = blocks.then(|| frames.totals_from_blocks());
         let from_entries = audit.then(|| frames.totals_from_entries());
         let fits = |counted: &Option<Totals>| counted.as_ref().is_none_or(|totals| totals.untiled == 0);

@@ -12,7 +12,7 @@ impl State {
         for guest in self.guests.iter_mut() {
             let Some(reading) = guest.figures.reading() else { continue };
             let differs = guest.cross_check.wants_answer(reading, now);
-            if (differs || guest.figures.wants_comparison(now)) && guest.say(ToVmm::Reconcile) {
+            if (differs || guest.figures.wants_comparison(now)) && guest.send(ToVmm::Reconcile) {
                 guest.cross_check.asked(now);
             }
             let verdict = guest.cross_check.waited(now);

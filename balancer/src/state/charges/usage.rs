@@ -44,14 +44,15 @@ impl State {
         usage
     }
 
-    /// The same without the page cache of their disks, because of which no guest is refused or asked for memory: it can be
-    /// dropped.
+    /// The same without the page cache of their disks, because of which no guest is refused or asked for memory: it
+    /// can be dropped.
     pub(in crate::state) fn memory_usage(&self) -> Usage {
         self.usage_with(|guest| self.reading_of(guest))
     }
 
-    /// What is known of a guest's memory. A page that it maps of the pool's images is in doubt until the pool's accounts charge it,
-    /// which are as old as the last scan of its table: until then it is in the error of the guest's own charge.
+    /// What is known of a guest's memory. A page that it maps of the pool's images is in doubt until the pool's
+    /// accounts charge it, which are as old as the last scan of its table: until then it is in the error of the
+    /// guest's own charge.
     pub(in crate::state) fn reading_of(&self, guest: &Guest) -> GuestReading {
         let mut reading = guest.reading(self.accounting);
         let known = guest.figures.images().pool.known_bytes;
@@ -73,7 +74,7 @@ impl State {
             // Until the next scan the guest's own container pays for what it touches on another one's account.
             let charging = self.containers.charging(guest);
             if charging != guest.owner && self.accounting != System::Rss {
-                let error_bytes = guest.touched_since_look();
+                let error_bytes = guest.touched_since_scan();
                 *sum.entry(charging).or_default() += Cost { bytes: 0, error_bytes };
             }
         }

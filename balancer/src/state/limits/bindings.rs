@@ -20,8 +20,8 @@ impl Balancer {
     /// Binds a path or an image to a container. What the host holds of it is charged there from now on.
     ///
     /// # Errors
-    /// When there is no such container or it has no room, when it is bound to another one and not to be replaced, or when
-    /// the journal cannot be written.
+    /// When there is no such container or it has no room, when it is bound to another one and not to be replaced, or
+    /// when the journal cannot be written.
     pub fn bind(
         &self,
         subject: Subject,
@@ -116,8 +116,8 @@ impl State {
         result
     }
 
-    /// No limit on the way to the root is broken by what guests map of images that a container is to pay for. What no guest
-    /// maps can be evicted.
+    /// No limit on the way to the root is broken by what guests map of images that a container is to pay for. What no
+    /// guest maps can be evicted.
     fn check_binding(&mut self, next: &Bindings, container: &ContainerPath) -> Result<(), StateError> {
         let before = self.usage();
         let (after, unmapped) = self.with_bindings(next, |state| {

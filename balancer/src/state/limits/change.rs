@@ -78,9 +78,8 @@ impl State {
     /// The tree without a container.
     pub(in crate::state) fn tree_without(&self, path: &ContainerPath) -> Result<Tree, StateError> {
         // A guest that charges it counts as inside; what was charged to it before passes to the guests' own containers.
-        let uses = |guest: &&Guest| {
-            guest.about.container == *path || guest.about.charge_to.as_ref() == Some(path)
-        };
+        let uses =
+            |guest: &&Guest| guest.about.container == *path || guest.about.charge_to.as_ref() == Some(path);
         let guests = self.guests.by_seq().filter(uses).count();
         self.check_unbound(path)?;
         let mut next = self.containers.tree().clone();

@@ -81,7 +81,7 @@ impl Balancer {
         self.view(State::policy)
     }
 
-    /// Turns knobs; targets that follow are on their way when this returns.
+    /// Changes knobs; targets that follow are on their way when this returns.
     ///
     /// # Errors
     /// Every value that is out of its bounds, or that the journal cannot be written; nothing changed.
@@ -98,14 +98,14 @@ impl Balancer {
                     knobs.oom_policy.name()
                 );
                 state.events.push("policy_changed", None, None, &text);
-                state.decisions.turn(knobs);
+                state.decisions.set_knobs(knobs);
                 state.adjust(now);
             }
             Ok(state.policy(now))
         })
     }
 
-    /// What the policy would be told now.
+    /// The input of the policy now.
     #[must_use]
     pub fn observation(&self) -> Observation {
         self.view(|state, now| state.observe(now).observation)

@@ -3,8 +3,8 @@
 use crate::guests::Guest;
 use crate::pool::Subject;
 use crate::state::limits::policy::patched;
-use crate::state::{Balancer, KnobsPatch, State, StateError};
 use crate::state::tick::adjust::Observed;
+use crate::state::{Balancer, KnobsPatch, State, StateError};
 use policy::{self, Plan, Shortfall};
 use protocol::limits::{Limits, LimitsPatch};
 use protocol::path::ContainerPath;
@@ -157,7 +157,7 @@ impl Balancer {
 }
 
 impl State {
-    /// What the policy would be told if a guest were another one. The guest is as it was when this returns.
+    /// The input of the policy if a guest were changed. The guest is as before when this returns.
     fn observe_guest_as(
         &mut self,
         name: &str,

@@ -1,4 +1,4 @@
-//! Granules of managed images: guests ask for them, are told when they are there, and are asked to unmap them.
+//! Granules of managed images: guests ask for them, get an answer when they are there, and are asked to unmap them.
 
 use crate::guests::{Guest, GuestSeq};
 use crate::pool::{Asked, Backed, Eviction, GranuleIndex, Key, PoolBacking, UNMAP_DEADLINE};
@@ -16,8 +16,8 @@ use tokio::sync::mpsc;
 const NAME_CHARS_MAX: usize = 64;
 
 impl Balancer {
-    /// A guest's second connection: the guest maps nothing of its managed images now, and is told here to unmap. Returns its
-    /// images in their order.
+    /// A guest's second connection: the guest maps nothing of its managed images now, and is asked here to unmap.
+    /// Returns its images in their order.
     ///
     /// # Errors
     /// In one sentence, for the `vmm` to show.
@@ -63,7 +63,7 @@ impl Balancer {
         self.change(|state, now| state.ask_granule(guest, image, granule, now))
     }
 
-    /// A granule was filled, or could not be; the guest is told.
+    /// A granule was filled, or could not be; the guest gets the answer.
     ///
     /// # Errors
     /// When it takes no messages: it is cut off.
@@ -198,15 +198,9 @@ impl State {
         self.pool.images.get(&key).map(|_| key)
     }
 
-    /// Answers a question. Answers and requests to unmap are in one queue, so that a request never comes before the answer that
-    /// it undoes.
-    fn answer(
-        &self,
-        guest: GuestSeq,
-        image: u16,
-        first: u64,
-        outcome: GranuleOutcome,
-    ) -> Result<(), String> {
+    /// Answers a question. Answers and requests to unmap are in one queue, so that a request never comes before the
+    /// answer that it undoes.
+    fn answer(&self, guest: GuestSeq, image: u16, first: u64, outcome: GranuleOutcome) -> Result<(), String> {
         let guest = self.guests.get(guest);
         let outbox = guest.and_then(|guest| guest.pool_outbox.as_ref()).ok_or("the guest is gone")?;
         let answer = ToVmm::Granules { image, first, count: 1, outcome };

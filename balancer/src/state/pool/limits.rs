@@ -1,9 +1,9 @@
-//! The limits of containers that pay for pages of the shared pool: pages that no guest maps are evicted, and an event tells of
-//! mapped pages that are too many.
+//! The limits of containers that pay for pages of the shared pool: pages that no guest maps are evicted, and too
+//! many mapped pages are an event.
 
 use crate::pool::{Pool, PoolShortfall};
-use crate::state::{State, StateError};
 use crate::state::pool::{COMMON, payers_of};
+use crate::state::{State, StateError};
 use crate::tree::{Tree, TreeError};
 use accounting::{ContainerId, Usage};
 use protocol::bytes::Human;
@@ -11,15 +11,13 @@ use protocol::limits::LimitsError;
 use protocol::path::ContainerPath;
 
 impl State {
-    /// A `max` below what a container pays for and guests map is refused: mapped pages cannot be evicted. Those of images that the
-    /// balancer fills can be, down to what guests need at once.
-    pub(in crate::state) fn check_pinned(
-        &self,
-        path: &ContainerPath,
-        next: &Tree,
-    ) -> Result<(), StateError> {
+    /// A `max` below what a container pays for and guests map is refused: mapped pages cannot be evicted. Those of
+    /// images that the balancer fills can be, down to what guests need at once.
+    pub(in crate::state) fn check_pinned(&self, path: &ContainerPath, next: &Tree) -> Result<(), StateError> {
         let max_of = |tree: &Tree| tree.get(path).and_then(|node| node.limits.max_bytes);
-        let Some(max) = max_of(next).filter(|max| Some(*max) != max_of(self.containers.tree())) else { return Ok(()) };
+        let Some(max) = max_of(next).filter(|max| Some(*max) != max_of(self.containers.tree())) else {
+            return Ok(());
+        };
         let needed: u64 = self.payers_of(path).map(|payer| self.pool.images.needed_bytes(payer)).sum();
         let least = self.pinned_bytes(path) + needed;
         if least <= max {
@@ -35,8 +33,8 @@ impl State {
         Err(TreeError::Limits { path: path.clone(), broken }.into())
     }
 
-    /// Evicts unmapped pages where a limit is exceeded: pages of the containers that pay for them, and of those inside a
-    /// container that holds too much. They are evicted before any guest has to release memory.
+    /// Evicts unmapped pages where a limit is exceeded: pages of the containers that pay for them, and of those
+    /// inside a container that holds too much. They are evicted before any guest has to release memory.
     pub(in crate::state) fn keep_pool_limits(&mut self) {
         let usage = self.usage();
         let paths = self.paying_containers();

@@ -1,5 +1,5 @@
-//! Guests whose RAM the kernel merges with that of others: all of them are in one trust domain, and no other process of the
-//! host is merged.
+//! Guests whose RAM the kernel merges with that of others: all of them are in one trust domain, and no other process
+//! of the host is merged.
 
 use crate::guests::{Guest, GuestSeq, Sampled};
 use crate::state::{Balancer, State};
@@ -17,8 +17,9 @@ impl Balancer {
         self.view(|state, _| state.merging().map(|guest| (guest.seq, guest.pid)).collect())
     }
 
-    /// Whether a guest that registers may have its RAM merged, with these mergeable processes on the host. `known` are its own
-    /// and those of guests that were merged when the scan of processes began: one of these may have ended since.
+    /// Whether a guest that registers may have its RAM merged, with these mergeable processes on the host. `known`
+    /// are its own and those of guests that were merged when the scan of processes began: one of these may have ended
+    /// since.
     ///
     /// # Errors
     /// The reason, for the `vmm` to show.
@@ -35,7 +36,7 @@ impl Balancer {
         })
     }
 
-    /// Which other processes are merged on this host now, or why that is not known. An event tells of what is new.
+    /// Which other processes are merged on this host now, or why that is not known. A change is an event.
     pub fn watch_merge(&self, known: &[i32], found: Result<Vec<Mergeable>, String>) {
         self.change(|state, _| {
             let reason = match found {

@@ -7,7 +7,7 @@ pub(in crate::state) mod pages;
 pub(in crate::state) mod views;
 
 use crate::events::Events;
-use crate::guests::Budget;
+use crate::guests::EventBucket;
 use crate::pool::{Pool, PoolShortfall};
 use crate::tree::Tree;
 use accounting::{ContainerId, POOL, System};
@@ -20,17 +20,17 @@ pub const COMMON: &str = "/common";
 /// Time between two events about a full pool.
 const FULL_EVENT_EVERY: Duration = Duration::from_secs(10);
 
-/// The pool, and what was told about it.
+/// The pool, and the events about it.
 #[derive(Debug)]
 pub(in crate::state) struct SharedPool {
     /// The images, and the guests that map them.
     pub images: Pool,
     pub shortfalls: Vec<PoolShortfall>,
     /// Events that images may cause.
-    budget: Budget,
-    /// When it was last told that a guest waits for room in the pool.
+    event_bucket: EventBucket,
+    /// When the last event said that a guest waits for room in the pool.
     full_at: Option<Instant>,
-    /// Why guests that are merged may be merged with processes that are not guests, as told last.
+    /// Why guests that are merged may be merged with processes that are not guests, by the last event.
     pub merge_exposed: Option<String>,
 }
 
@@ -39,20 +39,20 @@ impl SharedPool {
         Self {
             images: Pool::new(accounting, now),
             shortfalls: vec![],
-            budget: Budget::new(now),
+            event_bucket: EventBucket::new(now),
             full_at: None,
             merge_exposed: None,
         }
     }
 
-    /// Tells of something that images caused, as long as they do not cause too much.
+    /// Adds an event that images caused, unless they caused too many.
     pub(in crate::state) fn event(&mut self, events: &mut Events, kind: &str, detail: &str, now: Instant) {
-        if self.budget.take(now).is_some() {
+        if self.event_bucket.take(now).is_some() {
             events.push(kind, None, None, detail);
         }
     }
 
-    /// Tells now and then that a guest waits and nothing can be evicted for it.
+    /// Adds now and then the event that a guest waits and nothing can be evicted for it.
     pub(in crate::state) fn full(
         &mut self,
         events: &mut Events,
@@ -66,13 +66,14 @@ impl SharedPool {
         }
         self.full_at = Some(now);
         let budget = Human(budget_bytes.unwrap_or(0));
-        let detail =
-            format!("Guest {guest} waits for a page of an image, and nothing can be evicted for it in {budget}");
+        let detail = format!(
+            "Guest {guest} waits for a page of an image, and nothing can be evicted for it in {budget}"
+        );
         self.event(events, "pool_full", &detail, now);
     }
 
-    /// Bytes of the pool that count against the limit of a container. What is charged to the pool's own container takes room
-    /// from no guest: it is evicted instead.
+    /// Bytes of the pool that count against the limit of a container. What is charged to the pool's own container
+    /// takes room from no guest: it is evicted instead.
     pub(in crate::state) fn bytes_for_policy(&self, path: &ContainerPath, owner: u16) -> u64 {
         if path.as_str() == COMMON { 0 } else { self.images.enforceable_bytes(ContainerId(owner)) }
     }
@@ -84,7 +85,10 @@ pub(in crate::state) fn common() -> ContainerPath {
 }
 
 /// The names that a container has in the pool's accounts, if it pays for images as a whole.
-pub(in crate::state) fn payers_of(tree: &Tree, path: &ContainerPath) -> impl Iterator<Item = ContainerId> + use<> {
+pub(in crate::state) fn payers_of(
+    tree: &Tree,
+    path: &ContainerPath,
+) -> impl Iterator<Item = ContainerId> + use<> {
     let own = tree.get(path).map(|node| ContainerId(node.owner));
     let pool = (path.as_str() == COMMON).then_some(POOL);
     own.into_iter().chain(pool)

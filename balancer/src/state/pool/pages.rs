@@ -23,8 +23,8 @@ impl Balancer {
         self.view(|state, _| state.containers.tree().domain(container))
     }
 
-    /// Images that guests are about to map come into the pool. Returns what holds them there: for an image that is known already,
-    /// this is what held it before.
+    /// Images that guests are about to map come into the pool. Returns what holds them there: for an image that is
+    /// known already, this is what held it before.
     ///
     /// # Errors
     /// In one sentence, for the `vmm` to show.
@@ -55,7 +55,7 @@ impl Balancer {
         })
     }
 
-    /// The content of an image is not what it was: an event tells the operator.
+    /// The content of an image is not what it was: this is an event.
     pub fn image_changed(&self, key: Option<&Key>, detail: &str) {
         self.change(|state, now| {
             if let Some(key) = key {
@@ -65,30 +65,30 @@ impl Balancer {
         });
     }
 
-    /// Scans all files and tables, unless that was done since a moment. A request that waits for the scan of another one takes its
-    /// result.
-    pub async fn look_at_pool_since(&self, since: Instant) {
-        if self.oldest_look().is_some_and(|at| at >= since) {
+    /// Scans all files and tables, unless that was done since a moment. A request that waits for the scan of another
+    /// one takes its result.
+    pub async fn scan_pool_since(&self, since: Instant) {
+        if self.oldest_scan().is_some_and(|at| at >= since) {
             return;
         }
         let _scan = self.pool_scan.lock().await;
-        if self.oldest_look().is_none_or(|at| at < since) {
-            self.look_at_pool(true).await;
+        if self.oldest_scan().is_none_or(|at| at < since) {
+            self.scan_pool(true).await;
         }
     }
 
     /// Scans files and tables, and takes in what was seen. Returns how long the scan took.
-    pub async fn look_at_pool(&self, all: bool) -> Duration {
+    pub async fn scan_pool(&self, all: bool) -> Duration {
         let due = self.change(|state, now| state.pool.images.due(now, all));
         if due.is_empty() {
             return Duration::ZERO;
         }
-        let looked = tokio::task::spawn_blocking(move || {
+        let scanned = tokio::task::spawn_blocking(move || {
             let begun = Instant::now();
             (due.run(), begun.elapsed())
         });
         // A scan that panicked is a bug that the log shows; figures keep their age.
-        let Ok((answers, took)) = looked.await else { return Duration::ZERO };
+        let Ok((answers, took)) = scanned.await else { return Duration::ZERO };
         self.change(|state, now| {
             for (key, wrong) in state.pool.images.apply(answers, now) {
                 let guests = state.pool.images.get(&key).map(PoolImage::names).unwrap_or_default();
@@ -111,14 +111,14 @@ impl Balancer {
         self.view(State::pool_object)
     }
 
-    /// When the oldest scan of an image, or of a table that covers it, began. `None` if one was not scanned yet, or there is
-    /// none.
-    fn oldest_look(&self) -> Option<Instant> {
+    /// When the oldest scan of an image, or of a table that covers it, began. `None` if one was not scanned yet, or
+    /// there is none.
+    fn oldest_scan(&self) -> Option<Instant> {
         self.view(|state, _| {
-            let looks = state.pool.images.iter().flat_map(|(_, image)| {
+            let scans = state.pool.images.iter().flat_map(|(_, image)| {
                 std::iter::once(image.seen_at).chain(image.sharers.values().map(|sharer| sharer.seen_at))
             });
-            looks.collect::<Option<Vec<Instant>>>()?.into_iter().min()
+            scans.collect::<Option<Vec<Instant>>>()?.into_iter().min()
         })
     }
 }
@@ -134,7 +134,10 @@ impl State {
         let made = next.place(&common, Limits::default()).map_err(StateError::from);
         if let Err(error) = made.and_then(|_| self.adopt(next)) {
             let error = error.chain();
-            tracing::error!(error, "{COMMON} cannot be made: pages that no guest maps are charged to the host");
+            tracing::error!(
+                error,
+                "{COMMON} cannot be made: pages that no guest maps are charged to the host"
+            );
         }
     }
 
@@ -156,8 +159,9 @@ impl State {
         });
     }
 
-    /// What a guest reports of its images must be what its table says, and what the pool has. An image that it does not report
-    /// is a file of its own: no guest that the pool knows shares it, and the guest pays for what it maps of it.
+    /// What a guest reports of its images must be what its table says, and what the pool has. An image that it does
+    /// not report is a file of its own: no guest that the pool knows shares it, and the guest pays for what it maps
+    /// of it.
     pub(in crate::state) fn check_images(
         &self,
         about: &Register,
@@ -219,7 +223,8 @@ impl State {
         if self.accounting == System::Rss { guest.owner } else { self.containers.charging(guest) }
     }
 
-    /// Another container pays for pages of the pool that a guest maps from now on, and with `all` for those that it maps already.
+    /// Another container pays for pages of the pool that a guest maps from now on, and with `all` for those that it
+    /// maps already.
     pub(in crate::state) fn charge_pool(&mut self, seq: GuestSeq, all: bool) {
         let Some(guest) = self.guests.get(seq) else { return };
         let container = ContainerId(self.pool_payer(guest));
@@ -234,7 +239,8 @@ impl State {
     ) -> Result<(), StateError> {
         let torn = |guest: &&Guest| {
             self.shares_pages(guest)
-                && self.containers.tree().domain(&guest.about.container) != next.domain(&guest.about.container)
+                && self.containers.tree().domain(&guest.about.container)
+                    != next.domain(&guest.about.container)
         };
         let names: Vec<&str> =
             self.guests.inside(path).filter(torn).map(|guest| guest.about.name.as_str()).collect();
@@ -257,7 +263,8 @@ impl State {
         guest: &Guest,
         path: &ContainerPath,
     ) -> Result<(), StateError> {
-        let (from, to) = (self.containers.tree().domain(&guest.about.container), self.containers.tree().domain(path));
+        let (from, to) =
+            (self.containers.tree().domain(&guest.about.container), self.containers.tree().domain(path));
         if from == to || !self.shares_pages(guest) {
             return Ok(());
         }
@@ -271,10 +278,7 @@ impl State {
     }
 
     /// The pool's own container stays, and so does one that images are bound to.
-    pub(in crate::state) fn check_unbound(
-        &self,
-        path: &ContainerPath,
-    ) -> Result<(), StateError> {
+    pub(in crate::state) fn check_unbound(&self, path: &ContainerPath) -> Result<(), StateError> {
         let bound = self.containers.bindings().iter().find(|(_, payer)| *payer == path);
         let inside = match bound {
             _ if path.as_str() == COMMON => "what no guest maps of the shared pool".to_owned(),

@@ -10,8 +10,8 @@ use protocol::path::ContainerPath;
 use std::collections::HashMap;
 use std::time::Instant;
 
-/// What the policy is told, and which guests it is told about. A plan names guests by their place in the observation, and
-/// `guests` has their numbers at the same places.
+/// The input of the policy, and the guests in it. A plan names guests by their place in the observation, and `guests`
+/// has their numbers at the same places.
 #[derive(Debug)]
 pub(in crate::state) struct Observed {
     pub observation: Observation,
@@ -19,14 +19,15 @@ pub(in crate::state) struct Observed {
 }
 
 impl State {
-    /// What the policy is told now.
+    /// The input of the policy now.
     pub(in crate::state) fn observe(&self, now: Instant) -> Observed {
         self.observe_with(self.containers.tree(), now)
     }
 
-    /// What the policy would be told if this were the tree.
+    /// The input of the policy if this were the tree.
     pub(in crate::state) fn observe_with(&self, tree: &Tree, now: Instant) -> Observed {
-        // Paths are in the order of their text, so that the root comes first and each container behind the one it is in.
+        // Paths are in the order of their text, so that the root comes first and each container behind the one it is
+        // in.
         let index: HashMap<&str, usize> =
             tree.iter().enumerate().map(|(at, (path, _))| (path.as_str(), at)).collect();
         let place = |path: &ContainerPath| index.get(path.as_str()).copied().unwrap_or(0);
@@ -87,7 +88,7 @@ impl State {
         if target.ask_again || is_worth_sending(guest.sent_target_bytes, target.target_bytes) {
             let reason = target.reason.text(observation, at);
             let message = ToVmm::Target { target_bytes: target.target_bytes, reason: reason.clone() };
-            if guest.say(message) {
+            if guest.send(message) {
                 let detail = format!("{}: {reason}", Human(target.target_bytes));
                 self.events.push("target_changed", Some(&view.name), Some(&guest.about.container), &detail);
                 guest.sent_target_bytes = Some(target.target_bytes);
@@ -104,7 +105,7 @@ impl State {
     }
 }
 
-/// What to tell about the health of a guest, if it changed.
+/// The event about the health of a guest, if that changed.
 fn change_of_health(before: Health, target: &GuestTarget) -> Option<(&'static str, String)> {
     let health = target.memory.health;
     let is_ill = |health| !matches!(health, Health::Well | Health::WithoutStatistics);

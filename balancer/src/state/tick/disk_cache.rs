@@ -1,4 +1,5 @@
-//! The host's page cache of guests' disks: the containers that are charged for it, and dropping it where a limit needs room.
+//! The host's page cache of guests' disks: the containers that are charged for it, and dropping it where a limit
+//! needs room.
 
 use crate::guests::{Guest, GuestSeq};
 use crate::state::State;
@@ -94,8 +95,8 @@ impl State {
         self.guests.disk_cache_costs(self.host.memory().page_cache_bytes(), self.accounting)
     }
 
-    /// Adds the page cache of disks to what the containers are charged. A guest's own container pays, also while the guest
-    /// charges another one for what it touches: a disk is read for the guest as a whole.
+    /// Adds the page cache of disks to what the containers are charged. A guest's own container pays, also while the
+    /// guest charges another one for what it touches: a disk is read for the guest as a whole.
     pub(in crate::state) fn add_disk_cache(&self, usage: &mut Usage) {
         let costs = self.disk_cache_costs();
         for guest in self.guests.by_seq() {
@@ -112,13 +113,14 @@ impl State {
             let guest = self.guests.get_mut(seq).filter(|guest| guest.disk_cache.may_ask(now));
             let Some(guest) = guest else { continue };
             tracing::debug!(guest = guest.about.name, ?files, "page cache of its disks is dropped");
-            if guest.say(ToVmm::DropDiskCache { files }) {
+            if guest.send(ToVmm::DropDiskCache { files }) {
                 guest.disk_cache.asked(now);
             }
         }
     }
 
-    /// What each guest is to drop. Of the guests that pay for a file the first one is asked: its pages are the same for all.
+    /// What each guest is to drop. Of the guests that pay for a file the first one is asked: its pages are the same
+    /// for all.
     fn caches_to_drop(&self) -> BTreeMap<GuestSeq, Vec<KeepCached>> {
         let mut drops: BTreeMap<GuestSeq, Vec<KeepCached>> = BTreeMap::new();
         let host_bytes = self.host.memory().page_cache_bytes();

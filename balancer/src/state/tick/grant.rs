@@ -25,8 +25,8 @@ impl Balancer {
 }
 
 impl State {
-    /// Sends the targets that grow. No guest is asked for more before the next tick: what guests could release is as old as
-    /// their last statistics.
+    /// Sends the targets that grow. No guest is asked for more before the next tick: what guests could release is as
+    /// old as their last statistics.
     fn grant(&mut self, now: Instant) {
         if !self.decisions.waits {
             return;

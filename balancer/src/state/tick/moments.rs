@@ -16,9 +16,9 @@ impl State {
 
     /// What the host has available if guests hold so much now, and held that when its figures were read. Bytes.
     ///
-    /// A guest that touched memory since then is found to hold more, which the host's figure shows as available; memory that was
-    /// shown as held although the guest had released it is in both. The sum of both figures must not change only because they
-    /// are of different moments.
+    /// A guest that touched memory since then is found to hold more, which the host's figure shows as available;
+    /// memory that was shown as held although the guest had released it is in both. The sum of both figures must not
+    /// change only because they are of different moments.
     pub(in crate::state) fn available_bytes(&self) -> u64 {
         let sum = |of: &dyn Fn(&Guest) -> u64| {
             let held = self.guests.by_seq().map(|guest| of(guest).min(guest.about.ram_bytes));

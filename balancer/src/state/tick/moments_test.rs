@@ -1,9 +1,10 @@
-//! Figures that are made of two samples of different moments: each of the two is late in turn, and no decision follows from that.
+//! Figures that are made of two samples of different moments: each of the two is late once, and no decision
+//! follows from that.
 
 use super::*;
 use crate::guests::{GuestSeq, KernelSample, Reading, TableSample};
-use crate::state::admission::admit::Candidate;
 use crate::state::Balancer;
+use crate::state::admission::admit::Candidate;
 use crate::state::admission::admit::tests::{MIB, about, balancer};
 use host::meminfo::HostMemory;
 use protocol::bytes::FRAME_BYTES;
@@ -21,7 +22,7 @@ const FRAMES_PER_MIB: u64 = MIB / FRAME_BYTES;
 const IMAGE: Region =
     Region { first: 1 << 20, count: 64 * FRAMES_PER_MIB, kind: protocol::frames::RegionKind::Image };
 
-/// A guest with 512 MiB of RAM, its table and what it is told.
+/// A guest with 512 MiB of RAM, its table and the messages to it.
 struct Vmm {
     guest: GuestSeq,
     table: FrameTable,
@@ -93,7 +94,7 @@ fn memory_for_guests_stays_the_same_whichever_of_host_and_guest_is_read_late() {
     read(state, vmm.guest, 208, 4);
     state.take_host(host(4000));
     assert_eq!(for_guests(state), 4200);
-    // The guest is read late: it touched 100 MiB since the host's figures were read, and its table tells of it.
+    // The guest is read late: it touched 100 MiB since the host's figures were read, and its table shows that.
     vmm.set(200, 100, FrameState::Private);
     assert_eq!(for_guests(state), 4200, "what it touched is not available any more");
     read(state, vmm.guest, 308, 4);
@@ -143,7 +144,7 @@ fn a_page_of_an_image_makes_no_limit_bind_whichever_of_table_and_kernel_is_read_
     read(state, vmm.guest, 44, 36);
     assert_eq!(usage(state), (58, 32), "the difference is the error bound");
     state.adjust(Instant::now());
-    // Its vmm looks at the total, then it scans, and the table is read before the kernel or after it.
+    // Its vmm reads the total, then it scans, and the table is read before the kernel or after it.
     std::thread::sleep(Duration::from_millis(3));
     check(32);
     read(state, vmm.guest, 44, 36);
@@ -178,19 +179,19 @@ fn memory_touched_for_another_container_since_the_last_scan_is_the_error_bound_o
         let cost = state.usage_inside(&state.memory_usage(), &tenant);
         (cost.bytes / MIB, cost.error_bytes / MIB)
     };
-    let look = |state: &mut State| {
+    let scan = |state: &mut State| {
         let guest = state.guests.get_mut(vmm.guest).unwrap();
-        guest.look = Some(crate::guests::Look::take(&guest.frames));
+        guest.scan = Some(crate::guests::TableScan::take(&guest.frames));
     };
-    look(state);
-    // The look is late, then it is done.
+    scan(state);
+    // The scan is late, then it is done.
     vmm.set(0, 30, FrameState::Private);
     assert_eq!(mib(state), (0, 30));
-    look(state);
+    scan(state);
     assert_eq!(mib(state), (30, 0));
     vmm.set(30, 5, FrameState::Private);
     assert_eq!(mib(state), (30, 5));
-    // The table is late: it releases what the look saw.
+    // The table is late: the guest releases what the scan saw.
     vmm.set(0, 35, FrameState::Ballooned);
     assert_eq!(mib(state), (0, 0), "no more than the table has");
 }

@@ -14,8 +14,8 @@ impl State {
         for (at, view) in observed.observation.guests.iter().enumerate() {
             let Some(guest) = self.guests.get_mut(observed.guests[at]) else { continue };
             let paused = plan.paused.contains(&at);
-            // A `vmm` whose outbox is full is told again at the next tick.
-            if guest.paused == paused || !guest.say(ToVmm::Pause { paused }) {
+            // A `vmm` whose outbox is full gets it with the next tick.
+            if guest.paused == paused || !guest.send(ToVmm::Pause { paused }) {
                 continue;
             }
             guest.paused = paused;

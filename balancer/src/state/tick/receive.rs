@@ -1,6 +1,6 @@
 //! What guests report.
 
-use crate::guests::{Guest, GuestSeq, Sampled};
+use crate::guests::{ChargeId, Guest, GuestSeq, Sampled};
 use crate::state::effects::Effect;
 use crate::state::kernel::Source;
 use crate::state::{Balancer, State};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 /// What is kept of the reason why a machine does not answer, characters.
 const STUCK_TEXT_MAX: usize = 400;
-/// A guest deflates its balloon megabyte by megabyte: one event tells of all deflations that follow so closely.
+/// A guest deflates its balloon megabyte by megabyte: there is one event in this time.
 const OUT_OF_MEMORY_EVENT_EVERY: Duration = Duration::from_secs(1);
 
 impl Balancer {
@@ -37,7 +37,7 @@ impl State {
             }
             FromVmm::AskCharge { question, to } => self.asked_to_charge(seq, question, to.as_ref(), now),
             FromVmm::Charged { order, moved_frames } => {
-                self.carried_out(seq, order, moved_frames);
+                self.charge_done(seq, ChargeId(order), moved_frames);
                 self.effects.push(Effect::ScanTables);
             }
             FromVmm::Stuck { reason } => {
@@ -79,7 +79,7 @@ impl State {
     }
 }
 
-/// The machine of a guest stopped answering, or answers again. Returns what to tell about it, if it is news.
+/// The machine of a guest stopped answering, or answers again. Returns the event, if there is one.
 fn stuck(guest: &mut Guest, reason: Option<String>, now: Instant) -> Option<(&'static str, String)> {
     let reason: Option<String> = reason.map(|text| text.chars().take(STUCK_TEXT_MAX).collect());
     let stuck = reason.clone().map(|value| Sampled { value, at: now });

@@ -14,10 +14,10 @@ impl State {
         let cpu_ppm = reconcile_share_ppm(self.guests.len());
         for guest in self.guests.iter_mut() {
             if guest.balloon.value.driver_ready {
-                guest.say(ToVmm::SampleStats);
+                guest.send(ToVmm::SampleStats);
             }
-            // All guests share what the host may spend; a `vmm` whose outbox was full is told at the next tick.
-            if guest.sent_cpu_ppm != Some(cpu_ppm) && guest.say(ToVmm::ReconcileShare { cpu_ppm }) {
+            // All guests share what the host may spend; a `vmm` whose outbox was full gets it with the next tick.
+            if guest.sent_cpu_ppm != Some(cpu_ppm) && guest.send(ToVmm::ReconcileShare { cpu_ppm }) {
                 guest.sent_cpu_ppm = Some(cpu_ppm);
             }
         }
