@@ -1,4 +1,5 @@
-//! What stands in for a guest: a driver that speaks to any device through its registers, and a balloon backend in plain memory.
+//! What stands in for a guest: a driver that speaks to any device through its registers, and a balloon backend in plain
+//! memory.
 
 mod driver;
 pub mod fuzz;
@@ -9,9 +10,9 @@ pub use ram::{FakeRam, FrameState};
 
 use crate::irq::Interrupt;
 use crate::{DeviceMemory, GuestRam};
+use rustix::fs::{MemfdFlags, memfd_create};
 use std::fs::File;
 use std::io;
-use std::os::fd::FromRawFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use vm_memory::mmap::MmapRegionBuilder;
@@ -20,7 +21,7 @@ use vm_memory::{FileOffset, GuestAddress, GuestRegionMmap};
 /// Where [`memory_with_image`] has its image.
 pub const IMAGE_BASE: u64 = 1 << 32;
 
-/// So much RAM at 0.
+/// RAM of this size at 0.
 ///
 /// # Panics
 /// When the system has no memory for it.
@@ -29,13 +30,13 @@ pub fn memory(ram_bytes: usize) -> DeviceMemory {
     DeviceMemory::new(ram)
 }
 
-/// So much RAM at 0, and an image with these bytes at [`IMAGE_BASE`], mapped as a VMM maps it: a store there is a fault.
+/// RAM of this size at 0, and an image with these bytes at [`IMAGE_BASE`], mapped as a VMM maps it: a store there is a
+/// fault.
 ///
 /// # Panics
 /// When the system has no memory for it.
 pub fn memory_with_image(ram_bytes: usize, image: &[u8]) -> DeviceMemory {
-    // SAFETY: a valid name; the descriptor is owned at once.
-    let file = unsafe { File::from_raw_fd(libc::memfd_create(c"image".as_ptr(), libc::MFD_CLOEXEC)) };
+    let file = File::from(memfd_create(c"image", MemfdFlags::CLOEXEC).expect("the system has memory"));
     std::os::unix::fs::FileExt::write_all_at(&file, image, 0).expect("a memfd can be written");
     let map = MmapRegionBuilder::new(image.len())
         .with_mmap_prot(libc::PROT_READ)
@@ -44,7 +45,7 @@ pub fn memory_with_image(ram_bytes: usize, image: &[u8]) -> DeviceMemory {
         .build()
         .expect("an image can be mapped");
     let region = GuestRegionMmap::new(map, GuestAddress(IMAGE_BASE)).expect("an image has a place");
-    memory(ram_bytes).with_image(region).expect("an image beside RAM")
+    memory(ram_bytes).with_image(region).expect("an image next to RAM")
 }
 
 /// An interrupt line that counts.

@@ -4,12 +4,16 @@ use super::buffers::Buffers;
 use super::queue::{QueueOutcome, drain};
 use super::{VirtioDevice, read_config_bytes};
 use crate::DeviceMemory;
+use rustix::rand::{GetRandomFlags, getrandom};
 use virtio_bindings::virtio_ids::VIRTIO_ID_RNG;
 use virtio_queue::Queue;
 
-/// Bytes given for one request. A guest that asks for more is told that it got less, which the device may (section 5.4.6.1).
+/// Bytes given for one request. A guest that asks for more sees that it got less, which the device may (section
+/// 5.4.6.1).
 pub const REQUEST_BYTES_MAX: usize = 64 * 1024;
 const QUEUE_SIZES: [u16; 1] = [64];
+/// Random bytes are fetched from the kernel in parts of this size.
+const CHUNK_BYTES: usize = 4096;
 const BATCH_CHAINS: usize = 16;
 
 /// What the guest asked for. Counts since the device was made.
@@ -84,14 +88,19 @@ impl VirtioDevice for Entropy {
 fn fill(mut buffers: Buffers<'_>) -> u32 {
     let mut given = 0;
     for slice in buffers.writable.take(REQUEST_BYTES_MAX).slices() {
-        let guard = slice.ptr_guard_mut();
-        // SAFETY: the guard keeps `len` bytes of guest RAM mapped and writable while the kernel fills them. Guest RAM is never
-        // borrowed as a Rust reference, and any bytes are valid in it.
-        let got = unsafe { libc::getrandom(guard.as_ptr().cast(), guard.len(), 0) };
-        let Ok(got) = u32::try_from(got) else { break };
-        given += got;
-        if (got as usize) < guard.len() {
-            break;
+        let mut filled = 0;
+        while filled < slice.len() {
+            // Guest RAM is never borrowed as a Rust reference: the bytes are copied.
+            let mut random = [0; CHUNK_BYTES];
+            let wanted = CHUNK_BYTES.min(slice.len() - filled);
+            let got = getrandom(&mut random[..wanted], GetRandomFlags::empty()).unwrap_or(0);
+            let Ok(place) = slice.subslice(filled, got) else { return given };
+            place.copy_from(&random[..got]);
+            filled += got;
+            given += got as u32;
+            if got < wanted {
+                return given;
+            }
         }
     }
     given

@@ -1,6 +1,6 @@
 use super::*;
 use crate::testing::{Buffer, FakeGuest};
-use std::os::fd::FromRawFd;
+use rustix::fs::{MemfdFlags, memfd_create};
 use std::os::unix::fs::FileExt;
 
 const RAM: usize = 16 << 20;
@@ -10,11 +10,7 @@ const UNSUPP: u8 = 2;
 
 /// A file of `sectors` sectors, each filled with its number, that exists nowhere.
 fn file(sectors: u8) -> File {
-    // SAFETY: the name is a C string; the call has no other requirement.
-    let fd = unsafe { libc::memfd_create(c"disk".as_ptr(), 0) };
-    assert!(fd >= 0);
-    // SAFETY: the descriptor is new and nobody else's.
-    let file = unsafe { File::from_raw_fd(fd) };
+    let file = File::from(memfd_create(c"disk", MemfdFlags::empty()).unwrap());
     for sector in 0..sectors {
         file.write_all_at(&[sector; 512], u64::from(sector) * 512).unwrap();
     }
@@ -74,7 +70,7 @@ fn sectors_are_written_and_flushed() {
 }
 
 #[test]
-fn the_configuration_says_what_is_served() {
+fn the_configuration_lists_what_is_served() {
     for read_only in [true, false] {
         let machine = Machine::new(read_only);
         assert_eq!(u64::from_le_bytes(machine.guest.read_config(0)), 16);
@@ -109,7 +105,7 @@ fn a_read_only_disk_is_not_written() {
 }
 
 #[test]
-fn what_is_beyond_the_disk_is_refused_whole() {
+fn a_request_beyond_the_disk_is_refused_whole() {
     let mut machine = Machine::new(false);
     let before = machine.file.metadata().unwrap().len();
     for sector in [16, 17, 15, u64::MAX, u64::MAX / 512, u64::MAX / 512 + 1] {
