@@ -61,7 +61,8 @@ const TESTS: &[Test] = &[
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let own = || {
-        let trial = |&(name, test): &Test| {
+        let trial = |(name, test): &Test| {
+            let (name, test) = (*name, *test);
             Trial::test(name, move || skip::named(name, || evidence::with(test)).map_err(Failed::from))
         };
         TESTS.iter().map(trial)
