@@ -37,7 +37,10 @@ const TESTS: &[Test] = &[
         "qemu: a guest waits until another one leaves, and not again when its balancer is killed",
         starving::waits,
     ),
-    ("qemu: a guest is paused while the host is out of memory, and resumes as it was", starving::stands_still),
+    (
+        "qemu: a guest is paused while the host is out of memory, and resumes as it was",
+        starving::stands_still,
+    ),
     ("qemu: an option that QEMU cannot serve is refused by name", own::refuses),
     (
         "attach: a guest started by hand is resized, squeezed next to another, and left as it was",
@@ -48,7 +51,10 @@ const TESTS: &[Test] = &[
     ("attach: RAM in a file is reported as memory whose frames are not seen", attached::in_a_file),
     ("attach: a killed helper lets the guest run on, and another takes it", attached::helper_killed),
     ("attach: a guest that does not answer stays attached and is released when it does", attached::stuck),
-    ("attach: a guest is left as it was found first, whichever process was killed in between", attached::found_first),
+    (
+        "attach: a guest is left as it was found first, whichever process was killed in between",
+        attached::found_first,
+    ),
     ("attach: a socket that is not a free monitor of a guest is refused by name", attached::refuses),
 ];
 

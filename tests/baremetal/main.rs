@@ -70,9 +70,15 @@ const TESTS: &[Test] = &[
     ("i3 no device writes into an image, and all of them read from it", images::devices),
     ("i4 balloon and reporting refuse frames of an image", images::ballooned),
     ("i1 an image that is truncated while it is used ends no guest", images::cut),
-    ("i5 pages of a guest that ends leave its account and are charged to the remaining guests", invariants::leaves),
+    (
+        "i5 pages of a guest that ends leave its account and are charged to the remaining guests",
+        invariants::leaves,
+    ),
     ("i6 a file that is not an image is refused with its name and the bound", images::refused),
-    ("i7 only digest, place and length of an image are kept, and a dump does not have its pages", invariants::kept),
+    (
+        "i7 only digest, place and length of an image are kept, and a dump does not have its pages",
+        invariants::kept,
+    ),
     (
         "i9 guests that break all sharing at once stay within their limits, and no other guest is charged",
         invariants::broken,

@@ -101,7 +101,7 @@ fn crates_without_unsafe_code_forbid_it() {
     none(&offences);
 }
 
-/// Tests inside of a crate's source count here: `forbid` is for them as well. Folders beside `src` are other crates.
+/// Tests inside of a crate's source count here: `forbid` is for them as well. Folders next to `src` are other crates.
 fn has_unsafe(path: &Path) -> bool {
     let is_source = path.components().any(|part| part.as_os_str() == "src");
     is_source && tidy::rust::tokens(&text(path)).iter().any(|token| token.is("unsafe"))
