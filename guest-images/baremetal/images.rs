@@ -15,7 +15,7 @@ const PAGE: u64 = 4096;
 /// The host's mark in each page: its number times this.
 const MARK: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// The page tables that the VMM made for us, four GiB of them (vmm/src/machine/layout.rs).
+/// The page tables that the VMM made for us, four GiB of them (vmm/src/layout.rs).
 const PDPT: u64 = 0xa000;
 const PRESENT_WRITABLE_HUGE: u64 = 0b1000_0011;
 

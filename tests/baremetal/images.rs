@@ -226,7 +226,7 @@ pub fn refused() -> Result<()> {
         ("sha256:0123abcd", 1, "--balancer none"),
         ("debian", 2, "a path has a / in it"),
         ("sha256:0123", 2, "first 8"),
-        ("", 2, "is no image"),
+        ("", 2, "is not an image"),
     ] {
         let mut guest = start(&host, "a", "image-read", &["--balancer", "none", "--root", root])?;
         expect_code(&mut guest, code)?;

@@ -161,7 +161,7 @@ pub fn in_a_file() -> Result<()> {
     let backed = ["-object", file, "-machine", "memory-backend=ram"];
     let mut hand = Hand::start(&host, None, 60, &[&backed[..], &BALLOON].concat())?;
     let told = attach(&host, &hand, &[])?;
-    ensure!(told.contains("the host holds is unknown: it is no private anonymous memory (rw-s"), "{told}");
+    ensure!(told.contains("the host holds is unknown: it is not private anonymous memory (rw-s"), "{told}");
     let (object, frames) = (host.get("/v1/guests/hand")?, host.frames("hand")?);
     let why = object["ram_unseen"].as_str().context("why it is not seen")?;
     ensure!(why.contains("memfd") && frames["ram_unseen"] == why, "{frames}");

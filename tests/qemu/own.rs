@@ -276,7 +276,7 @@ pub fn refuses() -> Result<()> {
     let images = ImageSet::of_user()?.ensure(KernelSeries::V6_1)?;
     let kernel = images.vmlinux.display().to_string();
     let cases: [(&[&str], i32, &str); 5] = [
-        (&["--kernel", &kernel, "--merge"], 2, "--merge is asked for, which the engine qemu cannot do"),
+        (&["--kernel", &kernel, "--merge"], 2, "The engine qemu does not support --merge"),
         (&["--kernel", &kernel, "--root", "/no/x.erofs"], 1, "Cannot use /no/x.erofs as image"),
         (&["--kernel", "/dev/null"], 1, "Cannot read kernel /dev/null"),
         (&["--kernel", env!("BALLAST_BAREMETAL")], 1, "QEMU ended with exit code 1"),

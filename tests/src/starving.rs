@@ -127,7 +127,7 @@ pub fn waits(cast: Cast) -> Result<()> {
     ensure!(complaint.contains("first") && complaint.contains("are missing"), "{complaint}");
     let mut late = start(&host, "late", &["--container", "/web/2", "--wait=1"])?;
     ensure!(late.wait_end()?.code() == Some(5), "{}", late.errors());
-    ensure!(late.errors().contains("It waited in vain"), "{}", late.errors());
+    ensure!(late.errors().contains("The wait for memory took too long"), "{}", late.errors());
     let mut interrupted = start(&host, "interrupted", &in_second)?;
     waiting(&host, 1)?;
     let shown = String::from_utf8(host.balancer(&["ps"])?.stdout)?;
@@ -150,7 +150,7 @@ pub fn waits(cast: Cast) -> Result<()> {
     host.start_balancer()?;
     until_state(&host, "second", "running")?;
     ensure!(!has_event(&host, "waiting")?, "it waits although it runs: {}", second.errors());
-    ensure!(!second.errors().contains("wait that runs"), "{}", second.errors());
+    ensure!(!second.errors().contains("running guest a waiter"), "{}", second.errors());
     waiting(&host, 0)?;
     (cast.leave)(&mut second)
 }

@@ -1,7 +1,7 @@
 //! The command line: flags over a spec file.
 
 use crate::exit_code;
-use crate::qemu::AttachSpec;
+use crate::machine::qemu::AttachSpec;
 use crate::spec::GuestSpec;
 use anyhow::{Context, Result, anyhow};
 use clap::{Parser, Subcommand};
@@ -10,10 +10,11 @@ use std::path::PathBuf;
 
 /// Run a guest as a container with a memory limit.
 ///
-/// The guest gets --memory of RAM and may hold as much of it as its container's limit allows; a virtio-balloon takes the
-/// rest. The limit can be changed while the guest runs: `balancer set /web/a --max 1G`, or PATCH over REST.
+/// The guest gets --memory of RAM and may hold as much of it as its container's limit allows; the rest is in a
+/// virtio-balloon. The limit can be changed while the guest runs: `balancer set /web/a --max 1G`, or PATCH over REST.
 #[derive(Debug, Parser)]
-#[command(name = "vmm", version, args_conflicts_with_subcommands = true, after_long_help = after_help(), after_help = "See --help for examples and exit codes.")]
+#[command(name = "vmm", version, args_conflicts_with_subcommands = true)]
+#[command(after_help = "See --help for examples and exit codes.", after_long_help = after_help())]
 pub struct Cli {
     /// Spec file (TOML) with the same keys as the flags; flags win
     #[arg(long, value_name = "FILE")]
@@ -23,22 +24,23 @@ pub struct Cli {
     #[allow(missing_docs)]
     pub guest: GuestSpec,
 
-    /// Folder of the balancer [default: /run/ballast for root, else $XDG_RUNTIME_DIR/ballast or /tmp/ballast-UID]
+    /// Run directory of the balancer [default: /run/ballast for root, else $XDG_RUNTIME_DIR/ballast or
+    /// /tmp/ballast-UID]
     #[arg(long, value_name = "DIR", env = RUN_DIR_VARIABLE, global = true)]
     pub run_dir: Option<PathBuf>,
 
-    /// Something else than running a guest
+    /// Another task than running a guest
     #[command(subcommand)]
-    pub other: Option<Other>,
+    pub task: Option<Task>,
 }
 
-/// What a `vmm` does beside running a guest of its own.
+/// Tasks of a `vmm` other than running a guest of its own.
 #[derive(Debug, Subcommand)]
-pub enum Other {
-    /// Keep a QEMU guest that somebody else started under the balancer; `balancer attach` starts this
+pub enum Task {
+    /// Keep a QEMU guest that another program started under the balancer; `balancer attach` starts this
     ///
-    /// Ends when the guest does, when it is detached, or by SIGTERM; the guest's balloon and its polling interval are left as they
-    /// were found. One that is killed leaves them; the next one that attaches the same QEMU knows how they were.
+    /// It ends when the guest ends or is detached, or by SIGTERM, and restores the guest's balloon and its polling
+    /// interval. If it is killed, it does not restore them, but the next one that attaches the same QEMU will.
     Attach(AttachSpec),
 }
 
@@ -54,8 +56,8 @@ fn after_help() -> String {
   vmm --spec guest.toml --name b --cpus 4 --may-charge /tenants
 
 Control port (with --may-charge): a program in the guest writes a line and reads the answer, ok or error WHY:
-  charge /tenants/a    what the guest touches from now on is charged to that container
-  charge -             to the guest's own again
+  charge /tenants/a    pages that the guest touches from now on are charged to that container
+  charge -             they are charged to the guest's own container again
 
 Spec file:
   name = \"a\"
@@ -68,18 +70,20 @@ Spec file:
   root = [\"sha256:3f1c09aa...\", \"./app.erofs\"]
   merge = true
 
-Engine qemu: the guest runs on a qemu-system-x86_64 (7.2 or newer) that this program starts and ends, machine q35, so the guest needs the
-driver virtio_pci; the word pci=off is taken out of its command line, no_timer_check put in, and swiotlb=noforce where it says nothing of swiotlb, or
-Linux sets 64M of the guest aside. A limit also covers what QEMU takes beside guest RAM, about 145M. It has no --merge, and no images of a managed pool. Frames without host memory are unknown, since QEMU does not tell what it gave back.
+Engine qemu: the guest runs on a qemu-system-x86_64 (7.2 or newer) that this program starts and ends. The machine is
+q35, so the guest needs the driver virtio_pci. In the guest's command line this program removes pci=off and adds
+no_timer_check; it also adds swiotlb=noforce if there is no swiotlb word, because Linux would reserve 64M of the guest.
+The limit also covers the memory of QEMU itself, about 145M. --merge and images of a managed pool are not supported.
+Frames without host memory are unknown, because QEMU does not report which memory it released.
 
 Environment:
   BALLAST_ENGINE     engine of guests that name none: auto, kvm or qemu
   BALLAST_QEMU       program of the engine qemu [default: qemu-system-x86_64]
-  BALLAST_BALANCER   program that is started where no balancer runs [default: balancer, beside this program or on the path]
-  BALLAST_RUN_DIR    folder of the balancer
-  BALLAST_LOG        what is told on standard error: warn, info, debug [default: warn]
+  BALLAST_BALANCER   program that is started if no balancer runs [default: balancer, next to vmm or on the path]
+  BALLAST_RUN_DIR    run directory of the balancer
+  BALLAST_LOG        level of the log on standard error: warn, info or debug [default: warn]
 
-Ctrl-C and SIGTERM end the guest at once, as pulling the plug would.
+Ctrl-C and SIGTERM end the guest at once, like a power cut.
 
 {}",
         exit_code::HELP
@@ -90,7 +94,7 @@ impl Cli {
     /// The guest that flags and spec file describe together.
     ///
     /// # Errors
-    /// When the spec file cannot be read or says something impossible.
+    /// When the spec file cannot be read or has an impossible value.
     pub fn guest(self) -> Result<GuestSpec> {
         let Some(path) = self.spec else { return Ok(self.guest) };
         let text = std::fs::read_to_string(&path)
@@ -102,7 +106,7 @@ impl Cli {
     }
 }
 
-/// A refusal of the parser in one line, with the line that it refuses.
+/// An error of the parser in one line, with the line that is wrong.
 fn one_line(error: &toml::de::Error, text: &str) -> String {
     let Some(before) = error.span().and_then(|span| text.get(..span.start)) else {
         return error.message().into();
@@ -117,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wrong_spec_file_is_told_in_one_line_with_the_line_that_is_wrong() {
+    fn the_error_of_a_wrong_spec_file_is_one_line_and_has_the_wrong_line() {
         for (text, words) in [
             ("memory = \"1G\"\nfoo = 1\n", ["line 2", "unknown field `foo`"]),
             ("memory = 5", ["line 1, \"memory = 5\"", "expected a string"]),
@@ -131,8 +135,8 @@ mod tests {
             ("memory=\"128M\"\nmemory=\"1G\"", ["line 2", "duplicate key"]),
         ] {
             let error = toml::from_str::<GuestSpec>(text).unwrap_err();
-            let told = one_line(&error, text);
-            assert!(words.iter().all(|word| told.contains(word)) && !told.contains('\n'), "{text:?}: {told}");
+            let line = one_line(&error, text);
+            assert!(words.iter().all(|word| line.contains(word)) && !line.contains('\n'), "{text:?}: {line}");
         }
     }
 }

@@ -15,19 +15,19 @@ pub const KVM: u8 = 4;
 /// The balancer refused the guest.
 pub const REFUSED: u8 = 5;
 
-/// The guest stored into its read-only images without end.
+/// The guest stored into its read-only images again and again.
 pub const IMAGE_STORES: u8 = 6;
 
-/// What `vmm --help` says of them.
+/// The exit codes in `vmm --help`.
 pub const HELP: &str = "Exit codes:
   0  the guest powered itself off, or asked for a reset
   1  the host cannot run the guest: no KVM, no QEMU, a missing file, not enough memory
   2  the command line or the spec file is wrong
-  3  the guest crashed (triple fault; with --engine qemu a kernel panic that QEMU is told of)
-  4  KVM could not go on, or QEMU ended without a word of the guest's
+  3  the guest crashed (triple fault; with --engine qemu a kernel panic that the guest reports)
+  4  KVM could not go on, or QEMU ended and the guest did not cause it
   5  the balancer refused to start the guest: its name is taken, a limit is out of bounds,
      memory is missing for it
-  6  the guest was ended because it stored into its read-only images (--root) without end
+  6  the guest was ended because it stored into its read-only images (--root) again and again
   128+N  ended by signal N: 130 for Ctrl-C, 143 for SIGTERM";
 
 /// The exit code for an end.

@@ -1,11 +1,11 @@
-//! Opening files that a user named, and only those kinds of files that can be what they are meant to be.
+//! Opening files that a user named, if they are of a kind that can be used.
 
 use std::fs::{File, FileType, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
-/// What a file may be.
+/// The kind of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// A regular file.
@@ -27,11 +27,11 @@ impl Kind {
     }
 }
 
-/// Opens a file. A pipe does not make the caller wait for whoever writes into it, and is refused as any other thing that
-/// is not of this kind: a directory has a length too, and `/dev/zero` no end.
+/// Opens a file. A pipe does not block until it has a writer, and is refused like every file of another kind: a
+/// directory has a length too, and `/dev/zero` is endless.
 ///
 /// # Errors
-/// What the system says, or that the file is of another kind.
+/// The system's answer, or that the file is of another kind.
 pub fn open(path: &Path, write: bool, kind: Kind) -> io::Result<File> {
     let file = OpenOptions::new().read(true).write(write).custom_flags(libc::O_NONBLOCK).open(path)?;
     if kind.takes(file.metadata()?.file_type()) {
@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pipe_that_nobody_writes_into_is_refused_at_once() {
+    fn a_pipe_without_a_writer_is_refused_at_once() {
         let path = std::env::temp_dir().join(format!("ballast-pipe-{}", std::process::id()));
         let text = std::ffi::CString::new(path.to_str().unwrap()).unwrap();
         // SAFETY: a valid path; the result is checked.

@@ -6,13 +6,14 @@ use protocol::place::Place;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 use vmm::boot::kernel::LoadError;
-use vmm::cli::{Cli, Other};
-use vmm::engine::Engine;
+use vmm::cli::{Cli, Task};
+use vmm::engine::Hypervisor;
 use vmm::exit_code;
-use vmm::link::NotTaken;
-use vmm::machine::{self, BuildError, StartError};
-use vmm::qemu::{self, QemuError};
-use vmm::say;
+use vmm::link::NotAdmitted;
+use vmm::machine::InputError;
+use vmm::machine::kvm::{self, BuildError, StartError};
+use vmm::machine::qemu::{self, QemuError};
+use vmm::print_notice;
 use vmm::spec::{Balancer, GuestSpec};
 use vmm::vcpu::End;
 
@@ -24,7 +25,7 @@ fn main() -> ExitCode {
         )
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
-        // Complaining on standard error that nothing can be written there would panic.
+        // An error message about a closed standard error would panic.
         .log_internal_errors(false)
         .init();
     ExitCode::from(run(cli))
@@ -32,9 +33,9 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> u8 {
     let run_dir = cli.run_dir.clone();
-    if let Some(Other::Attach(spec)) = &cli.other {
+    if let Some(Task::Attach(spec)) = &cli.task {
         return match qemu::attach(spec, Place::new(run_dir)) {
-            // It was somebody else's before and is so again, or it is gone.
+            // The guest belongs to the program that started it again, or it ended.
             Ok(_) => exit_code::OK,
             Err(error) => refuse_qemu(error),
         };
@@ -52,7 +53,7 @@ fn run(cli: Cli) -> u8 {
     if spec.merge && spec.balancer == Some(Balancer::None) {
         return complain(
             &Error::msg(
-                "merge is asked for without a balancer (balancer is none): nobody could say with whom pages would be shared",
+                "merge needs a balancer, but balancer is none: only a balancer knows which guests would share pages",
             ),
             exit_code::USAGE,
         );
@@ -60,58 +61,60 @@ fn run(cli: Cli) -> u8 {
     if spec.wait.is_some() && spec.balancer == Some(Balancer::None) {
         return complain(
             &Error::msg(
-                "wait is given without a balancer (balancer is none): nobody could say when there is memory",
+                "wait needs a balancer, but balancer is none: only a balancer knows when there is memory",
             ),
             exit_code::USAGE,
         );
     }
-    let place = (spec.balancer != Some(Balancer::None)).then(|| Place::new(run_dir));
-    let engine = match Engine::choose(spec.engine) {
-        Ok(engine) => engine,
+    let run_dir = (spec.balancer != Some(Balancer::None)).then(|| Place::new(run_dir));
+    let hypervisor = match Hypervisor::choose(spec.engine) {
+        Ok(hypervisor) => hypervisor,
         Err(error) => return complain(&Error::msg(error), exit_code::USAGE),
     };
-    let ended = match engine {
-        Engine::Kvm => run_on_kvm(spec, place),
-        Engine::Qemu(accelerator) => qemu::run(&spec, accelerator, place).map_err(refuse_qemu),
+    let ended = match hypervisor {
+        Hypervisor::Kvm => run_on_kvm(spec, run_dir),
+        Hypervisor::Qemu(accelerator) => qemu::run(&spec, accelerator, run_dir).map_err(refuse_qemu),
     };
     let end = match ended {
         Ok(end) => end,
         Err(code) => return code,
     };
     match &end {
-        End::Crash => say("The guest crashed"),
-        End::Kvm(reason) | End::Machine(reason) => say(reason),
-        End::ImageStores(_) => say(&format!("The guest was ended: {end}")),
+        End::Crash => print_notice("The guest crashed"),
+        End::Kvm(reason) | End::Machine(reason) => print_notice(reason),
+        End::ImageStores(_) => print_notice(&format!("The guest was ended: {end}")),
         End::PowerOff | End::Reset | End::Signal(_) => {}
     }
     exit_code::of(&end)
 }
 
-fn run_on_kvm(spec: GuestSpec, place: Option<Place>) -> Result<End, u8> {
-    let mut machine = match machine::build(spec, place.as_ref()) {
-        Ok(machine) => machine,
+fn run_on_kvm(spec: GuestSpec, run_dir: Option<Place>) -> Result<End, u8> {
+    let mut guest = match kvm::build(spec, run_dir.as_ref()) {
+        Ok(guest) => guest,
         Err(error @ BuildError::Load(LoadError::Cmdline)) => {
             return Err(complain(&error.into(), exit_code::USAGE));
         }
-        Err(error @ BuildError::ImagesRefused(_)) => return Err(complain(&error.into(), exit_code::REFUSED)),
+        Err(error @ BuildError::Input(InputError::ImagesRefused(_))) => {
+            return Err(complain(&error.into(), exit_code::REFUSED));
+        }
         Err(error) => return Err(complain(&error.into(), exit_code::HOST)),
     };
-    machine.register(place).and_then(|()| machine.run()).map_err(|error| match error {
-        StartError::Refused(_) | StartError::NotTaken(NotTaken::Refused(_)) => {
+    guest.register(run_dir).and_then(|()| guest.run()).map_err(|error| match error {
+        StartError::Refused(_) | StartError::NotAdmitted(NotAdmitted::Refused(_)) => {
             complain(&error.into(), exit_code::REFUSED)
         }
-        StartError::NotTaken(NotTaken::Ended(number)) => exit_code::of(&End::Signal(number)),
+        StartError::NotAdmitted(NotAdmitted::Signal(number)) => exit_code::of(&End::Signal(number)),
         _ => complain(&error.into(), exit_code::HOST),
     })
 }
 
 fn refuse_qemu(error: QemuError) -> u8 {
     let code = match &error {
-        QemuError::NotTaken(NotTaken::Ended(number)) => return exit_code::of(&End::Signal(*number)),
+        QemuError::NotAdmitted(NotAdmitted::Signal(number)) => return exit_code::of(&End::Signal(*number)),
         QemuError::Refused(_)
-        | QemuError::NotTaken(NotTaken::Refused(_))
-        | QemuError::File(BuildError::ImagesRefused(_)) => exit_code::REFUSED,
-        QemuError::CannotDo { .. } | QemuError::NoKernel => exit_code::USAGE,
+        | QemuError::NotAdmitted(NotAdmitted::Refused(_))
+        | QemuError::Input(InputError::ImagesRefused(_)) => exit_code::REFUSED,
+        QemuError::Unsupported { .. } | QemuError::NoKernel => exit_code::USAGE,
         _ => exit_code::HOST,
     };
     complain(&error.into(), code)
@@ -119,6 +122,6 @@ fn refuse_qemu(error: QemuError) -> u8 {
 
 /// Prints an error with its causes, once.
 fn complain(error: &Error, code: u8) -> u8 {
-    say(&format!("{error:#}"));
+    print_notice(&format!("{error:#}"));
     code
 }

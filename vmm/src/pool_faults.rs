@@ -1,13 +1,13 @@
-//! A thread that has granules of managed images filled when somebody touches them.
+//! A thread that asks the balancer for granules of managed images when the guest touches them.
 //!
 //! ```text
-//!   a vCPU, a device, KVM touch --userfaultfd--> asked ----AskGranules----> balancer
-//!                                                mapped <---Granules------     |
-//!                                                let go <---Unmap--------------+
+//!   a vCPU, a device, KVM touch --userfaultfd--> asked -----AskGranules----> balancer
+//!                                                mapped <----Granules------     |
+//!                                                released <--Unmap--------------+
 //! ```
 //!
-//! It touches no guest memory itself, and takes no lock of a device: whoever waits for a granule waits for this thread. Without a
-//! balancer they wait until there is one; a connection begins with nothing mapped on both sides.
+//! It touches no guest memory itself, and takes no lock of a device: all that wait for a granule wait for this
+//! thread. Without a balancer they wait until there is one. A connection begins with nothing mapped on either side.
 
 use crate::link::{Link, serve_pool};
 use crate::memory::Images;
@@ -24,18 +24,18 @@ use std::time::{Duration, Instant};
 
 /// Time between two tries to find a balancer that knows the guest.
 const RETRY_INTERVAL: Duration = Duration::from_millis(100);
-/// What could not be filled is asked for again after this.
+/// Time until the retry for a granule that could not be filled.
 const FAILED_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Starts the thread, which ends with the process.
 ///
 /// # Errors
 /// When the system has no thread.
-pub fn start(images: Arc<Images>, table: Arc<FrameTable>, place: Place, guest: String) -> io::Result<()> {
+pub fn start(images: Arc<Images>, table: Arc<FrameTable>, run_dir: Place, guest: String) -> io::Result<()> {
     let faults = Faults {
         images,
         table,
-        place,
+        run_dir,
         guest,
         held: BTreeSet::new(),
         asked: BTreeSet::new(),
@@ -49,15 +49,15 @@ pub fn start(images: Arc<Images>, table: Arc<FrameTable>, place: Place, guest: S
 struct Faults {
     images: Arc<Images>,
     table: Arc<FrameTable>,
-    place: Place,
+    run_dir: Place,
     guest: String,
     /// Granules that the balancer gave.
     held: BTreeSet<Granule>,
-    /// Granules that somebody waits for.
+    /// Granules that a vCPU or a device waits for.
     asked: BTreeSet<Granule>,
-    /// Those of them that could not be filled, and when they are to be asked for again.
+    /// Those of them that could not be filled, and when to retry.
     failed: BTreeMap<Granule, Instant>,
-    /// What the balancer did not take yet.
+    /// Messages that the balancer did not take yet.
     outgoing: VecDeque<FromVmm>,
 }
 
@@ -66,7 +66,7 @@ impl Faults {
         loop {
             let ended = self.connect().and_then(|link| self.serve(&link));
             if let Err(error) = ended {
-                tracing::debug!(%error, "Nobody fills images");
+                tracing::debug!(%error, "No balancer fills images");
             }
             thread::sleep(RETRY_INTERVAL);
         }
@@ -74,9 +74,9 @@ impl Faults {
 
     /// A connection to a balancer, with its memory mapped in place of what was there.
     fn connect(&mut self) -> io::Result<Link> {
-        let (link, images) = serve_pool(&self.place.guest_socket(), &self.guest)?;
-        // What it held it keeps until here: the guest runs on without a balancer. From the balancer's answer on it holds nothing, and what is
-        // taken from it before this is done is missing in its memory, and asked for.
+        let (link, images) = serve_pool(&self.run_dir.guest_socket(), &self.guest)?;
+        // Without a balancer the guest runs on and keeps its granules until here. From the balancer's answer on it
+        // holds none, and a granule that is taken before this is done is missing in its memory, and asked for.
         self.held.clear();
         self.failed.clear();
         self.outgoing.clear();
@@ -98,7 +98,7 @@ impl Faults {
         let images = Arc::clone(&self.images);
         thread::scope(|scope| {
             let done = scope.spawn(move || images.replace(image, file));
-            // The move ends when its event was read.
+            // The move ends once its event is read.
             while !done.is_finished() {
                 self.asked.extend(self.images.waited_for()?);
                 thread::sleep(Duration::from_micros(100));
@@ -107,7 +107,7 @@ impl Faults {
         })
     }
 
-    /// Serves faults until the balancer hangs up.
+    /// Serves faults until the balancer closes the connection.
     fn serve(&mut self, link: &Link) -> io::Result<()> {
         loop {
             self.wait(link)?;
@@ -115,7 +115,7 @@ impl Faults {
                 self.touched(granule)?;
             }
             while let Some(message) = next(link)? {
-                self.obey(message)?;
+                self.apply(message)?;
             }
             let now = Instant::now();
             let due: Vec<Granule> =
@@ -126,7 +126,7 @@ impl Faults {
                 self.ask(granule);
             }
             while let Some(message) = self.outgoing.front() {
-                if !link.tell(message)? {
+                if !link.try_send(message)? {
                     break;
                 }
                 self.outgoing.pop_front();
@@ -134,7 +134,7 @@ impl Faults {
         }
     }
 
-    /// Waits for faults, messages, room for messages, or the time to ask again.
+    /// Waits for faults, messages, room for messages, or the time of a retry.
     fn wait(&self, link: &Link) -> io::Result<()> {
         let faults = self.images.faults().map_or(-1, |fd| fd.as_raw_fd());
         let sends = if self.outgoing.is_empty() { 0 } else { libc::POLLOUT };
@@ -155,13 +155,13 @@ impl Faults {
         Ok(())
     }
 
-    /// Somebody touched a granule that is not mapped, or not as a whole.
+    /// A vCPU or a device touched a granule that is not mapped, or not as a whole.
     fn touched(&mut self, granule: Granule) -> io::Result<()> {
         if self.held.contains(&granule) {
             if self.images.map_granule(granule, &self.table)? {
                 return Ok(());
             }
-            // The balancer took it back by force.
+            // The balancer reclaimed it by force.
             self.held.remove(&granule);
             self.images.let_go(granule, &self.table)?;
         }
@@ -179,7 +179,7 @@ impl Faults {
         }
     }
 
-    fn obey(&mut self, message: ToVmm) -> io::Result<()> {
+    fn apply(&mut self, message: ToVmm) -> io::Result<()> {
         match message {
             ToVmm::Granules { image, first, count, outcome } => {
                 for granule in self.run_of(image, first, count)? {
@@ -211,7 +211,7 @@ impl Faults {
                     image = granule.image,
                     granule = granule.number,
                     reason,
-                    "A part of an image cannot be had"
+                    "A part of an image cannot be filled"
                 );
                 self.failed.insert(granule, Instant::now() + FAILED_INTERVAL);
                 Ok(())
@@ -219,7 +219,7 @@ impl Faults {
         }
     }
 
-    /// Granules that the balancer speaks of, which must be there.
+    /// The granules of a message, which must exist.
     fn run_of(
         &self,
         image: u16,
@@ -229,7 +229,7 @@ impl Faults {
         let end = first.checked_add(count);
         let known = self.images.granules(image).zip(end).is_some_and(|(all, end)| end <= all);
         let wrong = || {
-            io::Error::new(ErrorKind::InvalidData, format!("no granules {first}, {count} in image {image}"))
+            io::Error::new(ErrorKind::InvalidData, format!("image {image} has no granules {first}, {count}"))
         };
         let end = end.filter(|_| known).ok_or_else(wrong)?;
         Ok((first..end).map(move |number| Granule { image, number }))
@@ -240,7 +240,7 @@ impl Faults {
 fn next(link: &Link) -> io::Result<Option<ToVmm>> {
     match link.receive() {
         Ok(Some(message)) => Ok(Some(message)),
-        Ok(None) => Err(io::Error::new(ErrorKind::ConnectionReset, "the balancer hung up")),
+        Ok(None) => Err(io::Error::new(ErrorKind::ConnectionReset, "the balancer closed the connection")),
         Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Ok(None),
         Err(error) => Err(error),
     }

@@ -1,4 +1,4 @@
-//! What a guest is: one struct behind the command line and the spec file, with the same keys. Flags win.
+//! The spec of a guest: one struct behind the command line and the spec file, with the same keys. Flags win.
 
 use clap::Args;
 use protocol::bytes::{self, BLOCK_BYTES};
@@ -8,9 +8,9 @@ use serde::{Deserialize, Deserializer};
 use std::path::PathBuf;
 use std::str::FromStr;
 
-/// Least RAM: what a Linux kernel and an initramfs need to unpack.
+/// Least RAM: a Linux kernel and an initramfs need this much to unpack. Bytes.
 pub const MEMORY_BYTES_MIN: u64 = 16 << 20;
-/// Most RAM.
+/// Most RAM. Bytes.
 pub const MEMORY_BYTES_MAX: u64 = 1 << 40;
 /// Most virtual CPUs.
 pub const CPUS_MAX: u8 = 16;
@@ -33,7 +33,7 @@ impl FromStr for Disk {
         let read_only = match option {
             "ro" => true,
             "rw" => false,
-            other => return Err(format!("{other:?} is no option of a disk; there are ro and rw")),
+            other => return Err(format!("{other:?} is not an option of a disk; there are ro and rw")),
         };
         if path.is_empty() {
             Err("the path is missing".into())
@@ -43,8 +43,8 @@ impl FromStr for Disk {
     }
 }
 
-/// An image: a path, if there is a `/` in it, or what names one in the balancer's store: `sha256:` and 64 digits, or at
-/// least 8 of them.
+/// An image: a path, if there is a `/` in it, or the digest of an image in the balancer's store: `sha256:` and 64
+/// digits, or at least the first 8 of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ImageName {
     /// A file that this process opens.
@@ -53,7 +53,7 @@ pub enum ImageName {
     InStore(String),
 }
 
-/// Digits of a digest that name an image at least.
+/// Fewest digits of a digest that name an image.
 const IMAGE_DIGITS_MIN: usize = 8;
 
 impl ImageName {
@@ -80,8 +80,8 @@ impl FromStr for ImageName {
         }
         let shown: String = text.chars().take(80).collect();
         Err(format!(
-            "{shown:?} is no image: a path has a / in it, and an image of the store is named by its digest, sha256: and \
-             its 64 digits or the first {IMAGE_DIGITS_MIN} at least"
+            "{shown:?} is not an image: a path has a / in it, and an image of the store is named by its digest, sha256: \
+             and its 64 digits or at least the first {IMAGE_DIGITS_MIN}"
         ))
     }
 }
@@ -89,7 +89,7 @@ impl FromStr for ImageName {
 /// Where the guest's serial console goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Console {
-    /// Terminal or pipe of this process.
+    /// Standard input and output of this process.
     Stdio,
     /// Appended to a file.
     File(PathBuf),
@@ -104,40 +104,40 @@ impl FromStr for Console {
             None if text == "stdio" => Ok(Self::Stdio),
             None if text == "none" => Ok(Self::None),
             Some(("file", path)) if !path.is_empty() => Ok(Self::File(path.into())),
-            _ => Err(format!("{text:?} is no console; there are stdio, none and file=PATH")),
+            _ => Err(format!("{text:?} is not a console; there are stdio, none and file=PATH")),
         }
     }
 }
 
-/// What runs the guest's instructions and devices.
+/// The engine that the user chose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum EngineName {
-    /// `kvm` where the processor virtualizes, else `qemu`.
+pub enum EngineChoice {
+    /// `kvm` if the processor virtualizes, else `qemu`.
     Auto,
-    /// This process, by KVM.
+    /// KVM, used by this process.
     Kvm,
     /// A QEMU that this process starts.
     Qemu,
 }
 
-impl FromStr for EngineName {
+impl FromStr for EngineChoice {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
             "auto" => Ok(Self::Auto),
             "kvm" => Ok(Self::Kvm),
             "qemu" => Ok(Self::Qemu),
-            other => Err(format!("{other:?} is no engine; there are auto, kvm and qemu")),
+            other => Err(format!("{other:?} is not an engine; there are auto, kvm and qemu")),
         }
     }
 }
 
-/// Which balancer the guest registers with.
+/// The balancer with which the guest registers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Balancer {
-    /// The user's; started if there is none.
+    /// The user's balancer, which is started if there is none.
     Auto,
-    /// None: the limit alone is enforced.
+    /// No balancer: this process enforces the limit.
     None,
 }
 
@@ -152,16 +152,16 @@ impl FromStr for Balancer {
     }
 }
 
-/// How long a guest waits for memory that is missing for it.
+/// How long a guest waits for memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wait {
-    /// Until there is.
+    /// Until there is enough.
     Forever,
-    /// So long.
+    /// At most this time.
     For(std::time::Duration),
 }
 
-/// Longest wait that has an end, seconds: a year.
+/// Longest wait with an end: a year. Seconds.
 const WAIT_S_MAX: u64 = 365 * 24 * 3600;
 
 impl FromStr for Wait {
@@ -192,7 +192,7 @@ fn cpus(text: &str) -> Result<u8, String> {
 
 pub(crate) fn name(text: &str) -> Result<String, String> {
     let plain = text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
-    // A container may be called after it, and `.` and `..` are no names in a path.
+    // A container may get the same name, and `.` and `..` are not names in a path.
     let in_path = format!("/{text}").parse::<ContainerPath>().is_ok();
     if text.is_empty() || text.len() > NAME_BYTES_MAX || !plain || !in_path {
         return Err(format!("a name is 1 to {NAME_BYTES_MAX} letters, digits and -_."));
@@ -215,7 +215,7 @@ fn parsed_cpus<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u8>,
     cpus(&i64::deserialize(deserializer)?.to_string()).map(Some).map_err(serde::de::Error::custom)
 }
 
-/// A path is empty by mistake, and means something else where it is used: a socket without a name.
+/// An empty path is a mistake, and would mean something else: a socket without a name.
 fn parsed_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
     let path = PathBuf::deserialize(deserializer)?;
     if path.as_os_str().is_empty() {
@@ -248,7 +248,7 @@ pub struct GuestSpec {
     #[serde(deserialize_with = "parsed_name")]
     pub name: Option<String>,
 
-    /// Container that the guest is attached to; made if there is none [default: /NAME]
+    /// Container of the guest; created if it does not exist [default: /NAME]
     #[arg(long, value_name = "PATH")]
     #[serde(deserialize_with = "parsed")]
     pub container: Option<ContainerPath>,
@@ -259,8 +259,9 @@ pub struct GuestSpec {
     #[serde(deserialize_with = "parsed")]
     pub container_limit: Option<LimitsPatch>,
 
-    /// Container that the guest may charge by its own choice, and all inside it, beside those inside its own; may be given
-    /// several times. Gives the guest a control port, /dev/hvc1 (/dev/hvc0 without --channel)
+    /// Container that the guest may charge by its own choice, with all containers inside it. It may always charge
+    /// containers inside its own. May be given several times. The guest gets a control port, /dev/hvc1 (/dev/hvc0
+    /// without --channel)
     #[arg(long, value_name = "PATH")]
     pub may_charge: Vec<ContainerPath>,
 
@@ -274,12 +275,12 @@ pub struct GuestSpec {
     #[serde(deserialize_with = "parsed_cpus")]
     pub cpus: Option<u8>,
 
-    /// What runs the guest: kvm, which is this program alone; qemu, a qemu-system-x86_64 that it starts (KVM where the processor
-    /// virtualizes, else TCG); auto takes kvm where the processor virtualizes (vmx or svm in its flags, a usable /dev/kvm), else
-    /// qemu [default: $BALLAST_ENGINE, else auto]
+    /// Hypervisor of the guest. kvm: this program itself uses /dev/kvm. qemu: this program starts a
+    /// qemu-system-x86_64 (with KVM if the processor virtualizes, else TCG). auto: kvm if the processor virtualizes
+    /// (vmx or svm in its flags, a usable /dev/kvm), else qemu [default: $BALLAST_ENGINE, else auto]
     #[arg(long, value_name = "auto|kvm|qemu")]
     #[serde(deserialize_with = "parsed")]
-    pub engine: Option<EngineName>,
+    pub engine: Option<EngineChoice>,
 
     /// Kernel: an ELF file (vmlinux) or a bzImage
     #[arg(long, value_name = "FILE")]
@@ -300,16 +301,17 @@ pub struct GuestSpec {
     #[serde(deserialize_with = "parsed_list", rename = "disk")]
     pub disks: Vec<Disk>,
 
-    /// Images that the guest sees read-only and shares with others, lowest layer of its root first, at most 16: paths of
-    /// EROFS files, which contain a /, or digests of images in the balancer's store (sha256:..., or 8 digits of it). Their
-    /// number is told on the kernel's command line as ballast.root=N
+    /// Images that the guest maps read-only and shares with other guests, lowest layer of its root first, at most 16:
+    /// paths of EROFS files, which contain a /, or digests of images in the balancer's store (sha256:..., or its
+    /// first 8 digits). Their number is on the kernel's command line as ballast.root=N
     #[arg(long, value_name = "IMAGE[,IMAGE...]", value_delimiter = ',')]
     #[serde(deserialize_with = "parsed_list")]
     pub root: Vec<ImageName>,
 
-    /// Let the kernel merge pages of RAM that are equal to those of other such guests (KSM, which whoever runs the host
-    /// switches on). The balancer admits it inside one trust domain per host alone, and if nothing else on the host is
-    /// merged: whoever shares a page can learn from the time of a write that another one has the same content
+    /// Let the kernel merge equal pages of RAM of the guests that have this flag (KSM, which the operator of the host
+    /// switches on). The balancer admits it in one trust domain per host only, and only if no other process on the
+    /// host is merged: a guest that shares a page can learn from the time of a write that another guest has the same
+    /// content
     #[arg(long)]
     pub merge: bool,
 
@@ -318,29 +320,30 @@ pub struct GuestSpec {
     #[serde(deserialize_with = "parsed")]
     pub console: Option<Console>,
 
-    /// Unix socket at which a program talks to the guest's /dev/hvc0
+    /// Unix socket that is connected to the guest's /dev/hvc0
     #[arg(long, value_name = "SOCKET")]
     #[serde(deserialize_with = "parsed_path")]
     pub channel: Option<PathBuf>,
 
-    /// Wait where memory is missing for the guest, so many seconds or until there is: first come, first served. Ctrl-C ends it.
-    /// Without this it is refused
+    /// Wait if there is not enough memory for the guest, for this time or until there is: first come, first served.
+    /// Ctrl-C ends the wait. Without this flag the guest is refused
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "forever")]
     #[serde(deserialize_with = "parsed")]
     pub wait: Option<Wait>,
 
-    /// Balancer to register with: auto starts one for this user if there is none, none enforces the limit alone [default: auto]
+    /// Balancer to register with. auto: this user's, which is started if there is none. none: no balancer, this
+    /// program enforces the limit [default: auto]
     #[arg(long, value_name = "auto|none")]
     #[serde(deserialize_with = "parsed")]
     pub balancer: Option<Balancer>,
 }
 
-/// Kernel command line if none is given: serial console, end instead of hanging after a panic, reset through port 0x64,
-/// no search for a PCI bus.
+/// Kernel command line if none is given: serial console, end instead of a hang after a panic, reset through port
+/// 0x64, no search for a PCI bus.
 pub const CMDLINE_DEFAULT: &str = "console=ttyS0 reboot=k panic=-1 pci=off";
 
 impl GuestSpec {
-    /// This spec, with what another leaves open filled in from it: `flags.or(file)`.
+    /// This spec, with fields that it leaves open from another one: `flags.or(file)`.
     #[must_use]
     pub fn or(self, other: Self) -> Self {
         Self {

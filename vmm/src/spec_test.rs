@@ -33,7 +33,7 @@ fn a_spec_file_has_the_keys_of_the_command_line() {
 }
 
 #[test]
-fn an_image_is_a_path_or_in_the_store() {
+fn an_image_is_a_path_or_a_digest_in_the_store() {
     let spec = from_file("root = [\"./a.erofs\", \"sha256:0123abcd\", \"89abcdef00\"]").unwrap();
     let named: Vec<Option<&str>> = spec.root.iter().map(ImageName::in_store).collect();
     assert_eq!(named, [None, Some("sha256:0123abcd"), Some("89abcdef00")]);
@@ -51,7 +51,7 @@ fn flags_win_over_the_file() {
 }
 
 #[test]
-fn a_bad_spec_file_names_what_is_wrong() {
+fn the_error_of_a_bad_spec_file_names_the_wrong_value() {
     for (text, word) in [
         ("memroy = \"1G\"", "memroy"),
         ("memory = \"1M\"", "16M"),
@@ -76,7 +76,7 @@ fn a_bad_spec_file_names_what_is_wrong() {
 }
 
 #[test]
-fn a_wait_has_an_end_or_none() {
+fn a_wait_has_a_time_or_is_for_ever() {
     let cli = |arguments: &[&str]| {
         let all = ["vmm", "--kernel", "k"].iter().chain(arguments);
         Cli::try_parse_from(all).map(|cli| cli.guest.wait).map_err(|error| error.to_string())

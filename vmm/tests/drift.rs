@@ -1,4 +1,4 @@
-//! What the kernel's total says of guest RAM. It is the total of the process, so this test has one to itself.
+//! The kernel's total as a measure of guest RAM. It is the total of the process, so this test needs a process of its own.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -19,9 +19,9 @@ fn touch(ram: &Ram, first: u64, count: u64) {
     }
 }
 
-/// One after the other: both look at the same total.
+/// One after the other: both read the same total.
 #[test]
-fn the_total_of_the_process_tells_what_guests_touch() {
+fn the_total_of_the_process_follows_what_a_guest_touches() {
     the_total_follows_what_is_written_and_released();
     an_unchanged_guest_is_not_scanned_and_a_touched_one_is();
 }
@@ -37,7 +37,7 @@ fn the_total_follows_what_is_written_and_released() {
         assert_eq!(byte, 0);
     }
     let read = total.frames().unwrap();
-    assert!(read.abs_diff(before) <= slack, "what is read takes no memory: {before} {read}");
+    assert!(read.abs_diff(before) <= slack, "reading takes no memory: {before} {read}");
     touch(&ram, 0, FRAMES);
     let written = total.frames().unwrap();
     assert!(written.abs_diff(read + FRAMES) <= slack, "{read} {written}");
@@ -68,21 +68,21 @@ fn an_unchanged_guest_is_not_scanned_and_a_touched_one_is() {
     let totals = reader.totals();
     assert!(totals.private >= 1024 && totals.error_source == ErrorSource::KernelTotal, "{totals:?}");
 
-    // Nothing is touched: the total is looked at again and again, and the pages are not.
+    // Nothing is touched: the thread reads the total again and again, and does not scan the pages.
     let age = totals.reconciled_age_ms.unwrap();
-    wait("later looks at the total", &|| {
+    wait("later readings of the total", &|| {
         reader.totals().reconciled_age_ms.unwrap() > age + 3000
             && reader.totals().checked_age_ms.unwrap() < 2500
     });
     let totals = reader.totals();
     assert!(totals.error_frames_max <= 32 + KernelTotal::open().unwrap().inexact_frames(), "{totals:?}");
 
-    // A touch is within the published error before it is found, and found soon.
+    // A touch is within the published error before a pass finds it, and a pass finds it soon.
     touch(&ram, 8192, 2000);
     wait("a pass that finds it", &|| {
         let (before, truth) = (reader.totals(), held(&ram));
         let after = reader.totals();
-        // Only a figure that was published after the touch, and not renewed meanwhile, can be held to its word.
+        // Only a figure that was published after the touch, and not renewed meanwhile, has to be right.
         if before.reconciled_age_ms <= after.reconciled_age_ms && before.error_frames_max >= 2000 {
             assert!(truth.abs_diff(before.private) <= before.error_frames_max, "{truth} {before:?}");
         }

@@ -1,5 +1,5 @@
-//! Guest RAM that the kernel merges (KSM): what the frame table says stays true, and what is released leaves. KSM is the
-//! host's and the total is the process's, so this test has one to itself.
+//! Guest RAM that the kernel merges (KSM): the frame table stays true, and released frames leave KSM. KSM belongs to the
+//! host and the total to the process, so this test needs a process of its own.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -16,7 +16,7 @@ use vmm::memory::{Comparison, KernelTotal, Pagemap, Pass, Ram};
 const FRAMES: u64 = 16384;
 const WRITTEN: u64 = 8192;
 
-/// Each content is in two frames, so that every written page has an equal one; those of zeros have too.
+/// Each content is in two frames, so that every written page has an equal one; pages of zeros have equal ones as well.
 fn content(frame: u64) -> u64 {
     frame % (WRITTEN / 2)
 }
@@ -34,7 +34,7 @@ fn merging() -> u64 {
 }
 
 #[test]
-fn merged_frames_are_held_in_the_table_and_released_as_any() {
+fn merged_frames_stay_private_in_the_table_and_are_released_like_others() {
     let _ksm = match ksm::Ksm::start() {
         Ok(ksm) => ksm,
         Err(why) => {
@@ -63,15 +63,15 @@ fn merged_frames_are_held_in_the_table_and_released_as_any() {
     assert_eq!((table.total(RegionKind::Ram, State::Private), before), (WRITTEN, WRITTEN));
 
     wait("pages are merged", || merging() >= WRITTEN * 95 / 100);
-    // Merged or not: present, anonymous, counted. So a table that was true stays true.
+    // Merged or not, a page is present, anonymous and counted. So a true table stays true.
     assert_eq!(held(&ram), before);
     assert!(total.frames().unwrap().abs_diff(anonymous) <= slack, "{anonymous} {}", total.frames().unwrap());
     assert_eq!(comparison.run(Pass::Full).unwrap().mended_frames, 0, "nothing to mend");
-    // A write breaks one out, and nothing else changes.
+    // A write copies one page out of KSM, and nothing else changes.
     ram.guest().write_obj(u64::MAX, GuestAddress(8)).unwrap();
     assert_eq!(held(&ram), before);
 
-    // What is released leaves KSM with it; the equal page of another frame stays what it was.
+    // Released frames leave KSM; the equal page of another frame keeps its content.
     let released = ram.release(&pagemap, 0, WRITTEN / 2).unwrap();
     assert_eq!(released.bytes, WRITTEN / 2 * 4096);
     table.set(0, WRITTEN / 2, State::Ballooned);

@@ -1,4 +1,4 @@
-//! Whether released memory really leaves the host. A process of its own: other tests would be charged beside it.
+//! Whether released memory really leaves the host. In a process of its own: other tests would be charged as well.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -10,7 +10,7 @@ use vmm::memory::{Pagemap, Ram};
 
 const MIB: u64 = 1 << 20;
 
-/// Reclaim truth: the charge of a memory cgroup, not resident memory, says whether bytes left the host.
+/// The charge of a memory cgroup shows whether bytes left the host; resident memory does not.
 #[test]
 fn half_of_each_huge_page_really_leaves_the_host() {
     let Some(group) = cgroup::Group::enter() else {

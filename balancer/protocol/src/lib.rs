@@ -9,6 +9,7 @@
 //! | [`disk`] | what does the host's page cache hold of a guest's disks? |
 //! | [`image`] | which image of the shared pool is meant, and where does a guest have it? |
 //! | [`frames`] | in which state is each guest frame, and who owns it? |
+//! | [`engine`] | which hypervisor runs a guest? |
 //! | [`message`] | which messages do the two processes exchange? |
 //! | [`place`] | where are the sockets and the journal? |
 //! | [`private`] | does that folder belong to this user alone? |
@@ -20,6 +21,7 @@
 pub mod bytes;
 pub mod disk;
 pub mod domain;
+pub mod engine;
 pub mod frames;
 pub mod image;
 pub mod limits;

@@ -33,6 +33,7 @@
 //! A hang-up of either side ends the session: the guest runs on inside its last target and registers again.
 
 use crate::disk::{CachedFile, KeepCached};
+use crate::engine::Engine;
 use crate::image::{ImageHandle, MappedImage};
 use crate::limits::LimitsPatch;
 use crate::path::ContainerPath;
@@ -167,7 +168,7 @@ pub enum GranuleOutcome {
     },
 }
 
-/// What a guest is, sent when it registers.
+/// A guest, as it registers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Register {
@@ -175,25 +176,25 @@ pub struct Register {
     pub protocol_version: u32,
     /// Name, unique among the guests of the balancer.
     pub name: String,
-    /// The container it is attached to; made if it does not exist.
+    /// The container it is attached to; created if it does not exist.
     pub container: ContainerPath,
-    /// Containers that the guest may charge by its own choice, and all inside them, in addition to those inside its own:
-    /// at most [`MAY_CHARGE_MAX`].
+    /// Containers that the guest may charge by its own choice, with all containers inside them, in addition to containers
+    /// inside its own: at most [`MAY_CHARGE_MAX`].
     pub may_charge: Vec<ContainerPath>,
-    /// With `comes_back`: the container that it was told to charge, if that is not its own.
+    /// With `comes_back`: the container that is charged, if it is not its own container.
     pub charge_to: Option<ContainerPath>,
-    /// With `comes_back`: owner ids that its frames may have, as it was told last. At most [`OWNERS_MAX`].
+    /// With `comes_back`: owner ids that its frames may have, by the last charge. At most [`OWNERS_MAX`].
     pub owners: Vec<u16>,
     /// Limits for that container, if any were given.
     pub limits: Option<LimitsPatch>,
     /// Images of the pool that it has mapped, at most [`IMAGES_MAX`](crate::image::IMAGES_MAX).
     pub images: Vec<MappedImage>,
-    /// True if the kernel is to merge pages of its RAM that are equal to those of others (KSM). It begins once the guest
+    /// True if the kernel is to merge pages of its RAM that are equal to pages of other guests (KSM). It begins once the guest
     /// is admitted.
     pub merge: bool,
     /// Guest RAM, bytes.
     pub ram_bytes: u64,
-    /// What the guest needs to boot and live: no target goes below it. Bytes.
+    /// Memory that the guest needs to boot and live: no target goes below it. Bytes.
     pub floor_bytes: u64,
     /// Virtual CPUs.
     pub cpus: u32,
@@ -203,27 +204,58 @@ pub struct Register {
     pub fds: u32,
     /// Threads that its `vmm` has while it runs.
     pub threads: u32,
-    /// `kvm` or `qemu`.
-    pub engine: String,
-    /// The process that has the guest's RAM, where that is not the `vmm` itself.
-    pub machine: Option<Machine>,
-    /// True when an earlier balancer took the guest in: what the journal says of its container is newer than `limits`.
+    /// The hypervisor.
+    pub engine: Engine,
+    /// The process that has the guest's RAM, if it is not the `vmm` itself.
+    pub machine: Option<MachineProcess>,
+    /// True if an earlier balancer admitted the guest: the limits of its container in the journal are newer than `limits`.
     pub comes_back: bool,
-    /// True if it waits where memory is missing, instead of being refused.
+    /// True if it waits while there is not enough memory, instead of being refused.
     pub wait: bool,
-    /// True if the machine has a balloon; without one the guest is watched and charged, and cannot be made to release
-    /// memory.
+    /// True if the machine has a balloon. Memory of a guest without one is charged, but cannot be reclaimed.
     pub has_balloon: bool,
-    /// Why the frames of its RAM cannot be seen one by one, one sentence; `None` where they can.
+    /// Why the frames of its RAM cannot be scanned, one sentence; `None` if they can.
     pub ram_unseen: Option<String>,
     /// The balloon's state now.
     pub balloon: Balloon,
 }
 
+impl Register {
+    /// The first registration of a guest on KVM with this RAM, whose balloon is empty, and nothing else. The other fields
+    /// are given by struct update.
+    #[must_use]
+    pub fn of(name: impl Into<String>, container: ContainerPath, ram_bytes: u64) -> Self {
+        Self {
+            protocol_version: PROTOCOL_VERSION,
+            name: name.into(),
+            container,
+            may_charge: vec![],
+            charge_to: None,
+            owners: vec![],
+            limits: None,
+            images: vec![],
+            merge: false,
+            ram_bytes,
+            floor_bytes: 0,
+            cpus: 1,
+            devices: 0,
+            fds: 0,
+            threads: 0,
+            engine: Engine::Kvm,
+            machine: None,
+            comes_back: false,
+            wait: false,
+            has_balloon: true,
+            ram_unseen: None,
+            balloon: Balloon { target_bytes: ram_bytes, actual_bytes: ram_bytes, ..Balloon::default() },
+        }
+    }
+}
+
 /// A process that runs a guest for its `vmm`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Machine {
+pub struct MachineProcess {
     /// Its process id.
     pub pid: i32,
     /// True if another program started it: then it can be detached, and runs on.

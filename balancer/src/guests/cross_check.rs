@@ -18,6 +18,7 @@
 use super::figures::{KernelSample, table_bytes};
 use host::kernel::statm_error_frames;
 use protocol::bytes::{FRAME_BYTES, Human};
+use protocol::engine::Engine;
 use protocol::frames::Totals;
 use std::time::{Duration, Instant};
 
@@ -66,8 +67,8 @@ impl CrossCheck {
     /// Of a guest on this balancer. What a `vmm` holds beside guest RAM is known, what QEMU holds is not: there the table is only
     /// found to claim more than there is. Less gains nothing, since the kernel's figure is charged.
     #[must_use]
-    pub fn of_engine(engine: &str) -> Self {
-        Self { is_qemu: engine == "qemu", ..Self::default() }
+    pub fn of_engine(engine: Engine) -> Self {
+        Self { is_qemu: engine == Engine::Qemu, ..Self::default() }
     }
 
     fn difference(&self, kernel: &KernelSample, totals: &Totals) -> Option<Difference> {

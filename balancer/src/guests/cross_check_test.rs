@@ -121,7 +121,7 @@ fn questions_are_few_once_the_figures_agreed() {
 
 #[test]
 fn what_qemu_holds_beside_guest_ram_is_no_lie_of_a_table_and_what_it_has_not_is() {
-    let (mut check, mut now) = (CrossCheck::of_engine("qemu"), Instant::now());
+    let (mut check, mut now) = (CrossCheck::of_engine(Engine::Qemu), Instant::now());
     let (kernel, fewer) = (kernel(300, 0), table(100, 0, Some(3)));
     for _ in 0..5 {
         assert_eq!(round(&mut check, &mut now, &kernel, &fewer), Verdict::Same);

@@ -3,9 +3,10 @@
 use host::proc::{Folder, Statm, Status};
 use policy::CHANGE_BYTES_MIN;
 use protocol::bytes::FRAME_BYTES;
+use protocol::engine::Engine;
 use protocol::frames::{FrameReader, Region, RegionKind, Totals};
 use protocol::image::MappedImage;
-use protocol::message::{Machine, QEMU_BYTES_ASSUMED};
+use protocol::message::{MachineProcess, QEMU_BYTES_ASSUMED};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
@@ -42,7 +43,7 @@ impl KernelSample {
     /// The same of a `vmm` and of the process that has the guest's RAM, where that is another one: the sums. `None` when either
     /// is gone.
     #[must_use]
-    pub fn of_guest(pid: i32, machine: Option<Machine>) -> Option<Self> {
+    pub fn of_guest(pid: i32, machine: Option<MachineProcess>) -> Option<Self> {
         let own = Self::take(pid)?;
         let Some(machine) = machine else { return Some(own) };
         let other = Self::take(machine.pid)?;
@@ -89,8 +90,8 @@ pub struct Figures {
 impl Figures {
     /// Of a guest on this balancer.
     #[must_use]
-    pub fn of_engine(engine: &str) -> Self {
-        Self { is_qemu: engine == "qemu", ..Self::default() }
+    pub fn of_engine(engine: Engine) -> Self {
+        Self { is_qemu: engine == Engine::Qemu, ..Self::default() }
     }
 
     fn assumed_bytes(&self) -> u64 {
@@ -196,7 +197,7 @@ mod tests {
 
     #[test]
     fn what_comes_between_two_readings_is_no_overhead() {
-        let mut figures = Figures::of_engine("qemu");
+        let mut figures = Figures::of_engine(Engine::Qemu);
         let kernel = |resident_mib: u64| KernelSample {
             resident_bytes: resident_mib << 20,
             anonymous_bytes: resident_mib << 20,
@@ -215,7 +216,7 @@ mod tests {
 
     #[test]
     fn a_qemu_gets_room_to_grow_and_is_expected_to_be_large() {
-        let mut figures = Figures::of_engine("qemu");
+        let mut figures = Figures::of_engine(Engine::Qemu);
         assert_eq!((figures.overhead_bytes(), figures.reserved_bytes()), (128 << 20, 128 << 20));
         let kernel = KernelSample {
             resident_bytes: 200 << 20,

@@ -2,34 +2,16 @@
 
 use super::*;
 use protocol::frames::{FrameTable, Region, State};
-use protocol::message::PROTOCOL_VERSION;
 use std::os::fd::AsFd;
 use std::time::Instant;
 
 fn guest(table: &FrameTable, owner: u16) -> Guest {
     let about = Register {
-        protocol_version: PROTOCOL_VERSION,
-        name: "a".into(),
-        container: "/a".parse().unwrap(),
-        may_charge: vec![],
-        charge_to: None,
-        owners: vec![],
-        limits: None,
-        images: vec![],
-        merge: false,
-        ram_bytes: 4 << 20,
-        floor_bytes: 0,
-        cpus: 1,
         devices: 2,
         fds: 30,
         threads: 4,
-        engine: "kvm".into(),
-        machine: None,
-        comes_back: false,
-        wait: false,
-        has_balloon: true,
-        ram_unseen: None,
         balloon: Balloon::default(),
+        ..Register::of("a", "/a".parse().unwrap(), 4 << 20)
     };
     Guest {
         session: 1,

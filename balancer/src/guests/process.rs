@@ -1,7 +1,7 @@
 //! What a `vmm` has of the kernel's objects.
 
 use host::proc::Folder;
-use protocol::message::Machine;
+use protocol::message::MachineProcess;
 use std::time::Instant;
 
 /// File descriptors and threads of a process.
@@ -19,7 +19,7 @@ impl ProcessObjects {
     /// Counts those of a `vmm`, and of the process that has the guest's RAM where that is another one, in two system calls each.
     /// `None` when the process is gone.
     #[must_use]
-    pub fn of_guest(pid: i32, machine: Option<Machine>) -> Option<Self> {
+    pub fn of_guest(pid: i32, machine: Option<MachineProcess>) -> Option<Self> {
         let own = Self::count(pid)?;
         let Some(other) = machine.and_then(|machine| Self::count(machine.pid)) else { return Some(own) };
         let (fds, threads) = (own.fds.saturating_add(other.fds), own.threads.saturating_add(other.threads));

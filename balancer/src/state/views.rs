@@ -370,7 +370,7 @@ impl Inner {
             may_charge: guest.about.may_charge.clone(),
             charge_pending: guest.order_pending(),
             pid: guest.pid,
-            engine: guest.about.engine.clone(),
+            engine: guest.about.engine.to_string(),
             machine_pid: guest.about.machine.map(|machine| machine.pid),
             attached: guest.about.machine.is_some_and(|machine| machine.attached),
             stuck: guest.stuck.as_ref().map(|stuck| stuck.value.clone()),

@@ -1,7 +1,8 @@
 //! Who is taken in, who is refused, and who waits.
 
 use crate::support::{Daemon, MIB, Vmm, about, place};
-use protocol::message::{Balloon, FromVmm, Machine, Register, Statistics, ToVmm};
+use protocol::engine::Engine;
+use protocol::message::{Balloon, FromVmm, MachineProcess, Register, Statistics, ToVmm};
 use serde_json::{Value, json};
 
 fn waits(name: &str, container: &str) -> Register {
@@ -149,9 +150,9 @@ async fn a_guest_on_qemu_needs_room_for_its_qemu_and_a_qemu_is_one_guest() {
     let daemon = Daemon::start(&place).await;
     daemon.put("/v1/containers/web", r#"{"max_bytes": 188743680}"#).await;
     let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
-    let machine = Some(Machine { pid: i32::try_from(child.id()).unwrap(), attached: false });
+    let machine = Some(MachineProcess { pid: i32::try_from(child.id()).unwrap(), attached: false });
     let on_qemu =
-        |name, container| Register { engine: "qemu".into(), machine, ..about(name, container, None) };
+        |name, container| Register { engine: Engine::Qemu, machine, ..about(name, container, None) };
     let reason = refused(&Vmm::connect(&place, on_qemu("a", "/web")).await).await;
     assert!(
         reason.contains("\"a\" needs 64M to start and 128M beside its RAM")

@@ -1,6 +1,7 @@
 //! Guests come, are told their targets, and go.
 
 use crate::support::{Daemon, MIB, Vmm, about, command, place, send_with_fd};
+use protocol::engine::Engine;
 use protocol::frames::{FrameTable, Region};
 use protocol::message::{self, Balloon, FromVmm, PROTOCOL_VERSION, Statistics, ToVmm};
 use serde_json::json;
@@ -172,9 +173,9 @@ async fn what_is_no_proper_guest_is_refused_with_the_reason() {
     let daemon = Daemon::start(&place).await;
     let mut small = about("small", "/a", None);
     small.ram_bytes = 1024 * MIB;
-    let on_machine = |engine: &str, pid, attached| message::Register {
-        engine: engine.into(),
-        machine: Some(message::Machine { pid, attached }),
+    let on_machine = |engine, pid, attached| message::Register {
+        engine,
+        machine: Some(message::MachineProcess { pid, attached }),
         ..about("a", "/a", None)
     };
     let mut tall = about("tall", "/a", None);
@@ -186,11 +187,10 @@ async fn what_is_no_proper_guest_is_refused_with_the_reason() {
         ),
         (about("a", "/a", Some("32M")), vec!["/a", "64M", "32M"]),
         (about("a/b", "/a", None), vec!["a/b"]),
-        (message::Register { engine: "x".repeat(9999), ..about("a", "/a", None) }, vec!["engine", "kvm"]),
         (about("", "/a", None), vec!["name"]),
-        (on_machine("kvm", 1, false), vec!["machine", "kvm"]),
-        (on_machine("qemu", 1, false), vec!["machine is process 1", "no child"]),
-        (on_machine("qemu", i32::MAX, true), vec!["machine is process 2147483647", "there is none"]),
+        (on_machine(Engine::Kvm, 1, false), vec!["machine", "kvm"]),
+        (on_machine(Engine::Qemu, 1, false), vec!["machine is process 1", "no child"]),
+        (on_machine(Engine::Qemu, i32::MAX, true), vec!["machine is process 2147483647", "there is none"]),
         (small, vec!["frame table"]),
         (tall, vec!["floor_bytes", "629145600"]),
     ] {
@@ -216,8 +216,11 @@ async fn what_is_no_registration_is_refused() {
     let _daemon = Daemon::start(&place).await;
     let good = message::encode(&FromVmm::Register(about("a", "/a", None))).unwrap();
     let null = std::fs::File::open("/dev/null").unwrap();
+    let engine = format!("\"engine\":\"{}\"", "x".repeat(9999));
+    let unknown_engine = String::from_utf8(good.clone()).unwrap().replace("\"engine\":\"kvm\"", &engine);
     for (packet, word) in [
         (&b"lots"[..], "malformed"),
+        (unknown_engine.as_bytes(), "must be kvm or qemu"),
         (&good[..good.len() - 2], "malformed"),
         (&vec![b' '; message::MESSAGE_BYTES_MAX + 1], "more than"),
         (&message::encode(&FromVmm::Ended { reason: "x".into() }).unwrap(), "must be a registration"),
@@ -283,9 +286,9 @@ async fn a_machine_that_stops_answering_is_told_of_until_it_answers() {
     let daemon = Daemon::start(&place).await;
     let mut child = std::process::Command::new("sleep").arg("600").spawn().unwrap();
     let pid = child.id().cast_signed();
-    let machine = Some(message::Machine { pid, attached: false });
+    let machine = Some(message::MachineProcess { pid, attached: false });
     let (vmm, _) =
-        Vmm::register(&place, message::Register { engine: "qemu".into(), machine, ..about("a", "/a", None) })
+        Vmm::register(&place, message::Register { engine: Engine::Qemu, machine, ..about("a", "/a", None) })
             .await;
     let reason = "x".repeat(5000);
     for _ in 0..3 {
@@ -311,9 +314,9 @@ async fn a_machine_that_stops_answering_is_told_of_until_it_answers() {
 async fn an_attached_guest_is_let_go_when_its_helper_says_so() {
     let (_dir, place) = place();
     let daemon = Daemon::start(&place).await;
-    let machine = Some(message::Machine { pid: std::process::id().cast_signed(), attached: true });
+    let machine = Some(message::MachineProcess { pid: std::process::id().cast_signed(), attached: true });
     let (vmm, _) =
-        Vmm::register(&place, message::Register { engine: "qemu".into(), machine, ..about("a", "/a", None) })
+        Vmm::register(&place, message::Register { engine: Engine::Qemu, machine, ..about("a", "/a", None) })
             .await;
     let helper = async {
         while vmm.hear().await != ToVmm::Detach {}

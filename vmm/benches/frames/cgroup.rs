@@ -1,10 +1,10 @@
-//! Two memory cgroups: the root's, which charges nothing, and one of this process's own.
+//! Two memory cgroups: the root's, which charges nothing, and a new one for this process.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// The root's and an own memory cgroup. The process goes back to where it was when this is dropped.
+/// The root's memory cgroup and a new one. Dropping this moves the process back to its first cgroup.
 pub struct Pair {
     root: PathBuf,
     home: PathBuf,
@@ -12,7 +12,7 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// Makes the own one, version 1 or 2.
+    /// Makes the new cgroup, version 1 or 2.
     pub fn open() -> Result<Self, String> {
         let of = fs::read_to_string("/proc/self/cgroup").map_err(|error| error.to_string())?;
         let (root, path) = of
@@ -29,7 +29,7 @@ impl Pair {
             })
             .ok_or("this machine has none")?;
         let home = root.join(path);
-        // In version 2 a group with processes has no groups that are charged; beside it there is room.
+        // In version 2 a group with processes cannot have groups that are charged; a sibling of it can be charged.
         let own = root.join(format!("ballast-bench-{}", std::process::id()));
         fs::create_dir(&own).map_err(|error| format!("{} cannot be made: {error}", own.display()))?;
         let pair = Self { root, home, own };

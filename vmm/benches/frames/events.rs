@@ -39,7 +39,7 @@ pub fn run() {
         for turn in 0..=ROUNDS {
             for ((writers, place), figures) in settings.iter().zip(&mut figures) {
                 let nanos = round(&table, length, mixed, *writers, *place);
-                // The first turn brings the table into memory.
+                // The first round brings the table into memory.
                 if turn > 0 {
                     figures.push(nanos);
                 }
@@ -71,7 +71,7 @@ fn round(table: &FrameTable, length: u64, mixed: bool, writers: u64, place: Plac
                     let base = if matches!(place, Place::Apart) { writer * part } else { 0 };
                     let firsts = || {
                         (0..spots).map(|spot| {
-                            // Short runs lie anywhere in their block, so that they do not compete for one cache set.
+                            // Short runs are anywhere in their block, so that they do not compete for one cache set.
                             let inside = if length < 256 { spot * 37 % (512 - length) } else { 0 };
                             base + (spot + writer * 3) % spots * length.max(512) + inside
                         })

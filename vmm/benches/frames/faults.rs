@@ -1,4 +1,4 @@
-//! What a memory cgroup adds to a page fault on this kernel, and what this table spends to find the same page touched.
+//! The cost that a memory cgroup adds to a page fault on this kernel, and the cost of a scan that finds the touched page.
 
 use super::{cgroup, median};
 use protocol::frames::FrameTable;
@@ -35,7 +35,7 @@ pub fn run() {
     row("frame table: found by a scan, 2 MiB pages", median((0..ROUNDS).map(|_| found(true)).collect()));
 }
 
-/// Nanoseconds per page to fault memory in and to give it back.
+/// Nanoseconds per page to fault memory in and to release it.
 fn fault() -> f64 {
     let ram = small(false);
     let started = Instant::now();
@@ -44,12 +44,12 @@ fn fault() -> f64 {
     started.elapsed().as_nanos() as f64 / PAGES as f64
 }
 
-/// Nanoseconds per page of a pass that finds everything touched.
+/// Nanoseconds per page of a pass that finds all pages touched.
 fn found(huge: bool) -> f64 {
     let ram = Arc::new(small(huge));
     touch(&ram);
     let table = Arc::new(FrameTable::new(ram.regions()).expect("a table"));
-    let mut comparison = Comparison::new(ram, table, Pagemap::open().expect("a page map"));
+    let mut comparison = Comparison::new(ram, table, Pagemap::open().expect("a pagemap"));
     let started = Instant::now();
     let done = comparison.run(Pass::Touched).expect("a pass");
     assert_eq!(done.mended_frames, PAGES);
@@ -65,7 +65,7 @@ fn small(huge: bool) -> Ram {
 pub fn touch(ram: &Ram) {
     for (region, host) in ram.slots() {
         for frame in 0..region.count {
-            // SAFETY: inside the RAM that was just made, which nobody else uses.
+            // SAFETY: inside the RAM that was just made, which no other code uses.
             unsafe {
                 std::ptr::with_exposed_provenance_mut::<u8>(
                     usize::try_from(host + frame * 4096).expect("an address"),

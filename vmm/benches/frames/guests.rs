@@ -1,7 +1,7 @@
-//! A hundred guests and one budget: each a process with RAM, a table and the reconciler that `vmm` uses.
+//! A hundred guests that share one rate limit: each is a process with RAM, a table and the reconciler of `vmm`.
 //!
-//! A quarter touches and releases memory all the time, the others idle. What counts is the CPU time of all reconciler
-//! threads together, as the kernel has it.
+//! A quarter touches and releases memory all the time, the others are idle. The figure is the CPU time of all reconciler
+//! threads together, by the kernel's count.
 
 use super::median;
 use protocol::frames::{ErrorSource, FrameReader, FrameTable, Transition};
@@ -54,7 +54,8 @@ pub fn run() {
             median(figures.iter().filter(|guest| guest[2] == busy).map(|guest| guest[at]).collect()).0
         };
         println!(
-            "  {name}: median age of the last pass  {:>7.0} ms, error bound {:>6.0} frames, off the kernel's count {:>6.0}",
+            "  {name}: median age of the last pass  {:>7.0} ms, error bound {:>6.0} frames, \
+             off the kernel's count {:>6.0}",
             of(3),
             of(4),
             of(5)
@@ -64,7 +65,7 @@ pub fn run() {
     assert!(share <= f64::from(RECONCILE_CPU_PPM) / 1e6, "the budget holds: {share}");
 }
 
-/// One guest, in a process of its own. Says: CPU seconds of its reconciler, seconds, busy, age of the last pass,
+/// One guest, in a process of its own. It prints: CPU seconds of its reconciler, seconds, busy, age of the last pass,
 /// published error, true error.
 pub fn be_one() -> ExitCode {
     let busy = std::env::args().any(|argument| argument == "busy");
@@ -72,7 +73,7 @@ pub fn be_one() -> ExitCode {
     super::scans::advise(&ram, libc::MADV_NOHUGEPAGE);
     let table = Arc::new(FrameTable::new(ram.regions()).expect("a table"));
     let reader = FrameReader::open(table.fd()).expect("a reader");
-    let pagemap = Pagemap::open().expect("a page map");
+    let pagemap = Pagemap::open().expect("a pagemap");
     touch(&ram, 0, FRAMES / 4);
     let reconciler =
         Reconciler::start(Arc::clone(&ram), Arc::default(), Arc::clone(&table), DiskCache::default())
@@ -82,7 +83,7 @@ pub fn be_one() -> ExitCode {
     let mut step = 0;
     while started.elapsed() < RUN {
         if busy {
-            // A run is touched, another goes into the balloon.
+            // One run is touched, another one goes into the balloon.
             let first = step * 389 % (FRAMES - 64);
             touch(&ram, first, 64);
             let given = step * 811 % (FRAMES - 64);
@@ -94,7 +95,7 @@ pub fn be_one() -> ExitCode {
     }
     let seconds = started.elapsed().as_secs_f64();
     let cpu = reconciler_cpu().as_secs_f64();
-    // Nothing moves from here on: the figures of the next look at the kernel must keep their word.
+    // Nothing moves from here on: the figures of the next reading must be within their bounds.
     let stopped = Instant::now();
     let mut totals = reader.totals();
     while u128::from(totals.checked_age_ms.unwrap_or(u64::MAX)) + 1 > stopped.elapsed().as_millis() {

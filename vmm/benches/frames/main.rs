@@ -1,6 +1,6 @@
-//! What the frame table costs, beside what Linux's memory cgroup costs on this kernel: `cargo bench -p vmm`.
+//! The cost of the frame table, compared with the cost of Linux's memory cgroup on this kernel: `cargo bench -p vmm`.
 //!
-//! Each figure is a median of several rounds; what is compared with each other is measured in turns.
+//! Each figure is a median of several rounds; figures to be compared are measured in alternation.
 
 mod cgroup;
 mod events;
@@ -16,7 +16,7 @@ fn main() -> ExitCode {
     if arguments.first().is_some_and(|argument| argument == guests::AS_GUEST) {
         return guests::be_one();
     }
-    // `cargo bench` passes `--bench`; anything else names the parts that are wanted.
+    // `cargo bench` passes `--bench`; the other arguments name the parts to run.
     let wanted: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with("--")).collect();
     let parts: [(&str, fn()); 5] = [
         ("storage", storage::run),

@@ -1,4 +1,4 @@
-//! What looking at the kernel costs per GiB of guest RAM, by method.
+//! The cost of scans per GiB of guest RAM, by method.
 
 use super::{faults::touch, median};
 use protocol::frames::FrameTable;

@@ -9,7 +9,7 @@ use vmm::memory::Ram;
 const IMAGE_BYTES: u64 = 64 * MIB;
 const KIB: [u64; 8] = [4, 8, 16, 64, 128, 512, 1024, 2048];
 const ROUNDS: usize = 11;
-/// Parts of a round: none beside another, so that mappings do not grow together.
+/// Parts of a round. No two of them are adjacent, so that the kernel does not join their mappings.
 const PARTS: u64 = 16;
 
 pub fn run() {
@@ -30,9 +30,9 @@ pub fn run() {
     }
 }
 
-/// Copying into RAM that was never touched, into RAM that was, and mapping over that, all of it read.
+/// Copying into untouched RAM, copying into touched RAM, and mapping over it and reading all of it.
 fn round(image: &File, bytes: u64) -> [f64; 3] {
-    // Small pages: a huge one would be brought by the first byte.
+    // Small pages: the first byte would bring a huge page.
     let ram = Ram::new(IMAGE_BYTES).expect("memory");
     let host = ram.slots().next().expect("a region").1;
     let whole =
@@ -43,7 +43,7 @@ fn round(image: &File, bytes: u64) -> [f64; 3] {
     let parts = || (0..PARTS).map(|part| part * 2 * bytes).take_while(|at| at + bytes <= IMAGE_BYTES);
     let copy = || {
         for at in parts() {
-            // SAFETY: inside the RAM just made, which nobody else uses.
+            // SAFETY: inside the RAM just made, which no other code uses.
             let target =
                 unsafe { std::slice::from_raw_parts_mut(whole.cast::<u8>().add(at as usize), length) };
             image.read_exact_at(target, at).expect("a part of the image");
@@ -52,7 +52,7 @@ fn round(image: &File, bytes: u64) -> [f64; 3] {
     let map = || {
         for at in parts() {
             let flags = libc::MAP_SHARED | libc::MAP_FIXED;
-            // SAFETY: replaces a part of the RAM just made, which nobody else uses.
+            // SAFETY: replaces a part of the RAM just made, which no other code uses.
             let mapped = unsafe {
                 libc::mmap(
                     whole.add(at as usize),

@@ -1,14 +1,14 @@
-//! What the first touch of 64 KiB of an image costs whoever touches it, from the access to its end, by the clock: of an image that the
-//! balancer fills, with the real balancer and the real thread that serves faults, beside the page cache's own fault and a copy.
+//! The time of the first touch of 64 KiB of an image, by the clock: of an image that the balancer fills, with the real
+//! balancer and the real thread that serves faults, compared with a fault of the page cache and with a copy.
 //!
-//! One process is the guest here: what KVM adds to a fault, a processor's way out and back in, is not in it. Who touches
-//! waits, and others work, so that it is time by the clock and not by a processor.
+//! This process is the guest, so the cost that KVM adds to a fault, leaving and entering the guest, is not included. The
+//! touching thread waits while others work: so it is time by the clock and not CPU time.
 
 use super::{MIB, median, touch};
 use protocol::bytes::FRAME_BYTES;
 use protocol::frames::FrameTable;
 use protocol::image::{Backing, GRANULE_BYTES};
-use protocol::message::{Balloon, PROTOCOL_VERSION, Register, ToVmm};
+use protocol::message::{Register, ToVmm};
 use protocol::place::Place;
 use std::fs::{self, File};
 use std::io;
@@ -51,7 +51,7 @@ fn measure() -> Result<(), String> {
         ("page cache, there: one fault maps 64 KiB", vec![]),
         ("page cache, there: pread of 64 KiB", vec![]),
     ];
-    // In turns, each granule once: whatever else the machine does at the time meets all alike.
+    // In alternation, each granule once: other load of the machine affects all rows alike.
     for granule in 0..granules {
         let at = granule * GRANULE_BYTES;
         rows[0].1.push(clock(|| touch(first + at, FRAME_BYTES)));
@@ -70,7 +70,7 @@ fn measure() -> Result<(), String> {
     Ok(())
 }
 
-/// The page cache has no page of this granule any more, nor of what is read ahead behind it.
+/// Drops the pages of this granule from the page cache, and the pages that are read ahead behind it.
 fn cold(file: &File, at: u64) {
     // SAFETY: an advice about a descriptor that we own.
     unsafe {
@@ -100,23 +100,23 @@ struct Host {
 
 impl Host {
     fn start() -> Result<Self, String> {
-        let program = program("balancer").ok_or("there is no `balancer` beside this program: make build")?;
+        let program = program("balancer").ok_or("there is no `balancer` next to this program: make build")?;
         let dir = std::env::temp_dir().join(format!("ballast-bench-{}", std::process::id()));
         let (tree, store, run) = (dir.join("tree"), dir.join("store"), dir.join("run"));
-        let told = |error: io::Error| error.to_string();
-        fs::create_dir_all(&tree).map_err(told)?;
+        let text = |error: io::Error| error.to_string();
+        fs::create_dir_all(&tree).map_err(text)?;
         let content: Vec<u8> =
             (0..IMAGE_MIB * MIB / 8).flat_map(|word| (word * 0x9e37_79b9).to_le_bytes()).collect();
-        fs::write(tree.join("file"), content).map_err(told)?;
+        fs::write(tree.join("file"), content).map_err(text)?;
         let built = Command::new(&program)
             .args(["image", "build", "--store"])
             .args([&store, &tree])
             .output()
-            .map_err(told)?;
+            .map_err(text)?;
         let digest = String::from_utf8_lossy(&built.stdout).trim().to_owned();
         let hex = digest.strip_prefix("sha256:").ok_or_else(|| format!("no image was built: {built:?}"))?;
         let image = store.join(format!("images/{hex}.erofs"));
-        File::open(&image).and_then(|image| image.sync_all()).map_err(told)?;
+        File::open(&image).and_then(|image| image.sync_all()).map_err(text)?;
         let balancer = Command::new(&program)
             .args(["serve", "--pool", "managed", "--run-dir"])
             .arg(&run)
@@ -126,7 +126,7 @@ impl Host {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
-            .map_err(told)?;
+            .map_err(text)?;
         let host = Self { dir, balancer, place: Place::new(Some(run)), digest, image };
         let started = Instant::now();
         while !host.place.guest_socket().exists() {
@@ -138,7 +138,7 @@ impl Host {
         Ok(host)
     }
 
-    /// A guest with the image, served for as long as this process lives. Returns where the image is.
+    /// A guest with the image, served as long as this process lives. Returns the address of the image.
     fn guest(&self, name: &str) -> Result<u64, String> {
         let socket = self.place.guest_socket();
         let container = "/bench".parse().expect("a path");
@@ -158,28 +158,12 @@ impl Host {
         let regions: Vec<_> = ram.slots().chain(images.slots()).map(|(region, _)| region).collect();
         let table = Arc::new(FrameTable::new(&regions).expect("a table"));
         let register = Register {
-            protocol_version: PROTOCOL_VERSION,
-            name: name.into(),
-            container,
-            may_charge: vec![],
-            charge_to: None,
-            owners: vec![],
-            limits: None,
             images: images.told(),
-            merge: false,
-            ram_bytes: ram.bytes(),
             floor_bytes: 16 * MIB,
-            cpus: 1,
             devices: 1,
             fds: 20,
             threads: 4,
-            engine: "kvm".into(),
-            machine: None,
-            comes_back: false,
-            wait: false,
-            has_balloon: true,
-            ram_unseen: None,
-            balloon: Balloon::default(),
+            ..Register::of(name, container, ram.bytes())
         };
         let (link, answer) =
             Link::register(&socket, &register, table.fd()).map_err(|error| error.to_string())?;
@@ -190,7 +174,7 @@ impl Host {
         let images = Arc::new(images);
         pool_faults::start(images, table, self.place.clone(), name.into())
             .map_err(|error| error.to_string())?;
-        // The balancer's messages are not read: there is no balloon to obey with. The connection lives as long as the process does.
+        // The balancer's messages are not read: there is no balloon. The connection lives as long as the process.
         std::mem::forget((link, ram));
         Ok(at)
     }
@@ -204,7 +188,7 @@ impl Drop for Host {
     }
 }
 
-/// A program of this build: beside this one, or one folder up.
+/// A program of this build: next to this one, or one folder up.
 fn program(name: &str) -> Option<PathBuf> {
     let exe = std::env::current_exe().ok()?;
     exe.ancestors().skip(1).take(2).map(|dir: &Path| dir.join(name)).find(|path| path.is_file())

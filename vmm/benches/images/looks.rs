@@ -1,4 +1,4 @@
-//! What looking costs per GiB of image: which pages a guest has mapped, and which are resident.
+//! The cost of scans per GiB of image: which pages a guest has mapped, and which are resident.
 
 use super::{MIB, file, image, median, time, touch};
 use protocol::bytes::FRAME_BYTES;
@@ -14,7 +14,7 @@ const ROUNDS: usize = 21;
 /// Number of the system call, the same on every architecture.
 const SYS_CACHESTAT: libc::c_long = 451;
 
-/// Asks how many pages of a file are resident; `None` where the kernel cannot be asked so.
+/// Number of resident pages of a file; `None` if the kernel does not have this call.
 type Look = fn(&File) -> Option<u64>;
 
 pub fn run() {
@@ -38,7 +38,7 @@ pub fn run() {
     }
 }
 
-/// Looks at an image of which every so many-th page was read; the kernel maps some beside each.
+/// Scans an image after every `step`-th page was read; the kernel maps some pages around each.
 fn mapped(file: &File, step: u64) -> Vec<(String, f64)> {
     let ram = Arc::new(Ram::new(2 * MIB).expect("memory"));
     let images = Arc::new(Images::map(vec![image(file)], ram.end()).expect("a mapping"));

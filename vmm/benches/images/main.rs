@@ -1,8 +1,8 @@
-//! What sharing images costs and saves: mapping beside copying, a first touch beside the page cache's, looking at what is mapped
-//! and what is resident, and merging by the kernel (KSM) beside both: `cargo bench -p vmm --bench images`.
+//! The cost and the benefit of sharing images: mapping compared with copying, a first touch compared with one of the page
+//! cache, scans of mapped and of resident pages, and merging by the kernel (KSM): `cargo bench -p vmm --bench images`.
 //!
-//! Times are CPU time of the thread that works where nothing else is said, each a median of several rounds; what is compared
-//! with each other is measured in turns.
+//! Times are CPU time of the working thread unless another clock is named, each a median of several rounds; figures to be
+//! compared are measured in alternation.
 
 mod chunks;
 mod faults;
@@ -20,7 +20,7 @@ use vmm::memory::images::OpenImage;
 const MIB: u64 = 1 << 20;
 
 fn main() -> ExitCode {
-    // `cargo bench` passes `--bench`; anything else names the parts that are wanted.
+    // `cargo bench` passes `--bench`; the other arguments name the parts to run.
     let wanted: Vec<String> =
         std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
     let parts: [(&str, fn()); 4] =
@@ -34,7 +34,7 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// A file without a name, in the page cache, each page with its number. It is gone with its descriptor.
+/// A file without a name, in the page cache, each page with its number. It vanishes with its descriptor.
 fn file(bytes: u64) -> File {
     let mut file = unnamed();
     for page in 0..bytes / 4096 {
@@ -42,7 +42,7 @@ fn file(bytes: u64) -> File {
         content[..8].copy_from_slice(&(page + 1).to_le_bytes());
         file.write_all(&content).expect("room for the image");
     }
-    // What is dirty would be written back while it is measured.
+    // Dirty pages would be written back during the measurement.
     file.sync_all().expect("a disk");
     file
 }
@@ -83,7 +83,7 @@ fn median(mut figures: Vec<f64>) -> f64 {
 /// Reads a byte of each page.
 fn touch(address: u64, bytes: u64) {
     for at in (address..address + bytes).step_by(4096) {
-        // SAFETY: the caller has it mapped.
+        // SAFETY: the caller has mapped these pages.
         unsafe {
             std::ptr::with_exposed_provenance::<u8>(usize::try_from(at).expect("an address")).read_volatile()
         };

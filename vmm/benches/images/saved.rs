@@ -1,5 +1,5 @@
-//! What a second of CPU saves: guests that map one image, beside guests with copies in RAM that the kernel merges (KSM at
-//! full speed). The same bytes, all of them read.
+//! Memory saved by a second of CPU time: guests that map one image, compared with guests with copies in RAM that the kernel
+//! merges (KSM at full speed). The same bytes, all of them read.
 
 use super::{MIB, file, image, ksm, median, time, touch};
 use std::fs;
@@ -11,7 +11,7 @@ use vmm::memory::{Images, Ram};
 
 const IMAGE_BYTES: u64 = 128 * MIB;
 const GUESTS: u64 = 4;
-/// What all but one of them have is saved.
+/// Bytes that all guests but one save.
 const SAVED_BYTES: u64 = (GUESTS - 1) * IMAGE_BYTES;
 const ROUNDS: usize = 11;
 /// Rounds of merging: each takes seconds.
@@ -61,7 +61,7 @@ fn map(file: &File) -> f64 {
     time(|| others.extend((1..GUESTS).map(|_| one()))) / 1e6
 }
 
-/// Seconds of CPU that ksmd takes to merge as many copies, and what that saved, bytes.
+/// Seconds of CPU time in which ksmd merges as many copies, and the bytes that it saved.
 fn merge(file: &File) -> Option<(f64, f64)> {
     let ksmd = ksmd()?;
     let guests: Vec<Ram> = (0..GUESTS).map(|_| copy(file)).collect();
@@ -77,7 +77,7 @@ fn merge(file: &File) -> Option<(f64, f64)> {
     }
     let seconds = spent(ksmd)? - before;
     let merged = ksm::own("ksm_merging_pages")?;
-    // One copy stays, and each page that is looked at costs the kernel 64 bytes.
+    // One copy stays, and each scanned page costs the kernel 64 bytes.
     let saved = merged * 4096 * (GUESTS - 1) / GUESTS - ksm::own("ksm_rmap_items")? * 64;
     Some((seconds, saved as f64))
 }
@@ -85,7 +85,7 @@ fn merge(file: &File) -> Option<(f64, f64)> {
 fn copy(file: &File) -> Ram {
     let ram = Ram::new(IMAGE_BYTES).expect("memory");
     let host = usize::try_from(ram.slots().next().expect("a region").1).expect("an address");
-    // SAFETY: all of the RAM just made, which nobody else uses yet.
+    // SAFETY: all of the RAM just made, which no other code uses yet.
     let all = unsafe {
         std::slice::from_raw_parts_mut(
             std::ptr::with_exposed_provenance_mut::<u8>(host),
@@ -107,7 +107,7 @@ fn ksmd() -> Option<u32> {
 
 /// CPU time of a thread of the kernel, seconds (proc_pid_stat(5), fields 14 and 15).
 fn spent(pid: u32) -> Option<f64> {
-    // More precise than `stat`, where the kernel has it: nanoseconds on a CPU.
+    // More precise than `stat`, if the kernel has it: nanoseconds on a CPU.
     if let Ok(text) = fs::read_to_string(format!("/proc/{pid}/schedstat")) {
         return Some(text.split_ascii_whitespace().next()?.parse::<f64>().ok()? / 1e9);
     }

@@ -1,6 +1,6 @@
 //! Registers at the 64-bit entry: long mode, flat segments, the first 4 GiB mapped to themselves, RSI = zero page.
 
-use crate::machine::layout;
+use crate::layout;
 use devices::GuestRam;
 use kvm_bindings::{kvm_fpu, kvm_regs, kvm_segment, kvm_sregs};
 use kvm_ioctls::VcpuFd;

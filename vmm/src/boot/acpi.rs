@@ -4,7 +4,7 @@
 //! The platform is hardware-reduced (ACPI 6.5, section 4.1): no legacy timers, no SCI; power-off goes through the sleep
 //! control register, reset through the reset register.
 
-use crate::machine::layout;
+use crate::layout;
 use acpi_tables::Aml;
 use acpi_tables::aml::{
     self, Device, EISAName, IO, Interrupt, Memory32Fixed, Name, Package, Path, ResourceTemplate,

@@ -3,7 +3,7 @@
 //! The loader would catch some of this, in words that name no segment, and would let pass what only shows once the guest runs: a
 //! segment over the page tables, an entry point in the middle of nowhere, a header that asks for more RAM than there is.
 
-use crate::machine::layout;
+use crate::layout;
 use devices::GuestRam;
 use linux_loader::loader::bootparam::setup_header;
 use std::fs::File;

@@ -2,7 +2,7 @@
 
 use super::check::{self, CheckError};
 use crate::files;
-use crate::machine::layout;
+use crate::layout;
 use crate::memory::HOLE_START;
 use devices::GuestRam;
 use linux_loader::cmdline::Cmdline;

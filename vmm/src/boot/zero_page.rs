@@ -1,7 +1,7 @@
 //! `struct boot_params`, the zero page (Documentation/arch/x86/zero-page.rst): memory map, initrd, command line, RSDP.
 
 use super::kernel::Kernel;
-use crate::machine::layout;
+use crate::layout;
 use crate::memory::{HOLE_END, HOLE_START};
 use devices::GuestRam;
 use linux_loader::loader::bootparam::{boot_e820_entry, boot_params};

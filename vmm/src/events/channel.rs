@@ -1,9 +1,10 @@
 //! The channel to a program in the guest: a Unix socket on the host, `/dev/hvc0` in the guest.
 
 use super::queues::Queues;
-use super::watch;
-use crate::machine::attach::Attached;
-use devices::virtio::console::{Console, Output};
+use crate::attached::Attached;
+use crate::epoll::watch;
+use devices::virtio::console::{Console, Output, RECEIVE_QUEUE};
+use devices::virtio::mmio::VirtioMmio;
 use event_manager::{EventOps, Events, MutEventSubscriber};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -24,15 +25,15 @@ pub struct Listening {
 }
 
 impl Listening {
-    /// Listens at a path. A socket file that nobody listens at any more is replaced.
+    /// Listens at a path. A socket file without a listener is replaced.
     ///
     /// # Errors
-    /// When the path is taken by something that lives or is no socket.
+    /// When another process listens at the path, or the file is not a socket.
     pub fn new(path: &Path) -> io::Result<Self> {
         use std::os::unix::fs::FileTypeExt;
         if let Ok(metadata) = std::fs::symlink_metadata(path) {
             if !metadata.file_type().is_socket() {
-                return Err(io::Error::new(ErrorKind::AlreadyExists, "the file exists and is no socket"));
+                return Err(io::Error::new(ErrorKind::AlreadyExists, "the file exists and is not a socket"));
             }
             if UnixStream::connect(path).is_ok() {
                 return Err(io::Error::new(ErrorKind::AddrInUse, "another process listens there"));
@@ -51,8 +52,8 @@ impl Listening {
         self.listener.as_raw_fd()
     }
 
-    /// Where the device writes what the guest says. Without a client, or with one that does not read, it is dropped, so
-    /// that nobody outside can hold the guest up.
+    /// Where the device writes the guest's output. Without a client, or with a client that does not read, the output is
+    /// dropped, so that no other process can make the guest wait.
     #[must_use]
     pub fn output(&self) -> Output {
         let client = Arc::clone(&self.client);
@@ -83,9 +84,9 @@ impl Drop for Listening {
 pub struct Channel {
     listening: Listening,
     console: Attached<Console>,
-    /// What the client wrote and the device had no room for.
+    /// Bytes of the client for which the device had no room.
     pending: Vec<u8>,
-    /// The client is not waited for until the guest has taken what is pending.
+    /// The event loop does not wait for the client until the guest has taken the pending bytes.
     paused: bool,
 }
 
@@ -95,7 +96,7 @@ impl Channel {
         if stream.set_nonblocking(true).is_err() {
             return;
         }
-        // The newest client wins: the one before may be dead without having said so.
+        // The newest client wins: an earlier one may be dead without having closed its socket.
         let mut client = self.listening.client.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(old) = client.take() {
             let _ = ops.remove(Events::empty(&old));
@@ -109,7 +110,7 @@ impl Channel {
     fn receive(&mut self, ops: &mut EventOps<'_>) {
         self.flush();
         if !self.pending.is_empty() {
-            // The guest does not read. Stop reading too, until it gives buffers.
+            // The guest does not read. Stop reading too, until it provides buffers.
             let client = self.listening.client.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(stream) = client.as_ref() {
                 let _ = ops.remove(Events::empty(stream));
@@ -133,16 +134,37 @@ impl Channel {
         self.flush();
     }
 
-    /// Gives the device what is pending, as far as it has room.
+    /// Gives the device the pending bytes, as far as it has room.
     fn flush(&mut self) {
-        if self.pending.is_empty() {
-            return;
+        if !self.pending.is_empty() {
+            let mut transport = self.console.device.lock().unwrap_or_else(PoisonError::into_inner);
+            input(&mut transport, &mut self.pending);
         }
-        let mut transport = self.console.device.lock().unwrap_or_else(PoisonError::into_inner);
-        let accepted = transport.device_mut().input(&self.pending);
-        self.pending.drain(..accepted);
-        transport.queue_event(0);
     }
+
+    /// Serves a queue, and gives the device pending bytes for the buffers that the guest provided, under one lock.
+    fn serve(&mut self, queue: usize, ops: &mut EventOps<'_>) {
+        let had_pending = !self.pending.is_empty();
+        let pending = &mut self.pending;
+        Queues::serve(&self.console, queue, |transport| {
+            if queue == RECEIVE_QUEUE && had_pending {
+                input(transport, pending);
+            }
+        });
+        if had_pending && self.pending.is_empty() && std::mem::take(&mut self.paused) {
+            let client = self.listening.client.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(stream) = client.as_ref() {
+                watch(ops, stream, CLIENT);
+            }
+        }
+    }
+}
+
+/// Moves bytes into the device, as far as it has room.
+fn input(transport: &mut VirtioMmio<Console>, pending: &mut Vec<u8>) {
+    let accepted = transport.device_mut().input(pending);
+    pending.drain(..accepted);
+    transport.queue_event(RECEIVE_QUEUE);
 }
 
 impl MutEventSubscriber for Channel {
@@ -150,23 +172,12 @@ impl MutEventSubscriber for Channel {
         match events.data() {
             LISTENER => self.accept(ops),
             CLIENT => self.receive(ops),
-            queue => {
-                Queues::serve(&self.console, queue as usize);
-                if queue == 0 && !self.pending.is_empty() {
-                    self.flush();
-                    if self.pending.is_empty() && std::mem::take(&mut self.paused) {
-                        let client = self.listening.client.lock().unwrap_or_else(PoisonError::into_inner);
-                        if let Some(stream) = client.as_ref() {
-                            watch(ops, stream, CLIENT);
-                        }
-                    }
-                }
-            }
+            queue => self.serve(queue as usize, ops),
         }
     }
 
     fn init(&mut self, ops: &mut EventOps<'_>) {
         watch(ops, &self.listening.listener, LISTENER);
-        Queues::watch_all(&self.console, ops);
+        Queues::watch_all(&self.console, ops, 0);
     }
 }

@@ -1,8 +1,9 @@
 //! A virtio device whose queues the guest kicks.
 
-use super::watch;
-use crate::machine::attach::Attached;
+use crate::attached::Attached;
+use crate::epoll::watch;
 use devices::virtio::VirtioDevice;
+use devices::virtio::mmio::VirtioMmio;
 use event_manager::{EventOps, Events, MutEventSubscriber};
 use std::sync::PoisonError;
 
@@ -10,30 +11,37 @@ use std::sync::PoisonError;
 pub struct Queues<D: VirtioDevice>(pub Attached<D>);
 
 impl<D: VirtioDevice> Queues<D> {
-    /// Serves a kick. Work per event is bounded: what is left waits behind the other devices' events.
-    pub(crate) fn serve(attached: &Attached<D>, queue: usize) {
-        let Some(kick) = attached.kicks.get(queue) else { return };
-        // Nonblocking; a spurious wake-up reads nothing and does no harm.
+    /// Serves a kick, and then does `after` under the same lock of the device; `None` for a queue without a kick. Work
+    /// per event is bounded: the rest of the queue waits behind the events of other devices.
+    pub(crate) fn serve<T>(
+        attached: &Attached<D>,
+        queue: usize,
+        after: impl FnOnce(&mut VirtioMmio<D>) -> T,
+    ) -> Option<T> {
+        let kick = attached.kicks.get(queue)?;
+        // The descriptor does not block; a spurious wake-up reads nothing and does no harm.
         let _ = kick.read();
-        let more = attached.device.lock().unwrap_or_else(PoisonError::into_inner).queue_event(queue);
-        if more {
+        let mut transport = attached.device.lock().unwrap_or_else(PoisonError::into_inner);
+        if transport.queue_event(queue) {
             let _ = kick.write(1);
         }
+        Some(after(&mut transport))
     }
 
-    pub(crate) fn watch_all(attached: &Attached<D>, ops: &mut EventOps<'_>) {
-        for (queue, kick) in attached.kicks.iter().enumerate() {
-            watch(ops, kick, u32::try_from(queue).expect("few queues"));
+    /// Waits for kicks of all queues. Their events carry numbers from `base` on.
+    pub(crate) fn watch_all(attached: &Attached<D>, ops: &mut EventOps<'_>, base: u32) {
+        for (queue, kick) in (base..).zip(&attached.kicks) {
+            watch(ops, kick, queue);
         }
     }
 }
 
 impl<D: VirtioDevice> MutEventSubscriber for Queues<D> {
     fn process(&mut self, events: Events, _: &mut EventOps<'_>) {
-        Self::serve(&self.0, events.data() as usize);
+        Self::serve(&self.0, events.data() as usize, |_| ());
     }
 
     fn init(&mut self, ops: &mut EventOps<'_>) {
-        Self::watch_all(&self.0, ops);
+        Self::watch_all(&self.0, ops, 0);
     }
 }

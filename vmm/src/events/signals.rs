@@ -1,6 +1,6 @@
 //! SIGINT, SIGTERM and SIGHUP as events: no handler runs anywhere but in the vCPU kick.
 
-use super::watch_raw;
+use crate::epoll::watch_raw;
 use crate::vcpu::End;
 use event_manager::{EventOps, Events, MutEventSubscriber};
 use std::io;
@@ -34,22 +34,22 @@ impl Signals {
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: a fresh descriptor that nobody else owns.
+        // SAFETY: a fresh descriptor without another owner.
         Ok(Self { fd: unsafe { OwnedFd::from_raw_fd(fd) }, end })
     }
 }
 
-/// True for a hang-up that whoever started this process wants ignored (`nohup`): a readable signal would not be.
+/// True for SIGHUP if this process was started with it ignored (`nohup`): a signal that is read would not be ignored.
 fn is_nohup(number: libc::c_int) -> bool {
     // SAFETY: zeroed is a valid sigaction.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
-    // SAFETY: only looks, with a valid pointer; the result is checked.
-    let looked = unsafe { libc::sigaction(number, std::ptr::null(), &raw mut action) } == 0;
-    number == libc::SIGHUP && looked && action.sa_sigaction == libc::SIG_IGN
+    // SAFETY: only reads, with a valid pointer; the result is checked.
+    let is_read = unsafe { libc::sigaction(number, std::ptr::null(), &raw mut action) } == 0;
+    number == libc::SIGHUP && is_read && action.sa_sigaction == libc::SIG_IGN
 }
 
 impl Signals {
-    /// A descriptor that is readable while a signal waits to be taken.
+    /// A descriptor that is readable while a signal is pending.
     ///
     /// # Errors
     /// When the system has no descriptor.
@@ -57,7 +57,7 @@ impl Signals {
         self.fd.try_clone()
     }
 
-    /// The signal that came, if one did.
+    /// Takes the pending signal, if there is one.
     #[must_use]
     pub fn take(&self) -> Option<i32> {
         // SAFETY: all zero is a valid value of this plain struct.

@@ -1,4 +1,4 @@
-//! What is typed goes to the guest's serial console.
+//! Standard input goes to the guest's serial console.
 
 use devices::serial::Serial;
 use event_manager::{EventOps, Events, MutEventSubscriber};
@@ -9,21 +9,22 @@ use vmm_sys_util::epoll::EventSet;
 
 const STDIN: RawFd = libc::STDIN_FILENO;
 
-/// A terminal in raw mode, put back when it is dropped. Ctrl-C still ends the VMM.
+/// A terminal in raw mode; dropping this restores its mode. Ctrl-C still ends the VMM.
 ///
-/// So is whether reads and writes wait, terminal or not: standard input and output are shared with whoever started this process and what
-/// it starts next, and a QEMU at this console that is killed leaves them as it set them.
+/// The flag `O_NONBLOCK` of standard input and output is restored as well, terminal or not: the shell that started
+/// this process shares them, and a QEMU at this console that is killed leaves them as it set them.
 pub struct RawTerminal {
     terminal: Option<libc::termios>,
-    waits: [Waits; 2],
+    blocking: [Blocking; 2],
 }
 
 impl RawTerminal {
     /// Puts standard input into raw mode if it is a terminal.
     #[must_use]
     pub fn enter() -> Self {
-        let waits = [STDIN, libc::STDOUT_FILENO].map(Waits::of);
-        // SAFETY: all zero is a valid termios to be filled; every pointer is valid; a failure leaves the terminal as it is.
+        let blocking = [STDIN, libc::STDOUT_FILENO].map(Blocking::of);
+        // SAFETY: all zero is a valid termios to be filled; every pointer is valid; a failure leaves the terminal as
+        // it is.
         let terminal = unsafe {
             let mut saved: libc::termios = std::mem::zeroed();
             (libc::tcgetattr(STDIN, &raw mut saved) == 0).then(|| {
@@ -35,7 +36,7 @@ impl RawTerminal {
                 saved
             })
         };
-        Self { terminal, waits }
+        Self { terminal, blocking }
     }
 }
 
@@ -45,25 +46,25 @@ impl Drop for RawTerminal {
             // SAFETY: a termios that the system gave us.
             unsafe { libc::tcsetattr(STDIN, libc::TCSANOW, saved) };
         }
-        self.waits.iter().for_each(Waits::put_back);
+        self.blocking.iter().for_each(Blocking::restore);
     }
 }
 
-/// Whether reads and writes of an open file wait, for all who have it.
-struct Waits {
+/// Whether reads and writes of an open file block, for all processes that share it.
+struct Blocking {
     fd: RawFd,
-    /// `O_NONBLOCK` or nothing; `None` of a descriptor that is not open.
+    /// `O_NONBLOCK` or 0; `None` for a descriptor that is not open.
     flag: Option<libc::c_int>,
 }
 
-impl Waits {
+impl Blocking {
     fn of(fd: RawFd) -> Self {
-        // SAFETY: only looks, at any descriptor.
+        // SAFETY: only reads flags, of any descriptor.
         let flags = unsafe { libc::fcntl(fd, libc::F_GETFL) };
         Self { fd, flag: (flags >= 0).then_some(flags & libc::O_NONBLOCK) }
     }
 
-    fn put_back(&self) {
+    fn restore(&self) {
         let (Some(flag), Self { flag: Some(now), .. }) = (self.flag, Self::of(self.fd)) else { return };
         if now != flag {
             // SAFETY: sets one flag, of a descriptor that is open; a failure leaves it as it is.
@@ -82,7 +83,7 @@ pub struct Stdin {
 }
 
 impl Stdin {
-    /// Reads for this port.
+    /// Reads standard input for this port.
     #[must_use]
     pub fn new(serial: Arc<Serial>) -> Self {
         Self { serial, _terminal: RawTerminal::enter() }
@@ -94,7 +95,7 @@ impl MutEventSubscriber for Stdin {
         let mut buffer = [0u8; 64];
         let room = self.serial.free_input().min(buffer.len());
         if room == 0 {
-            // Nobody reads in the guest. What was typed is lost, as on a real serial line.
+            // The guest does not read. The input is lost, as on a real serial line.
             let room = buffer.len();
             let _ = read(&mut buffer[..room]);
             return;
@@ -110,7 +111,7 @@ impl MutEventSubscriber for Stdin {
     }
 
     fn init(&mut self, ops: &mut EventOps<'_>) {
-        // What cannot be waited for, a regular file or /dev/null, is no input.
+        // A regular file or /dev/null cannot be waited for, and is not used as input.
         if let Err(error) = ops.add(Events::with_data_raw(STDIN, 0, EventSet::IN)) {
             tracing::debug!(?error, "No input for the serial console");
         }
@@ -129,7 +130,7 @@ mod tests {
     use std::os::fd::AsRawFd;
 
     #[test]
-    fn an_open_file_waits_again_as_it_did_and_keeps_its_other_flags() {
+    fn the_blocking_flag_of_an_open_file_is_restored_and_other_flags_are_kept() {
         let (reader, _writer) = std::io::pipe().unwrap();
         let fd = reader.as_raw_fd();
         let set = |flags: libc::c_int| {
@@ -140,12 +141,12 @@ mod tests {
         let flags = || unsafe { libc::fcntl(fd, libc::F_GETFL) } & (libc::O_NONBLOCK | libc::O_APPEND);
         for found in [0, libc::O_NONBLOCK] {
             set(found);
-            let waits = Waits::of(fd);
+            let blocking = Blocking::of(fd);
             set(libc::O_APPEND | found ^ libc::O_NONBLOCK);
-            waits.put_back();
+            blocking.restore();
             assert_eq!(flags(), libc::O_APPEND | found);
         }
-        assert!(Waits::of(-1).flag.is_none());
-        Waits::of(-1).put_back();
+        assert!(Blocking::of(-1).flag.is_none());
+        Blocking::of(-1).restore();
     }
 }

@@ -1,5 +1,5 @@
-//! The second connection of a guest with managed images: for granules alone, so that it can be served by a thread that never
-//! waits for one.
+//! The second connection of a guest with managed images: only for granules, so that a thread that never waits for a
+//! granule can serve it.
 
 use super::images::receive;
 use super::{ANSWER_DEADLINE, Link, silent, wrong};
@@ -13,7 +13,7 @@ use std::path::Path;
 /// descriptors.
 ///
 /// # Errors
-/// When nobody answers in time, or with something else: a guest that is not known yet is refused.
+/// When no answer comes in time, or the answer is not one: a guest that is not registered yet is refused.
 pub fn serve_pool(socket: &Path, guest: &str) -> io::Result<(Link, Vec<(ImageHandle, File)>)> {
     let link = Link::connect(socket)?;
     link.0.set_nonblocking(false)?;

@@ -11,23 +11,24 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 use vmm_sys_util::sock_ctrl_msg::ScmSocket;
 
-/// What the balancer says to a guest that wants images.
+/// The balancer's answer to a guest that wants images.
 #[derive(Debug)]
 pub enum Granted {
-    /// For each name, in that order, an image, its descriptor, and of a managed one that which marks it as used in the store.
+    /// For each name, in order, an image and its descriptor; for a managed image also the descriptor that marks it as
+    /// used in the store.
     Images(Vec<(ImageHandle, File, Option<File>)>),
-    /// None, and why.
+    /// The reason of a refusal.
     Refused(String),
 }
 
-/// How long the balancer may take: an image that it opens for the first time is read, copied for the trust domain and
-/// compared with its digest.
+/// How long the balancer may take: it reads an image that it opens for the first time, copies it for the trust domain
+/// and compares it with its digest.
 const IMAGES_DEADLINE: Duration = Duration::from_secs(300);
 
 /// Asks for images by their names, for a guest in this container.
 ///
 /// # Errors
-/// When nobody answers in time, or with something else.
+/// When no answer comes in time, or the answer is not one.
 pub fn open_images(socket: &Path, container: &ContainerPath, names: &[String]) -> io::Result<Granted> {
     let question = FromVmm::OpenImages(OpenImages {
         protocol_version: PROTOCOL_VERSION,
@@ -86,7 +87,7 @@ pub(super) fn receive(link: &Link) -> io::Result<(ToVmm, Vec<File>)> {
     let files: Vec<File> = descriptors[..received]
         .iter()
         .map(|fd| {
-            // SAFETY: fresh descriptors of this process that nobody else knows.
+            // SAFETY: fresh descriptors of this process without another owner.
             unsafe {
                 libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC);
                 File::from_raw_fd(*fd)
@@ -94,7 +95,7 @@ pub(super) fn receive(link: &Link) -> io::Result<(ToVmm, Vec<File>)> {
         })
         .collect();
     if count == 0 {
-        return Err(io::Error::new(ErrorKind::ConnectionReset, "the balancer hung up"));
+        return Err(io::Error::new(ErrorKind::ConnectionReset, "the balancer closed the connection"));
     }
     let answer =
         message::decode(&packet[..count]).map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?;

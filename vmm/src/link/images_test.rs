@@ -1,24 +1,24 @@
-//! A balancer that gives images, refuses them, or talks nonsense.
+//! A balancer that gives images, refuses them, or answers nonsense.
 
-use super::super::again::tests::listen;
+use super::super::reregister::tests::listen;
 use super::*;
 use protocol::image::{Backing, Digest};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 
-fn place(name: &str) -> PathBuf {
+fn socket_path(name: &str) -> PathBuf {
     let dir = std::env::temp_dir().join(format!("ballast-images-{name}-{}", std::process::id()));
     std::fs::create_dir_all(&dir).unwrap();
     dir.join("guests.sock")
 }
 
-/// What the other side does with its connection once it has read the question.
+/// Answers a connection after the question is read.
 type Answer = fn(&mut File);
 
-/// Asks for two images of a balancer that answers like this; the question, as it came.
+/// Asks a balancer that answers like this for two images. Returns the question as well.
 fn ask(name: &str, answer: Answer) -> (io::Result<Granted>, OpenImages) {
-    let socket = place(name);
+    let socket = socket_path(name);
     let listener = listen(&socket);
     let (granted, question) = std::thread::scope(|scope| {
         let balancer = scope.spawn(|| {
@@ -31,7 +31,7 @@ fn ask(name: &str, answer: Answer) -> (io::Result<Granted>, OpenImages) {
             let mut packet = vec![0; MESSAGE_BYTES_MAX];
             let count = link.read(&mut packet).unwrap();
             let FromVmm::OpenImages(question) = message::decode(&packet[..count]).unwrap() else {
-                panic!("another question")
+                panic!("not that question")
             };
             answer(&mut link);
             question
@@ -77,7 +77,7 @@ fn images_come_with_a_descriptor_each_in_the_order_of_their_names() {
 }
 
 #[test]
-fn a_refusal_is_told_as_it_is() {
+fn a_refusal_keeps_its_reason() {
     let (granted, _) = ask("refused", |link| {
         let reason = "There is no image sha256:abcdef01".to_owned();
         link.write_all(&message::encode(&ToVmm::Refused { reason }).unwrap()).unwrap();
@@ -97,7 +97,7 @@ fn nonsense_is_an_error_and_leaves_no_descriptor_open() {
             "SampleStats",
         ),
         ("text", |link| link.write_all(b"hello").unwrap(), "malformed"),
-        ("gone", |_| (), "hung up"),
+        ("gone", |_| (), "closed the connection"),
     ];
     for (name, answer, words) in answers {
         let error = ask(name, answer).0.unwrap_err();
@@ -106,7 +106,7 @@ fn nonsense_is_an_error_and_leaves_no_descriptor_open() {
 }
 
 #[test]
-fn nobody_there_is_told_at_once() {
+fn a_missing_balancer_is_an_error_at_once() {
     let error = open_images(Path::new("/no/such/socket"), &"/a".parse().unwrap(), &[]).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
 }

@@ -1,19 +1,18 @@
 //! The connection to the balancer: a seqpacket socket, messages of `protocol::message`.
 
-mod again;
 mod granules;
 mod images;
-mod kept;
+mod persistent;
+mod reregister;
 mod start;
 mod wait;
 
 pub use granules::serve_pool;
 pub use images::{Granted, open_images};
-pub use kept::{Heard, KeptLink, Registration};
+pub use persistent::{PersistentLink, Received, Registration};
 pub use start::{BALANCER_VARIABLE, StartError, ensure_running};
-pub use wait::{Beside, NotTaken, enter};
+pub use wait::{Interrupts, NotAdmitted, enter};
 
-use again::Again;
 use protocol::message::{self, FromVmm, MESSAGE_BYTES_MAX, Register, ToVmm};
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -33,10 +32,10 @@ const QUEUE_PAUSE: Duration = Duration::from_millis(10);
 pub struct Link(UnixDatagram);
 
 impl Link {
-    /// Connects, hands the frame table over and waits for the answer.
+    /// Connects, passes the frame table and waits for the answer.
     ///
     /// # Errors
-    /// When nobody answers in time.
+    /// When no answer comes in time.
     pub fn register(socket: &Path, register: &Register, table: BorrowedFd<'_>) -> io::Result<(Self, ToVmm)> {
         let deadline = Instant::now() + ANSWER_DEADLINE;
         let link = loop {
@@ -51,16 +50,17 @@ impl Link {
         link.0.set_nonblocking(false)?;
         link.0.set_read_timeout(Some(ANSWER_DEADLINE))?;
         let answer = link.receive().map_err(|error| silent(error, ANSWER_DEADLINE))?;
-        let answer =
-            answer.ok_or_else(|| io::Error::new(ErrorKind::ConnectionReset, "the balancer hung up"))?;
+        let answer = answer.ok_or_else(|| {
+            io::Error::new(ErrorKind::ConnectionReset, "the balancer closed the connection")
+        })?;
         link.0.set_nonblocking(true)?;
         Ok((link, answer))
     }
 
-    /// Connects and hands the frame table over. The answer comes as a message. Never blocks.
+    /// Connects and passes the frame table. The answer comes as a message. Never blocks.
     ///
     /// # Errors
-    /// When nobody listens, who listens is another user, or its queue is full.
+    /// When no process listens, the listener is of another user, or its queue is full.
     pub fn ask(socket: &Path, register: &Register, table: BorrowedFd<'_>) -> io::Result<Self> {
         let link = Self::connect(socket)?;
         let packet = message::encode(&FromVmm::Register(register.clone())).map_err(io::Error::other)?;
@@ -68,7 +68,8 @@ impl Link {
         Ok(link)
     }
 
-    /// A frame table is for a balancer of the same user alone: who listens at the socket may be anybody.
+    /// Checks that the listener is of the same user: any process may listen at the socket, and the frame table is for
+    /// a balancer of this user only.
     fn check_peer(&self) -> io::Result<()> {
         let mut peer = libc::ucred { pid: 0, uid: 0, gid: 0 };
         let mut length = libc::socklen_t::try_from(size_of_val(&peer)).expect("12 bytes");
@@ -129,10 +130,10 @@ impl Link {
         Ok(link)
     }
 
-    /// The next message; `None` when the balancer hung up.
+    /// The next message; `None` when the balancer closed the connection.
     ///
     /// # Errors
-    /// `WouldBlock` when there is none, `InvalidData` when it is none.
+    /// `WouldBlock` when there is none, `InvalidData` when the packet is not a message.
     pub fn receive(&self) -> io::Result<Option<ToVmm>> {
         let mut packet = vec![0; MESSAGE_BYTES_MAX + 1];
         match self.0.recv(&mut packet)? {
@@ -143,19 +144,19 @@ impl Link {
         }
     }
 
-    /// Sends a message. A balancer that does not read loses it: the next one carries newer figures.
+    /// Sends a message. It is lost if the balancer does not read: the next one carries newer figures.
     ///
     /// # Errors
     /// When the balancer is gone.
     pub fn send(&self, message: &FromVmm) -> io::Result<()> {
-        self.tell(message).map(drop)
+        self.try_send(message).map(drop)
     }
 
-    /// Sends a message. False if the balancer does not read, and lost it.
+    /// Sends a message. False if the balancer does not read, and the message is lost.
     ///
     /// # Errors
     /// When the balancer is gone.
-    pub fn tell(&self, message: &FromVmm) -> io::Result<bool> {
+    pub fn try_send(&self, message: &FromVmm) -> io::Result<bool> {
         let packet = message::encode(message).map_err(io::Error::other)?;
         match self.0.send(&packet) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(false),
@@ -164,12 +165,12 @@ impl Link {
     }
 }
 
-/// What the balancer said is no answer.
+/// The balancer's message is not an answer.
 fn wrong(text: String) -> io::Error {
     io::Error::new(ErrorKind::InvalidData, text)
 }
 
-/// A time-out, told as what it means.
+/// A time-out with its meaning as text.
 fn silent(error: io::Error, deadline: Duration) -> io::Error {
     match error.kind() {
         ErrorKind::WouldBlock => {

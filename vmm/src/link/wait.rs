@@ -1,5 +1,5 @@
-//! How a guest comes in before it runs: it is registered, and waits for memory if it may: for the balancer's answer, a signal, the end
-//! of its machine, or the end of patience, whichever comes first.
+//! Admission of a guest before it runs: it registers, and waits for memory if it may. The wait ends with the
+//! balancer's answer, a signal, the end of its machine, or its deadline, whichever comes first.
 
 use super::{Link, StartError, ensure_running};
 use crate::events::signals::Signals;
@@ -10,75 +10,77 @@ use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-/// Before a balancer is asked again that hung up on one who waits.
-const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// Time before a waiter asks again after the balancer closed the connection.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Why a guest is not taken in.
+/// Why a guest is not admitted.
 #[derive(Debug, thiserror::Error)]
-pub enum NotTaken {
-    /// The balancer says no.
+pub enum NotAdmitted {
+    /// The balancer refused it.
     #[error("{0}")]
     Refused(String),
     /// A signal ended the wait for memory.
     #[error("Ended by signal {0}")]
-    Ended(i32),
-    /// The machine that was to get the memory ended.
+    Signal(i32),
+    /// The machine ended before it got the memory.
     #[error("The machine ended while it waited for memory")]
     MachineEnded,
     /// No balancer can be started.
     #[error("No balancer")]
     NoBalancer(#[from] StartError),
-    /// It does not answer.
+    /// The balancer does not answer.
     #[error("Cannot register with the balancer")]
     Link(#[source] io::Error),
 }
 
-/// What is waited for beside the balancer.
+/// What ends the wait for memory before the balancer answers.
 #[derive(Debug, Clone, Copy)]
-pub struct Beside<'a> {
+pub struct Interrupts<'a> {
     /// Signals that end the wait.
     pub signals: &'a Signals,
-    /// How long it may be, if at all.
+    /// Longest wait; `None` for a guest that does not wait.
     pub wait: Option<Wait>,
-    /// Readable once the machine ended, where that is a process of its own.
+    /// Readable once the machine ended, if it is another process.
     pub machine: Option<&'a OwnedFd>,
 }
 
-/// Asks the balancer, and waits for memory if that is wanted.
+/// Registers with the balancer, and waits for memory if that is wanted.
 ///
 /// # Errors
 /// When there is no balancer, it refuses the guest, or the wait ends without memory.
 pub fn enter(
-    place: &Place,
+    run_dir: &Place,
     register: &Register,
     table: BorrowedFd<'_>,
-    beside: &Beside<'_>,
-) -> Result<(Link, ToVmm), NotTaken> {
-    let deadline = match beside.wait {
+    interrupts: &Interrupts<'_>,
+) -> Result<(Link, ToVmm), NotAdmitted> {
+    let deadline = match interrupts.wait {
         Some(Wait::For(time)) => Some(Instant::now() + time),
         _ => None,
     };
     loop {
-        ensure_running(place)?;
+        ensure_running(run_dir)?;
         let (link, mut answer) =
-            Link::register(&place.guest_socket(), register, table).map_err(NotTaken::Link)?;
+            Link::register(&run_dir.guest_socket(), register, table).map_err(NotAdmitted::Link)?;
         if let ToVmm::Waiting { reason } = answer {
-            crate::say(&format!("{reason}. Waiting"));
-            answer = match link.wait(beside, deadline) {
+            crate::print_notice(&format!("{reason}. Waiting"));
+            answer = match link.wait(interrupts, deadline) {
                 Ok(Waited::Answer(answer)) => answer,
-                Ok(Waited::Signal(number)) => return Err(NotTaken::Ended(number)),
-                Ok(Waited::MachineEnded) => return Err(NotTaken::MachineEnded),
-                Ok(Waited::Late) => return Err(NotTaken::Refused(format!("It waited in vain: {reason}"))),
-                // Another balancer begins with nobody that waits: behind those who ask it earlier.
+                Ok(Waited::Signal(number)) => return Err(NotAdmitted::Signal(number)),
+                Ok(Waited::MachineEnded) => return Err(NotAdmitted::MachineEnded),
+                Ok(Waited::TimedOut) => {
+                    return Err(NotAdmitted::Refused(format!("The wait for memory took too long: {reason}")));
+                }
+                // Another balancer starts without waiters, and serves them in the order in which they ask.
                 Err(error) => {
-                    tracing::warn!(%error, "The wait for memory broke off; it is asked again");
-                    std::thread::sleep(ASK_AGAIN);
+                    tracing::warn!(%error, "The wait for memory was interrupted; retrying");
+                    std::thread::sleep(RETRY_INTERVAL);
                     continue;
                 }
             };
         }
         return match answer {
-            ToVmm::Refused { reason } => Err(NotTaken::Refused(reason)),
+            ToVmm::Refused { reason } => Err(NotAdmitted::Refused(reason)),
             answer => Ok((link, answer)),
         };
     }
@@ -94,37 +96,42 @@ enum Waited {
     /// The machine is gone.
     MachineEnded,
     /// It took too long.
-    Late,
+    TimedOut,
 }
 
 impl Link {
     /// Waits for the answer to a registration that has to wait.
-    fn wait(&self, beside: &Beside<'_>, deadline: Option<Instant>) -> io::Result<Waited> {
+    fn wait(&self, interrupts: &Interrupts<'_>, deadline: Option<Instant>) -> io::Result<Waited> {
         loop {
             match self.receive() {
                 Ok(Some(answer @ (ToVmm::Registered { .. } | ToVmm::Refused { .. }))) => {
                     return Ok(Waited::Answer(answer));
                 }
-                // No answer.
+                // Not an answer.
                 Ok(Some(_)) => continue,
-                Ok(None) => return Err(io::Error::new(ErrorKind::ConnectionReset, "the balancer hung up")),
+                Ok(None) => {
+                    return Err(io::Error::new(
+                        ErrorKind::ConnectionReset,
+                        "the balancer closed the connection",
+                    ));
+                }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error),
             }
-            if let Some(number) = beside.signals.take() {
+            if let Some(number) = interrupts.signals.take() {
                 return Ok(Waited::Signal(number));
             }
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             if left.is_some_and(|left| left.is_zero()) {
-                return Ok(Waited::Late);
+                return Ok(Waited::TimedOut);
             }
-            // Rounded up: a wait of less than a millisecond is no busy loop.
+            // Rounded up: a wait of less than a millisecond is not a busy loop.
             let timeout = left.map_or(-1, |left| i32::try_from(left.as_millis() + 1).unwrap_or(i32::MAX));
             let readable = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
-            // A descriptor of -1 is passed over.
-            let machine = beside.machine.map_or(-1, AsRawFd::as_raw_fd);
+            // The kernel ignores a descriptor of -1.
+            let machine = interrupts.machine.map_or(-1, AsRawFd::as_raw_fd);
             let mut fds =
-                [readable(self.as_raw_fd()), readable(beside.signals.as_raw_fd()), readable(machine)];
+                [readable(self.as_raw_fd()), readable(interrupts.signals.as_raw_fd()), readable(machine)];
             // SAFETY: descriptors that are open, and the length of the array that has them.
             if unsafe { libc::poll(fds.as_mut_ptr(), 3, timeout) } < 0 {
                 let error = io::Error::last_os_error();
@@ -144,21 +151,21 @@ mod tests {
     use std::os::unix::net::{UnixDatagram, UnixStream};
 
     #[test]
-    fn a_wait_ends_with_the_machine_that_waits() {
+    fn a_wait_ends_when_the_machine_ends() {
         let (ours, _balancer) = UnixDatagram::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
         let (sender, _ends) = std::sync::mpsc::channel();
         let signals = Signals::new(sender).unwrap();
         let (machine, other) = UnixStream::pair().unwrap();
         let machine = OwnedFd::from(machine);
-        let beside = Beside { signals: &signals, wait: None, machine: Some(&machine) };
+        let interrupts = Interrupts { signals: &signals, wait: None, machine: Some(&machine) };
         let soon = || Some(Instant::now() + Duration::from_millis(50));
         let link = Link(ours);
-        assert!(matches!(link.wait(&beside, soon()), Ok(Waited::Late)));
+        assert!(matches!(link.wait(&interrupts, soon()), Ok(Waited::TimedOut)));
         drop(other);
         let late = Some(Instant::now() + Duration::from_secs(60));
-        assert!(matches!(link.wait(&beside, late), Ok(Waited::MachineEnded)));
-        let alone = Beside { machine: None, ..beside };
-        assert!(matches!(link.wait(&alone, soon()), Ok(Waited::Late)));
+        assert!(matches!(link.wait(&interrupts, late), Ok(Waited::MachineEnded)));
+        let without_machine = Interrupts { machine: None, ..interrupts };
+        assert!(matches!(link.wait(&without_machine, soon()), Ok(Waited::TimedOut)));
     }
 }

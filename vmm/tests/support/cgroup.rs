@@ -1,4 +1,4 @@
-//! A memory cgroup of this process's own, version 1 or 2.
+//! A memory cgroup for this process alone, version 1 or 2.
 
 use std::fs;
 use std::path::PathBuf;

@@ -1,28 +1,28 @@
-//! KSM at full speed for one test, on a host where nobody else uses it. Settings come back when this is dropped.
+//! KSM at full speed for one test, on a host where no other process uses it. Dropping this restores the settings.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Settings of the kernel, and what they are while a test runs.
+/// Settings of the kernel, and their values while a test runs.
 const SETTINGS: [(&str, &str); 4] =
     [("use_zero_pages", "0"), ("pages_to_scan", "20000"), ("sleep_millisecs", "10"), ("run", "1")];
 
 pub struct Ksm(Vec<(PathBuf, String)>);
 
 impl Ksm {
-    /// Switches it on, or says why it is left alone.
+    /// Switches it on, or returns the reason why not.
     pub fn start() -> Result<Self, String> {
         let dir = Path::new("/sys/kernel/mm/ksm");
         let read = |name: &str| fs::read_to_string(dir.join(name)).map(|text| text.trim().to_owned());
         if read("run").map_err(|_| "this kernel has no KSM")? != "0" {
             return Err("KSM runs on this host already".into());
         }
-        if let Some(pid) = somebody() {
+        if let Some(pid) = merging_process() {
             return Err(format!("pages of process {pid} would be merged too"));
         }
         if own("ksm_merging_pages").is_none() {
-            return Err("this kernel does not tell what is merged of a process (Linux 6.4)".into());
+            return Err("this kernel does not report merged pages of a process (Linux 6.4 does)".into());
         }
         let mut ksm = Self(vec![]);
         for (name, value) in SETTINGS {
@@ -58,7 +58,7 @@ fn figure(stat: &str, name: &str) -> Option<u64> {
 }
 
 /// A process that asked to be merged.
-fn somebody() -> Option<i32> {
+fn merging_process() -> Option<i32> {
     fs::read_dir("/proc").ok()?.find_map(|entry| {
         let entry = entry.ok()?;
         let pid = entry.file_name().to_str()?.parse().ok()?;

@@ -10,6 +10,7 @@ use crate::state::{Balancer, State};
 use crate::tree::Tree;
 use policy::GuestMemory;
 use protocol::bytes::{BYTES_MAX, Human};
+use protocol::engine::Engine;
 use protocol::frames::FrameReader;
 use protocol::message::{MAY_CHARGE_MAX, OWNERS_MAX, Register, ToVmm};
 use protocol::objects::ObjectCounts;
@@ -18,9 +19,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::{mpsc, watch};
-
-/// What can run a guest.
-const ENGINES: [&str; 2] = ["kvm", "qemu"];
 
 /// What is kept of why the frames of a guest cannot be looked at, characters.
 const UNSEEN_TEXT_MAX: usize = 400;
@@ -119,7 +117,7 @@ impl Balancer {
         state.sessions += 1;
         let session = state.sessions;
         let name = about.name.clone();
-        let mut figures = Figures::of_engine(&about.engine);
+        let mut figures = Figures::of_engine(about.engine);
         if let Some(kernel) = KernelSample::of_guest(pid, about.machine) {
             figures.update(kernel, &pool_totals(frames, &about.images));
         }
@@ -152,7 +150,7 @@ impl Balancer {
             statistics: None,
             disk_cache: DiskCache::default(),
             figures,
-            cross_check: CrossCheck::of_engine(&about.engine),
+            cross_check: CrossCheck::of_engine(about.engine),
             stuck: None,
             process,
             merge: None,
@@ -216,8 +214,8 @@ impl State {
     /// only a guest that was attached may name; and in nobody else's.
     fn check_machine(&self, about: &Register, pid: i32) -> Result<(), String> {
         let Some(machine) = about.machine else { return Ok(()) };
-        if about.engine != "qemu" {
-            return Err(format!("machine is given, which the engine {:?} does not have", about.engine));
+        if about.engine != Engine::Qemu {
+            return Err(format!("machine is given, which the engine {} does not have", about.engine));
         }
         match parent(machine.pid) {
             None => return Err(format!("machine is process {}, but there is none", machine.pid)),
@@ -292,10 +290,6 @@ fn check(about: &Register, frames: &FrameReader) -> Result<(), String> {
     if format!("/{name}").parse::<ContainerPath>().is_err() || name.is_empty() || name.contains('/') {
         let name: String = name.chars().take(64).collect();
         return Err(format!("{name:?} is not a guest's name: letters, digits and -_.:@+ make one"));
-    }
-    if !ENGINES.contains(&about.engine.as_str()) {
-        let engine: String = about.engine.chars().take(64).collect();
-        return Err(format!("engine is {engine:?}, but must be one of {ENGINES:?}"));
     }
     if about.ram_bytes == 0 || about.ram_bytes > BYTES_MAX {
         return Err(format!("ram_bytes is {}, but must be between 1 and {BYTES_MAX}", about.ram_bytes));

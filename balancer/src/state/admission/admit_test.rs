@@ -5,7 +5,7 @@ use accounting::System;
 use policy::{self, Knobs};
 use protocol::frames::{FrameTable, Region};
 use protocol::image::Backing;
-use protocol::message::{Balloon, Machine, PROTOCOL_VERSION};
+use protocol::message::MachineProcess;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -24,35 +24,19 @@ pub fn balancer() -> (tempfile::TempDir, Arc<Balancer>) {
 /// A guest of 512 MiB that needs 64 MiB to start.
 pub fn about(name: &str) -> Register {
     Register {
-        protocol_version: PROTOCOL_VERSION,
-        name: name.into(),
-        container: format!("/{name}").parse().unwrap(),
-        may_charge: vec![],
-        charge_to: None,
-        owners: vec![],
-        limits: None,
-        images: vec![],
-        merge: false,
-        ram_bytes: 512 * MIB,
         floor_bytes: 64 * MIB,
-        cpus: 1,
         devices: 2,
         fds: 30,
         threads: 4,
-        engine: "kvm".into(),
-        machine: None,
-        comes_back: false,
         wait: true,
-        has_balloon: true,
-        ram_unseen: None,
-        balloon: Balloon { actual_bytes: 512 * MIB, target_bytes: 512 * MIB, ..Default::default() },
+        ..Register::of(name, format!("/{name}").parse().unwrap(), 512 * MIB)
     }
 }
 
 /// A shell that stands for a `vmm`, and a process of its that holds 64 MiB, as a QEMU that was started and waits.
 struct Processes {
     shell: Child,
-    machine: Machine,
+    machine: MachineProcess,
 }
 
 impl Processes {
@@ -64,7 +48,7 @@ impl Processes {
         let mut shell = command.spawn().unwrap();
         let mut pid = String::new();
         BufReader::new(shell.stderr.take().unwrap()).read_line(&mut pid).unwrap();
-        let machine = Machine { pid: pid.trim().parse().unwrap(), attached: false };
+        let machine = MachineProcess { pid: pid.trim().parse().unwrap(), attached: false };
         let processes = Self { shell, machine };
         let start = Instant::now();
         while KernelSample::take(machine.pid).unwrap().resident_bytes < 64 * MIB {
@@ -91,7 +75,7 @@ impl Drop for Processes {
 fn what_a_waiting_qemu_holds_already_is_not_missing_for_it() {
     let (_dir, balancer) = balancer();
     let processes = Processes::start();
-    let about = Register { engine: "qemu".into(), machine: Some(processes.machine), ..about("a") };
+    let about = Register { engine: Engine::Qemu, machine: Some(processes.machine), ..about("a") };
     let frames = FrameTable::new(&[Region::ram(0, about.ram_bytes / 4096)]).unwrap();
     let frames = Arc::new(FrameReader::open(frames.fd()).unwrap());
     let (outbox, _inbox) = mpsc::channel(8);

@@ -28,7 +28,7 @@ impl State {
         let (mut missing, mut outermost) = (Vec::new(), None);
         let beside = match about.machine {
             Some(machine) if machine.attached => 0,
-            _ => Figures::of_engine(&about.engine).reserved_bytes(),
+            _ => Figures::of_engine(about.engine).reserved_bytes(),
         };
         let own = about.floor_bytes.saturating_add(beside);
         let (before, after) = (self.needs(next, None), self.needs(next, Some((about, own))));

@@ -1,6 +1,7 @@
 use super::*;
 use crate::state::admission::admit::tests::{MIB, about, balancer};
 use policy::Budget;
+use protocol::engine::Engine;
 
 #[test]
 fn a_guest_needs_its_floor_and_what_its_engine_takes_beside_it() {
@@ -9,9 +10,9 @@ fn a_guest_needs_its_floor_and_what_its_engine_takes_beside_it() {
     let mut tree = state.tree.clone();
     tree.ensure(&about("a").container).unwrap();
     // The floor is 64 MiB; a vmm takes 16 MiB, a QEMU 128 MiB until it was measured.
-    for (of, beside) in [("kvm", 16 * MIB), ("qemu", 128 * MIB)] {
+    for (of, beside) in [(Engine::Kvm, 16 * MIB), (Engine::Qemu, 128 * MIB)] {
         let needed = 64 * MIB + beside;
-        let about = Register { engine: of.into(), ..about("a") };
+        let about = Register { engine: of, ..about("a") };
         let mut room = |bytes| {
             state.budget = Some(Budget { bytes, reserve_bytes: 0, stalled: false });
             state.check_memory(&about, &tree, 0)

@@ -5,7 +5,7 @@ pub mod pool;
 use balancer::client::{Client, ClientError};
 use hyper::Method;
 use protocol::frames::{FrameTable, Region, State};
-use protocol::message::{self, Balloon, FromVmm, PROTOCOL_VERSION, Register, ToVmm};
+use protocol::message::{self, FromVmm, Register, ToVmm};
 use protocol::place::Place;
 use serde_json::Value;
 use std::os::fd::AsFd;
@@ -155,28 +155,12 @@ pub struct Vmm {
 /// A registration with 512M of RAM.
 pub fn about(name: &str, container: &str, limits: Option<&str>) -> Register {
     Register {
-        protocol_version: PROTOCOL_VERSION,
-        name: name.into(),
-        container: container.parse().unwrap(),
-        may_charge: vec![],
-        charge_to: None,
-        owners: vec![],
         limits: limits.map(|text| text.parse().unwrap()),
-        images: vec![],
-        merge: false,
-        ram_bytes: 512 * MIB,
         floor_bytes: 64 * MIB,
-        cpus: 1,
         devices: 2,
         fds: 30,
         threads: 4,
-        engine: "kvm".into(),
-        machine: None,
-        comes_back: false,
-        wait: false,
-        has_balloon: true,
-        ram_unseen: None,
-        balloon: Balloon { actual_bytes: 512 * MIB, target_bytes: 512 * MIB, ..Default::default() },
+        ..Register::of(name, container.parse().unwrap(), 512 * MIB)
     }
 }
 

@@ -1,0 +1,152 @@
+//! RAM of another process, watched by the kernel's counters of that process.
+//!
+//! QEMU releases memory without a report, so its total may stay the same while frames come and go. Page faults do
+//! not: a frame without host memory gets some only by a fault (`mm_account_fault` in mm/memory.c). Since a pass began
+//!
+//! ```text
+//!   touched   <= faults, times 512 where a fault may bring a huge page
+//!   released  =  touched - growth of the total
+//! ```
+//!
+//! and at most as many frames as both together have another state than the pass found. Without faults and with the
+//! same total nothing changed, no pass is needed, and the table is exact.
+
+use crate::memory::{KernelTotal, Pass};
+use crate::reconciler::Watch;
+use host::kernel::statm_error_frames;
+use protocol::frames::{ErrorSource, FrameTable};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+/// Pages of a file that are mapped by one fault (`fault_around_bytes` in mm/memory.c).
+const FAULT_AROUND_FRAMES: u64 = 16;
+/// Frames that come with one fault where huge pages are allowed.
+const HUGE_FRAMES: u64 = 512;
+
+/// The kernel's counters of a process at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Mark {
+    total: u64,
+    faults: u64,
+}
+
+/// Watches the RAM of a machine.
+pub(super) struct MachineMemory {
+    total: KernelTotal,
+    stat: File,
+    frames_per_fault: u64,
+    begun: Option<Mark>,
+    /// The counters when the last finished pass began.
+    compared: Option<Mark>,
+}
+
+impl MachineMemory {
+    /// Watches a process.
+    ///
+    /// # Errors
+    /// When the process ended.
+    pub(super) fn open(pid: i32) -> io::Result<Self> {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+        // Linux 5.0 and newer; without the line the process may have huge pages.
+        let small = status.lines().any(|line| line.split_ascii_whitespace().eq(["THP_enabled:", "0"]));
+        Ok(Self {
+            total: KernelTotal::of_process(pid)?,
+            stat: File::open(format!("/proc/{pid}/stat"))?,
+            frames_per_fault: if small { 1 } else { HUGE_FRAMES },
+            begun: None,
+            compared: None,
+        })
+    }
+
+    fn mark(&self) -> Option<Mark> {
+        let mut text = [0; 1024];
+        let count = self.stat.read_at(&mut text, 0).ok()?;
+        let faults = faults(&String::from_utf8_lossy(&text[..count]))?;
+        Some(Mark { total: self.total.frames().ok()?, faults })
+    }
+
+    /// Frames whose state may have changed since a pass that began at this mark.
+    fn error_frames(&self, since: Mark, now: Mark) -> u64 {
+        let touched = now.faults.saturating_sub(since.faults).saturating_mul(self.frames_per_fault);
+        let released = touched.saturating_add(since.total).saturating_sub(now.total);
+        touched.saturating_add(released).saturating_add(statm_error_frames())
+    }
+
+    fn publish(&self, table: &FrameTable) -> Option<Pass> {
+        let error = match (self.compared, self.mark()) {
+            (Some(since), Some(now)) if since == now => (0, None),
+            (Some(since), Some(now)) => (self.error_frames(since, now), Some(Pass::Full)),
+            _ => (u64::MAX, Some(Pass::Full)),
+        };
+        table.checked(error.0, ErrorSource::Faults);
+        // A page of an image is mapped by a fault as well, with up to 15 that the kernel maps around it.
+        table.checked_images(error.0.saturating_mul(FAULT_AROUND_FRAMES));
+        error.1
+    }
+}
+
+impl Watch for MachineMemory {
+    fn check(&mut self, table: &FrameTable) -> Option<Pass> {
+        self.publish(table)
+    }
+
+    fn begin(&mut self) {
+        self.begun = self.mark();
+    }
+
+    fn passed(&mut self, table: &FrameTable) {
+        self.compared = self.begun;
+        self.publish(table);
+    }
+}
+
+/// Watches nothing: RAM whose frames cannot be scanned. All of them are unknown, and stay so.
+pub(super) struct Unseen;
+
+impl Watch for Unseen {
+    fn check(&mut self, table: &FrameTable) -> Option<Pass> {
+        table.checked(u64::MAX, ErrorSource::Scan);
+        None
+    }
+    fn begin(&mut self) {}
+    fn passed(&mut self, _: &FrameTable) {}
+}
+
+/// Minor and major faults of all threads, by `/proc/PID/stat` (proc_pid_stat(5), fields 10 and 12).
+fn faults(stat: &str) -> Option<u64> {
+    // The name in parentheses may contain any character.
+    let (_, fields) = stat.rsplit_once(')')?;
+    let mut fields = fields.split_ascii_whitespace().skip(7);
+    let minor: u64 = fields.next()?.parse().ok()?;
+    let major: u64 = fields.nth(1)?.parse().ok()?;
+    Some(minor.saturating_add(major))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faults_are_read_whatever_the_name_of_the_process_is() {
+        let stat = "12 (qemu) (x) S 1 12 12 0 -1 4194304 1500 7 3 9 11 12 0 0 20";
+        assert_eq!(faults(stat), Some(1503));
+        assert_eq!((faults("12 (x) S 1"), faults("")), (None, None));
+    }
+
+    #[test]
+    fn the_error_counts_frames_that_came_and_frames_that_went() {
+        let memory = |frames_per_fault| MachineMemory {
+            frames_per_fault,
+            ..MachineMemory::open(i32::try_from(std::process::id()).unwrap()).unwrap()
+        };
+        let since = Mark { total: 1000, faults: 10 };
+        let off = statm_error_frames();
+        let error = |total, faults| memory(1).error_frames(since, Mark { total, faults }) - off;
+        assert_eq!(error(1000, 10), 0);
+        assert_eq!(error(1030, 40), 30, "all that came is still there");
+        assert_eq!(error(1000, 40), 60, "as much went");
+        assert_eq!(error(900, 10), 100);
+        assert_eq!(memory(512).error_frames(since, Mark { total: 1000, faults: 11 }) - off, 1024);
+    }
+}

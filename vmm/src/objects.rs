@@ -1,0 +1,67 @@
+//! Kernel objects of this process: descriptors and threads.
+
+use std::io;
+
+/// Descriptors in addition to those that are open when the guest registers: an event loop for the disks and one for
+/// the rest, the link, and one that is open for a moment.
+const FDS_MORE: u32 = 4;
+/// Descriptors that a limit always leaves: finding a balancer again takes a few, and only a balancer can raise the
+/// limit.
+const FDS_SPARE: u64 = 16;
+/// Main and reconciler; and one that sometimes waits for a balancer or looks for one.
+const THREADS: u32 = 3;
+
+/// Descriptors that this process will have open while the guest runs. To be called when the guest is built.
+#[must_use]
+pub fn fds_expected() -> u32 {
+    u32::try_from(fds()).unwrap_or(u32::MAX).saturating_add(FDS_MORE)
+}
+
+/// Threads that this process will have, for a guest with these vCPUs, with or without disks and managed images.
+#[must_use]
+pub fn threads_expected(cpus: u8, has_disks: bool, has_managed: bool) -> u32 {
+    THREADS + u32::from(cpus) + u32::from(has_disks) + u32::from(has_managed)
+}
+
+/// Open descriptors, including the one that reads the folder.
+fn fds() -> u64 {
+    std::fs::read_dir("/proc/self/fd").map_or(0, |fds| fds.count() as u64)
+}
+
+/// Bounds the descriptors of this process, as far as the system allows: `RLIMIT_NOFILE` (getrlimit(2)) bounds the
+/// numbers of new descriptors, open ones stay open.
+#[derive(Debug)]
+pub struct FdLimit {
+    /// The limit at the start.
+    soft: u64,
+    hard: u64,
+}
+
+impl FdLimit {
+    /// Reads the limit.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn read() -> io::Result<Self> {
+        let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: a valid pointer to a limit, which the call fills.
+        if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Self { soft: limit.rlim_cur, hard: limit.rlim_max })
+    }
+
+    /// Sets the limit; `None` for the limit at the start. Returns the new limit.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn set(&self, fds_max: Option<u32>) -> io::Result<u64> {
+        let wanted = fds_max.map_or(self.soft, |most| u64::from(most).max(fds() + FDS_SPARE).min(self.soft));
+        let limit = libc::rlimit { rlim_cur: wanted, rlim_max: self.hard };
+        // SAFETY: a valid pointer to a limit; only this process is bounded.
+        if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(wanted)
+    }
+}
