@@ -68,7 +68,8 @@ impl Folder {
         fs::read_link(self.0.join("exe")).unwrap_or_default()
     }
 
-    /// Open descriptors: the length of `fd` (Linux 6.2, `proc_fd_getattr` in fs/proc/fd.c); before, its entries are counted.
+    /// Open descriptors: the length of `fd` (Linux 6.2, `proc_fd_getattr` in fs/proc/fd.c); before, its entries are
+    /// counted.
     ///
     /// # Errors
     /// When the process is gone, or this one may not look.

@@ -178,8 +178,8 @@ pub struct Register {
     pub name: String,
     /// The container it is attached to; created if it does not exist.
     pub container: ContainerPath,
-    /// Containers that the guest may charge by its own choice, with all containers inside them, in addition to containers
-    /// inside its own: at most [`MAY_CHARGE_MAX`].
+    /// Containers that the guest may charge by its own choice, with all containers inside them, in addition to
+    /// containers inside its own: at most [`MAY_CHARGE_MAX`].
     pub may_charge: Vec<ContainerPath>,
     /// With `comes_back`: the container that is charged, if it is not its own container.
     pub charge_to: Option<ContainerPath>,
@@ -189,8 +189,8 @@ pub struct Register {
     pub limits: Option<LimitsPatch>,
     /// Images of the pool that it has mapped, at most [`IMAGES_MAX`](crate::image::IMAGES_MAX).
     pub images: Vec<MappedImage>,
-    /// True if the kernel is to merge pages of its RAM that are equal to pages of other guests (KSM). It begins once the guest
-    /// is admitted.
+    /// True if the kernel is to merge pages of its RAM that are equal to pages of other guests (KSM). It begins once
+    /// the guest is admitted.
     pub merge: bool,
     /// Guest RAM, bytes.
     pub ram_bytes: u64,
@@ -208,7 +208,8 @@ pub struct Register {
     pub engine: Engine,
     /// The process that has the guest's RAM, if it is not the `vmm` itself.
     pub machine: Option<MachineProcess>,
-    /// True if an earlier balancer admitted the guest: the limits of its container in the journal are newer than `limits`.
+    /// True if an earlier balancer admitted the guest: the limits of its container in the journal are newer than
+    /// `limits`.
     pub comes_back: bool,
     /// True if it waits while there is not enough memory, instead of being refused.
     pub wait: bool,
@@ -221,8 +222,8 @@ pub struct Register {
 }
 
 impl Register {
-    /// The first registration of a guest on KVM with this RAM, whose balloon is empty, and nothing else. The other fields
-    /// are given by struct update.
+    /// The first registration of a guest on KVM with this RAM, whose balloon is empty, and nothing else. The other
+    /// fields are given by struct update.
     #[must_use]
     pub fn of(name: impl Into<String>, container: ContainerPath, ram_bytes: u64) -> Self {
         Self {
@@ -342,7 +343,8 @@ pub enum ToVmm {
         /// Which rule said so, one sentence.
         reason: String,
     },
-    /// The guest pauses or resumes; it also resumes when the balancer hangs up. Its devices are served while it is paused.
+    /// The guest pauses or resumes; it also resumes when the balancer hangs up. Its devices are served while it is
+    /// paused.
     Pause {
         /// True to pause.
         paused: bool,

@@ -19,7 +19,7 @@ fn backing() -> Arc<dyn PoolBacking> {
     Arc::new(Managed::new(Arc::new(Pagecache::new(file).unwrap())).unwrap())
 }
 
-/// A pool and its guests, which let go when they are told to.
+/// A pool and its guests, which release pages when they are told to.
 struct World {
     pool: Pool,
     now: Instant,

@@ -1,4 +1,4 @@
-//! Looks at files and tables: what is due, what follows from what was seen, and what is let go on the way.
+//! Scans of files and tables: which are due, what follows from their results, and which images are closed on the way.
 
 use super::backing::Stamp;
 use super::image::{Key, PoolImage};
@@ -9,12 +9,12 @@ use protocol::bytes::{FRAME_BYTES, Human};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// An image that no guest maps and of which nothing is resident is let go after this.
+/// An image that no guest maps and that has no resident page is closed after this time.
 const IDLE: Duration = Duration::from_secs(60);
-/// Looks at the part of a guest's table that covers an image, and what follows from them, may take one part in so many
-/// of a CPU for each guest: who makes them expensive is looked at less often, and nobody else is.
+/// Scans of the part of a guest's table that covers an image, and what follows from them, may take one part in this
+/// many of a CPU for each guest: a guest that makes them expensive is scanned less often, and other guests are not.
 const GUEST_CPU_PART: u32 = 1000;
-/// What a run of pages that a guest began or ceased to map costs at most, told to both sets of books.
+/// Most that it costs to enter into both ledgers a run of pages that a guest began or ceased to map.
 const RUN_COST: Duration = Duration::from_micros(2);
 
 impl Pool {
@@ -54,7 +54,7 @@ impl Pool {
         let mut wrong = Vec::new();
         for mut answer in answers {
             let Some(image) = self.images.get_mut(&answer.key) else { continue };
-            // One that came anew meanwhile was not looked at.
+            // One that was opened again meanwhile was not scanned.
             if !Arc::ptr_eq(&image.backing, &answer.backing) {
                 continue;
             }
@@ -111,8 +111,8 @@ impl Pool {
         wrong
     }
 
-    /// Marks so much of that to be let go with the next look, of images that nobody maps first. What cannot be marked is
-    /// mapped, or kept by the kernel.
+    /// Marks that many bytes for eviction with the next scan, of images that no guest maps first. Pages that cannot be
+    /// marked are mapped, or kept by the kernel.
     pub fn evict(&mut self, payer: ContainerId, bytes: u64) {
         let mut left = self.evict_managed(payer, bytes).div_ceil(FRAME_BYTES);
         let mut images: Vec<&mut PoolImage> = self
@@ -136,7 +136,7 @@ impl Pool {
     }
 }
 
-/// Somebody read what he was not given.
+/// A guest read pages that it was not given.
 fn foreign(bytes: u64) -> String {
     format!("{} of its memory came from reading it without asking, and were thrown out", Human(bytes))
 }
