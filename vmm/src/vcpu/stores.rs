@@ -9,7 +9,7 @@
 //!   after SLOWED_MAX that had to wait, with no quiet between them, the guest ends
 //! ```
 //!
-//! Nobody else waits: a vCPU is a thread of this guest's own `vmm`.
+//! No other guest waits: a vCPU is a thread of this guest's own `vmm`.
 
 use std::time::{Duration, Instant};
 
