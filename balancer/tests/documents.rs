@@ -24,7 +24,9 @@ fn printed() -> String {
 /// The text with rows of times, which differ from run to run, reduced to their names.
 fn without_times(text: &str) -> Vec<&str> {
     let is_time = |row: &str| row.contains(" ns ") || row.contains(" µs ");
-    text.lines().map(|row| if is_time(row) { row.split('|').nth(1).unwrap_or_default() } else { row }).collect()
+    text.lines()
+        .map(|row| if is_time(row) { row.split('|').nth(1).unwrap_or_default() } else { row })
+        .collect()
 }
 
 #[test]

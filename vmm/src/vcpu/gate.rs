@@ -115,7 +115,7 @@ mod tests {
         }
         stop.store(true, SeqCst);
         thread.join().unwrap();
-        // Nobody is left to be kicked.
+        // There is no thread left to kick.
         gate.set_closed(true);
     }
 }
