@@ -56,10 +56,8 @@ fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let own = || {
         let trial = |(name, test): &Test| {
-            Trial::test(*name, {
-                let test = *test;
-                move || skip::named(name, || evidence::with(test)).map_err(Failed::from)
-            })
+            let (name, test) = (*name, *test);
+            Trial::test(name, move || skip::named(name, || evidence::with(test)).map_err(Failed::from))
         };
         TESTS.iter().map(trial)
     };

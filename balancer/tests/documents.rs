@@ -1,46 +1,36 @@
-//! Generated text in the documents is what the commands print today: `make versus` and `make models` write it.
+//! The tables of `docs/models.md` are what `make models` prints today, except for times.
 
 use std::path::Path;
 use std::process::Command;
 
-fn document(path: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path);
-    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+/// What stands between the markers of the document.
+fn shown() -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/models.md");
+    let document = std::fs::read_to_string(path).expect("docs/models.md is there");
+    let (_, after) = document.split_once("<!-- models:begin -->\n").expect("a marker begins the tables");
+    let (tables, _) = after.split_once("<!-- models:end -->").expect("a marker ends the tables");
+    tables.trim().to_owned()
 }
 
-/// What stands between the markers of a document.
-fn block(path: &str, name: &str) -> String {
-    let document = document(path);
-    let (_, after) = document.split_once(&format!("<!-- {name}:begin -->\n")).expect("a marker begins the block");
-    let (block, _) = after.split_once(&format!("<!-- {name}:end -->")).expect("a marker ends the block");
-    block.trim().to_owned()
-}
-
-fn printed(command: &mut Command) -> String {
-    let output = command.output().expect("the program was built with this test");
+/// What the example prints: cargo builds it with the tests of this package.
+fn printed() -> String {
+    let test = std::env::current_exe().expect("the kernel knows the path of this test");
+    let folder = test.ancestors().nth(2).expect("tests are in a folder of the build");
+    let output = Command::new(folder.join("examples/models")).output().expect("the example was built");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    String::from_utf8(output.stdout).expect("the tables are text").trim().to_owned()
 }
 
-/// Times of this machine, which differ from run to run, are left out: a row with one is compared by its name.
+/// The text with rows of times, which differ from run to run, reduced to their names.
 fn without_times(text: &str) -> Vec<&str> {
     let is_time = |row: &str| row.contains(" ns ") || row.contains(" µs ");
     text.lines().map(|row| if is_time(row) { row.split('|').nth(1).unwrap_or_default() } else { row }).collect()
 }
 
 #[test]
-fn the_comparison_of_the_policy_with_others_is_current() {
-    let table = printed(Command::new(env!("CARGO_BIN_EXE_balancer")).args(["simulate", "--compare"]));
-    assert_eq!(block("docs/policy.md", "versus"), table, "`make versus` writes the table of docs/policy.md");
-}
-
-#[test]
 fn the_comparison_of_accounting_systems_is_current() {
-    let test = std::env::current_exe().unwrap();
-    let folder = test.ancestors().nth(2).expect("tests are in a folder of the build");
-    let table = printed(&mut Command::new(folder.join("examples/models")));
-    let document = block("docs/models.md", "models");
-    assert_eq!(without_times(&document), without_times(&table), "`make models` writes the tables of docs/models.md");
+    let (shown, printed) = (shown(), printed());
+    assert_eq!(without_times(&shown), without_times(&printed), "docs/models.md is old: make models");
 }
 
 #[test]

@@ -7,6 +7,8 @@
 //! What a guest writes is hostile input throughout. A mistake of the guest is a counter and an answer, never a
 //! panic, and never unbounded work.
 
+#![deny(unsafe_code)]
+
 pub mod bus;
 pub mod irq;
 pub mod memory;

@@ -4,7 +4,6 @@ use crate::testing::{Buffer, FakeGuest, IMAGE_BASE, memory_with_image};
 use crate::virtio::balloon::BalloonOptions;
 use crate::virtio::{Balloon, Block, Console, Entropy, VirtioDevice};
 use std::fs::File;
-use std::os::fd::FromRawFd;
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex};
 use virtio_bindings::virtio_mmio as reg;
@@ -29,9 +28,7 @@ fn image<D: VirtioDevice>(guest: &FakeGuest<D>) -> Vec<u8> {
 }
 
 fn disk() -> (Block, File) {
-    // SAFETY: a valid name; the descriptor is owned at once.
-    let file = unsafe { File::from_raw_fd(libc::memfd_create(c"disk".as_ptr(), 0)) };
-    file.write_all_at(&[3; 8192], 0).unwrap();
+    let file = crate::testing::memory_file(&[3; 8192]);
     (Block::new(file.try_clone().unwrap(), false, "disk").unwrap(), file)
 }
 

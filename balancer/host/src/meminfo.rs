@@ -1,17 +1,17 @@
-//! What the kernel says about the host: `/proc/meminfo` and, where there is one, `/proc/pressure/memory`.
+//! Memory of the host: `/proc/meminfo` and, where there is one, `/proc/pressure/memory`.
 
 use serde::Serialize;
 use std::time::Instant;
 use utoipa::ToSchema;
 
-/// Memory of the host by the kernel's word (`Documentation/filesystems/proc.rst`, meminfo).
+/// Memory of the host as the kernel reports it (`Documentation/filesystems/proc.rst`, meminfo).
 #[derive(Debug, Clone, Default, PartialEq, Serialize, ToSchema)]
 pub struct HostMemory {
     /// `MemTotal`, bytes.
     pub total_bytes: u64,
     /// `MemFree`, bytes.
     pub free_bytes: u64,
-    /// `MemAvailable`: what could be used without swapping, bytes.
+    /// `MemAvailable`: memory that could be used without swapping, bytes.
     pub available_bytes: u64,
     /// `Cached`, bytes.
     pub cached_bytes: u64,
@@ -26,7 +26,7 @@ pub struct HostMemory {
 }
 
 impl HostMemory {
-    /// All page cache that there is. Bytes; no bound where the kernel does not tell.
+    /// All page cache of the host, bytes; `u64::MAX` if the kernel does not report it.
     #[must_use]
     pub fn page_cache_bytes(&self) -> u64 {
         match self.cached_bytes.saturating_add(self.buffers_bytes) {
@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kernels_figures() {
+    fn figures_and_pressure_are_parsed() {
         let meminfo = "MemTotal:       2048 kB\nMemFree:         512 kB\nMemAvailable:   1024 kB\nSwapCached: 7 kB\nBuffers: 2 kB\nCached: 3 kB\n";
         let pressure = "some avg10=1.50 avg60=0.00 avg300=0.00 total=1\nfull avg10=0.25 avg60=0.00 avg300=0.00 total=1\n";
         let host = parse(meminfo, Some(pressure));
@@ -106,7 +106,9 @@ mod tests {
     }
 
     #[test]
-    fn this_host_has_memory() {
-        assert!(HostSample::take().memory.total_bytes > 0);
+    fn the_total_is_what_sysinfo_reports() {
+        let info = rustix::system::sysinfo();
+        let total_bytes = info.totalram as u64 * u64::from(info.mem_unit);
+        assert_eq!(HostSample::take().memory.total_bytes, total_bytes);
     }
 }

@@ -6,7 +6,7 @@ use super::erofs::format::BLOCK_BYTES;
 use super::error::BuildError;
 use super::source::{Origin, Source};
 use super::store::{Draft, Manifest, Store};
-use super::tree::{InodeId, Kind, Order, Tree};
+use super::tree::{InodeId, Kind, Traversal, Tree};
 use super::watch::{Phase, Watch};
 use protocol::image::Digest;
 use std::fs::File;
@@ -14,14 +14,14 @@ use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-/// Contents are copied by so many bytes.
+/// Contents are copied in parts of this length.
 const STEP_BYTES: usize = 1 << 20;
 
 /// Builds what is at a path into a store: one image, or one per layer of an OCI image, the lowest first. They enter the store when all
-/// of them are complete; before, whatever happens, nothing of them stays.
+/// of them are complete; if anything fails before, no part of them stays.
 ///
 /// # Errors
-/// When the source is refused or changes, when there is no room, or when somebody cancels.
+/// When the source is refused or changes, when there is no room, or when the build is cancelled.
 pub fn build(path: &Path, store: &Store, watch: &mut Watch<'_>) -> Result<Vec<Manifest>, BuildError> {
     if let Ok(folder) = path.canonicalize()
         && folder.is_dir()
@@ -40,7 +40,7 @@ pub fn build(path: &Path, store: &Store, watch: &mut Watch<'_>) -> Result<Vec<Ma
     finished.into_iter().map(|(draft, manifest): (Draft, _)| Ok(store.adopt(draft, manifest)?)).collect()
 }
 
-/// Builds one image into an empty file, and looks at it as whoever opens it will.
+/// Builds one image into an empty file, and checks it as the store does when it is opened.
 ///
 /// # Errors
 /// As [`build`]; the file is not to be used then.
@@ -51,13 +51,13 @@ pub fn build_tree(
 ) -> Result<(Digest, Report), BuildError> {
     watch.begin(Phase::Reading, 0, 0);
     let tree = source.tree(watch)?;
-    let order = tree.order();
-    let plan = Plan::new(&tree, &order)?;
+    let traversal = tree.traversal();
+    let plan = Plan::new(&tree, &traversal)?;
     let failed = |error| BuildError::write(Path::new(""), plan.bytes, error);
     watch.begin(Phase::Writing, plan.contents.0, plan.contents.1);
     file.set_len(plan.bytes).map_err(failed)?;
     file.write_all_at(&plan.metadata, 0).map_err(failed)?;
-    write_contents(source, &tree, &order, &plan, file, watch)?;
+    write_contents(source, &tree, &traversal, &plan, file, watch)?;
     file.sync_all().map_err(failed)?;
     watch.begin(Phase::Checking, 0, plan.bytes);
     let digest = digest_with(file, |bytes| watch.step(0, bytes).map_err(Stop::Build));
@@ -83,22 +83,22 @@ impl From<io::Error> for Stop {
 fn write_contents(
     source: &mut dyn Source,
     tree: &Tree,
-    order: &Order<'_>,
+    traversal: &Traversal<'_>,
     plan: &Plan,
     file: &File,
     watch: &mut Watch<'_>,
 ) -> Result<(), BuildError> {
     let mut missing: Vec<bool> = vec![false; tree.len()];
-    for id in &order.inodes {
+    for id in &traversal.inodes {
         missing[id.index()] = matches!(tree.get(*id).kind, Kind::Regular(_));
     }
     let mut buffer = vec![0; STEP_BYTES];
-    source.contents(tree, order, &mut |id, contents| {
+    source.contents(tree, traversal, &mut |id, contents| {
         missing[id.index()] = false;
-        copy(id, contents, tree, order, plan, file, &mut buffer, watch)
+        copy(id, contents, tree, traversal, plan, file, &mut buffer, watch)
     })?;
-    match order.inodes.iter().find(|id| missing[id.index()]) {
-        Some(id) => Err(BuildError::Changed { path: order.shown(*id), what: "it is gone".into() }),
+    match traversal.inodes.iter().find(|id| missing[id.index()]) {
+        Some(id) => Err(BuildError::Changed { path: traversal.shown(*id), what: "it is gone".into() }),
         None => Ok(()),
     }
 }
@@ -108,7 +108,7 @@ fn copy(
     id: InodeId,
     contents: &mut dyn Read,
     tree: &Tree,
-    order: &Order<'_>,
+    traversal: &Traversal<'_>,
     plan: &Plan,
     file: &File,
     buffer: &mut [u8],
@@ -116,7 +116,7 @@ fn copy(
 ) -> Result<(), BuildError> {
     let (Kind::Regular(bytes), Some(place)) = (&tree.get(id).kind, plan.place(id)) else { return Ok(()) };
     let begin = u64::from(place.block) * BLOCK_BYTES;
-    let read = |source| BuildError::Read { path: order.shown(id), source };
+    let read = |source| BuildError::Read { path: traversal.shown(id), source };
     let mut done = 0;
     while done < *bytes {
         let bound = (*bytes - done).min(buffer.len() as u64) as usize;
@@ -133,7 +133,7 @@ fn copy(
     let what = format!("it has more than {bytes} bytes");
     match contents.read(&mut buffer[..1]).map_err(read)? {
         0 => watch.step(1, 0),
-        _ => Err(BuildError::Changed { path: order.shown(id), what }),
+        _ => Err(BuildError::Changed { path: traversal.shown(id), what }),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Can a guest be given this image? Asked when an image was built, and when a guest is to map one that is not ours.
+//! May a guest map this image? The check runs when an image was built, and when a guest is to map an image of another origin.
 //!
 //! The whole tree is walked, in time and memory bounded by the image's length and [`ENTRIES_MAX`], whatever the image says: a folder
 //! is entered once, and all folders together are not longer than the image.
@@ -24,29 +24,29 @@ pub struct Report {
     pub files: u64,
     /// Folders, with the root.
     pub folders: u64,
-    /// All that is no folder and no regular file.
+    /// All inodes that are neither folders nor regular files.
     pub others: u64,
     /// Bytes of the regular files.
     pub content_bytes: u64,
 }
 
-/// Why a guest cannot be given an image.
+/// Why a guest may not map an image.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckError {
-    /// It is no file.
-    #[error("It is no regular file")]
+    /// It is not a file.
+    #[error("It is not a regular file")]
     NoFile,
-    /// A mapping of it would reach beyond its end, where a touch kills.
+    /// A mapping of it would reach beyond its end, where an access ends the process.
     #[error("It has {bytes} bytes, which must be a multiple of 2 MiB: lengthen it with zeros")]
     Length {
         /// Its length.
         bytes: u64,
     },
-    /// It is no image, or of a kind that is not known here.
+    /// It is not an image, or of a kind that is not known here.
     #[error("It cannot be used: {0}")]
     Image(ReadError),
-    /// A file that DAX would not serve: it would be copied into each guest.
-    #[error("{path} is {what}, so DAX does not serve it and every guest would hold a copy; {hint}")]
+    /// A file that cannot be mapped with DAX: each guest would have its own copy.
+    #[error("{path} is {what}, so it cannot be mapped with DAX and every guest would hold a copy; {hint}")]
     NotShared {
         /// The first such file.
         path: String,
@@ -55,7 +55,7 @@ pub enum CheckError {
         /// What to do.
         hint: &'static str,
     },
-    /// Something lies outside the image, or is no inode.
+    /// A part lies outside the image, or is not an inode.
     #[error("{path}: {what}")]
     Damaged {
         /// Where.
@@ -63,7 +63,7 @@ pub enum CheckError {
         /// What. A part of the text, since this is one sentence.
         what: ReadError,
     },
-    /// The tree is none.
+    /// The entries are not a tree.
     #[error("{path}: {what}")]
     Tree {
         /// Where.
@@ -71,10 +71,10 @@ pub enum CheckError {
         /// What is wrong.
         what: &'static str,
     },
-    /// More than is looked at.
+    /// More entries than the check visits.
     #[error("It has more than {ENTRIES_MAX} entries, or folders longer than itself")]
     Endless,
-    /// It is not what its name says.
+    /// Its content does not have the digest in its name.
     #[error("Its digest is {found}, not {expected}: it was changed or is damaged")]
     Digest {
         /// Its name.
@@ -93,11 +93,11 @@ impl From<ReadError> for CheckError {
     }
 }
 
-/// Looks whether a guest can map this image and DAX serves every regular file in it: blocks of 4096 bytes, nothing compressed, packed or
-/// chunked, nothing outside, a tree without cycles, a length that is a multiple of 2 MiB. Does not look at the digest.
+/// Checks that a guest can map this image, and every regular file in it with DAX: blocks of 4096 bytes, nothing compressed, packed or
+/// chunked, nothing outside, a tree without cycles, a length that is a multiple of 2 MiB. Does not check the digest.
 ///
 /// # Errors
-/// The first thing that is not so, with the path in the image where it is.
+/// The first defect, with its path in the image.
 pub fn check(file: &File) -> Result<Report, CheckError> {
     let metadata = file.metadata()?;
     if !metadata.is_file() {
@@ -115,7 +115,7 @@ pub fn check(file: &File) -> Result<Report, CheckError> {
     walk.enter(reader.sb.root.into(), 0, Box::default())?;
     let mut next = 0;
     while next < walk.folders.len() {
-        walk.look_into(next)?;
+        walk.visit_folder(next)?;
         next += 1;
     }
     let report = walk.report;
@@ -133,7 +133,7 @@ pub fn digest(file: &File) -> io::Result<Digest> {
     digest_with(file, |_| Ok(()))
 }
 
-/// As [`digest`], and `step` hears of every MiB.
+/// As [`digest`], and calls `step` for every MiB.
 pub(super) fn digest_with<E: From<io::Error>>(
     file: &File,
     mut step: impl FnMut(u64) -> Result<(), E>,
@@ -185,7 +185,7 @@ impl Walk<'_> {
         let found = self.reader.inode(nid).map_err(|error| damaged(self, error))?;
         let tree = |walk: &Self, what| Err(CheckError::Tree { path: walk.path(above, &name), what });
         if FileType::from_mode(found.head.mode) != Some(FileType::Directory) {
-            return tree(self, "the root is no folder");
+            return tree(self, "the root is not a folder");
         }
         if !matches!(found.head.layout, Layout::FlatPlain | Layout::FlatInline) {
             return tree(self, "the folder is compressed or chunked");
@@ -203,7 +203,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn look_into(&mut self, index: usize) -> Result<(), CheckError> {
+    fn visit_folder(&mut self, index: usize) -> Result<(), CheckError> {
         let found = self.folders[index].found;
         let reader = self.reader;
         let mut last: Option<Vec<u8>> = None;
@@ -220,7 +220,7 @@ impl Walk<'_> {
             if entry.name == b"." || entry.name == b".." {
                 Ok(())
             } else {
-                self.see(index, entry.name, entry.nid, entry.kind)
+                self.visit(index, entry.name, entry.nid, entry.kind)
             }
         });
         seen.map_err(|error| match error {
@@ -229,12 +229,12 @@ impl Walk<'_> {
         })
     }
 
-    fn see(&mut self, folder: usize, name: &[u8], nid: u64, kind: u8) -> Result<(), CheckError> {
+    fn visit(&mut self, folder: usize, name: &[u8], nid: u64, kind: u8) -> Result<(), CheckError> {
         let damaged = |walk: &Self, what| CheckError::Damaged { path: walk.path(folder, name), what };
         let found = self.reader.inode(nid).map_err(|error| damaged(self, error))?;
         let file_type = FileType::from_mode(found.head.mode);
         if file_type.map(FileType::number) != Some(kind) {
-            let what = "its folder says that it is of another type than it is";
+            let what = "its type in its folder is not the type of its inode";
             return Err(CheckError::Tree { path: self.path(folder, name), what });
         }
         if file_type == Some(FileType::Directory) {

@@ -1,4 +1,4 @@
-//! What can go wrong while an image is built. Whatever it is, nothing of the image stays.
+//! Errors of building an image. After each of them no part of the image stays.
 
 use super::check::CheckError;
 use super::source::{OciError, TarError};
@@ -10,7 +10,7 @@ use std::path::PathBuf;
 /// Why there is no image.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
-    /// Somebody asked for it.
+    /// The build was cancelled.
     #[error("Cancelled: nothing was stored")]
     Cancelled,
     /// A file was not the same to its end.
@@ -38,7 +38,7 @@ pub enum BuildError {
         /// What was to be built.
         folder: PathBuf,
     },
-    /// Something else than a folder or a file was named.
+    /// Neither a folder nor a file was named.
     #[error("{0} is neither a folder nor a tar nor an OCI image layout")]
     NoSource(PathBuf),
     /// The tree cannot become an image.
@@ -56,13 +56,13 @@ pub enum BuildError {
     #[error(transparent)]
     Oci(#[from] OciError),
     /// There is no room for the image.
-    #[error("No room for an image of {bytes} bytes in {folder}; nothing of it stays")]
+    #[error("No room for an image of {bytes} bytes in {folder}; no part of it was stored")]
     Full {
         /// Where it was to be.
         folder: PathBuf,
         /// Its length.
         bytes: u64,
-        /// The system's words.
+        /// The system's answer.
         #[source]
         source: io::Error,
     },
@@ -75,8 +75,8 @@ pub enum BuildError {
         #[source]
         source: io::Error,
     },
-    /// The image that was written is not what was meant.
-    #[error("The image that was written is not good")]
+    /// The image that was written fails its check.
+    #[error("The image that was written fails its check")]
     Check(#[from] CheckError),
     /// The store refused.
     #[error(transparent)]

@@ -7,10 +7,10 @@
 //! ```
 //!
 //! A source is read twice: for its tree, which is kept in memory, then for the contents, which are streamed to the places that
-//! the plan gave them. So a tar, compressed or not, needs no copy beside it, and memory grows with the number of files only.
+//! the plan gave them. So a tar, compressed or not, needs no unpacked copy, and memory grows with the number of files only.
 //!
-//! The same tree gives the same bytes on every machine: order, times, identities and hard links are normalized ([`erofs`]). What
-//! belongs to the machine and not to the tree is left out: times, and attributes such as labels of SELinux ([`tree::is_kept`]).
+//! The same tree gives the same bytes on every machine: order, times, identities and hard links are normalized ([`erofs`]). Times and
+//! attributes that belong to the machine and not to the tree, such as labels of SELinux, are left out ([`tree::is_kept`]).
 
 #![forbid(unsafe_code)]
 
@@ -31,7 +31,7 @@ pub use error::BuildError;
 pub use store::{Manifest, Opened, Store, StoreError};
 pub use watch::{Phase, Progress, Watch};
 
-/// Longest image: what a guest's address space is made for.
+/// Longest image: the most that a guest's address space has room for.
 pub const IMAGE_BYTES_MAX: u64 = 1 << 40;
 /// Most files, folders and other entries of an image. Bounds the memory that a hostile archive can take.
 pub const ENTRIES_MAX: usize = 1 << 21;

@@ -66,7 +66,7 @@ fn an_image_is_found_by_digest_prefix_and_path() {
         ("no-digest", "names no image"),
         (&hex.to_uppercase(), "names no image"),
         ("00000000", "No image 00000000"),
-        ("/etc/passwd", "is no image of the store"),
+        ("/etc/passwd", "is not an image of the store"),
         ("/does/not/exist", "Cannot find /does/not/exist"),
     ] {
         let error = store.resolve(text).unwrap_err().to_string();

@@ -1,11 +1,11 @@
-//! Trees in memory, images of them, and what is in an image when it is read by hand.
+//! Trees in memory, images of them, and a second reader of images.
 
 use super::build::build_tree;
 use super::erofs::format::{self, BLOCK_BYTES, FileType};
 use super::erofs::{Reader, xattr};
 use super::error::BuildError;
 use super::source::{Origin, Sink, Source};
-use super::tree::{Inode, InodeId, Kind, Order, Tree, shown};
+use super::tree::{Inode, InodeId, Kind, Traversal, Tree, shown};
 use super::watch::Watch;
 use protocol::image::Digest;
 use std::collections::{BTreeMap, HashMap};
@@ -63,9 +63,14 @@ impl Source for Memory {
         Ok(std::mem::take(&mut self.tree))
     }
 
-    fn contents(&mut self, _: &Tree, order: &Order<'_>, sink: &mut Sink<'_>) -> Result<(), BuildError> {
+    fn contents(
+        &mut self,
+        _: &Tree,
+        traversal: &Traversal<'_>,
+        sink: &mut Sink<'_>,
+    ) -> Result<(), BuildError> {
         for (id, contents) in &self.contents {
-            if order.links(*id) > 0 {
+            if traversal.links(*id) > 0 {
                 sink(*id, &mut contents.as_slice())?;
             }
         }
@@ -81,7 +86,7 @@ pub(super) fn build(mut source: impl Source) -> Result<(File, Digest), BuildErro
     Ok((file, digest))
 }
 
-/// What is at a path of an image.
+/// The inode at a path of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Node {
     pub mode: u16,

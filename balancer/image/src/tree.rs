@@ -1,4 +1,4 @@
-//! A tree of files without their contents: what every source becomes before an image is laid out.
+//! A tree of files without their contents: every source becomes one before an image is laid out.
 
 use super::{ENTRIES_MAX, IMAGE_BYTES_MAX};
 use std::collections::{BTreeMap, VecDeque};
@@ -68,7 +68,7 @@ impl InodeId {
     }
 }
 
-/// A file, a folder, or what else has a mode.
+/// A file, a folder, or any other inode.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Inode {
     /// Permissions, with set-user-ID, set-group-ID and sticky bit: `0o7777` at most.
@@ -197,29 +197,32 @@ impl Tree {
     /// The one order of the tree that depends on nothing but names: folder by folder, the names of one by their bytes. An inode with
     /// several names comes where its first one does.
     #[must_use]
-    pub fn order(&self) -> Order<'_> {
-        let mut order =
-            Order { inodes: vec![self.root()], links: vec![0; self.len()], above: vec![None; self.len()] };
-        order.links[0] = 2;
+    pub fn traversal(&self) -> Traversal<'_> {
+        let mut traversal = Traversal {
+            inodes: vec![self.root()],
+            links: vec![0; self.len()],
+            above: vec![None; self.len()],
+        };
+        traversal.links[0] = 2;
         let mut folders = VecDeque::from([self.root()]);
         while let Some(folder) = folders.pop_front() {
             let Kind::Directory(names) = &self.get(folder).kind else { continue };
             for (name, &id) in names {
                 let is_folder = matches!(self.get(id).kind, Kind::Directory(_));
-                if order.above[id.index()].is_none() {
-                    order.above[id.index()] = Some((folder, name));
-                    order.inodes.push(id);
+                if traversal.above[id.index()].is_none() {
+                    traversal.above[id.index()] = Some((folder, name));
+                    traversal.inodes.push(id);
                     if is_folder {
-                        order.links[id.index()] = 1;
+                        traversal.links[id.index()] = 1;
                         folders.push_back(id);
                     }
                 }
-                order.links[id.index()] += 1;
+                traversal.links[id.index()] += 1;
                 // The child's "..".
-                order.links[folder.index()] += u32::from(is_folder);
+                traversal.links[folder.index()] += u32::from(is_folder);
             }
         }
-        order
+        traversal
     }
 }
 
@@ -229,16 +232,16 @@ impl Default for Tree {
     }
 }
 
-/// The inodes of a tree in the order in which an image has them.
+/// A traversal of a tree: its inodes in the order in which an image has them.
 #[derive(Debug)]
-pub struct Order<'a> {
+pub struct Traversal<'a> {
     /// The root first.
     pub inodes: Vec<InodeId>,
     links: Vec<u32>,
     above: Vec<Option<(InodeId, &'a [u8])>>,
 }
 
-impl Order<'_> {
+impl Traversal<'_> {
     /// Names of an inode; of a folder with `.` and the `..` of its folders.
     #[must_use]
     pub fn links(&self, id: InodeId) -> u32 {

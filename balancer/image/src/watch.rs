@@ -1,9 +1,9 @@
-//! How far a build is, and whether anybody still wants it.
+//! Progress of a build, and whether it was cancelled.
 
 use super::error::BuildError;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// What a build does.
+/// What a build is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
     /// Reading names, modes and sizes.
@@ -25,7 +25,7 @@ pub struct Progress {
     pub all: (u64, u64),
 }
 
-/// Told of every step of a build. It bounds the time to a cancelled end: a step is a file, or a MiB of one.
+/// Receives every step of a build. A cancelled build ends within one step: a file, or a MiB of one.
 pub struct Watch<'a> {
     cancelled: &'a AtomicBool,
     report: &'a mut dyn FnMut(Progress),
@@ -43,7 +43,7 @@ impl<'a> Watch<'a> {
         self.progress = Progress { phase, done: (0, 0), all: (files, bytes) };
     }
 
-    /// So many more files and bytes are done.
+    /// More files and bytes are done.
     pub(super) fn step(&mut self, files: u64, bytes: u64) -> Result<(), BuildError> {
         if self.cancelled.load(Ordering::Relaxed) {
             return Err(BuildError::Cancelled);

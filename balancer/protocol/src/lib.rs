@@ -13,6 +13,8 @@
 //! | [`message`] | which messages do the two processes exchange? |
 //! | [`place`] | where are the sockets and the journal? |
 //! | [`private`] | does that folder belong to this user alone? |
+//! | [`token_bucket`] | how often may something happen? |
+//! | [`sync`], [`time`], [`error_chain`] | how is a mutex locked, a duration counted, an error shown? |
 //!
 //! Nothing here decides anything: the policy is in `balancer`, the mechanism in `vmm`.
 
@@ -22,6 +24,7 @@ pub mod bytes;
 pub mod disk;
 pub mod domain;
 pub mod engine;
+pub mod error_chain;
 pub mod frames;
 pub mod image;
 pub mod limits;
@@ -30,3 +33,6 @@ pub mod objects;
 pub mod path;
 pub mod place;
 pub mod private;
+pub mod sync;
+pub mod time;
+pub mod token_bucket;

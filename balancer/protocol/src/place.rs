@@ -1,4 +1,4 @@
-//! Where the balancer of a user lives: one folder that holds its sockets, its journal and its log.
+//! The run directory of a balancer: one folder that holds its sockets, its journal and its log.
 
 use crate::private::{self, PrivateError};
 use std::path::{Path, PathBuf};
@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 /// Environment variable that names the folder.
 pub const RUN_DIR_VARIABLE: &str = "BALLAST_RUN_DIR";
 
-/// The folder of one balancer.
+/// The run directory of one balancer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place(PathBuf);
 
 impl Place {
     /// The folder that was named, or the user's own: `/run/ballast` for root, `$XDG_RUNTIME_DIR/ballast`
-    /// otherwise, `/tmp/ballast-UID` where there is no such variable, or where it is no absolute path and so to be
-    /// ignored (XDG Base Directory Specification). An empty [`RUN_DIR_VARIABLE`] names nothing.
+    /// otherwise, `/tmp/ballast-UID` if there is no such variable, or if it is not an absolute path and has to be ignored (XDG Base
+    /// Directory Specification). An empty [`RUN_DIR_VARIABLE`] counts as unset.
     #[must_use]
     pub fn new(named: Option<PathBuf>) -> Self {
         Self(
@@ -39,10 +39,10 @@ impl Place {
         }
     }
 
-    /// Makes sure that the folder is there and nobody else's. True if it was made.
+    /// Makes sure that the folder exists and belongs to this user alone. True if it was made.
     ///
     /// # Errors
-    /// When it cannot be made, or others have their hands in it.
+    /// When it cannot be made, or other users may have changed it.
     pub fn make_private(&self) -> Result<bool, PrivateError> {
         private::make(&self.0, &self.lock())
     }
@@ -71,7 +71,7 @@ impl Place {
         self.0.join("journal.redb")
     }
 
-    /// Held exclusively by the one balancer that lives here.
+    /// Locked by the one balancer that uses this folder.
     #[must_use]
     pub fn lock(&self) -> PathBuf {
         self.0.join("balancer.lock")
@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_runtime_folder_that_is_no_absolute_path_is_ignored() {
+    fn a_runtime_folder_that_is_not_an_absolute_path_is_ignored() {
         let of = |runtime: Option<&str>| Place::of(7, runtime.map(PathBuf::from));
         assert_eq!(of(Some("/run/user/7")), PathBuf::from("/run/user/7/ballast"));
         for runtime in [None, Some(""), Some("run")] {

@@ -1,4 +1,4 @@
-//! A folder that belongs to one user alone. Whoever could put a socket into it could be taken for the balancer, or for a guest.
+//! A folder that belongs to one user alone. A process that could put a socket into it could be taken for the balancer.
 
 use std::fs::{self, Metadata, Permissions};
 use std::io;
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 /// Why a folder is not used.
 #[derive(Debug, thiserror::Error)]
 pub enum PrivateError {
-    /// It belongs to somebody else, or is a symbolic link of somebody else.
+    /// It belongs to another user, or is a symbolic link of another user.
     #[error("The folder {dir} belongs to user {uid}, not to you")]
     Foreign {
         /// The folder.
@@ -17,7 +17,7 @@ pub enum PrivateError {
         /// Its owner.
         uid: u32,
     },
-    /// Others may look or write into it, and it holds things that may not be ours.
+    /// Other users may read or write it, and it holds files that may not be ours.
     #[error(
         "The folder {dir} is open to others (mode {mode:o}) and holds files: name another, or make it yours (chmod 700)"
     )]
@@ -27,7 +27,7 @@ pub enum PrivateError {
         /// Its mode.
         mode: u32,
     },
-    /// A socket in it would have a path that the kernel does not take.
+    /// A socket in it would have a path that is too long for the kernel.
     #[error(
         "The folder's path {dir} has {bytes} bytes, but must have at most {DIR_BYTES_MAX} for the sockets in it"
     )]
@@ -52,12 +52,12 @@ pub enum PrivateError {
 /// Longest path of a folder: a socket's address has 108 bytes (unix(7)), of which `/guests.sock` and a NUL take 13.
 pub const DIR_BYTES_MAX: usize = 108 - 13;
 
-/// Makes sure that `dir` is there and nobody else's: made with mode 0700, or owned by this user and closed to others. An open folder
-/// is closed if it is empty, or holds the file `known` and only its owner may write into it: `--run-dir /tmp` must not
-/// lock everybody out of `/tmp`. Returns true if the folder was made.
+/// Makes sure that `dir` exists and belongs to this user alone: it is made with mode 0700, or is owned by this user and closed to
+/// others. An open folder is closed if it is empty, or if it holds the file `known` and only its owner may write into it:
+/// `--run-dir /tmp` must not lock other users out of `/tmp`. Returns true if the folder was made.
 ///
 /// # Errors
-/// When it cannot be made, or others have their hands in it.
+/// When it cannot be made, or other users may have changed it.
 pub fn make(dir: &Path, known: &Path) -> Result<bool, PrivateError> {
     let failed = |doing| move |source| PrivateError::Io { doing, dir: dir.into(), source };
     let bytes = dir.as_os_str().as_bytes().len();
@@ -67,9 +67,9 @@ pub fn make(dir: &Path, known: &Path) -> Result<bool, PrivateError> {
     let made = fs::symlink_metadata(dir).is_err();
     fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed("make the folder"))?;
     let own = rustix::process::geteuid().as_raw();
-    // `/tmp/ballast-UID` may be anybody's, a link as well: root's own links lead where root says.
-    let link = fs::symlink_metadata(dir).map_err(failed("look at"))?;
-    let meta = fs::metadata(dir).map_err(failed("look at"))?;
+    // Any user may have made `/tmp/ballast-UID`, as a folder or as a link. A link of root is trusted.
+    let link = fs::symlink_metadata(dir).map_err(failed("read the attributes of"))?;
+    let meta = fs::metadata(dir).map_err(failed("read the attributes of"))?;
     let foreign = |meta: &Metadata| Err(PrivateError::Foreign { dir: dir.into(), uid: meta.uid() });
     if meta.uid() != own {
         return foreign(&meta);
@@ -82,12 +82,12 @@ pub fn make(dir: &Path, known: &Path) -> Result<bool, PrivateError> {
         return Ok(made);
     }
     let ours = mode & 0o022 == 0 && known.exists();
-    if !ours && fs::read_dir(dir).map_err(failed("look into"))?.next().is_some() {
+    if !ours && fs::read_dir(dir).map_err(failed("list"))?.next().is_some() {
         return Err(PrivateError::Open { dir: dir.into(), mode });
     }
     fs::set_permissions(dir, Permissions::from_mode(0o700)).map_err(failed("make private"))?;
-    // Somebody may have been quicker.
-    if !ours && fs::read_dir(dir).map_err(failed("look into"))?.next().is_some() {
+    // Another process may have put a file into it meanwhile.
+    if !ours && fs::read_dir(dir).map_err(failed("list"))?.next().is_some() {
         return Err(PrivateError::Open { dir: dir.into(), mode });
     }
     Ok(made)
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_others_had_their_hands_in_stays_as_it_is() {
+    fn a_folder_that_other_users_may_have_changed_stays_as_it_is() {
         let scratch = Scratch::new("open");
         scratch.folder("readable", 0o755, Some("other"));
         scratch.folder("writable", 0o1777, Some("known"));
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_of_somebody_else_is_refused() {
+    fn a_folder_of_another_user_is_refused() {
         let own = rustix::process::geteuid().as_raw();
         let scratch = Scratch::new("foreign");
         let theirs = if own == 0 {

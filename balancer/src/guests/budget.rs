@@ -1,18 +1,18 @@
 //! How much a guest may make the balancer say of it. A guest out of its mind, or a `vmm` that lies, would otherwise push the events of
 //! all others out of the ring and fill the disk with the log.
 
-use std::time::{Duration, Instant};
+use protocol::token_bucket::TokenBucket;
+use std::time::Instant;
 
 /// Events at once.
-const BURST: u32 = 64;
-/// One more each.
-const REFILL: Duration = Duration::from_millis(250);
+const BURST: u64 = 64;
+/// And in each second.
+const RATE: u64 = 4;
 
 /// Events that a guest may still cause, and those that it caused in vain.
 #[derive(Debug)]
 pub struct Budget {
-    left: u32,
-    at: Instant,
+    events: TokenBucket,
     dropped: u64,
 }
 
@@ -20,21 +20,15 @@ impl Budget {
     /// A full budget.
     #[must_use]
     pub fn new(now: Instant) -> Self {
-        Self { left: BURST, at: now, dropped: 0 }
+        Self { events: TokenBucket::full(RATE, BURST, now), dropped: 0 }
     }
 
     /// Takes one event. `None` when none is left; else how many were dropped since the last one that was not.
     pub fn take(&mut self, now: Instant) -> Option<u64> {
-        let gained =
-            u32::try_from(now.duration_since(self.at).as_millis() / REFILL.as_millis()).unwrap_or(u32::MAX);
-        self.left = self.left.saturating_add(gained).min(BURST);
-        // What is not enough for one more counts on.
-        self.at = if self.left == BURST { now } else { self.at + REFILL * gained };
-        if self.left == 0 {
+        if self.events.take(now).is_err() {
             self.dropped += 1;
             return None;
         }
-        self.left -= 1;
         Some(std::mem::take(&mut self.dropped))
     }
 }
@@ -42,6 +36,7 @@ impl Budget {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     #[test]
     fn a_burst_and_then_a_trickle() {
@@ -49,8 +44,9 @@ mod tests {
         let mut budget = Budget::new(start);
         let taken = (0..1000).filter(|_| budget.take(start).is_some()).count();
         assert_eq!(taken, BURST as usize);
+        const REFILL: Duration = Duration::from_millis(250);
         let soon = start + REFILL * 3 + REFILL / 2;
-        assert_eq!(budget.take(soon), Some(1000 - u64::from(BURST)));
+        assert_eq!(budget.take(soon), Some(1000 - BURST));
         assert_eq!((budget.take(soon), budget.take(soon), budget.take(soon)), (Some(0), Some(0), None));
         assert_eq!(budget.take(soon + REFILL / 2), Some(1), "halves add up");
         let later = start + Duration::from_secs(1 << 40);

@@ -1,4 +1,4 @@
-//! What holds the pages of an image.
+//! A backing: it holds the pages of an image.
 
 use super::managed::Managed;
 use super::page_set::PageSet;
@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 
-/// An image in one trust domain, as the host holds it. Every call may wait for the disk: none belongs on the daemon's own
+/// An image in one trust domain, as the host holds it. Every call may wait for the disk, so it must not be made on the daemon's own
 /// thread.
 pub trait PoolBacking: Debug + Send + Sync {
     /// Which kind it is, for guests and clients.
@@ -24,7 +24,7 @@ pub trait PoolBacking: Debug + Send + Sync {
     /// When the system gives none.
     fn open_for_guest(&self) -> io::Result<File>;
 
-    /// A descriptor whose lock says in the store that the image is in use, where the one for the guest does not. The guest keeps it.
+    /// A descriptor whose lock says in the store that the image is in use, if the descriptor of the guest has no such lock. The guest keeps it.
     ///
     /// # Errors
     /// When the system gives none.
@@ -32,13 +32,13 @@ pub trait PoolBacking: Debug + Send + Sync {
         Ok(None)
     }
 
-    /// Pages that the host holds now.
+    /// Pages that are resident now.
     ///
     /// # Errors
-    /// When the kernel does not say.
+    /// When the kernel refuses.
     fn resident(&self) -> io::Result<PageSet>;
 
-    /// Lets pages go that no guest maps. What cannot go now stays: the next [`Self::resident`] tells.
+    /// Evicts pages that no guest maps. Pages that cannot be evicted now stay: the next [`Self::resident`] has them.
     ///
     /// # Errors
     /// When the kernel refuses.
@@ -49,14 +49,14 @@ pub trait PoolBacking: Debug + Send + Sync {
         None
     }
 
-    /// What the file is now: another stamp means that somebody had his hands in it.
+    /// The stamp of the file: another one means that the file was changed.
     ///
     /// # Errors
     /// When the system does not say.
     fn stamp(&self) -> io::Result<Stamp>;
 }
 
-/// What changes when a file changes.
+/// Attributes that change when a file changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Stamp {
     /// Device and inode.

@@ -1,4 +1,4 @@
-//! Which container pays for an image as a whole: a host path and all below it, or one image, bound to a container.
+//! Bindings: a container is charged for an image as a whole, by the image itself or by a host path that it was built from.
 //!
 //! A binding of the image itself wins; of paths, the longest one that the image's origin is or lies in.
 
@@ -14,7 +14,7 @@ pub const BINDINGS_MAX: usize = 1024;
 /// Longest path, bytes: `PATH_MAX`.
 const PATH_BYTES_MAX: usize = 4096;
 
-/// What is bound.
+/// The subject of a binding.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Subject {
@@ -24,11 +24,11 @@ pub enum Subject {
     Image(Digest),
 }
 
-/// Why a text can be bound to nothing.
+/// Why a text is not a subject.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SubjectError {
-    /// It is no path.
-    #[error("{text:?} is no path to bind: {reason}")]
+    /// It is not a valid path.
+    #[error("{text:?} is not a path that can be bound: {reason}")]
     Path {
         /// What was given.
         text: String,
@@ -87,7 +87,7 @@ impl fmt::Display for Subject {
 }
 
 impl Subject {
-    /// True if an image is meant, by itself or by where it was built from.
+    /// True if it covers an image, by its digest or its origin.
     #[must_use]
     pub fn covers(&self, digest: &Digest, origin: &str) -> bool {
         match self {
@@ -99,7 +99,7 @@ impl Subject {
         }
     }
 
-    /// Of two that cover an image the larger one decides.
+    /// Of two subjects that cover an image the one with the larger precision decides.
     fn precision(&self) -> usize {
         match self {
             Self::Image(_) => usize::MAX,
@@ -126,13 +126,13 @@ impl Bindings {
         covering.max_by_key(|subject| subject.precision())
     }
 
-    /// The container that a subject is bound to by itself.
+    /// The container that exactly this subject is bound to.
     #[must_use]
     pub fn get(&self, subject: &Subject) -> Option<&ContainerPath> {
         self.0.get(subject)
     }
 
-    /// Binds a subject, whatever it was bound to.
+    /// Binds a subject, and replaces an earlier binding.
     pub fn put(&mut self, subject: Subject, container: ContainerPath) {
         self.0.insert(subject, container);
     }
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_bound_is_refused() {
+    fn a_text_that_cannot_be_bound_is_refused() {
         let long = format!("/{}", "x".repeat(4096));
         for wrong in ["", "lib", "sha256:12", "../lib", "/srv/../etc", "/a\nb", &long] {
             assert!(wrong.parse::<Subject>().is_err(), "{wrong}");

@@ -1,20 +1,21 @@
-//! What the images of the pool cost whom, and which part of it can go.
+//! The charges of the pool's images by container, and the part of them that can be evicted.
 
 use super::image::{Key, PoolImage};
 use super::images::Pool;
+use super::numbers::GuestSeq;
 use super::page_set::PageSet;
 use accounting::{ContainerId, POOL, UNITS_PER_FRAME};
 use protocol::bytes::FRAME_BYTES;
 use protocol::image::GRANULE_BYTES;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Granules that a guest needs of managed images at once. One instruction has itself and two operands, each of which may lie across
-/// two granules; a device reads while it waits; the rest is for programs to be more than one instruction long.
+/// Granules of managed images that a guest needs at once. One instruction needs its code and two operands, each of which may lie across
+/// two granules; a device reads meanwhile; the rest is for programs that are more than one instruction long.
 const NEEDED_GRANULES: u64 = 16;
 const UNITS_PER_BYTE: u64 = UNITS_PER_FRAME / FRAME_BYTES;
 
 impl Pool {
-    /// Adds up who pays what. Fractions of a byte are the pool's, so that the sum is what is resident.
+    /// Adds up the charges. Fractions of a byte are the pool's, so that the sum is the resident memory.
     pub(super) fn recount(&mut self) {
         let mut units: BTreeMap<ContainerId, u64> = BTreeMap::new();
         for image in self.images.values() {
@@ -32,7 +33,7 @@ impl Pool {
         self.charges.retain(|_, bytes| *bytes > 0);
     }
 
-    /// What each container pays for pages of the pool, bytes; what is the pool's own under [`POOL`].
+    /// The charge of each container for pages of the pool, bytes; the pool's own under [`POOL`].
     #[must_use]
     pub fn charges(&self) -> &BTreeMap<ContainerId, u64> {
         &self.charges
@@ -49,48 +50,47 @@ impl Pool {
         self.images.values().map(of).sum::<u64>() / UNITS_PER_BYTE
     }
 
-    /// By how much the charges may be off because guests mapped pages that their tables do not tell of yet, bytes.
+    /// Error bound of the charges, bytes: guests may have mapped pages that their tables do not show yet.
     #[must_use]
     pub fn error_bytes(&self) -> u64 {
         self.images.values().map(PoolImage::error_bytes).fold(0, u64::saturating_add)
     }
 
-    /// What a guest would pay if it were a container of its own, for images that are not bound. Bytes.
+    /// The charge of a guest if it were a container of its own, for images that are not bound. Bytes.
     #[must_use]
-    pub fn charged_to_guest(&self, order: u64) -> u64 {
-        let Some(guest) = self.guests.get(&order) else { return 0 };
+    pub fn charged_to_guest(&self, seq: GuestSeq) -> u64 {
+        let Some(guest) = self.guests.get(&seq) else { return 0 };
         let unbound = self.images.values().filter(|image| image.bound.is_none());
         unbound.map(|image| image.ledger.charged_to_guest(*guest)).sum::<u64>() / UNITS_PER_BYTE
     }
 
-    /// What a guest maps, bytes.
+    /// Pages that a guest maps, bytes.
     #[must_use]
-    pub fn mapped_by(&self, order: u64) -> u64 {
-        let of =
-            |image: &PoolImage| image.ledger.sharers().find(|(other, _)| *other == order).map(|(_, p)| p);
+    pub fn mapped_by(&self, seq: GuestSeq) -> u64 {
+        let of = |image: &PoolImage| image.ledger.sharers().find(|(other, _)| *other == seq).map(|(_, p)| p);
         self.images.values().filter_map(of).sum::<u64>() * FRAME_BYTES
     }
 
-    /// Frames that were charged to nobody, or to two, at any sample. Must stay 0.
+    /// Frames that were charged to no container, or to two, at any sample. Must stay 0.
     #[must_use]
     pub fn uncharged_frames(&self) -> u64 {
         self.uncharged_frames
     }
 
-    /// What a container pays for without that any guest maps it, bytes: this can go.
+    /// Pages that a container is charged for and no guest maps, bytes: they can be evicted.
     #[must_use]
     pub fn unmapped_bytes(&self, payer: ContainerId) -> u64 {
         self.paid_unmapped(payer).map(PoolImage::unmapped_bytes).sum()
     }
 
-    /// What a container pays for that no guest maps and the kernel keeps all the same, bytes.
+    /// Pages that a container is charged for, no guest maps and the kernel keeps all the same, bytes.
     #[must_use]
     pub fn kept_bytes(&self, payer: ContainerId) -> u64 {
         self.paid_unmapped(payer).map(PoolImage::kept_bytes).sum()
     }
 
-    /// The part of what a container pays for as a whole that guests map, bytes: this cannot go. What of managed images is mapped
-    /// can, but for what guests need of them at once: that is [`Pool::needed_bytes`].
+    /// Mapped pages that a container is charged for, whichever guest maps them, bytes: they cannot be evicted. Mapped pages of managed
+    /// images can, except for those that guests need at once: see [`Pool::needed_bytes`].
     #[must_use]
     pub fn pinned_bytes(&self, payer: ContainerId) -> u64 {
         let sampled = self.paid_unmapped(payer).filter(|image| !image.is_managed());
@@ -108,16 +108,16 @@ impl Pool {
         sampled.map(of).sum()
     }
 
-    /// What guests that run from a payer's managed images need to have at once, so that they come to an end with anything, bytes.
+    /// Memory that guests with a payer's managed images need at once, so that they make progress, bytes.
     #[must_use]
     pub fn needed_bytes(&self, payer: ContainerId) -> u64 {
         let managed = self.paid_unmapped(payer).filter(|image| image.is_managed());
-        let guests: BTreeSet<u64> = managed.flat_map(|image| image.sharers.keys().copied()).collect();
+        let guests: BTreeSet<GuestSeq> = managed.flat_map(|image| image.sharers.keys().copied()).collect();
         guests.len() as u64 * NEEDED_GRANULES * GRANULE_BYTES
     }
 
-    /// What would not be held if equal images of several domains were one: pages that are resident in more than one of
-    /// them, bytes.
+    /// Memory that would be saved if equal images of several domains were one: pages that are resident in more than one of them,
+    /// bytes.
     #[must_use]
     pub fn would_have_saved_bytes(&self) -> u64 {
         let images: Vec<_> = self.images.iter().collect();
@@ -130,7 +130,7 @@ impl Pool {
         images.chunk_by(|a, b| a.0.digest == b.0.digest).map(of).sum::<u64>() * FRAME_BYTES
     }
 
-    /// Images whose unmapped pages a container pays for: those that are bound to it, or to nobody.
+    /// Images whose unmapped pages are charged to a container: those that are bound to it; for the pool those that are not bound.
     fn paid_unmapped(&self, payer: ContainerId) -> impl Iterator<Item = &PoolImage> {
         self.images.values().filter(move |image| image.bound.unwrap_or(POOL) == payer)
     }

@@ -8,7 +8,7 @@ use std::io;
 /// Why an image does not come into the pool.
 #[derive(Debug, thiserror::Error)]
 pub enum PoolError {
-    /// Too many.
+    /// There are too many.
     #[error("There are {IMAGES_OPEN_MAX} images in use already, the most there can be")]
     Full,
     /// The file behind it is another one than guests have mapped.
@@ -20,11 +20,11 @@ pub enum PoolError {
         digest: Digest,
         /// The domain.
         domain: Domain,
-        /// Who maps it, by name.
+        /// Names of the guests that map it.
         guests: String,
     },
     /// The system refused.
-    #[error("Image {digest} cannot be looked at: {source}")]
+    #[error("Cannot read the file of image {digest}: {source}")]
     Io {
         /// The image.
         digest: Digest,

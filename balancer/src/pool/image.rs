@@ -3,6 +3,7 @@
 use super::backing::{PoolBacking, Stamp};
 use super::granules::Granules;
 use super::ledger::ImageLedger;
+use super::numbers::GuestSeq;
 use super::page_set::PageSet;
 use accounting::{ContainerId, GuestId, Run};
 use protocol::bytes::FRAME_BYTES;
@@ -13,7 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Pages that the kernel would not let go are tried again after this.
+/// Pages that the kernel did not evict are tried again after this.
 const KEPT_FOR: Duration = Duration::from_secs(30);
 
 /// An image in a trust domain: in another domain it is another file, and nothing is shared.
@@ -33,15 +34,15 @@ pub type Backed = (Key, Arc<dyn PoolBacking>);
 pub struct Sharer {
     /// Its name.
     pub name: String,
-    /// The guest, in the books.
+    /// The guest, for the accounting system.
     pub guest: GuestId,
     /// Its frame table, and the first frame of the image in it.
     pub frames: Arc<FrameReader>,
     /// The first frame of the image's region.
     pub first: u64,
-    /// When its table was looked at last.
+    /// When its table was read last.
     pub seen_at: Option<Instant>,
-    /// When it is to be looked at next.
+    /// When its table is to be read next.
     pub(super) due_at: Instant,
 }
 
@@ -52,17 +53,17 @@ pub struct PoolImage {
     pub backing: Arc<dyn PoolBacking>,
     /// Where it was built from.
     pub origin: String,
-    /// Who pays for its pages.
+    /// The payers of its pages.
     pub ledger: ImageLedger,
-    /// Guests that map it, in the order in which they registered.
-    pub sharers: BTreeMap<u64, Sharer>,
-    /// The container that pays for all of it, if it is bound.
+    /// Guests that map it.
+    pub sharers: BTreeMap<GuestSeq, Sharer>,
+    /// The container that is charged for all of it, if it is bound.
     pub bound: Option<ContainerId>,
-    /// When its residency was looked at last.
+    /// When its residency was read last.
     pub seen_at: Option<Instant>,
-    /// What was found to be wrong with its file since it was verified.
+    /// The defect of its file, if one was found after it was verified.
     pub changed: Option<String>,
-    /// Of a managed image: what is in memory, and who holds it.
+    /// Of a managed image: the granules in memory, and their holders.
     pub granules: Granules,
     pub(super) stamp: Stamp,
     pub(super) is_removed: bool,
@@ -71,7 +72,7 @@ pub struct PoolImage {
     pub(super) kept: Kept,
 }
 
-/// Pages that no guest maps and that the kernel would not let go: of a large folio another page of which is mapped.
+/// Pages that no guest maps and that the kernel did not evict: they are part of a large folio of which another page is mapped.
 #[derive(Debug)]
 pub(super) struct Kept {
     pages: PageSet,
@@ -80,12 +81,12 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    /// None yet, of an image of so many pages.
+    /// No page yet, of an image of this number of pages.
     pub(super) fn new(pages: u64, now: Instant) -> Self {
         Self { pages: PageSet::new(pages), since: now }
     }
 
-    /// Takes in what was tried, and what is there and mapped after that. After a while all of them are worth another try.
+    /// Adds pages that were tried, and removes those that are gone or mapped now. After a while all of them are tried again.
     pub(super) fn update(&mut self, tried: &[Run], ledger: &ImageLedger, now: Instant) {
         if self.pages.is_empty() || now.duration_since(self.since) >= KEPT_FOR {
             *self = Self::new(self.pages.pages(), now);
@@ -94,45 +95,45 @@ impl Kept {
         self.pages = self.pages.and(&ledger.resident().minus(ledger.mapped()));
     }
 
-    /// What is left of a set without them.
+    /// A set without them.
     pub(super) fn without(&self, pages: &PageSet) -> PageSet {
         pages.minus(&self.pages)
     }
 }
 
 impl PoolImage {
-    /// What the host holds of it, bytes.
+    /// Resident pages of it, bytes.
     #[must_use]
     pub fn resident_bytes(&self) -> u64 {
         self.ledger.resident().count() * FRAME_BYTES
     }
 
-    /// The part of that which guests map, bytes; once, however many do.
+    /// The part of that which guests map, bytes; a page counts once, however many guests map it.
     #[must_use]
     pub fn mapped_bytes(&self) -> u64 {
         self.ledger.mapped().count() * FRAME_BYTES
     }
 
-    /// What no guest maps and the kernel keeps all the same, bytes.
+    /// Pages that no guest maps and the kernel keeps all the same, bytes.
     #[must_use]
     pub fn kept_bytes(&self) -> u64 {
         self.kept.pages.count() * FRAME_BYTES
     }
 
-    /// What can be let go, bytes.
+    /// Pages that can be evicted, bytes.
     #[must_use]
     pub fn unmapped_bytes(&self) -> u64 {
         self.resident_bytes() - self.mapped_bytes() - self.kept_bytes()
     }
 
-    /// What the guests' tables may not tell of yet, bytes.
+    /// Pages that guests may have mapped and their tables do not show yet, bytes.
     #[must_use]
     pub fn error_bytes(&self) -> u64 {
         let of = |sharer: &Sharer| {
             let frames = sharer.frames.totals().shared_error_frames_max;
             frames.saturating_mul(FRAME_BYTES).min(self.resident_bytes())
         };
-        // Who holds what of a managed image is known.
+        // The holders of a managed image are known.
         let told = self.sharers.values().filter(|_| !self.is_managed());
         told.map(of).fold(0, u64::saturating_add)
     }

@@ -1,15 +1,16 @@
-//! The images of the pool, and who maps them.
+//! The images of the pool, and the guests that map them.
 
-use super::admission::Fills;
 use super::backing::PoolBacking;
 use super::error::PoolError;
 use super::granules::Granules;
 use super::image::{Kept, Key, PoolImage, Sharer};
 use super::ledger::ImageLedger;
+use super::numbers::{GuestSeq, Touch};
 use accounting::{ContainerId, GuestId, System, User};
 use protocol::bytes::FRAME_BYTES;
 use protocol::frames::FrameReader;
 use protocol::image::Digest;
+use protocol::token_bucket::TokenBucket;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
@@ -17,19 +18,19 @@ use std::time::Instant;
 /// Images at a time, at most: each takes a descriptor.
 pub const IMAGES_OPEN_MAX: usize = 1024;
 
-/// The pool. Pure but for the clock that it is told: what looks at files and tables is a [`Plan`](super::Plan).
+/// The pool. It reads neither files nor tables nor the clock: a [`Sampling`](super::Sampling) does, and callers pass the time.
 #[derive(Debug)]
 pub struct Pool {
     pub(super) system: System,
     pub(super) images: BTreeMap<Key, PoolImage>,
-    pub(super) guests: BTreeMap<u64, GuestId>,
-    /// What guests may still fill of managed images.
-    pub(super) fills: BTreeMap<u64, Fills>,
-    /// Guests that wait for others to let go, and since when: they have less than their part.
-    pub(super) waiting: BTreeMap<u64, Instant>,
-    /// Counts what was filled and held, to tell what is older.
-    pub(super) turns: u64,
-    /// Bytes by payer; what is the pool's own under [`POOL`].
+    pub(super) guests: BTreeMap<GuestSeq, GuestId>,
+    /// Limits the granules that a guest may have filled.
+    pub(super) fills: BTreeMap<GuestSeq, TokenBucket>,
+    /// Guests with less than their share that wait until others have unmapped, and since when.
+    pub(super) waiting: BTreeMap<GuestSeq, Instant>,
+    /// Counts fills and new holders: the order in which granules become old.
+    pub(super) touches: Touch,
+    /// Bytes by payer; the pool's own under [`POOL`].
     pub(super) charges: BTreeMap<ContainerId, u64>,
     pub(super) uncharged_frames: u64,
     pub(super) started_at: Instant,
@@ -45,14 +46,14 @@ impl Pool {
             guests: BTreeMap::new(),
             fills: BTreeMap::new(),
             waiting: BTreeMap::new(),
-            turns: 0,
+            touches: Touch(0),
             charges: BTreeMap::new(),
             uncharged_frames: 0,
             started_at: now,
         }
     }
 
-    /// An image that was verified is to be mapped. It is known from here on, whether or not a guest comes for it.
+    /// An image that was verified is to be mapped. It is known from now on, even if no guest maps it.
     ///
     /// # Errors
     /// When there are too many, or guests map another file under this name.
@@ -97,11 +98,11 @@ impl Pool {
         Ok(())
     }
 
-    /// A guest has an image among its regions; `order` counts guests as they register. False if the image is not known.
+    /// A guest has an image among its regions. False if the image is not known.
     pub fn join(
         &mut self,
         key: &Key,
-        order: u64,
+        seq: GuestSeq,
         name: &str,
         container: ContainerId,
         (frames, first): (Arc<FrameReader>, u64),
@@ -109,29 +110,29 @@ impl Pool {
     ) -> bool {
         let Some(image) = self.images.get_mut(key) else { return false };
         let used = &self.guests;
-        let guest = used.get(&order).copied().unwrap_or_else(|| {
-            // Ids of guests that left are given again: 0 is the pool, the last one nobody.
+        let guest = used.get(&seq).copied().unwrap_or_else(|| {
+            // Ids of guests that left are used again. 0 is the pool, and the last one stands for no guest.
             let free = (1..u16::MAX).map(GuestId).find(|id| !used.values().any(|used| used == id));
-            free.expect("there are places for fewer guests than ids")
+            free.expect("there may be fewer guests than ids")
         });
-        self.guests.insert(order, guest);
-        image.ledger.join(order, User { guest, container });
+        self.guests.insert(seq, guest);
+        image.ledger.join(seq, User { guest, container });
         let sharer = Sharer { name: name.to_owned(), guest, frames, first, seen_at: None, due_at: now };
-        image.sharers.insert(order, sharer);
+        image.sharers.insert(seq, sharer);
         true
     }
 
     /// A guest is gone.
-    pub fn leave(&mut self, order: u64, now: Instant) {
-        if self.guests.remove(&order).is_none() {
+    pub fn leave(&mut self, seq: GuestSeq, now: Instant) {
+        if self.guests.remove(&seq).is_none() {
             return;
         }
-        self.release(order);
-        self.fills.remove(&order);
-        self.waiting.remove(&order);
+        self.release(seq);
+        self.fills.remove(&seq);
+        self.waiting.remove(&seq);
         for image in self.images.values_mut() {
-            if image.sharers.remove(&order).is_some() {
-                image.ledger.leave(order);
+            if image.sharers.remove(&seq).is_some() {
+                image.ledger.leave(seq);
                 image.kept = Kept::new(image.ledger.resident().pages(), now);
                 image.idle_since = now;
             }
@@ -139,15 +140,15 @@ impl Pool {
         self.recount();
     }
 
-    /// A container pays for what a guest maps from now on; with `all` for what it maps already as well.
-    pub fn charge(&mut self, order: u64, container: ContainerId, all: bool) {
-        let Some(guest) = self.guests.get(&order).copied() else { return };
-        for image in self.images.values_mut().filter(|image| image.sharers.contains_key(&order)) {
+    /// A container is charged for pages that a guest maps from now on; with `all` also for those that it maps already.
+    pub fn charge(&mut self, seq: GuestSeq, container: ContainerId, all: bool) {
+        let Some(guest) = self.guests.get(&seq).copied() else { return };
+        for image in self.images.values_mut().filter(|image| image.sharers.contains_key(&seq)) {
             // The resident set knows guests only as a whole.
             if all || self.system == System::Rss {
-                image.ledger.move_charges(order, container);
+                image.ledger.move_charges(seq, container);
             }
-            image.ledger.join(order, User { guest, container });
+            image.ledger.join(seq, User { guest, container });
         }
         self.recount();
     }
@@ -158,7 +159,7 @@ impl Pool {
         self.recount();
     }
 
-    /// Asks anew who pays for each image as a whole.
+    /// Determines again which container is charged for each image as a whole.
     pub fn rebind(&mut self, bound: impl Fn(&Digest, &str) -> Option<ContainerId>) {
         for (key, image) in &mut self.images {
             image.bound = bound(&key.digest, &image.origin);
@@ -179,11 +180,11 @@ impl Pool {
 
     /// True if a guest maps any image.
     #[must_use]
-    pub fn has_guest(&self, order: u64) -> bool {
-        self.guests.contains_key(&order)
+    pub fn has_guest(&self, seq: GuestSeq) -> bool {
+        self.guests.contains_key(&seq)
     }
 
-    /// Something is wrong with an image, found by who looked at its content.
+    /// The content of an image turned out to be wrong.
     pub fn accuse(&mut self, key: &Key, wrong: &str) {
         if let Some(image) = self.images.get_mut(key) {
             image.changed = Some(wrong.to_owned());

@@ -15,7 +15,7 @@ const A: ContainerId = ContainerId(7);
 const B: ContainerId = ContainerId(8);
 const C: ContainerId = ContainerId(9);
 
-/// Memory that holds what a test says, and lets go of what is not mapped.
+/// Memory with the resident pages that a test sets. It evicts pages that are not mapped.
 #[derive(Debug)]
 struct Fake {
     resident: Mutex<PageSet>,
@@ -48,7 +48,7 @@ impl PoolBacking for Fake {
     }
 
     fn open_for_guest(&self) -> io::Result<File> {
-        Err(io::Error::other("nobody asks"))
+        Err(io::Error::other("no test asks"))
     }
 
     fn resident(&self) -> io::Result<PageSet> {
@@ -90,22 +90,22 @@ impl Host {
         fake
     }
 
-    fn join(&mut self, key: &Key, order: u64, container: ContainerId) {
+    fn join(&mut self, key: &Key, seq: u64, container: ContainerId) {
         let table = FrameTable::new(&[Region::ram(0, 512), Region::image(FIRST, PAGES)]).unwrap();
         let reader = Arc::new(FrameReader::open(table.fd().as_fd()).unwrap());
-        self.tables.insert(order, table);
-        let name = format!("guest{order}");
-        assert!(self.pool.join(key, order, &name, container, (reader, FIRST), self.now));
+        self.tables.insert(seq, table);
+        let name = format!("guest{seq}");
+        assert!(self.pool.join(key, GuestSeq(seq), &name, container, (reader, FIRST), self.now));
     }
 
-    fn map(&self, order: u64, first: u64, count: u64) {
-        assert_eq!(self.tables[&order].set(FIRST + first, count, State::Shared).changed, count);
+    fn map(&self, seq: u64, first: u64, count: u64) {
+        assert_eq!(self.tables[&seq].set(FIRST + first, count, State::Shared).changed, count);
     }
 
-    /// Looks, and asserts that all that is resident is charged.
-    fn look(&mut self) -> Vec<(Key, String)> {
+    /// Takes a sample, and asserts that all resident pages are charged.
+    fn sample(&mut self) -> Vec<(Key, String)> {
         self.now += Duration::from_secs(10);
-        let answers = self.pool.plan(self.now, false).carry_out();
+        let answers = self.pool.due(self.now, false).run();
         let wrong = self.pool.apply(answers, self.now);
         let resident: u64 = self.pool.iter().map(|(_, image)| image.resident_bytes()).sum();
         assert_eq!(self.pool.charges().values().sum::<u64>(), resident);
@@ -119,23 +119,23 @@ impl Host {
 }
 
 #[test]
-fn thirds_of_a_page_sum_to_what_is_resident() {
+fn thirds_of_a_page_sum_to_the_resident_memory() {
     let mut host = Host::new(System::Partial);
     let key = Host::key(1, "web");
     host.open(&key, 1).hold(0, 100);
-    for (order, container) in [(1, A), (2, B), (3, C)] {
-        host.join(&key, order, container);
-        host.map(order, 0, 100);
+    for (seq, container) in [(1, A), (2, B), (3, C)] {
+        host.join(&key, seq, container);
+        host.map(seq, 0, 100);
     }
-    host.look();
+    host.sample();
     for container in [A, B, C] {
         let bytes = host.pool.charges()[&container];
         assert!((100 * 4096 / 3 - 4..=100 * 4096 / 3).contains(&bytes), "{bytes}");
     }
     assert!(host.pool.charges()[&POOL] > 0, "remainders are the pool's");
     let image = host.pool.get(&key).unwrap();
-    assert_eq!((image.mapped_bytes(), host.pool.mapped_by(2)), (100 * 4096, 100 * 4096));
-    assert!(host.pool.charged_to_guest(2).abs_diff(100 * 4096 / 3) < 4);
+    assert_eq!((image.mapped_bytes(), host.pool.mapped_by(GuestSeq(2))), (100 * 4096, 100 * 4096));
+    assert!(host.pool.charged_to_guest(GuestSeq(2)).abs_diff(100 * 4096 / 3) < 4);
 }
 
 #[test]
@@ -146,10 +146,10 @@ fn a_bound_image_is_charged_whole_to_its_container_under_every_system() {
         host.open(&key, 1).hold(0, 100);
         host.join(&key, 1, A);
         host.map(1, 0, 60);
-        host.look();
+        host.sample();
         let by_rule = host.pages(A);
         host.pool.rebind(|_, origin| (origin == "/srv/image").then_some(B));
-        host.look();
+        host.sample();
         assert_eq!((host.pages(A), host.pages(B), host.pages(POOL)), (0, 100, 0), "{system:?}");
         assert_eq!(host.pool.enforceable_bytes(B), 100 * 4096);
         assert_eq!((host.pool.pinned_bytes(B), host.pool.unmapped_bytes(B)), (60 * 4096, 40 * 4096));
@@ -165,12 +165,12 @@ fn a_guest_that_moves_takes_its_charges_along_or_leaves_them() {
     host.open(&key, 1).hold(0, 100);
     host.join(&key, 1, A);
     host.map(1, 0, 50);
-    host.look();
-    host.pool.charge(1, B, false);
+    host.sample();
+    host.pool.charge(GuestSeq(1), B, false);
     host.map(1, 50, 10);
-    host.look();
+    host.sample();
     assert_eq!((host.pages(A), host.pages(B), host.pages(POOL)), (50, 10, 40));
-    host.pool.charge(1, C, true);
+    host.pool.charge(GuestSeq(1), C, true);
     assert_eq!((host.pages(A), host.pages(B), host.pages(C)), (0, 0, 60));
     host.pool.remove(C);
     assert_eq!((host.pages(C), host.pages(POOL)), (0, 100), "what is left of a container is the pool's");
@@ -184,7 +184,7 @@ fn equal_images_of_two_domains_are_held_twice_and_it_is_told_what_that_costs() {
     one.hold(0, 100);
     two.hold(60, 100);
     host.open(&Host::key(2, "db"), 3).hold(0, 500);
-    host.look();
+    host.sample();
     assert_eq!(host.pool.would_have_saved_bytes(), 40 * 4096);
     assert_eq!(host.pages(POOL), 700);
 }
@@ -199,19 +199,19 @@ fn only_what_nobody_maps_is_let_go_and_of_images_without_guests_first() {
     host.join(&used, 1, A);
     host.map(1, 0, 70);
     one.pinned.lock().unwrap().insert(Run { first: 0, count: 70 });
-    host.look();
+    host.sample();
     assert_eq!(host.pool.unmapped_bytes(POOL), 130 * 4096);
     host.pool.evict(POOL, 110 * 4096);
-    host.look();
+    host.sample();
     let held = |host: &Host, key| host.pool.get(key).unwrap().resident_bytes() / 4096;
     assert_eq!((held(&host, &used), held(&host, &unused)), (90, 0));
     host.pool.evict(POOL, u64::MAX);
-    host.look();
+    host.sample();
     assert_eq!((held(&host, &used), host.pages(A), host.pages(POOL)), (70, 70, 0));
 }
 
 #[test]
-fn what_the_kernel_keeps_beside_a_mapped_page_does_not_stand_before_what_it_lets_go() {
+fn pages_that_the_kernel_keeps_next_to_a_mapped_page_do_not_hide_pages_that_it_evicts() {
     let mut host = Host::new(System::Static);
     let key = Host::key(1, "web");
     let fake = host.open(&key, 1);
@@ -220,49 +220,49 @@ fn what_the_kernel_keeps_beside_a_mapped_page_does_not_stand_before_what_it_lets
     host.map(1, 0, 1);
     // A large folio at the front.
     fake.pinned.lock().unwrap().insert(Run { first: 0, count: 16 });
-    host.look();
+    host.sample();
     let held = |host: &Host| host.pool.get(&key).unwrap().resident_bytes() / 4096;
     // The first turn is spent on what stays; the next ones know.
     for (left, kept) in [(100, 10), (95, 15)] {
         host.pool.evict(POOL, 10 * 4096);
-        host.look();
+        host.sample();
         assert_eq!((held(&host), host.pool.kept_bytes(POOL) / 4096), (left, kept));
     }
     host.pool.evict(POOL, u64::MAX);
-    host.look();
+    host.sample();
     assert_eq!((host.pool.unmapped_bytes(POOL), host.pool.kept_bytes(POOL)), (0, 15 * 4096));
     // It is tried again after a while, and at once when a guest goes.
     *fake.pinned.lock().unwrap() = PageSet::new(PAGES);
     for _ in 0..3 {
-        host.look();
+        host.sample();
     }
     assert_eq!(host.pool.unmapped_bytes(POOL), 15 * 4096);
     host.pool.evict(POOL, u64::MAX);
-    host.look();
+    host.sample();
     assert_eq!((held(&host), host.pool.kept_bytes(POOL)), (1, 0));
 }
 
 #[test]
-fn a_file_that_changes_is_told_of_once_and_another_one_is_not_taken_while_the_first_is_mapped() {
+fn a_changed_file_is_reported_once_and_another_one_is_refused_while_the_first_is_mapped() {
     let mut host = Host::new(System::Static);
     let key = Host::key(1, "web");
     let fake = host.open(&key, 1);
     host.join(&key, 1, A);
-    assert!(host.look().is_empty());
+    assert!(host.sample().is_empty());
     fake.stamp.lock().unwrap().changed_at = (6, 0);
-    let wrong = host.look();
+    let wrong = host.sample();
     assert!(wrong.len() == 1 && wrong[0].1.contains("changed"), "{wrong:?}");
-    assert!(host.look().is_empty() && host.pool.get(&key).unwrap().changed.is_some());
+    assert!(host.sample().is_empty() && host.pool.get(&key).unwrap().changed.is_some());
     fake.stamp.lock().unwrap().bytes = 4096;
-    assert!(host.look()[0].1.contains("4K now"));
+    assert!(host.sample()[0].1.contains("4K now"));
     fake.stamp.lock().unwrap().links = 0;
-    assert!(host.look()[0].1.contains("removed"));
+    assert!(host.sample()[0].1.contains("removed"));
     let other = || Fake::new(2) as Arc<dyn PoolBacking>;
     let error = host.pool.open(&key, "/srv/image", other(), host.now).unwrap_err().to_string();
     assert!(error.contains("guest1") && error.contains("another file"), "{error}");
-    host.pool.leave(1, host.now);
+    host.pool.leave(GuestSeq(1), host.now);
     host.pool.open(&key, "/srv/image", other(), host.now).unwrap();
-    assert!(host.look().is_empty() && host.pool.get(&key).unwrap().changed.is_none());
+    assert!(host.sample().is_empty() && host.pool.get(&key).unwrap().changed.is_none());
 }
 
 #[test]
@@ -271,25 +271,25 @@ fn a_guest_that_ends_drops_its_shares_and_an_image_without_any_is_let_go_in_the_
     let key = Host::key(1, "web");
     let fake = host.open(&key, 1);
     fake.hold(0, 10);
-    for (order, container) in [(1, A), (2, B)] {
-        host.join(&key, order, container);
-        host.map(order, 0, 10);
+    for (seq, container) in [(1, A), (2, B)] {
+        host.join(&key, seq, container);
+        host.map(seq, 0, 10);
     }
-    host.look();
+    host.sample();
     assert_eq!((host.pages(A), host.pages(B)), (10, 0));
-    host.pool.leave(1, host.now);
+    host.pool.leave(GuestSeq(1), host.now);
     assert_eq!((host.pages(A), host.pages(B)), (0, 10), "the next by arrival");
-    host.pool.leave(2, host.now);
+    host.pool.leave(GuestSeq(2), host.now);
     assert_eq!((host.pages(B), host.pages(POOL)), (0, 10));
-    assert!(!host.pool.has_guest(1) && !host.pool.has_guest(2));
+    assert!(!host.pool.has_guest(GuestSeq(1)) && !host.pool.has_guest(GuestSeq(2)));
     // The id of a guest that left is another's, and nothing is left of it.
     host.join(&key, 3, C);
-    host.look();
-    assert_eq!((host.pool.mapped_by(3), host.pages(C)), (0, 0));
-    host.pool.leave(3, host.now);
+    host.sample();
+    assert_eq!((host.pool.mapped_by(GuestSeq(3)), host.pages(C)), (0, 0));
+    host.pool.leave(GuestSeq(3), host.now);
     fake.evict(Run { first: 0, count: PAGES }).unwrap();
     for _ in 0..8 {
-        host.look();
+        host.sample();
     }
     assert!(host.pool.get(&key).is_none());
 }
@@ -299,22 +299,21 @@ fn a_table_that_is_costly_to_look_at_is_looked_at_less_often_and_no_other_is() {
     let mut host = Host::new(System::Static);
     let key = Host::key(1, "web");
     host.open(&key, 1).hold(0, PAGES);
-    for order in [1, 2] {
-        host.join(&key, order, A);
+    for seq in [1, 2] {
+        host.join(&key, seq, A);
     }
-    let plan = host.pool.plan(host.now, false);
-    let mut answers = plan.carry_out();
-    for (order, took) in &mut answers[0].took {
-        *took = if *order == 1 { Duration::from_millis(500) } else { Duration::ZERO };
+    let mut answers = host.pool.due(host.now, false).run();
+    for (seq, took) in &mut answers[0].took {
+        *took = if *seq == GuestSeq(1) { Duration::from_millis(500) } else { Duration::ZERO };
     }
     host.pool.apply(answers, host.now);
     host.map(1, 0, 10);
     host.map(2, 0, 20);
-    host.look();
-    assert_eq!((host.pool.mapped_by(1), host.pool.mapped_by(2)), (0, 20 * 4096));
-    let answers = host.pool.plan(host.now, true).carry_out();
+    host.sample();
+    assert_eq!((host.pool.mapped_by(GuestSeq(1)), host.pool.mapped_by(GuestSeq(2))), (0, 20 * 4096));
+    let answers = host.pool.due(host.now, true).run();
     host.pool.apply(answers, host.now);
-    assert_eq!(host.pool.mapped_by(1), 10 * 4096, "whoever wants it now gets it now");
+    assert_eq!(host.pool.mapped_by(GuestSeq(1)), 10 * 4096, "a request for all samples is served at once");
 }
 
 #[test]
@@ -323,9 +322,9 @@ fn a_removed_image_is_let_go_with_its_last_guest_and_nobody_is_alarmed() {
     let key = Host::key(1, "web");
     let fake = host.open(&key, 1);
     fake.hold(0, 10);
-    host.look();
+    host.sample();
     fake.stamp.lock().unwrap().links = 0;
-    assert!(host.look().is_empty(), "nobody maps it");
-    host.look();
+    assert!(host.sample().is_empty(), "nobody maps it");
+    host.sample();
     assert!(host.pool.get(&key).is_none() && host.pool.charges().is_empty());
 }

@@ -1,5 +1,5 @@
-//! Who pays for the pages of one image in one trust domain: residency and sharers as sampled, told to the host's accounting
-//! system as the transitions that lie between two samples.
+//! The payers of the pages of one image in one trust domain. Samples of residency and sharers become transitions between two samples,
+//! which the host's accounting system counts.
 //!
 //! ```text
 //!                 touch by the pool        share by the first guest     share by others
@@ -8,13 +8,14 @@
 //!        +------------- free ------------+     +------- unshare by the last guest ----------+
 //! ```
 //!
-//! A page that nobody maps is the pool's, and nobody's who used it before. Where several guests came within one
-//! interval, the one that registered first came first. The tables of guests are hostile: what they call shared counts
-//! only while the kernel says that it is resident, so no table makes the charges differ from what the host holds.
+//! A page that no guest maps is charged to the pool, not to an earlier user of it. If several guests came within one interval, the one
+//! that registered first came first. The tables of guests are hostile: a page that they call shared counts only while the kernel says
+//! that it is resident, so no table makes the charges differ from the memory that the host holds.
 //!
-//! The same events are told to a second set of books in which every guest is a container of its own: what each guest
-//! would pay for itself.
+//! A second instance of the accounting system gets the same transitions with every guest as a container of its own: it says what each
+//! guest would pay for itself.
 
+use super::numbers::GuestSeq;
 use super::page_set::PageSet;
 use accounting::{
     Accounting, ContainerId, GuestId, Kind, POOL, POOL_USER, Run, System, UNITS_PER_FRAME, User,
@@ -25,35 +26,34 @@ use std::collections::{BTreeMap, BTreeSet};
 #[derive(Debug)]
 struct Sharer {
     user: User,
-    /// What it maps of what is resident.
+    /// The resident pages that it maps.
     pages: PageSet,
 }
 
-/// The books of one image.
+/// The charges of one image.
 #[derive(Debug)]
 pub struct ImageLedger {
     by_container: Box<dyn Accounting>,
     by_guest: Box<dyn Accounting>,
     resident: PageSet,
-    /// By the order in which they registered.
-    sharers: BTreeMap<u64, Sharer>,
-    /// What at least one of them maps.
+    sharers: BTreeMap<GuestSeq, Sharer>,
+    /// Pages that at least one of them maps.
     mapped: PageSet,
-    /// Everybody who paid since the image came.
+    /// All containers that were charged since the image came.
     payers: BTreeSet<ContainerId>,
 }
 
-/// What was seen at one moment. `None`, and guests that are missing, were not looked at: they are as they were.
+/// A sample. Residency of `None`, and guests that are missing, were not sampled: they are as they were.
 #[derive(Debug, Default)]
 pub struct Seen {
     /// Pages that the host holds.
     pub resident: Option<PageSet>,
-    /// Pages that guests map by their own word, by the order in which they registered.
-    pub mapped: BTreeMap<u64, PageSet>,
+    /// Pages that guests map according to their tables.
+    pub mapped: BTreeMap<GuestSeq, PageSet>,
 }
 
 impl ImageLedger {
-    /// The books of an image of so many pages, of which none is resident.
+    /// The charges of an image of this number of pages, of which none is resident.
     #[must_use]
     pub fn new(system: System, pages: u64) -> Self {
         Self {
@@ -66,24 +66,24 @@ impl ImageLedger {
         }
     }
 
-    /// A guest has it among its regions; what it touches is charged as this user says.
-    pub fn join(&mut self, order: u64, user: User) {
+    /// A guest has it among its regions; pages that it touches are charged to this user.
+    pub fn join(&mut self, seq: GuestSeq, user: User) {
         self.payers.insert(user.container);
         self.by_container.move_guest(user.guest, user.container);
         let none = PageSet::new(self.resident.pages());
-        self.sharers.entry(order).or_insert(Sharer { user, pages: none }).user = user;
+        self.sharers.entry(seq).or_insert(Sharer { user, pages: none }).user = user;
     }
 
-    /// A guest is gone, and with it all that it mapped.
-    pub fn leave(&mut self, order: u64) {
+    /// A guest is gone, and maps nothing any more.
+    pub fn leave(&mut self, seq: GuestSeq) {
         let none = PageSet::new(self.resident.pages());
-        self.apply(&Seen { resident: None, mapped: [(order, none)].into() });
-        self.sharers.remove(&order);
+        self.apply(&Seen { resident: None, mapped: [(seq, none)].into() });
+        self.sharers.remove(&seq);
     }
 
-    /// What a guest is charged for already moves to another container.
-    pub fn move_charges(&mut self, order: u64, to: ContainerId) {
-        let Some(sharer) = self.sharers.get_mut(&order) else { return };
+    /// Existing charges of a guest move to another container.
+    pub fn move_charges(&mut self, seq: GuestSeq, to: ContainerId) {
+        let Some(sharer) = self.sharers.get_mut(&seq) else { return };
         self.payers.insert(to);
         sharer.user.container = to;
         for run in sharer.pages.runs() {
@@ -92,33 +92,33 @@ impl ImageLedger {
         self.by_container.move_guest(sharer.user.guest, to);
     }
 
-    /// A container is gone: what is left of it is the pool's.
+    /// A container is gone: its charges move to the pool.
     pub fn remove(&mut self, container: ContainerId) {
         if self.payers.remove(&container) {
             self.by_container.remove(container);
         }
     }
 
-    /// Time passes, for the grace of what others did to a charge.
+    /// Time passes: the accounting system gives a container time before a charge that others caused counts against its limit.
     pub fn advance(&mut self, now_ms: u64) {
         self.by_container.advance(now_ms);
     }
 
-    /// Takes a sample into account. Returns how many runs of pages each guest began or ceased to map, which is what that costs.
-    pub fn apply(&mut self, seen: &Seen) -> BTreeMap<u64, u64> {
+    /// Takes a sample into account. Returns how many runs of pages each guest began or ceased to map: the cost of this call.
+    pub fn apply(&mut self, seen: &Seen) -> BTreeMap<GuestSeq, u64> {
         let resident = seen.resident.clone().unwrap_or_else(|| self.resident.clone());
         let (before, mapped_before) = (self.resident.clone(), self.mapped.clone());
         let next =
-            |order: &u64, sharer: &Sharer| seen.mapped.get(order).unwrap_or(&sharer.pages).and(&resident);
-        let next: Vec<PageSet> = self.sharers.iter().map(|(order, sharer)| next(order, sharer)).collect();
+            |seq: &GuestSeq, sharer: &Sharer| seen.mapped.get(seq).unwrap_or(&sharer.pages).and(&resident);
+        let next: Vec<PageSet> = self.sharers.iter().map(|(seq, sharer)| next(seq, sharer)).collect();
 
-        // Who leaves goes first, so that nobody is charged for what goes with this very sample.
+        // Guests that unmap come first, so that no guest is charged for a page that is gone with this very sample.
         let mut kept = PageSet::new(resident.pages());
         let mut books = Books([&mut self.by_container, &mut self.by_guest]);
-        let mut runs: BTreeMap<u64, u64> = BTreeMap::new();
-        for ((order, sharer), next) in self.sharers.iter_mut().zip(&next) {
+        let mut runs: BTreeMap<GuestSeq, u64> = BTreeMap::new();
+        for ((seq, sharer), next) in self.sharers.iter_mut().zip(&next) {
             let told = books.unshare(&sharer.pages.minus(next), sharer.user.guest);
-            *runs.entry(*order).or_default() += told;
+            *runs.entry(*seq).or_default() += told;
             sharer.pages = sharer.pages.and(next);
             kept.add(&sharer.pages);
         }
@@ -127,8 +127,8 @@ impl ImageLedger {
         books.touch(&resident.minus(&before));
 
         let mut mapped = kept.clone();
-        for ((order, sharer), next) in self.sharers.iter_mut().zip(next) {
-            *runs.entry(*order).or_default() += books.share(&next.minus(&sharer.pages), sharer.user);
+        for ((seq, sharer), next) in self.sharers.iter_mut().zip(next) {
+            *runs.entry(*seq).or_default() += books.share(&next.minus(&sharer.pages), sharer.user);
             mapped.add(&next);
             sharer.pages = next;
         }
@@ -137,7 +137,7 @@ impl ImageLedger {
         runs
     }
 
-    /// What each container is charged, units; the pool's own part under [`POOL`].
+    /// The charge of each container, units; the pool's own under [`POOL`].
     pub fn charges(&self) -> impl Iterator<Item = (ContainerId, u64)> + '_ {
         self.payers.iter().map(|payer| (*payer, self.charged(&*self.by_container, *payer)))
     }
@@ -148,20 +148,20 @@ impl ImageLedger {
         self.by_container.enforceable(container)
     }
 
-    /// What a guest would pay if it were a container of its own, units.
+    /// The charge of a guest if it were a container of its own, units.
     #[must_use]
     pub fn charged_to_guest(&self, guest: GuestId) -> u64 {
         self.charged(&*self.by_guest, ContainerId(guest.0))
     }
 
-    /// Page cache is not handed out in zones: what is not resident in the zones of the pool is not charged.
+    /// Page cache is not given in zones: pages that are not resident in the zones of the pool are not charged.
     fn charged(&self, books: &dyn Accounting, payer: ContainerId) -> u64 {
         let charged = books.charged(payer);
         if payer == POOL { charged.saturating_sub(books.fragmentation()) } else { charged }
     }
 
-    /// By how many units the charges differ from what is resident. Must be 0 but for `rss`, where every sharer pays
-    /// for all that it maps.
+    /// Units by which the charges differ from the resident pages. Must be 0 except with `rss`, where every sharer is charged for
+    /// all pages that it maps.
     #[must_use]
     pub fn unbalanced(&self) -> u64 {
         let charged = self.charges().fold(0u64, |sum, (_, units)| sum.saturating_add(units));
@@ -174,7 +174,7 @@ impl ImageLedger {
         &self.resident
     }
 
-    /// Pages of those that guests map.
+    /// Resident pages that guests map.
     #[must_use]
     pub fn mapped(&self) -> &PageSet {
         &self.mapped
@@ -182,13 +182,13 @@ impl ImageLedger {
 
     /// Pages that a guest maps.
     #[must_use]
-    pub fn mapped_by(&self, order: u64) -> Option<&PageSet> {
-        self.sharers.get(&order).map(|sharer| &sharer.pages)
+    pub fn mapped_by(&self, seq: GuestSeq) -> Option<&PageSet> {
+        self.sharers.get(&seq).map(|sharer| &sharer.pages)
     }
 
-    /// How many pages each guest maps, by the order in which they registered.
-    pub fn sharers(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
-        self.sharers.iter().map(|(order, sharer)| (*order, sharer.pages.count()))
+    /// How many pages each guest maps.
+    pub fn sharers(&self) -> impl Iterator<Item = (GuestSeq, u64)> + '_ {
+        self.sharers.iter().map(|(seq, sharer)| (*seq, sharer.pages.count()))
     }
 
     /// What the books take, bytes.
@@ -198,7 +198,7 @@ impl ImageLedger {
     }
 }
 
-/// Both sets of books, which hear the same.
+/// Both instances of the accounting system, which get the same transitions.
 struct Books<'a>([&'a mut Box<dyn Accounting>; 2]);
 
 impl Books<'_> {
@@ -222,7 +222,7 @@ impl Books<'_> {
         self.each(pages, |books, run, _| books.free(run, Some(POOL_USER.guest)));
     }
 
-    /// Tells both of each run, and returns how many there were.
+    /// Applies a transition of each run to both, and returns the number of runs.
     fn each(&mut self, pages: &PageSet, event: impl Fn(&mut dyn Accounting, Run, bool)) -> u64 {
         let mut runs = 0;
         for run in pages.runs() {

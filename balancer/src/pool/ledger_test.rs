@@ -14,7 +14,7 @@ fn user(guest: u64, container: u16) -> User {
 #[derive(Debug)]
 struct Model {
     pages: Vec<Option<Vec<User>>>,
-    users: BTreeMap<u64, User>,
+    users: BTreeMap<GuestSeq, User>,
 }
 
 impl Model {
@@ -34,8 +34,8 @@ impl Model {
                 }
             }
             let Some(users) = users else { continue };
-            for (order, set) in &seen.mapped {
-                let Some(user) = self.users.get(order) else { continue };
+            for (seq, set) in &seen.mapped {
+                let Some(user) = self.users.get(seq) else { continue };
                 if !has(set) {
                     users.retain(|other| other.guest != user.guest);
                 } else if !users.iter().any(|other| other.guest == user.guest) {
@@ -79,10 +79,10 @@ impl Model {
 
 #[derive(Debug, Clone)]
 enum Op {
-    Seen(Option<PageSet>, BTreeMap<u64, PageSet>),
-    Leave(u64),
-    Move(u64, u16),
-    Charge(u64, u16),
+    Seen(Option<PageSet>, BTreeMap<GuestSeq, PageSet>),
+    Leave(GuestSeq),
+    Move(GuestSeq, u16),
+    Charge(GuestSeq, u16),
     Remove(u16),
 }
 
@@ -94,14 +94,18 @@ fn pages() -> impl Strategy<Value = PageSet> {
     })
 }
 
+fn guest() -> impl Strategy<Value = GuestSeq> {
+    (0..GUESTS).prop_map(GuestSeq)
+}
+
 fn op() -> impl Strategy<Value = Op> {
-    let seen = (prop::option::of(pages()), prop::collection::btree_map(0..GUESTS, pages(), 0..4))
+    let seen = (prop::option::of(pages()), prop::collection::btree_map(guest(), pages(), 0..4))
         .prop_map(|(resident, mapped)| Op::Seen(resident, mapped));
     prop_oneof![
         6 => seen,
-        1 => (0..GUESTS).prop_map(Op::Leave),
-        1 => (0..GUESTS, 1..4u16).prop_map(|(guest, to)| Op::Move(guest, to)),
-        1 => (0..GUESTS, 1..4u16).prop_map(|(guest, to)| Op::Charge(guest, to)),
+        1 => guest().prop_map(Op::Leave),
+        1 => (guest(), 1..4u16).prop_map(|(guest, to)| Op::Move(guest, to)),
+        1 => (guest(), 1..4u16).prop_map(|(guest, to)| Op::Charge(guest, to)),
         1 => (1..4u16).prop_map(Op::Remove),
     ]
 }
@@ -112,28 +116,25 @@ fn check(system: System, ops: &[Op]) -> Result<(), TestCaseError> {
     for op in ops {
         match op.clone() {
             Op::Seen(resident, mapped) => {
-                for order in mapped
-                    .keys()
-                    .filter(|order| !model.users.contains_key(order))
-                    .copied()
-                    .collect::<Vec<_>>()
+                for seq in
+                    mapped.keys().filter(|seq| !model.users.contains_key(seq)).copied().collect::<Vec<_>>()
                 {
-                    let user = user(order, order as u16 % 3 + 1);
-                    model.users.insert(order, user);
-                    ledger.join(order, user);
+                    let user = user(seq.0, seq.0 as u16 % 3 + 1);
+                    model.users.insert(seq, user);
+                    ledger.join(seq, user);
                 }
                 let seen = Seen { resident, mapped };
                 ledger.apply(&seen);
                 model.apply(&seen);
             }
-            Op::Leave(order) => {
-                ledger.leave(order);
-                model.apply(&Seen { resident: None, mapped: [(order, PageSet::new(PAGES))].into() });
-                model.users.remove(&order);
+            Op::Leave(seq) => {
+                ledger.leave(seq);
+                model.apply(&Seen { resident: None, mapped: [(seq, PageSet::new(PAGES))].into() });
+                model.users.remove(&seq);
             }
-            Op::Move(order, to) => {
-                ledger.move_charges(order, ContainerId(to));
-                if let Some(user) = model.users.get_mut(&order) {
+            Op::Move(seq, to) => {
+                ledger.move_charges(seq, ContainerId(to));
+                if let Some(user) = model.users.get_mut(&seq) {
                     user.container = ContainerId(to);
                     let guest = user.guest;
                     let users = model.pages.iter_mut().flatten().flatten();
@@ -143,10 +144,10 @@ fn check(system: System, ops: &[Op]) -> Result<(), TestCaseError> {
                 }
             }
             // Rss knows guests as a whole: there is no charging somebody else for what comes.
-            Op::Charge(order, to) if system != System::Rss => {
-                if let Some(user) = model.users.get_mut(&order) {
+            Op::Charge(seq, to) if system != System::Rss => {
+                if let Some(user) = model.users.get_mut(&seq) {
                     user.container = ContainerId(to);
-                    ledger.join(order, *user);
+                    ledger.join(seq, *user);
                 }
             }
             // Nobody is in a container that is removed.
@@ -184,7 +185,7 @@ fn all() -> PageSet {
 }
 
 fn seen(resident: bool, mapped: &[u64]) -> Seen {
-    Seen { resident: resident.then(all), mapped: mapped.iter().map(|order| (*order, all())).collect() }
+    Seen { resident: resident.then(all), mapped: mapped.iter().map(|seq| (GuestSeq(*seq), all())).collect() }
 }
 
 fn charged(ledger: &ImageLedger, container: u16) -> u64 {
@@ -194,14 +195,14 @@ fn charged(ledger: &ImageLedger, container: u16) -> u64 {
 #[test]
 fn the_first_to_touch_pays_until_it_leaves_then_the_next_by_arrival_and_then_the_pool() {
     let mut ledger = ImageLedger::new(System::Static, PAGES);
-    (0..3).for_each(|order| ledger.join(order, user(order, order as u16 + 1)));
+    (0..3).for_each(|seq| ledger.join(GuestSeq(seq), user(seq, seq as u16 + 1)));
     ledger.apply(&seen(true, &[]));
     assert_eq!(charged(&ledger, 0), PAGES, "nobody maps it");
     ledger.apply(&seen(true, &[2]));
     ledger.apply(&seen(true, &[0, 1, 2]));
     for (left, payer) in [(2, 3), (0, 1), (1, 2)] {
         assert_eq!(charged(&ledger, payer), PAGES);
-        ledger.leave(left);
+        ledger.leave(GuestSeq(left));
         assert_eq!(charged(&ledger, payer), 0);
     }
     assert_eq!(charged(&ledger, 0), PAGES, "who no longer uses it pays no longer");
@@ -212,7 +213,7 @@ fn the_first_to_touch_pays_until_it_leaves_then_the_next_by_arrival_and_then_the
 fn a_table_that_claims_what_is_not_resident_charges_nobody() {
     for system in System::ALL {
         let mut ledger = ImageLedger::new(system, PAGES);
-        ledger.join(0, user(0, 1));
+        ledger.join(GuestSeq(0), user(0, 1));
         ledger.apply(&seen(false, &[0]));
         assert_eq!((charged(&ledger, 0), charged(&ledger, 1)), (0, 0), "{system:?}");
     }
@@ -221,12 +222,12 @@ fn a_table_that_claims_what_is_not_resident_charges_nobody() {
 #[test]
 fn what_was_handed_over_counts_against_a_limit_by_and_by_and_what_was_given_up_at_once() {
     let mut ledger = ImageLedger::new(System::Static, PAGES);
-    (0..2).for_each(|order| ledger.join(order, user(order, order as u16 + 1)));
+    (0..2).for_each(|seq| ledger.join(GuestSeq(seq), user(seq, seq as u16 + 1)));
     ledger.apply(&seen(true, &[0, 1]));
-    ledger.leave(0);
+    ledger.leave(GuestSeq(0));
     assert_eq!((charged(&ledger, 2), ledger.enforceable(ContainerId(2))), (PAGES, 0));
     ledger.advance(1 << 30);
     assert_eq!(ledger.enforceable(ContainerId(2)), PAGES * UNITS_PER_FRAME);
-    ledger.leave(1);
+    ledger.leave(GuestSeq(1));
     assert_eq!(ledger.enforceable(ContainerId(2)), 0);
 }

@@ -1,5 +1,5 @@
-//! May a guest have this image? Once per balancer and file, the image is held against its digest, and every file in it must be one
-//! that DAX serves. A file that changed since is held against it again.
+//! May a guest have this image? Once per balancer and file, the image is checked against its digest, and every file in it must be
+//! usable with DAX. A file that changed since is checked again.
 
 use super::backing::{PoolBacking, Stamp};
 use super::image::Key;
@@ -9,29 +9,30 @@ use image::check::{self, CheckError};
 use image::store::{Store, StoreError};
 use protocol::domain::Domain;
 use protocol::image::{Backing, Digest, IMAGES_MAX};
+use protocol::sync::MutexExt;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 /// Files that are remembered as verified. One that is forgotten is verified again.
 const VERIFIED_MAX: usize = 4096;
 
-/// The store, and which of its files are known to be what they say. Every call reads from the disk.
+/// The store, and its files that are verified. Every call reads from the disk.
 #[derive(Debug)]
 pub struct Library {
     folder: PathBuf,
-    /// What holds the pages of images that are opened.
+    /// The kind of backing of images that are opened.
     backing: Backing,
     verified: Mutex<BTreeMap<Stamp, Digest>>,
-    /// Verifying is reading and hashing: one at a time, so that many who ask for one image wait for one reading.
-    turn: Mutex<()>,
+    /// Verifying is reading and hashing. One file at a time, so that many requests for one image wait for one reading.
+    verifying: Mutex<()>,
 }
 
 /// An image that may be mapped.
 #[derive(Debug, Clone)]
 pub struct Opened {
-    /// Which, for whom.
+    /// The image and its domain.
     pub key: Key,
     /// Where it was built from.
     pub origin: String,
@@ -47,7 +48,7 @@ pub enum LibraryError {
     /// The store does not have it.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// It is not what it says, or no guest should map it.
+    /// Its content does not have its digest, or no guest should map it.
     #[error("Image {digest} cannot be mapped by guests of domain {domain}")]
     Check {
         /// The image.
@@ -77,7 +78,7 @@ pub enum LibraryError {
 }
 
 impl LibraryError {
-    /// True if an image is not what it was, which whoever runs the host should hear of.
+    /// True if an image is damaged, which the operator of the host should know.
     #[must_use]
     pub fn is_change(&self) -> bool {
         match self {
@@ -92,7 +93,7 @@ impl Library {
     /// The store in this folder, which is made when it is first needed.
     #[must_use]
     pub fn new(folder: &Path, backing: Backing) -> Self {
-        Self { folder: folder.into(), backing, verified: Mutex::default(), turn: Mutex::default() }
+        Self { folder: folder.into(), backing, verified: Mutex::default(), verifying: Mutex::default() }
     }
 
     /// The store.
@@ -103,7 +104,7 @@ impl Library {
         Store::open(&self.folder)
     }
 
-    /// Opens images by what people call them, for guests of a domain, and verifies them.
+    /// Opens images by digest, its first digits or their path, for guests of a domain, and verifies them.
     ///
     /// # Errors
     /// The first image that a guest may not have.
@@ -125,7 +126,7 @@ impl Library {
         Ok(opened)
     }
 
-    /// Opens an image without a look at its content.
+    /// Opens an image without verifying it.
     ///
     /// # Errors
     /// When it is not there.
@@ -134,23 +135,23 @@ impl Library {
         let origin = store.manifest(&key.digest)?.origin;
         let file = store.file_for_domain(&key.digest, key.domain.as_str())?.file;
         let io = |source| LibraryError::Io { digest: key.digest, source };
-        // The store's descriptor says that the image is in use. That is for guests to say: the pool looks at it for
-        // as long as pages of it are left.
+        // The store's descriptor has a lock that says that the image is in use. Only guests may say so: the pool samples the image
+        // as long as it has resident pages.
         let pagecache =
             Pagecache::new(file).and_then(|locked| Pagecache::new(locked.open_unlocked()?)).map_err(io)?;
         let file = Arc::new(pagecache);
         let backing: Arc<dyn PoolBacking> = match self.backing {
             Backing::Pagecache => Arc::clone(&file) as _,
-            // The balancer reads the file for as long as the memory lives, and its mark that it is in use goes with it.
+            // The balancer reads the file as long as the memory lives, and so long the file is locked as in use.
             Backing::Managed => Arc::new(Managed::new(Arc::clone(&file)).map_err(io)?),
         };
         Ok(Opened { key: key.clone(), origin, backing, file })
     }
 
-    /// Holds an image against its digest, unless that was done and nothing changed since.
+    /// Checks an image against its digest, unless that was done and the file did not change since.
     ///
     /// # Errors
-    /// When it is another one, or no guest should map it.
+    /// When it has another digest, or no guest should map it.
     pub fn verify(&self, image: &Opened) -> Result<(), LibraryError> {
         let Key { digest, domain } = image.key.clone();
         let io = |source| LibraryError::Io { digest, source };
@@ -159,7 +160,7 @@ impl Library {
             domain: domain.clone(),
             source: Box::new(error),
         };
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one = self.verifying.acquire();
         let stamp = image.file.stamp().map_err(io)?;
         if self.verified().get(&stamp) == Some(&digest) {
             return Ok(());
@@ -168,7 +169,7 @@ impl Library {
         let file = image.file.open_for_guest().map_err(io)?;
         check::check(&file).map_err(wrong)?;
         let found = check::digest(&file).map_err(io)?;
-        // What only this reading brought in is nobody's.
+        // Pages that only this reading brought in are evicted again.
         for run in image.file.resident().map_err(io)?.minus(&before).runs() {
             image.file.evict(run).map_err(io)?;
         }
@@ -179,7 +180,7 @@ impl Library {
         if verified.len() >= VERIFIED_MAX {
             verified.clear();
         }
-        // One that changed while it was read has another stamp by now, and is read again next time.
+        // A file that changed while it was read has another stamp by now, and is read again next time.
         verified.insert(stamp, digest);
         Ok(())
     }
@@ -194,6 +195,6 @@ impl Library {
     }
 
     fn verified(&self) -> std::sync::MutexGuard<'_, BTreeMap<Stamp, Digest>> {
-        self.verified.lock().unwrap_or_else(PoisonError::into_inner)
+        self.verified.acquire()
     }
 }

@@ -1,16 +1,17 @@
-//! Memory of the balancer as backing of the pool: nothing is in it that the balancer did not put there, granule by granule out
-//! of the image's file, and what leaves it is free at once.
+//! Memory of the balancer as backing of the pool. The balancer fills it granule by granule from the image's file, nothing else is in
+//! it, and a granule that is evicted is free at once. The head of `admission` says who needs it.
 //!
 //! The memory is a memfd that is sealed against changes of its length, so that no mapping of it can fail, and against further
-//! seals, so that nobody can keep its filler from filling it. A seal against writing (`F_SEAL_FUTURE_WRITE`) would forbid punching holes as well
-//! (`shmem_fallocate` in mm/shmem.c), and with it every eviction: what keeps guests from writing is that they get a
-//! descriptor for reading alone, of a file whose mode lets nobody write. Who has the rights of the balancer's user could open it
-//! anew, as he could write into the store.
+//! seals, so that no process can prevent the balancer from filling it. A seal against writing (`F_SEAL_FUTURE_WRITE`) would forbid
+//! punching holes as well (`shmem_fallocate` in mm/shmem.c), and with it every eviction. Guests cannot write because they get a
+//! read-only descriptor, of a file whose mode allows no writing. A process with the rights of the balancer's user could open it
+//! again for writing, as it could write into the store.
 //!
-//! Reading a hole through a mapping puts a page of zeros there (`shmem_fault`). An honest `vmm` never does: it is
-//! stopped by userfaultfd. Pages that came so are in nobody's books; they are found, thrown out and told of.
+//! Reading a hole through a mapping puts a page of zeros there (`shmem_fault`). An honest `vmm` never does: it is stopped by
+//! userfaultfd. No granule accounts for pages that came this way; they are found, evicted and reported.
 
 use super::backing::{PoolBacking, Stamp};
+use super::numbers::GranuleIndex;
 use super::page_set::PageSet;
 use super::pagecache::Pagecache;
 use accounting::Run;
@@ -28,7 +29,7 @@ use std::sync::Arc;
 /// Pages of a granule.
 pub const GRANULE_PAGES: u64 = GRANULE_BYTES / FRAME_BYTES;
 
-/// What of an image the balancer put into memory.
+/// The parts of an image that the balancer put into memory.
 #[derive(Debug)]
 pub struct Managed {
     source: Arc<Pagecache>,
@@ -39,7 +40,7 @@ pub struct Managed {
 }
 
 impl Managed {
-    /// Memory for the image behind this file, with nothing in it yet. What is verified of the file is to be verified after this.
+    /// Empty memory for the image behind this file. The file has to be verified after this.
     ///
     /// # Errors
     /// When the system has no memfd.
@@ -62,25 +63,25 @@ impl Managed {
     ///
     /// # Errors
     /// When the file cannot be read, or is not the one that was verified.
-    pub fn fill(&self, granule: u64) -> io::Result<()> {
-        if granule >= self.granules() {
+    pub fn fill(&self, granule: GranuleIndex) -> io::Result<()> {
+        if granule.0 >= self.granules() {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         let mut bytes = [0; GRANULE_BYTES as usize];
-        self.source.file().read_exact_at(&mut bytes, granule * GRANULE_BYTES)?;
-        // After the reading: what was written before it shows.
+        self.source.file().read_exact_at(&mut bytes, granule.0 * GRANULE_BYTES)?;
+        // After the reading, so that every earlier write shows.
         if written(self.source.file())? != self.written {
             return Err(io::Error::other("its file was written to after it was verified"));
         }
-        self.memory.write_all_at(&bytes, granule * GRANULE_BYTES)?;
+        self.memory.write_all_at(&bytes, granule.0 * GRANULE_BYTES)?;
         self.source.evict(pages_of(granule))
     }
 
-    /// Gives the memory of a granule back. Whoever maps it still maps nothing there from now on.
+    /// Releases the memory of a granule. A guest that still maps it has no page there from now on.
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn punch(&self, granule: u64) -> io::Result<()> {
+    pub fn punch(&self, granule: GranuleIndex) -> io::Result<()> {
         self.punch_run(pages_of(granule))
     }
 
@@ -89,7 +90,7 @@ impl Managed {
         Ok(fallocate(&self.memory, flags, run.first * FRAME_BYTES, run.count * FRAME_BYTES)?)
     }
 
-    /// What the kernel says that it holds of it, bytes.
+    /// Memory that the kernel holds for it, bytes.
     ///
     /// # Errors
     /// When it does not say.
@@ -109,8 +110,8 @@ impl Managed {
 
 /// The pages of a granule.
 #[must_use]
-pub fn pages_of(granule: u64) -> Run {
-    Run { first: granule * GRANULE_PAGES, count: GRANULE_PAGES }
+pub fn pages_of(granule: GranuleIndex) -> Run {
+    Run { first: granule.0 * GRANULE_PAGES, count: GRANULE_PAGES }
 }
 
 fn written(file: &File) -> io::Result<(u64, i64, i64)> {
@@ -135,7 +136,7 @@ impl PoolBacking for Managed {
         self.source.open_for_guest().map(Some)
     }
 
-    /// What the kernel holds. The books of the pool know it without asking; this is what they are held against.
+    /// The kernel's answer. The granules of the pool know it without asking, and are checked against it.
     fn resident(&self) -> io::Result<PageSet> {
         let mut resident = PageSet::new(self.bytes / FRAME_BYTES);
         let mut at = 0;
@@ -150,7 +151,7 @@ impl PoolBacking for Managed {
         }
     }
 
-    /// Pages that are in nobody's books; granules are let go by the pool, which knows who holds them.
+    /// For pages that no granule accounts for. The pool evicts granules, for it knows their holders.
     fn evict(&self, run: Run) -> io::Result<()> {
         self.punch_run(run)
     }

@@ -23,26 +23,26 @@ fn map(file: &File, protection: i32, flags: i32) -> Result<*mut u8, i32> {
 }
 
 #[test]
-fn what_is_resident_is_what_was_filled_and_not_punched() {
+fn filled_granules_are_resident_until_they_are_punched() {
     let (_, managed) = managed();
     assert!(managed.resident().unwrap().is_empty() && managed.held_bytes().unwrap() == 0);
     for granule in [0, 3, 4, 31] {
-        managed.fill(granule).unwrap();
+        managed.fill(GranuleIndex(granule)).unwrap();
     }
     let runs = |managed: &Managed| -> Vec<(u64, u64)> {
         managed.resident().unwrap().runs().map(|run| (run.first, run.count)).collect()
     };
     assert_eq!(runs(&managed), [(0, 16), (48, 32), (496, 16)]);
-    managed.punch(3).unwrap();
+    managed.punch(GranuleIndex(3)).unwrap();
     assert_eq!(runs(&managed), [(0, 16), (64, 16), (496, 16)]);
     assert_eq!(managed.held_bytes().unwrap(), 3 * GRANULE_BYTES);
-    assert!(managed.fill(32).is_err());
+    assert!(managed.fill(GranuleIndex(32)).is_err());
 }
 
 #[test]
-fn whoever_gets_the_descriptor_reads_and_cannot_write() {
+fn a_guest_can_read_its_descriptor_and_cannot_write() {
     let (_, managed) = managed();
-    managed.fill(2).unwrap();
+    managed.fill(GranuleIndex(2)).unwrap();
     let guest = managed.open_for_guest().unwrap();
     let mut byte = [0];
     guest.read_exact_at(&mut byte, 40 * FRAME_BYTES).unwrap();
@@ -55,8 +55,11 @@ fn whoever_gets_the_descriptor_reads_and_cannot_write() {
     let more = unsafe { libc::mprotect(read.cast(), 4096, libc::PROT_READ | libc::PROT_WRITE) };
     assert_eq!((more, io::Error::last_os_error().raw_os_error()), (-1, Some(libc::EACCES)));
     assert!(fallocate(&guest, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, 0, 4096).is_err());
-    assert!(fcntl_add_seals(&guest, SealFlags::WRITE).is_err(), "nobody keeps the balancer from filling it");
-    // Nor shorter by whoever may write.
+    assert!(
+        fcntl_add_seals(&guest, SealFlags::WRITE).is_err(),
+        "no guest can keep the balancer from filling it"
+    );
+    // Not even the balancer can change its length.
     assert!(managed.memory.set_len(0).is_err() && managed.memory.set_len(4 << 20).is_err());
 }
 
@@ -72,11 +75,11 @@ fn a_seal_against_writing_would_forbid_to_evict() {
 #[test]
 fn a_file_that_was_written_to_fills_nothing_any_more() {
     let (file, managed) = managed();
-    managed.fill(0).unwrap();
+    managed.fill(GranuleIndex(0)).unwrap();
     file.write_all_at(b"other", 70_000).unwrap();
     let later = std::time::SystemTime::now() + std::time::Duration::from_secs(1);
     file.set_modified(later).unwrap();
-    let error = managed.fill(1).unwrap_err();
+    let error = managed.fill(GranuleIndex(1)).unwrap_err();
     assert!(error.to_string().contains("after it was verified"), "{error}");
     assert_eq!(managed.held_bytes().unwrap(), GRANULE_BYTES);
 }
@@ -84,19 +87,19 @@ fn a_file_that_was_written_to_fills_nothing_any_more() {
 #[test]
 fn a_hole_that_is_read_through_a_mapping_is_found_in_nobodys_books() {
     let (_, managed) = managed();
-    managed.fill(0).unwrap();
+    managed.fill(GranuleIndex(0)).unwrap();
     let guest = managed.open_for_guest().unwrap();
     let at = map(&guest, libc::PROT_READ, libc::MAP_SHARED).unwrap();
     // SAFETY: inside the mapping.
     assert_eq!(unsafe { at.add(5 * 65536).read_volatile() }, 0);
-    let foreign = managed.resident().unwrap().without(pages_of(0));
+    let foreign = managed.resident().unwrap().without(pages_of(GranuleIndex(0)));
     assert!(foreign.count() >= 1);
     for run in foreign.runs() {
         managed.evict(run).unwrap();
     }
     assert_eq!(managed.held_bytes().unwrap(), GRANULE_BYTES);
     // What is filled there later is the image's.
-    managed.fill(5).unwrap();
+    managed.fill(GranuleIndex(5)).unwrap();
     // SAFETY: inside the mapping.
     assert_eq!(unsafe { at.add(5 * 65536).read_volatile() }, 80);
 }

@@ -12,7 +12,7 @@ pub struct PageSet {
 }
 
 impl PageSet {
-    /// No page of an image that has so many.
+    /// The empty set of an image of this number of pages.
     #[must_use]
     pub fn new(pages: u64) -> Self {
         let words = usize::try_from(pages.div_ceil(BITS)).expect("a file's pages are fewer than addresses");
@@ -33,7 +33,7 @@ impl PageSet {
         self.pages
     }
 
-    /// Adds a run. What lies behind the image's end is left out.
+    /// Adds a run. Pages behind the image's end are left out.
     pub fn insert(&mut self, run: Run) {
         let (mut at, end) = (run.first, run.first.saturating_add(run.count).min(self.pages));
         while at < end {
@@ -69,18 +69,18 @@ impl PageSet {
         self.words.iter().all(|word| *word == 0)
     }
 
-    /// Adds what is in another set.
+    /// Adds the pages of another set.
     pub fn add(&mut self, other: &Self) {
         self.words.iter_mut().zip(&other.words).for_each(|(word, other)| *word |= other);
     }
 
-    /// What is in both.
+    /// Pages that are in both.
     #[must_use]
     pub fn and(&self, other: &Self) -> Self {
         self.combined(other, |word, other| word & other)
     }
 
-    /// What is in this one and not in the other.
+    /// Pages that are in this one and not in the other.
     #[must_use]
     pub fn minus(&self, other: &Self) -> Self {
         self.combined(other, |word, other| word & !other)

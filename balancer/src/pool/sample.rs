@@ -1,8 +1,9 @@
-//! Looking at files and frame tables, which may take a while: on a thread of its own, without the state's lock.
+//! Sampling files and frame tables, which may take a while: on a thread of its own, without the state's lock.
 
 use super::backing::{PoolBacking, Stamp};
 use super::image::Key;
 use super::ledger::Seen;
+use super::numbers::GuestSeq;
 use super::page_set::PageSet;
 use accounting::Run;
 use protocol::bytes::FRAME_BYTES;
@@ -11,45 +12,45 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// What is to be looked at.
+/// The images to be sampled.
 #[derive(Debug, Default)]
-pub struct Plan(pub(super) Vec<Question>);
+pub struct Sampling(pub(super) Vec<Question>);
 
-/// One image: pages to let go first, and the tables of guests that map it.
+/// One image: pages to evict first, and the tables of guests that map it.
 #[derive(Debug)]
 pub(super) struct Question {
     pub key: Key,
     pub backing: Arc<dyn PoolBacking>,
     pub evict: Vec<Run>,
-    /// Guests by the order in which they registered, and the first frame of the image in each table.
-    pub tables: Vec<(u64, Arc<FrameReader>, u64)>,
+    /// Guests with their tables, and the first frame of the image in each table.
+    pub tables: Vec<(GuestSeq, Arc<FrameReader>, u64)>,
 }
 
-/// What was seen of one image.
+/// The sample of one image.
 #[derive(Debug)]
 pub struct Answer {
     pub(super) key: Key,
     pub(super) backing: Arc<dyn PoolBacking>,
     pub(super) seen: Seen,
-    /// What was let go first, or should have been.
+    /// Pages that were evicted first, or should have been.
     pub(super) evicted: Vec<Run>,
     pub(super) stamp: io::Result<Stamp>,
     /// How long each guest's table took.
-    pub(super) took: Vec<(u64, Duration)>,
-    /// When the look began.
+    pub(super) took: Vec<(GuestSeq, Duration)>,
+    /// When the sample began.
     pub(super) at: Instant,
 }
 
-impl Plan {
-    /// True if there is nothing to look at.
+impl Sampling {
+    /// True if there is nothing to sample.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Looks. Tables come before residency: a page that goes in between is nobody's then.
+    /// Takes the samples. Tables come before residency: a page that is freed in between is charged to no guest then.
     #[must_use]
-    pub fn carry_out(self) -> Vec<Answer> {
+    pub fn run(self) -> Vec<Answer> {
         self.0.into_iter().map(Question::answer).collect()
     }
 }
@@ -59,17 +60,17 @@ impl Question {
         let pages = self.backing.bytes() / FRAME_BYTES;
         let at = Instant::now();
         let (mut seen, mut took) = (Seen::default(), Vec::new());
-        for (order, frames, first) in self.tables {
+        for (seq, frames, first) in self.tables {
             let begun = Instant::now();
-            seen.mapped.insert(order, shared(&frames, first, pages));
-            took.push((order, begun.elapsed()));
+            seen.mapped.insert(seq, shared(&frames, first, pages));
+            took.push((seq, begun.elapsed()));
         }
         for run in &self.evict {
             if let Err(error) = self.backing.evict(*run) {
-                tracing::warn!(image = %self.key.digest, %error, "pages cannot be let go");
+                tracing::warn!(image = %self.key.digest, %error, "pages cannot be evicted");
             }
         }
-        // A managed image is in the books already: here it is only its file that is looked at.
+        // The granules of a managed image are known already: only its file is checked here.
         let sampled = self.backing.as_managed().is_none();
         seen.resident = sampled.then(|| self.backing.resident()).and_then(|resident| {
             resident
@@ -83,7 +84,7 @@ impl Question {
     }
 }
 
-/// Pages of an image that a guest maps by its own word.
+/// Pages of an image that a guest maps according to its table.
 fn shared(frames: &FrameReader, first: u64, pages: u64) -> PageSet {
     let mut set = PageSet::new(pages);
     frames.for_each_run_in(first, |run| {

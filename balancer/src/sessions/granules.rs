@@ -100,7 +100,7 @@ async fn granule_for(
                 let filling = tokio::spawn(async move {
                     let source = Arc::clone(&backing);
                     let fill = move || match source.as_managed() {
-                        Some(managed) => managed.fill(granule),
+                        Some(managed) => managed.fill(crate::pool::GranuleIndex(granule)),
                         None => Err(std::io::ErrorKind::Unsupported.into()),
                     };
                     let done = tokio::task::spawn_blocking(fill).await;

@@ -1,5 +1,7 @@
 //! One connection of a `vmm`, from its registration to its hang-up.
 
+pub(super) use protocol::error_chain::chain;
+
 use super::{images, merge};
 use crate::state::{Admission, Balancer, Candidate, Refusal};
 use protocol::frames::FrameReader;
@@ -218,10 +220,4 @@ pub(super) async fn refuse(socket: &UnixSeqpacket, reason: String) {
     if let Err(error) = send(socket, &ToVmm::Refused { reason }).await {
         tracing::debug!(error, "the refusal was not heard");
     }
-}
-
-/// An error and its causes in one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

@@ -170,8 +170,7 @@ impl StateError {
     /// The error and its causes in one line.
     #[must_use]
     pub fn chain(&self) -> String {
-        let causes = std::iter::successors(std::error::Error::source(self), |cause| cause.source());
-        causes.fold(self.to_string(), |text, cause| format!("{text}: {cause}"))
+        protocol::error_chain::chain(self)
     }
 }
 

@@ -95,7 +95,7 @@ async fn refused_requests_say_why_and_change_nothing() {
     ];
     for (method, path, body, status, field, words) in table {
         let answer = daemon.client.send((*method).clone(), path, body.as_bytes().to_vec()).await.unwrap();
-        let shown = format!("{method} {path} {:.60}", body);
+        let shown = format!("{method} {path} {body:.60}");
         assert_eq!(answer.headers()["content-type"], "application/problem+json", "{shown}");
         assert_eq!(answer.status().as_u16(), *status, "{shown}");
         let bytes = answer.into_body().collect().await.unwrap().to_bytes();

@@ -42,8 +42,8 @@ fn build_list_check_and_rm() {
     for (arguments, code, words) in [
         (&["rm", "00000000"][..], 1, "No image 00000000 in the store"),
         (&["rm", "x"], 1, "names no image"),
-        (&["check", "/etc/passwd"], 1, "it is no EROFS image"),
-        (&["check", "/etc"], 1, "It is no regular file"),
+        (&["check", "/etc/passwd"], 1, "it is not an EROFS image"),
+        (&["check", "/etc"], 1, "It is not a regular file"),
         (&["build", "/does/not/exist"], 1, "No such file"),
         (&["build"], 2, "DIR|TAR|OCI-LAYOUT"),
     ] {

@@ -9,8 +9,7 @@ use crate::virtio::balloon::{BalloonOptions, STATS_QUEUE};
 use crate::virtio::console::RECEIVE_QUEUE;
 use crate::virtio::{Balloon, Block, Console, Entropy, Pmem, VirtioDevice, VirtioMmio};
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex};
 use vm_memory::{Bytes, GuestAddress};
 
@@ -123,9 +122,7 @@ pub fn block(data: &[u8]) {
     let Some((mode, data)) = data.split_first() else { return };
     let read_only = mode & 1 != 0;
     let contents: Vec<u8> = (0..SECTORS * 512).map(|at| (at / 512) as u8).collect();
-    // SAFETY: a valid name; the descriptor is owned at once.
-    let file = unsafe { File::from_raw_fd(libc::memfd_create(c"disk".as_ptr(), libc::MFD_CLOEXEC)) };
-    std::os::unix::fs::FileExt::write_all_at(&file, &contents, 0).expect("a memfd can be written");
+    let file = super::memory_file(&contents);
     let seen = file.try_clone().expect("a descriptor can be copied");
     let disk = Block::new(file, read_only, "fuzz").expect("whole sectors");
     let mut guest = guest(disk);

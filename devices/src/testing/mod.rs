@@ -11,7 +11,6 @@ use crate::irq::Interrupt;
 use crate::{DeviceMemory, GuestRam};
 use std::fs::File;
 use std::io;
-use std::os::fd::FromRawFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use vm_memory::mmap::MmapRegionBuilder;
@@ -29,14 +28,23 @@ pub fn memory(ram_bytes: usize) -> DeviceMemory {
     DeviceMemory::new(ram)
 }
 
+/// A file in memory with these bytes.
+///
+/// # Panics
+/// When the system has no memory for it.
+pub fn memory_file(bytes: &[u8]) -> File {
+    let fd = rustix::fs::memfd_create(c"test", rustix::fs::MemfdFlags::CLOEXEC).expect("a memfd");
+    let file = File::from(fd);
+    std::os::unix::fs::FileExt::write_all_at(&file, bytes, 0).expect("a memfd can be written");
+    file
+}
+
 /// So much RAM at 0, and an image with these bytes at [`IMAGE_BASE`], mapped as a VMM maps it: a store there is a fault.
 ///
 /// # Panics
 /// When the system has no memory for it.
 pub fn memory_with_image(ram_bytes: usize, image: &[u8]) -> DeviceMemory {
-    // SAFETY: a valid name; the descriptor is owned at once.
-    let file = unsafe { File::from_raw_fd(libc::memfd_create(c"image".as_ptr(), libc::MFD_CLOEXEC)) };
-    std::os::unix::fs::FileExt::write_all_at(&file, image, 0).expect("a memfd can be written");
+    let file = memory_file(image);
     let map = MmapRegionBuilder::new(image.len())
         .with_mmap_prot(libc::PROT_READ)
         .with_mmap_flags(libc::MAP_SHARED)

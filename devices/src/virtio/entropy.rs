@@ -4,6 +4,7 @@ use super::buffers::Buffers;
 use super::queue::{QueueOutcome, drain};
 use super::{VirtioDevice, read_config_bytes};
 use crate::DeviceMemory;
+use rustix::rand::GetRandomFlags;
 use virtio_bindings::virtio_ids::VIRTIO_ID_RNG;
 use virtio_queue::Queue;
 
@@ -11,6 +12,8 @@ use virtio_queue::Queue;
 pub const REQUEST_BYTES_MAX: usize = 64 * 1024;
 const QUEUE_SIZES: [u16; 1] = [64];
 const BATCH_CHAINS: usize = 16;
+/// Bytes asked of the kernel at a time: up to this number it answers in full (getrandom(2)).
+const RANDOM_BYTES: usize = 256;
 
 /// What the guest asked for. Counts since the device was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -82,16 +85,19 @@ impl VirtioDevice for Entropy {
 
 /// Fills the writable buffers from the start and returns how many bytes are random now.
 fn fill(mut buffers: Buffers<'_>) -> u32 {
+    let mut random = [0; RANDOM_BYTES];
     let mut given = 0;
     for slice in buffers.writable.take(REQUEST_BYTES_MAX).slices() {
-        let guard = slice.ptr_guard_mut();
-        // SAFETY: the guard keeps `len` bytes of guest RAM mapped and writable while the kernel fills them. Guest RAM is never
-        // borrowed as a Rust reference, and any bytes are valid in it.
-        let got = unsafe { libc::getrandom(guard.as_ptr().cast(), guard.len(), 0) };
-        let Ok(got) = u32::try_from(got) else { break };
-        given += got;
-        if (got as usize) < guard.len() {
-            break;
+        let mut at = 0;
+        while at < slice.len() {
+            let wanted = (slice.len() - at).min(RANDOM_BYTES);
+            let got = match rustix::rand::getrandom(&mut random[..wanted], GetRandomFlags::empty()) {
+                Ok(got) if got > 0 => got,
+                _ => return given,
+            };
+            slice.subslice(at, got).expect("inside the slice").copy_from(&random[..got]);
+            at += got;
+            given += got as u32;
         }
     }
     given

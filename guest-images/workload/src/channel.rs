@@ -1,9 +1,8 @@
 //! The console port: set raw, read line by line.
 
+use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::mem::MaybeUninit;
-use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -24,8 +23,8 @@ pub fn serve_device(path: &Path) -> io::Result<()> {
     set_raw(&device)?;
     let mut output = device.try_clone()?;
     serve(BufReader::new(&device), &mut output, || {
-        // SAFETY: an open terminal; waits until what was written has left the guest.
-        unsafe { libc::tcdrain(device.as_raw_fd()) };
+        // Waits until the output has left the guest.
+        rustix::termios::tcdrain(&device).ok();
     })
 }
 
@@ -71,20 +70,9 @@ pub(crate) fn open(path: &Path) -> io::Result<File> {
 
 /// No echo, no line editing, no translation: what a terminal would do to people's input.
 pub(crate) fn set_raw(device: &File) -> io::Result<()> {
-    let mut terminal = MaybeUninit::<libc::termios>::uninit();
-    // SAFETY: an open file and room for one `termios`.
-    if unsafe { libc::tcgetattr(device.as_raw_fd(), terminal.as_mut_ptr()) } < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: `tcgetattr` succeeded and filled it in.
-    let mut terminal = unsafe { terminal.assume_init() };
-    // SAFETY: changes flags of a valid `termios`.
-    unsafe { libc::cfmakeraw(&mut terminal) };
-    // SAFETY: an open file and a valid `termios`.
-    if unsafe { libc::tcsetattr(device.as_raw_fd(), libc::TCSANOW, &terminal) } < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(())
+    let mut terminal = tcgetattr(device)?;
+    terminal.make_raw();
+    Ok(tcsetattr(device, OptionalActions::Now, &terminal)?)
 }
 
 #[cfg(test)]

@@ -4,6 +4,8 @@
 //! `{"id":ID,"ok":true,...}` or `{"id":ID,"ok":false,"error":"..."}`. [`Command`] lists the commands.
 //! The content of what it holds comes from a seed ([`pattern`]), so that both sides can tell each byte.
 
+#![deny(unsafe_code)]
+
 pub mod channel;
 pub mod charge;
 pub mod command;
@@ -11,9 +13,12 @@ pub mod disk;
 pub mod file;
 pub mod hold;
 pub mod machine;
+#[allow(unsafe_code)]
 pub mod oom;
 pub mod pattern;
+#[allow(unsafe_code)]
 pub mod program;
+#[allow(unsafe_code)]
 pub mod region;
 pub mod reply;
 pub mod session;

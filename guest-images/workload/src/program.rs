@@ -4,9 +4,13 @@
 //! comes through a pipe that is only read while somebody waits: the end of a longer output is kept, and a program that
 //! prints more than a pipe holds (64 KiB) while nobody waits stands still.
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{OFlags, fcntl_setfl};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Pid, Signal, kill_process_group, setsid};
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -67,11 +71,8 @@ impl Program {
     /// Ends it with all that it started.
     pub fn kill(&mut self) -> io::Result<Option<ExitStatus>> {
         if self.child.try_wait()?.is_none() {
-            // SAFETY: no memory is involved. A child that was not waited for yet keeps its id, which names its session.
-            let killed = unsafe { libc::kill(-(self.child.id() as i32), libc::SIGKILL) };
-            if killed < 0 {
-                return Err(io::Error::last_os_error());
-            }
+            // A child that was not waited for yet keeps its id, which names its session.
+            kill_process_group(Pid::from_child(&self.child), Signal::KILL)?;
         }
         self.wait(ENDS_WITHIN)
     }
@@ -89,14 +90,13 @@ impl Program {
 
     /// Waits until something is printed or so much time has passed.
     fn sleep(&self, ms: u64) -> io::Result<()> {
-        let mut poll = libc::pollfd { fd: self.output.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-        // SAFETY: one valid `pollfd` for the time of the call.
-        if unsafe { libc::poll(&mut poll, 1, ms as i32) } < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        if poll.revents & libc::POLLIN == 0 {
-            // Nobody prints any more and the program lives: the poll returned at once.
-            std::thread::sleep(Duration::from_millis(if poll.revents == 0 { 0 } else { ms }));
+        let mut fds = [PollFd::new(&self.output, PollFlags::IN)];
+        let time = Timespec { tv_sec: (ms / 1000) as i64, tv_nsec: (ms % 1000 * 1_000_000) as i64 };
+        poll(&mut fds, Some(&time))?;
+        let seen = fds[0].revents();
+        if !seen.is_empty() && !seen.contains(PollFlags::IN) {
+            // The writing end is closed and the program lives: the poll returned at once.
+            std::thread::sleep(Duration::from_millis(ms));
         }
         Ok(())
     }
@@ -147,8 +147,7 @@ pub fn run(command: &str, within: Duration) -> Result<Reply, String> {
 
 /// In the child: a session of its own, mortal, and inside of the root.
 fn prepare(in_root: bool) -> io::Result<()> {
-    // SAFETY: no arguments.
-    checked(unsafe { libc::setsid() })?;
+    setsid()?;
     // The agent is shielded from the OOM killer, and what it starts would be as well. Not allowed to unprivileged tests.
     let _ = fs::write("/proc/self/oom_score_adj", "0");
     if in_root {
@@ -159,18 +158,10 @@ fn prepare(in_root: bool) -> io::Result<()> {
 
 /// A pipe whose reading end does not wait.
 fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
-    let mut ends = [0; 2];
-    // SAFETY: room for two descriptors.
-    checked(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) })?;
-    // SAFETY: both were opened just now and belong to nobody else.
-    let (reader, writer) = unsafe { (OwnedFd::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1])) };
-    // SAFETY: an open descriptor; the flag is of its own open file, the writing end keeps waiting.
-    checked(unsafe { libc::fcntl(reader.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) })?;
+    let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
+    // The flag is of its own open file: the writing end keeps waiting.
+    fcntl_setfl(&reader, OFlags::NONBLOCK)?;
     Ok((reader, writer))
-}
-
-fn checked(result: i32) -> io::Result<()> {
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 #[cfg(test)]

@@ -93,6 +93,21 @@ fn unsafe_code_is_where_it_is_expected() {
 }
 
 #[test]
+fn unsafe_code_says_why_it_is_sound() {
+    none(&found("rs", safety::notes));
+}
+
+/// Lints of the workspace count in a crate that asks for them.
+#[test]
+fn crates_take_the_lints_of_the_workspace() {
+    let roots = layers::roots(&metadata()).unwrap();
+    let manifests: BTreeSet<PathBuf> =
+        roots.iter().map(|(_, folder)| Path::new(folder).join("Cargo.toml")).collect();
+    let lacks = |path: &&PathBuf| !text(path).contains("[lints]\nworkspace = true\n");
+    none(&manifests.iter().filter(lacks).map(|path| path.display()).collect::<Vec<_>>());
+}
+
+#[test]
 fn crates_without_unsafe_code_forbid_it() {
     let with_unsafe: BTreeSet<PathBuf> = tree::files("rs")
         .into_iter()

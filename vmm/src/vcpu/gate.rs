@@ -4,6 +4,7 @@
 //! gate kicks every vCPU out of the guest. Devices are served meanwhile: requests that the guest made before the pause are done.
 
 use super::kick;
+use protocol::sync::MutexExt;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -53,7 +54,7 @@ impl Gate {
     }
 
     fn threads(&self) -> MutexGuard<'_, BTreeSet<libc::pthread_t>> {
-        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
+        self.threads.acquire()
     }
 }
 

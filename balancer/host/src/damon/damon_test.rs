@@ -57,7 +57,7 @@ fn each_guest_has_a_target_and_a_scheme_that_counts_it_alone() {
 }
 
 #[test]
-fn what_others_use_is_theirs_and_what_a_killed_balancer_left_is_ours() {
+fn files_in_use_are_refused_and_files_of_a_killed_balancer_are_taken_over() {
     let (_dir, files, marker) = kernel("fvaddr\n", "1\n");
     let number = || fs::read_to_string(files.join("nr_kdamonds")).unwrap();
     assert!(matches!(Damon::open(&files, &marker), Err(DamonError::InUse { found }) if found == "1"));
@@ -72,7 +72,7 @@ fn what_others_use_is_theirs_and_what_a_killed_balancer_left_is_ours() {
 }
 
 #[test]
-fn a_kernel_that_cannot_says_why() {
+fn a_kernel_without_the_feature_is_an_error_with_the_reason() {
     let (_dir, files, marker) = kernel("paddr\n", "0\n");
     let error = Damon::open(&files, &marker).unwrap_err();
     assert!(matches!(&error, DamonError::NoProcesses { known } if known == "paddr"), "{error}");

@@ -3,26 +3,26 @@
 use std::io;
 use std::path::PathBuf;
 
-/// Why the kernel does not tell what guests use.
+/// Why the memory that guests use is not known.
 #[derive(Debug, thiserror::Error)]
 pub enum DamonError {
     /// A kernel without it.
     #[error("This kernel has no DAMON that files control (CONFIG_DAMON_SYSFS)")]
     Missing,
-    /// Somebody else uses it.
+    /// Another program uses it.
     #[error("DAMON is in use: nr_kdamonds is {found}, and must be 0")]
     InUse {
-        /// What was found.
+        /// The value that was found.
         found: String,
     },
     /// It cannot watch processes.
-    #[error("DAMON watches no processes here (CONFIG_DAMON_VADDR): it knows {known}")]
+    #[error("DAMON cannot watch processes here (CONFIG_DAMON_VADDR): it knows {known}")]
     NoProcesses {
-        /// What it can watch.
+        /// The kinds of targets that it knows.
         known: String,
     },
-    /// A figure is no number.
-    #[error("{name} is {text:?}, which is no number")]
+    /// A figure is not a number.
+    #[error("{name} is {text:?}, which is not a number")]
     Strange {
         /// The file.
         name: String,

@@ -1,12 +1,16 @@
 //! The working set of guests, as the kernel's data access monitor sees it: DAMON, by its files
-//! (`Documentation/admin-guide/mm/damon/usage.rst`). It samples accessed bits, those of KVM's page tables too, and asks no guest.
+//! (`Documentation/admin-guide/mm/damon/usage.rst`). It samples accessed bits, including those of KVM's page tables, and no guest
+//! has to cooperate.
+//!
+//! `balancer serve --working-sets` needs this, for operators who want to see how much of its memory a guest uses before they lower a
+//! limit. The policy does not depend on it. It is off by default, and needs root.
 //!
 //! ```text
 //!   one kdamond, one context     target i: process and RAM of guest i     scheme i: count what was accessed there
 //! ```
 //!
-//! There is one such set of files per host. Whoever uses it already keeps it: then working sets are not known. What a killed balancer
-//! left is known by a file of its own and taken over.
+//! There is one such set of files per host. If another program uses it already, working sets are not known. A set of files that a
+//! killed balancer left is recognized by a marker file and taken over.
 
 mod error;
 
@@ -17,7 +21,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Where the kernel has it.
+/// The kernel's folder of it.
 pub const FILES: &str = "/sys/kernel/mm/damon/admin/kdamonds";
 /// Guests that are watched at a time.
 pub const WATCHED_MAX: usize = 64;
@@ -25,8 +29,8 @@ pub const WATCHED_MAX: usize = 64;
 pub const AGGREGATION: Duration = Duration::from_secs(4);
 /// Time between two samples: one access check for each region.
 const SAMPLE: Duration = Duration::from_millis(200);
-/// A region that so many of those samples found accessed is used. One is not enough: regions are cut and joined by what was found, so that
-/// one of which a small part is used now and then is not wholly so.
+/// A region is used if this many of those samples found it accessed. One is not enough: regions are cut and joined by the samples, so a
+/// region of which a small part is used now and then would count as a whole.
 const ACCESSES_MIN: u64 = 2;
 /// Bounds of the number of regions, for each guest that is watched: the cost of a sample, and its resolution.
 const REGIONS: std::ops::RangeInclusive<usize> = 64..=256;
@@ -36,7 +40,7 @@ const REGIONS: std::ops::RangeInclusive<usize> = 64..=256;
 pub struct Watched {
     /// The process.
     pub pid: i32,
-    /// Where guest RAM is in it: first address and the one behind.
+    /// First address of guest RAM in it.
     pub from: u64,
     /// The address behind.
     pub to: u64,
@@ -51,10 +55,10 @@ pub struct Damon {
 }
 
 impl Damon {
-    /// Takes hold of it. `marker` is the file that tells of that.
+    /// Takes it for this balancer. `marker` is the file that records that.
     ///
     /// # Errors
-    /// When the kernel has none, it does not watch processes, this user may not, or somebody else uses it.
+    /// When the kernel does not have it, it does not watch processes, this user may not use it, or another program does.
     pub fn open(files: &Path, marker: &Path) -> Result<Self, DamonError> {
         let number = files.join("nr_kdamonds");
         let text = match fs::read_to_string(&number) {
@@ -67,7 +71,7 @@ impl Damon {
         if found != "0" {
             let boot = boot_id();
             if boot.is_empty() || fs::read_to_string(marker).ok().as_deref() != Some(&boot) {
-                // It is not ours: nothing is changed when this goes.
+                // It is not ours: nothing is changed when this is dropped.
                 std::mem::forget(damon);
                 return Err(DamonError::InUse { found });
             }
@@ -85,22 +89,22 @@ impl Damon {
         Ok(damon)
     }
 
-    /// Who is watched.
+    /// Guests that are watched.
     #[must_use]
     pub fn watched(&self) -> &[Watched] {
         &self.watched
     }
 
-    /// Watches these guests and no others. What was learnt of the others begins anew.
+    /// Watches these guests and no others. The samples so far are lost.
     ///
     /// # Errors
-    /// When the kernel refuses; then nobody is watched.
+    /// When the kernel refuses; then no guest is watched.
     pub fn watch(&mut self, watched: Vec<Watched>) -> Result<(), DamonError> {
         if self.watched == watched {
             return Ok(());
         }
         if !self.watched.is_empty() {
-            // It has ended by itself when all its processes have.
+            // It has ended by itself if all its processes have.
             self.set("0/state", "off").ok();
             self.watched.clear();
         }
@@ -131,7 +135,7 @@ impl Damon {
                 self.set(&format!("{scheme}/access_pattern/{pattern}/min"), least)?;
                 self.set(&format!("{scheme}/access_pattern/{pattern}/max"), most)?;
             }
-            // What does not match is left out: all targets but this one.
+            // All targets but this one are left out.
             self.set(&format!("{scheme}/filters/nr_filters"), 1)?;
             self.set(&format!("{scheme}/filters/0/type"), "target")?;
             self.set(&format!("{scheme}/filters/0/damon_target_idx"), i)?;
@@ -142,8 +146,8 @@ impl Damon {
         Ok(())
     }
 
-    /// What was accessed of each guest that is watched, within the last [`AGGREGATION`], bytes. Waits for the kernel to count, as long
-    /// as that at most twice: not for the daemon's own thread.
+    /// Memory of each watched guest that was accessed within the last [`AGGREGATION`], bytes. Waits until the kernel has counted, at
+    /// most twice as long: must not be called on the daemon's own thread.
     ///
     /// # Errors
     /// When the kernel does not answer, for instance because all of its processes have ended.
@@ -160,7 +164,7 @@ impl Damon {
         (0..self.watched.len()).map(bytes).collect()
     }
 
-    /// Lets go of it.
+    /// Releases it.
     fn stop(&self) -> Result<(), DamonError> {
         if self.get("0/state").is_ok_and(|state| state.trim() == "on") {
             self.set("0/state", "off").ok();
@@ -184,18 +188,18 @@ impl Damon {
 impl Drop for Damon {
     fn drop(&mut self) {
         if let Err(error) = self.stop() {
-            tracing::debug!(%error, "DAMON is not let go; the next balancer does it");
+            tracing::debug!(%error, "DAMON is not released; the next balancer does it");
         }
     }
 }
 
-/// Tells this boot of the host from others.
+/// Identifies this boot of the host.
 fn boot_id() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default()
 }
 
-/// Where guest RAM of so many bytes is in a process: the smallest run of private anonymous mappings without a gap that has room for it
-/// (`proc_pid_maps(5)`). A mapping may be cut into several by advice about huge pages.
+/// Guest RAM of this number of bytes in a process: the smallest run of private anonymous mappings without a gap that has room for it.
+/// Advice about huge pages may cut one mapping into several.
 #[must_use]
 pub fn find_ram(maps: &str, ram_bytes: u64) -> Option<(u64, u64)> {
     let mut runs: Vec<(u64, u64)> = Vec::new();

@@ -3,7 +3,7 @@
 use super::PROCESSES_MAX;
 use std::io;
 
-/// Why the kernel cannot merge pages for guests, or why it is not known for whom else it does.
+/// Why the kernel cannot merge pages for guests, or why it is not known for which other processes it does.
 #[derive(Debug, thiserror::Error)]
 pub enum KsmError {
     /// A kernel without KSM.
@@ -12,7 +12,7 @@ pub enum KsmError {
         /// The setting.
         name: &'static str,
     },
-    /// It is off, and whoever runs the host decides about that.
+    /// It is off, and the operator of the host decides about that.
     #[error(
         "KSM does not run on this host: /sys/kernel/mm/ksm/run is {run} and must be 1. It merges for every process of the \
          host that asks, so Ballast does not switch it on by itself"
@@ -23,11 +23,11 @@ pub enum KsmError {
     },
     /// Pages of zeros would vanish from the kernel's figures of a process.
     #[error(
-        "/sys/kernel/mm/ksm/use_zero_pages is on and must be 0: pages of zeros would leave a guest without being given back"
+        "/sys/kernel/mm/ksm/use_zero_pages is on and must be 0: pages of zeros would leave a guest without a release"
     )]
     ZeroPages,
-    /// A setting is no number.
-    #[error("/sys/kernel/mm/ksm/{name} is no number")]
+    /// A setting is not a number.
+    #[error("/sys/kernel/mm/ksm/{name} is not a number")]
     Strange {
         /// The setting.
         name: &'static str,
@@ -43,12 +43,12 @@ pub enum KsmError {
     /// The processes cannot be listed.
     #[error("Cannot list the processes of this host")]
     List(#[source] io::Error),
-    /// More processes than are looked at.
-    #[error("There are more than {PROCESSES_MAX} processes on this host, more than are looked at")]
+    /// More processes than are scanned.
+    #[error("There are more than {PROCESSES_MAX} processes on this host, the most that are scanned")]
     Many,
-    /// A process cannot be looked at.
+    /// A process cannot be scanned.
     #[error(
-        "Whether pages of process {pid} are merged too cannot be told, which takes a balancer that may look at all processes, as root may"
+        "Cannot find out whether pages of process {pid} are merged too: that takes a balancer that may read all processes, as root may"
     )]
     Unreadable {
         /// The process.
@@ -57,9 +57,9 @@ pub enum KsmError {
         source: io::Error,
     },
     /// It takes too long.
-    #[error("The processes of this host could not be looked at within {waited_ms} ms")]
+    #[error("The processes of this host could not be scanned within {waited_ms} ms")]
     Slow {
-        /// How long was waited, milliseconds.
+        /// The time limit, milliseconds.
         waited_ms: u128,
     },
 }

@@ -27,7 +27,7 @@ fn host(processes: &[(i32, &[(&str, &str)])], settings: &[(&str, &str)]) -> (tem
 const INIT: (i32, &[(&str, &str)]) = (1, &[("ksm_stat", "ksm_rmap_items 0\nksm_mergeable: no\n")]);
 
 #[test]
-fn a_process_is_mergeable_by_its_own_word_its_items_or_a_flag_of_a_mapping() {
+fn a_process_is_mergeable_by_its_setting_its_items_or_a_flag_of_a_mapping() {
     let smaps = |flags: &str| format!("7f00-7f01 rw-p 0 00:00 0\nRss: 0 kB\nVmFlags: rd wr {flags}\n");
     let (plain, merged) = (smaps("mr mw me ac sd"), smaps("mr mw mg"));
     let hosts: [(i32, &[(&str, &str)]); 7] = [
@@ -48,7 +48,7 @@ fn a_process_is_mergeable_by_its_own_word_its_items_or_a_flag_of_a_mapping() {
 }
 
 #[test]
-fn who_cannot_be_looked_at_is_not_taken_for_harmless() {
+fn a_process_that_cannot_be_scanned_is_an_error() {
     let no_first: [(i32, &[(&str, &str)]); 1] = [(7, &[("ksm_stat", "ksm_mergeable: no\n")])];
     let (_dir, ksm) = host(&no_first, &[]);
     assert!(matches!(ksm.mergeable(SOON), Err(KsmError::Unreadable { pid: 1, .. })), "hidepid");
@@ -63,7 +63,7 @@ fn who_cannot_be_looked_at_is_not_taken_for_harmless() {
 }
 
 #[test]
-fn a_process_that_ended_meanwhile_is_nobody() {
+fn a_process_that_ended_meanwhile_is_skipped() {
     let (_dir, ksm) = host(&[INIT, (9, &[])], &[]);
     assert_eq!(ksm.mergeable(SOON).unwrap(), []);
 }
@@ -89,7 +89,7 @@ fn the_settings_must_be_on_and_leave_zeros_alone() {
 }
 
 #[test]
-fn what_merging_brings_and_costs() {
+fn the_gain_and_the_cost_of_merging_are_read() {
     let stat = "ksm_rmap_items 1000\nksm_zero_pages 0\nksm_merging_pages 10\nksm_process_profit -23040\n";
     let hosts: [(i32, &[(&str, &str)]); 4] = [
         (5, &[("ksm_stat", stat)]),
@@ -107,7 +107,7 @@ fn what_merging_brings_and_costs() {
 }
 
 #[test]
-fn this_process_is_told_of_where_the_kernel_tells() {
+fn figures_of_this_process_are_read_where_the_kernel_has_them() {
     let pid = i32::try_from(std::process::id()).unwrap();
     let told = std::fs::read_to_string("/proc/self/ksm_stat").unwrap_or_default();
     if told.contains("ksm_process_profit") {

@@ -1,10 +1,13 @@
-//! What the kernel merges (KSM), and of whom.
+//! Merging of equal pages by the kernel (KSM), and the processes that take part.
+//!
+//! Merging of guests (`merge = true`) needs this: a study of sharing compares the pool with it, and hosts without images get some
+//! sharing by it. It is off by default, and needs root.
 //!
 //! KSM has neither groups nor salts: every page of every process that asked for it is merged with every other one, host-wide.
-//! So a guest may ask for it only if nobody outside its trust domain has, and that is found here: [`Ksm::mergeable`] looks at
-//! all processes, where the kernel tells (`ksm_mergeable` of `/proc/PID/ksm_stat`, as 6.18 does) in a line each, else through
-//! the flags of every mapping. Another process's files may keep who reads them waiting, so none of this happens under a lock
-//! or on the thread that serves.
+//! So a guest may ask for it only if no process outside its trust domain has, and that is checked here: [`Ksm::mergeable`] scans
+//! all processes, by one line each where the kernel has it (`ksm_mergeable` of `/proc/PID/ksm_stat`, as in 6.18), otherwise by
+//! the flags of every mapping. Reading another process's files may block, so none of this happens under a lock or on the thread
+//! that serves.
 //!
 //! Paths are those of `Documentation/admin-guide/mm/ksm.rst` and `Documentation/filesystems/proc.rst`.
 
@@ -18,24 +21,24 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Kernel memory for each page that is looked at, bytes: `struct ksm_rmap_item` on 64-bit machines (mm/ksm.c).
+/// Kernel memory for each page that is scanned, bytes: `struct ksm_rmap_item` on 64-bit machines (mm/ksm.c).
 const RMAP_ITEM_BYTES: u64 = 64;
 
-/// Where the kernel tells of KSM.
+/// The files of KSM.
 #[derive(Debug, Clone)]
 pub struct Ksm {
     proc: PathBuf,
     settings: PathBuf,
 }
 
-/// What the kernel merges of one process.
+/// Merging of one process.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Merged {
-    /// Pages that are one with an equal page.
+    /// Pages that are merged with an equal page.
     pub merging_pages: u64,
-    /// What that saves less what it costs, by the kernel's count, bytes.
+    /// The memory that this saves minus its cost, as the kernel counts it, bytes.
     pub profit_bytes: i64,
-    /// Kernel memory that it costs, bytes.
+    /// Its cost in kernel memory, bytes.
     pub cost_bytes: u64,
 }
 
@@ -46,7 +49,7 @@ impl Default for Ksm {
 }
 
 impl Ksm {
-    /// Another place than this host's, for tests.
+    /// Other folders than this host's, for tests.
     #[must_use]
     pub fn at(proc: &Path, settings: &Path) -> Self {
         Self { proc: proc.into(), settings: settings.into() }
@@ -77,15 +80,15 @@ impl Ksm {
         }
     }
 
-    /// All processes whose pages are merged, or may be; but at most so long is looked.
+    /// All processes whose pages are merged, or may be. The scan takes at most this long.
     ///
     /// # Errors
-    /// When a process cannot be looked at, or there are too many: then nobody can say who shares pages with whom.
+    /// When a process cannot be scanned, or there are too many: then it is not known which processes share pages.
     pub fn mergeable(&self, most: Duration) -> Result<Vec<Mergeable>, KsmError> {
         processes::find(&self.proc, Instant::now() + most, most)
     }
 
-    /// What is merged of a process. `None` when it is gone, or the kernel does not tell (before Linux 6.4).
+    /// Merging of a process. `None` when it is gone, or the kernel does not report it (before Linux 6.4).
     #[must_use]
     pub fn merged(&self, pid: i32) -> Option<Merged> {
         let stat = std::fs::read_to_string(self.proc.join(format!("{pid}/ksm_stat"))).ok()?;

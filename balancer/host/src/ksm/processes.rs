@@ -7,7 +7,7 @@ use std::io::{self, BufRead, BufReader};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// Processes that are looked at, at most: the kernel's default of `pid_max`.
+/// Most processes that are scanned: the kernel's default of `pid_max`.
 pub const PROCESSES_MAX: usize = 32_768;
 
 /// A process whose pages may be merged.
@@ -15,7 +15,7 @@ pub const PROCESSES_MAX: usize = 32_768;
 pub struct Mergeable {
     /// The process.
     pub pid: i32,
-    /// Its name, for people.
+    /// Its name, for messages.
     pub name: String,
 }
 
@@ -26,16 +26,16 @@ impl fmt::Display for Mergeable {
 }
 
 pub(super) fn find(proc: &Path, until: Instant, most: Duration) -> Result<Vec<Mergeable>, KsmError> {
-    // Where processes of others are not even listed (`hidepid`), the first one is missing.
+    // If processes of other users are not even listed (`hidepid`), the first one is missing.
     let unreadable = |pid| move |source| KsmError::Unreadable { pid, source };
     let _first = fs::metadata(proc.join("1")).map_err(unreadable(1))?;
     let mut found = Vec::new();
-    let mut looked = 0;
+    let mut scanned = 0;
     for entry in fs::read_dir(proc).map_err(KsmError::List)? {
         let name = entry.map_err(KsmError::List)?.file_name();
         let Some(pid) = name.to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
-        looked += 1;
-        if looked > PROCESSES_MAX {
+        scanned += 1;
+        if scanned > PROCESSES_MAX {
             return Err(KsmError::Many);
         }
         let dir = proc.join(&name);
@@ -46,7 +46,7 @@ pub(super) fn find(proc: &Path, until: Instant, most: Duration) -> Result<Vec<Me
                 found.push(Mergeable { pid, name: plain });
             }
             Ok(false) => {}
-            // It ended while it was looked at.
+            // It ended while it was scanned.
             Err(error)
                 if error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH) => {}
             Err(error) if error.kind() == io::ErrorKind::TimedOut => return Err(slow(most)),
@@ -63,7 +63,7 @@ fn slow(most: Duration) -> KsmError {
     KsmError::Slow { waited_ms: most.as_millis() }
 }
 
-/// A process without memory of its own, the kernel's or one that ended, has empty files.
+/// A process without memory, one of the kernel's or one that ended, has empty files.
 fn is_mergeable(dir: &Path, until: Instant) -> io::Result<bool> {
     let stat = match fs::read_to_string(dir.join("ksm_stat")) {
         // Before Linux 6.1.
@@ -73,7 +73,7 @@ fn is_mergeable(dir: &Path, until: Instant) -> io::Result<bool> {
     if let Some(told) = field(&stat, "ksm_mergeable") {
         return Ok(told == "yes");
     }
-    // Whoever was looked at already has these; who was not yet may be next.
+    // Processes scanned by the kernel so far have these items; a process without them may be the next one.
     if field(&stat, "ksm_rmap_items").is_some_and(|items| items != "0") {
         return Ok(true);
     }

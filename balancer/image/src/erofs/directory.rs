@@ -18,7 +18,7 @@ pub struct Entry<'a> {
     pub kind: u8,
 }
 
-/// How many entries go into each block, for names in their order, and the bytes of the folder: the last block counts what is used.
+/// How many entries go into each block, for names in their order, and the bytes of the folder: of the last block the used bytes count.
 pub fn blocks<'a>(names: impl Iterator<Item = &'a [u8]>) -> (Vec<usize>, u64) {
     let (mut counts, mut used) = (vec![0], 0);
     for name in names {
@@ -51,7 +51,7 @@ pub fn encode(entries: &[Entry<'_>], out: &mut Vec<u8>) {
     }
 }
 
-/// The entries of one block, or what is wrong with it. The names are checked, their order is not.
+/// The entries of one block, or its defect. The names are checked, their order is not.
 ///
 /// # Errors
 /// For offsets outside the block and for names that no file can have.

@@ -11,7 +11,7 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::process::Command;
 
-/// Fixed for ever: whoever changes the layout must know that all digests change.
+/// Fixed for ever: a change of the layout changes all digests.
 const GOLDEN: &str = "sha256:dfcc537782dba211873d9168bfb51fd29344419285f1e1e221fe7527981a2aeb";
 
 /// The path of an open file without a name.
@@ -81,12 +81,12 @@ fn a_file_of_five_gib_has_its_place() {
     let bytes = 5 << 30;
     let id = memory.add("holes", Inode::new(0o600, Kind::Regular(bytes)));
     let last = memory.file("last", b"here");
-    let order = memory.tree.order();
-    let plan = super::Plan::new(&memory.tree, &order).unwrap();
+    let traversal = memory.tree.traversal();
+    let plan = super::Plan::new(&memory.tree, &traversal).unwrap();
     let (holes, last) = (plan.place(id).unwrap(), plan.place(last).unwrap());
     assert_eq!(u64::from(last.block - holes.block), bytes / 4096);
     assert_eq!(plan.bytes, bytes + (2 << 20));
-    // What the image would be, but that nobody writes 5 GiB of zeros into it.
+    // As the image would be, without 5 GiB of zeros.
     let file = tempfile::tempfile().unwrap();
     file.set_len(plan.bytes).unwrap();
     file.write_all_at(&plan.metadata, 0).unwrap();

@@ -1,6 +1,6 @@
 //! Structures of the disk, little-endian, as in `fs/erofs/erofs_fs.h`.
 
-/// A block, which is a page: what DAX can serve.
+/// A block, which is a page: the unit of DAX.
 pub const BLOCK_BYTES: u64 = 4096;
 /// Where the super block begins.
 pub const SUPER_OFFSET: u64 = 1024;
@@ -23,7 +23,7 @@ const MAGIC: u32 = 0xe0f5_e1e2;
 const COMPAT_CHECKSUM: u32 = 1;
 const COMPAT_MTIME: u32 = 2;
 
-/// The layout of what an inode holds.
+/// The layout of an inode's contents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layout {
     /// Whole blocks.
@@ -39,7 +39,7 @@ pub enum Layout {
 }
 
 impl Layout {
-    /// What a number in an inode means.
+    /// The layout with this number.
     #[must_use]
     pub fn from_number(number: u16) -> Option<Self> {
         Some(match number {
@@ -96,12 +96,12 @@ impl FileType {
     }
 }
 
-/// What an inode says of itself.
+/// The fields of an inode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InodeHead {
     /// File type and permissions.
     pub mode: u16,
-    /// Layout of what it holds.
+    /// Layout of its contents.
     pub layout: Layout,
     /// Bytes that it holds.
     pub bytes: u64,
@@ -216,8 +216,8 @@ pub fn device(major: u32, minor: u32) -> u32 {
 }
 
 /// Major and minor of a device's number.
-#[must_use]
-pub fn major_minor(device: u32) -> (u32, u32) {
+#[cfg(test)]
+pub(crate) fn major_minor(device: u32) -> (u32, u32) {
     ((device & 0xf_ff00) >> 8, (device & 0xff) | ((device >> 12) & 0xf_ff00))
 }
 

@@ -3,7 +3,7 @@
 use super::directory::{self, Entry};
 use super::format::{BLOCK_BYTES, FileType, InodeHead, Layout, SLOT_BYTES, SUPER_BYTES, SUPER_OFFSET, Super};
 use super::{format, xattr};
-use crate::tree::{Inode, InodeId, Kind, Order, TARGET_BYTES_MAX, Tree, TreeError, XATTR_BYTES_MAX};
+use crate::tree::{Inode, InodeId, Kind, TARGET_BYTES_MAX, Traversal, Tree, TreeError, XATTR_BYTES_MAX};
 use crate::{ENTRIES_MAX, IMAGE_BYTES_MAX};
 use protocol::bytes::BLOCK_BYTES as HUGE_BYTES;
 use sha2::{Digest, Sha256};
@@ -13,10 +13,10 @@ use sha2::{Digest, Sha256};
 pub struct Place {
     /// Where the inode is, in slots: its number.
     pub nid: u64,
-    /// First block of what it holds; 0 if that is none.
+    /// First block of its contents; 0 if it has none.
     pub block: u32,
     head: InodeHead,
-    /// The end of what it holds lies behind it.
+    /// The end of its contents lies behind it.
     inline: bool,
 }
 
@@ -36,26 +36,26 @@ impl Plan {
     /// Lays a tree out.
     ///
     /// # Errors
-    /// When something of it does not fit into an image.
-    pub fn new(tree: &Tree, order: &Order<'_>) -> Result<Self, TreeError> {
-        if order.inodes.len() > ENTRIES_MAX {
+    /// When a part of it does not fit into an image.
+    pub fn new(tree: &Tree, traversal: &Traversal<'_>) -> Result<Self, TreeError> {
+        if traversal.inodes.len() > ENTRIES_MAX {
             return Err(TreeError::TooMany);
         }
         let mut plan =
             Self { places: vec![None; tree.len()], metadata: Vec::new(), bytes: 0, contents: (0, 0) };
-        let mut next = plan.place_inodes(tree, order)?.div_ceil(BLOCK_BYTES);
-        for id in &order.inodes {
+        let mut next = plan.place_inodes(tree, traversal)?.div_ceil(BLOCK_BYTES);
+        for id in &traversal.inodes {
             plan.place_blocks(*id, tree, &mut next, false)?;
         }
         let metadata_blocks = next;
-        for id in &order.inodes {
+        for id in &traversal.inodes {
             plan.place_blocks(*id, tree, &mut next, true)?;
         }
         plan.bytes = (next * BLOCK_BYTES).next_multiple_of(HUGE_BYTES);
         if plan.bytes > IMAGE_BYTES_MAX {
             return Err(TreeError::TooLarge);
         }
-        plan.encode(tree, order, metadata_blocks, next);
+        plan.encode(tree, traversal, metadata_blocks, next);
         Ok(plan)
     }
 
@@ -66,11 +66,11 @@ impl Plan {
     }
 
     /// Gives every inode its place, and returns where they end.
-    fn place_inodes(&mut self, tree: &Tree, order: &Order<'_>) -> Result<u64, TreeError> {
+    fn place_inodes(&mut self, tree: &Tree, traversal: &Traversal<'_>) -> Result<u64, TreeError> {
         let mut cursor = SUPER_OFFSET + SUPER_BYTES as u64;
-        for (id, ino) in order.inodes.iter().zip(1..) {
+        for (id, ino) in traversal.inodes.iter().zip(1..) {
             let inode = tree.get(*id);
-            let head = head(inode, order.links(*id), ino, &|| order.shown(*id))?;
+            let head = head(inode, traversal.links(*id), ino, &|| traversal.shown(*id))?;
             let (own, tail) = (head.head_bytes() + head.xattr_bytes(), head.bytes % BLOCK_BYTES);
             let is_file = matches!(inode.kind, Kind::Regular(_));
             let inline = !is_file && tail > 0 && own + tail <= BLOCK_BYTES;
@@ -118,17 +118,17 @@ impl Plan {
         Ok(())
     }
 
-    fn encode(&mut self, tree: &Tree, order: &Order<'_>, metadata_blocks: u64, blocks: u64) {
+    fn encode(&mut self, tree: &Tree, traversal: &Traversal<'_>, metadata_blocks: u64, blocks: u64) {
         self.metadata = vec![0; (metadata_blocks * BLOCK_BYTES) as usize];
         let mut own = Vec::new();
-        for id in &order.inodes {
+        for id in &traversal.inodes {
             let Some(place) = self.places[id.index()] else { continue };
             let inode = tree.get(*id);
             own.clear();
             own.extend(place.head.encode());
             xattr::encode(&inode.xattrs, &mut own);
             let held = match &inode.kind {
-                Kind::Directory(_) => self.folder(tree, order, *id),
+                Kind::Directory(_) => self.folder(tree, traversal, *id),
                 Kind::Symlink(target) => target.clone(),
                 _ => Vec::new(),
             };
@@ -142,7 +142,7 @@ impl Plan {
         }
         let root = self.places[tree.root().index()].map_or(0, |place| place.nid as u16);
         // At most 2^28, as `place_blocks` has seen to.
-        let mut sb = Super::new(root, order.inodes.len() as u64, blocks as u32);
+        let mut sb = Super::new(root, traversal.inodes.len() as u64, blocks as u32);
         let digest: [u8; 32] = Sha256::digest(&self.metadata).into();
         sb.uuid.copy_from_slice(&digest[..16]);
         // A UUID of version 8, "custom" (RFC 9562, section 5.8).
@@ -153,7 +153,7 @@ impl Plan {
         }
     }
 
-    fn folder(&self, tree: &Tree, order: &Order<'_>, id: InodeId) -> Vec<u8> {
+    fn folder(&self, tree: &Tree, traversal: &Traversal<'_>, id: InodeId) -> Vec<u8> {
         let entry = |name, id: InodeId| {
             let nid = self.places[id.index()].map_or(0, |place| place.nid);
             Entry { name, nid, kind: file_type(&tree.get(id).kind).number() }
@@ -162,7 +162,7 @@ impl Plan {
             .into_iter()
             .map(|(name, child)| match name {
                 b"." => entry(name, id),
-                b".." => entry(name, order.above(id)),
+                b".." => entry(name, traversal.above(id)),
                 _ => entry(name, child.unwrap_or(id)),
             })
             .collect();
@@ -204,7 +204,7 @@ fn file_type(kind: &Kind) -> FileType {
     }
 }
 
-/// What an inode says of itself, but for its blocks.
+/// The fields of an inode, except its blocks.
 fn head(inode: &Inode, links: u32, ino: u32, path: &dyn Fn() -> String) -> Result<InodeHead, TreeError> {
     let (bytes, raw) = match inode.kind {
         Kind::Directory(_) => (directory::blocks(names(&inode.kind).into_iter().map(|(name, _)| name)).1, 0),

@@ -17,7 +17,7 @@ const KNOWN_FEATURES: u32 = 0x7f;
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "the texts say it")]
 pub enum ReadError {
-    #[error("it is no EROFS image: the magic number is missing")]
+    #[error("it is not an EROFS image: the magic number is missing")]
     Magic,
     #[error("its blocks have 2^{bits} bytes, but DAX serves blocks of 4096 only")]
     Block { bits: u8 },
@@ -52,7 +52,7 @@ pub struct Reader<'a> {
 pub struct Found {
     /// Its number.
     pub nid: u64,
-    /// What it says of itself.
+    /// Its fields.
     pub head: InodeHead,
     /// Where the inode is, bytes.
     pub at: u64,
@@ -105,7 +105,7 @@ impl<'a> Reader<'a> {
         Err(ReadError::Outside { what, at, bytes, end: self.bytes })
     }
 
-    /// An inode by its number. Inode, attributes and what lies behind it are inside the image.
+    /// An inode by its number. Inode, attributes and the contents behind them are inside the image.
     ///
     /// # Errors
     /// When it is not.

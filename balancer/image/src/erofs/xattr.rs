@@ -38,7 +38,7 @@ pub fn encode(xattrs: &BTreeMap<Vec<u8>, Vec<u8>>, out: &mut Vec<u8>) {
     }
 }
 
-/// What the bytes behind an inode say, by full name; `None` if they say something else than such a list.
+/// The attributes in the bytes behind an inode, by full name; `None` if the bytes are not such a list.
 #[must_use]
 pub fn decode(disk: &[u8]) -> Option<BTreeMap<Vec<u8>, Vec<u8>>> {
     let mut xattrs = BTreeMap::new();

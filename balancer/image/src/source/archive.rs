@@ -12,7 +12,7 @@ const TRAILING_BYTES_MAX: u64 = 1 << 20;
 
 /// An open tar.
 pub(super) struct Archive {
-    /// What people call it.
+    /// Its name in messages.
     pub name: String,
     pub file: File,
     pub compression: Compression,
@@ -25,7 +25,7 @@ impl Archive {
         BuildError::Tar { archive: self.name.clone(), what }
     }
 
-    /// Shows every member with its contents. Then the file's digest is what it must be.
+    /// Visits every member with its contents. Afterwards the file has the digest that it must have.
     pub(super) fn each(
         &self,
         mut see: impl FnMut(Member, &mut dyn Read) -> Result<(), BuildError>,

@@ -1,4 +1,4 @@
-//! Layers as streams: plain, gzip or zstd, with the digest of what was read.
+//! Layers as streams: plain, gzip or zstd, with the digest of the bytes that were read.
 
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
@@ -16,7 +16,7 @@ pub(super) enum Compression {
 }
 
 impl Compression {
-    /// Of a file that begins so; `None` for a compression that is not read here.
+    /// The compression of a file that begins with these bytes; `None` for one that is not supported here.
     pub(super) fn of(begin: &[u8]) -> Option<Self> {
         match begin {
             [0x1f, 0x8b, ..] => Some(Self::Gzip),
@@ -43,14 +43,14 @@ impl Compression {
     }
 }
 
-/// Hashes what passes.
+/// Hashes the bytes that pass.
 pub(super) struct Hashed<R> {
     source: R,
     hash: Rc<RefCell<Sha256>>,
 }
 
 impl<R> Hashed<R> {
-    /// The stream, and the hash of what was read of it so far.
+    /// The stream, and the hash of the bytes that were read of it so far.
     pub(super) fn new(source: R) -> (Self, Rc<RefCell<Sha256>>) {
         let hash = Rc::new(RefCell::new(Sha256::new()));
         (Self { source, hash: Rc::clone(&hash) }, hash)

@@ -1,11 +1,11 @@
 //! A folder.
 //!
-//! Others may write into it while it is read. No path is followed through a symbolic link or out of the folder (`openat2`), so that nobody
-//! smuggles a foreign file in, and a file that was written to meanwhile is an error: half of each is no version of it.
+//! Other processes may write into it while it is read. No path is followed through a symbolic link or out of the folder (`openat2`), so
+//! no foreign file can be smuggled in. A file that was written to meanwhile is an error: a mixture of two versions is not a version.
 
 use super::{Origin, Sink, Source};
 use crate::error::BuildError;
-use crate::tree::{Inode, InodeId, Kind, Order, Tree, is_kept, shown};
+use crate::tree::{Inode, InodeId, Kind, Traversal, Tree, is_kept, shown};
 use crate::watch::Watch;
 use rustix::fs::{AtFlags, Dir as Listing, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 /// Longest list of names of attributes, and longest value, of one inode (`XATTR_LIST_MAX`, `XATTR_SIZE_MAX` of Linux).
 const XATTR_BYTES_MAX: usize = 65536;
 
-/// What tells that a file is the one that was seen, unchanged.
+/// Attributes that show that a file is the same one, unchanged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stamp {
     device: u64,
@@ -47,7 +47,7 @@ impl Dir {
         Ok(Self { path: path.into(), root, stamps: HashMap::new() })
     }
 
-    /// Opens what is at a path relative to the folder.
+    /// Opens a path relative to the folder.
     fn at(&self, path: &[u8], flags: OFlags) -> Result<OwnedFd, BuildError> {
         let inside = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
         let name = if path.is_empty() { b"." } else { path };
@@ -70,7 +70,7 @@ impl Dir {
         format!("{}{path}", self.path.display())
     }
 
-    /// An inode, and what its file type says about where its names are.
+    /// An inode, and for a folder how its names are read.
     fn inode(&self, fd: &OwnedFd, stat: &Stat, path: &[u8]) -> Result<Inode, BuildError> {
         let failed = |error| self.failed(path, error);
         // The kernel never gives a negative length.
@@ -154,12 +154,17 @@ impl Source for Dir {
         Ok(tree)
     }
 
-    fn contents(&mut self, tree: &Tree, order: &Order<'_>, sink: &mut Sink<'_>) -> Result<(), BuildError> {
-        for id in &order.inodes {
+    fn contents(
+        &mut self,
+        tree: &Tree,
+        traversal: &Traversal<'_>,
+        sink: &mut Sink<'_>,
+    ) -> Result<(), BuildError> {
+        for id in &traversal.inodes {
             if !matches!(tree.get(*id).kind, Kind::Regular(_)) {
                 continue;
             }
-            let path = order.path(*id);
+            let path = traversal.path(*id);
             // Were it replaced by a pipe meanwhile, opening must not wait for a writer.
             let mut file = File::from(self.at(&path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?);
             let unchanged = |file: &File| {

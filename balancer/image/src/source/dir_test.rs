@@ -72,10 +72,10 @@ fn while_read(path: &Path, act: impl Fn()) -> Result<(), BuildError> {
         fn contents(
             &mut self,
             tree: &Tree,
-            order: &Order<'_>,
+            traversal: &Traversal<'_>,
             sink: &mut Sink<'_>,
         ) -> Result<(), BuildError> {
-            self.0.contents(tree, order, sink)
+            self.0.contents(tree, traversal, sink)
         }
     }
     testing::build(Acting(Dir::open(path)?, act)).map(|_| ())
@@ -129,7 +129,7 @@ fn what_is_no_source_is_refused() {
     assert!(refusal(&dir.path().join("none")).contains("No such file"));
     assert!(matches!(images(Path::new("/dev/null")), Err(BuildError::NoSource(_))));
     fs::write(dir.path().join("text"), "hello ".repeat(200)).unwrap();
-    assert!(refusal(&dir.path().join("text")).contains("is no header of a tar"));
+    assert!(refusal(&dir.path().join("text")).contains("is not a header of a tar"));
     fs::write(dir.path().join("empty"), "").unwrap();
     assert!(refusal(&dir.path().join("empty")).contains("truncated"));
     fs::write(dir.path().join("xz"), b"\xfd7zXZ\0 and so on").unwrap();

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `a/.wh.name` | a character device 0:0 named `a/name`. If the layer has an `a/name` of its own, that stays; a folder becomes opaque |
 //! | `a/.wh..wh..opq` | folder `a` with `trusted.overlay.opaque=y` |
-//! | either, where the layer's own `a` is no folder | nothing: that hides all there was below `a` (umoci writes such) |
+//! | either, where the layer's own `a` is not a folder | nothing: that hides everything below `a` (umoci writes such layers) |
 //!
 //! Hostile archives: no path leads out of the tree, through a symbolic link, or through a file. Nothing is ever done on the
 //! host's file system by a name of the archive.
@@ -20,7 +20,7 @@ const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
 const OPAQUE_XATTR: &[u8] = b"trusted.overlay.opaque";
 
-/// What a whiteout hides of the layers below: what has this name in the folder of this path, or all of the folder.
+/// What a whiteout hides in the layers below: the entry of this name in the folder of this path, or the whole folder.
 struct Hidden {
     folder: Vec<u8>,
     name: Option<Vec<u8>>,
@@ -44,7 +44,7 @@ impl<'a> Growing<'a> {
         Err(self.archive.refuse(TarError::member(path, why)))
     }
 
-    /// The folder that the parents of a member lead to, made where nobody described it.
+    /// The folder that the parents of a member lead to, made if no member describes it.
     fn folder(&mut self, path: &[u8], parents: &[&[u8]]) -> Result<InodeId, BuildError> {
         let mut folder = self.tree.root();
         for name in parents {
@@ -105,7 +105,7 @@ impl<'a> Growing<'a> {
         Ok(Some(id))
     }
 
-    /// What a hard link means: a member before it.
+    /// The target of a hard link: an earlier member.
     fn target(&self, path: &[u8], link: &[u8]) -> Result<InodeId, BuildError> {
         let shown = String::from_utf8_lossy(link);
         let Ok(names) = names(link) else {
@@ -182,7 +182,7 @@ impl<'a> Growing<'a> {
         Ok(self.tree)
     }
 
-    /// True if something on this path is no folder: of the layers below nothing is seen there in any case.
+    /// True if an entry on this path is not a folder: it hides the layers below in any case.
     fn is_covered(&self, names: &[&[u8]]) -> bool {
         let mut folder = self.tree.root();
         for name in names {

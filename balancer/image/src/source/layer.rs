@@ -7,7 +7,7 @@ use super::tar::{Member, TarError};
 use super::{LayerOrigin, Origin, Sink, Source};
 use crate::IMAGE_BYTES_MAX;
 use crate::error::BuildError;
-use crate::tree::{InodeId, Order, Tree, TreeError};
+use crate::tree::{InodeId, Traversal, Tree, TreeError};
 use crate::watch::Watch;
 use std::fs::File;
 use std::io::{self, Read};
@@ -20,7 +20,7 @@ pub struct Layer {
     archive: Archive,
     /// Whiteouts are such.
     overlay: bool,
-    /// What became of each member with contents, in the archive's order, and its length.
+    /// The inode of each member with contents, in the archive's order, and its length.
     members: Vec<(Option<InodeId>, u64)>,
 }
 
@@ -84,7 +84,12 @@ impl Source for Layer {
         Ok(tree)
     }
 
-    fn contents(&mut self, _: &Tree, order: &Order<'_>, sink: &mut Sink<'_>) -> Result<(), BuildError> {
+    fn contents(
+        &mut self,
+        _: &Tree,
+        traversal: &Traversal<'_>,
+        sink: &mut Sink<'_>,
+    ) -> Result<(), BuildError> {
         let mut expected = self.members.iter();
         let changed = || {
             let what = "it has other members than before".into();
@@ -97,7 +102,7 @@ impl Source for Layer {
             let same = expected.next().filter(|(_, bytes)| *bytes == member.bytes);
             let (id, _) = same.ok_or_else(changed)?;
             // A whiteout, or something that a later member replaced, has no place.
-            let Some(id) = id.filter(|id| order.links(*id) > 0) else { return Ok(()) };
+            let Some(id) = id.filter(|id| traversal.links(*id) > 0) else { return Ok(()) };
             sink(id, contents).map_err(|error| match error {
                 BuildError::Read { path, source } if source.kind() == io::ErrorKind::UnexpectedEof => {
                     self.archive.refuse(TarError::Truncated { within: path })

@@ -14,13 +14,13 @@ pub use oci::OciError;
 pub use tar::TarError;
 
 use super::error::BuildError;
-use super::tree::{InodeId, Order, Tree};
+use super::tree::{InodeId, Traversal, Tree};
 use super::watch::Watch;
 use std::fs;
 use std::io::Read;
 use std::path::Path;
 
-/// What takes the contents of regular files: each once, in any order.
+/// A receiver of the contents of regular files: each once, in any order.
 pub type Sink<'a> = dyn FnMut(InodeId, &mut dyn Read) -> Result<(), BuildError> + 'a;
 
 /// A tree with contents. Asked for the tree first, then for the contents.
@@ -37,8 +37,13 @@ pub trait Source {
     /// Hands the contents of every regular file in `order` to `sink`.
     ///
     /// # Errors
-    /// When it cannot be read or changed, and what `sink` returns.
-    fn contents(&mut self, tree: &Tree, order: &Order<'_>, sink: &mut Sink<'_>) -> Result<(), BuildError>;
+    /// When it cannot be read or changed, and errors of `sink`.
+    fn contents(
+        &mut self,
+        tree: &Tree,
+        traversal: &Traversal<'_>,
+        sink: &mut Sink<'_>,
+    ) -> Result<(), BuildError>;
 }
 
 /// What an image was built from.

@@ -15,11 +15,11 @@ use std::path::{Path, PathBuf};
 
 /// Longest index or manifest: what registries take.
 const DOCUMENT_BYTES_MAX: u64 = 4 << 20;
-/// Most manifests that are looked at, with those of indexes in indexes.
+/// Most manifests that are read, with those of indexes in indexes.
 const MANIFESTS_MAX: usize = 1000;
 /// Most layers of an image; overlayfs takes 500, and a guest `IMAGES_MAX`.
 const LAYERS_MAX: usize = 500;
-/// What guests can run.
+/// The platform of guests.
 const PLATFORM: (&str, &str) = ("linux", "amd64");
 
 const INDEXES: [&str; 2] =
@@ -88,7 +88,7 @@ impl Descriptor {
         self.platform.as_ref().is_none_or(|own| (own.os.as_str(), own.architecture.as_str()) == PLATFORM)
     }
 
-    /// Attestations of builders are listed beside images, for a platform that is none.
+    /// Attestations of builders are listed next to images, for a platform that does not exist.
     fn is_attestation(&self) -> bool {
         self.platform.as_ref().is_some_and(|own| own.os == "unknown")
     }
@@ -154,7 +154,7 @@ fn choose(layout: &Path) -> Result<Descriptor, OciError> {
     match suitable.as_slice() {
         [one] => Ok(one.clone()),
         [] if found.is_empty() => {
-            Err(OciError::Document { path, what: "it names no manifest of an image".into() })
+            Err(OciError::Document { path, what: "it does not name a manifest of an image".into() })
         }
         [] => Err(OciError::Platform { path: layout.into(), choices: listed(&found) }),
         several => Err(OciError::Ambiguous { path: layout.into(), choices: listed(several) }),
@@ -185,7 +185,7 @@ fn parse<T: DeserializeOwned>(path: &Path, text: &[u8]) -> Result<T, OciError> {
         .map_err(|error| OciError::Document { path: path.into(), what: error.to_string() })
 }
 
-/// The digits of a digest; they become the name of a file, so they are looked at.
+/// The digits of a digest; they become the name of a file, so they are checked.
 fn hex<'a>(layout: &Path, descriptor: &'a Descriptor) -> Result<&'a str, OciError> {
     let hex = descriptor
         .digest
@@ -201,7 +201,7 @@ fn blob_path(layout: &Path, descriptor: &Descriptor) -> Result<PathBuf, OciError
     Ok(layout.join("blobs/sha256").join(hex(layout, descriptor)?))
 }
 
-/// A blob of the length that is said.
+/// A blob of the declared length.
 fn blob(layout: &Path, descriptor: &Descriptor) -> Result<File, OciError> {
     let path = blob_path(layout, descriptor)?;
     let file = open(&path)?;
@@ -223,5 +223,5 @@ fn open(path: &Path) -> Result<File, OciError> {
     if file.metadata().map_err(failed)?.is_file() {
         return Ok(file);
     }
-    Err(OciError::Document { path: path.into(), what: "it is no regular file".into() })
+    Err(OciError::Document { path: path.into(), what: "it is not a regular file".into() })
 }

@@ -120,7 +120,7 @@ fn the_manifest_for_this_platform_is_taken_or_the_choices_are_named() {
     let text = refusal(layout.0.path());
     assert!(text.contains("several images") && text.contains("edge linux/amd64 sha256:"), "{text}");
     layout.index(&[]);
-    assert!(refusal(layout.0.path()).contains("names no manifest"));
+    assert!(refusal(layout.0.path()).contains("does not name a manifest"));
 }
 
 #[test]

@@ -20,8 +20,13 @@ impl Source for Any {
     fn tree(&mut self, watch: &mut Watch<'_>) -> Result<Tree, BuildError> {
         self.0.tree(watch)
     }
-    fn contents(&mut self, tree: &Tree, order: &Order<'_>, sink: &mut Sink<'_>) -> Result<(), BuildError> {
-        self.0.contents(tree, order, sink)
+    fn contents(
+        &mut self,
+        tree: &Tree,
+        traversal: &Traversal<'_>,
+        sink: &mut Sink<'_>,
+    ) -> Result<(), BuildError> {
+        self.0.contents(tree, traversal, sink)
     }
 }
 

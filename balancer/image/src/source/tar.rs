@@ -13,7 +13,7 @@ const BLOCK: usize = 512;
 /// Longest extended header or long name. Attributes of one file have 64 KiB at most on Linux.
 const EXTENSION_BYTES_MAX: u64 = 1 << 20;
 
-/// What is wrong with an archive.
+/// A defect of an archive.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "the texts say it")]
 pub enum TarError {
@@ -21,7 +21,7 @@ pub enum TarError {
     Truncated { within: String },
     #[error("it ends without the block of zeros that ends a tar: it is truncated")]
     NoEnd,
-    #[error("at byte {at} is no header of a tar (its checksum is wrong)")]
+    #[error("at byte {at} is not a header of a tar (its checksum is wrong)")]
     Header { at: u64 },
     #[error("the header at byte {at} has no readable {field}")]
     Field { at: u64, field: &'static str },
@@ -31,7 +31,7 @@ pub enum TarError {
     Extension { at: u64 },
     #[error("{path:?}: {why}")]
     Member { path: String, why: String },
-    #[error("it is compressed in a way that is not read here: use gzip or zstd")]
+    #[error("its compression is not supported: use gzip or zstd")]
     Compression,
     #[error("behind its end are more than {bytes} bytes")]
     Trailing { bytes: u64 },
@@ -62,7 +62,7 @@ pub(super) struct Member {
     pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
-/// What headers before a member say of it.
+/// Attributes of a member in the headers before it.
 #[derive(Debug, Default)]
 struct Extended {
     path: Option<Vec<u8>>,
@@ -85,7 +85,7 @@ impl<R: Read> Members<R> {
         Self { source, at: 0, left: 0, padding: 0 }
     }
 
-    /// The next member; `None` at the end. What was not read of the one before is skipped.
+    /// The next member; `None` at the end. Unread contents of the one before are skipped.
     pub(super) fn next(&mut self) -> Result<Option<Member>, TarError> {
         let mut extended = Extended::default();
         loop {

@@ -168,7 +168,7 @@ fn a_tar_that_changes_between_two_readings_is_refused() {
     let tree = layer.tree(&mut Watch::new(&cancelled, &mut report)).unwrap();
     for now in [&[("a", "123456", FILE), ("b", "x", FILE)][..], &[("a", "12345", FILE)]] {
         fs::write(&path, archive(now)).unwrap();
-        let error = layer.contents(&tree, &tree.order(), &mut |_, _| Ok(())).unwrap_err();
+        let error = layer.contents(&tree, &tree.traversal(), &mut |_, _| Ok(())).unwrap_err();
         assert!(matches!(error, BuildError::Changed { .. }), "{error}");
     }
 }

@@ -1,6 +1,6 @@
-//! Trust domains: who shares pages with whom.
+//! Trust domains: which guests share pages with each other.
 //!
-//! Two guests that map one inode share its pages, and by the time that a read takes each can tell what the other reads. So guests of different
+//! Two guests that map one inode share its pages, and each can measure by the time of a read which pages the other one reads. So guests of different
 //! domains get different inodes with the same bytes. Blocks on the disk are shared where the file system can (reflink): the
 //! page cache is per inode all the same.
 

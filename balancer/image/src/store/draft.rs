@@ -22,7 +22,7 @@ impl Draft {
         self.0.as_file()
     }
 
-    /// Locked, so that nobody takes it for what a killed process left. The names are locked by the caller, so that nobody looks between.
+    /// Locked, so that no process takes it for a draft of a killed process. The caller holds the lock of the names, so that no process sees it unlocked.
     pub(super) fn new(folder: &Path) -> Result<Self, StoreError> {
         let file = tempfile::Builder::new()
             .prefix(PREFIX)
@@ -46,7 +46,7 @@ impl Draft {
 }
 
 impl Store {
-    /// An empty file for an image to be. Removes what killed builds left.
+    /// An empty file for a new image. Removes drafts of killed builds.
     ///
     /// # Errors
     /// When the store cannot be written to.
@@ -57,7 +57,7 @@ impl Store {
     }
 
     /// Makes a draft an image. If there is one of that digest already, and it is whole, that one stays, with its origin; a damaged one is
-    /// replaced, while whoever has it open keeps what was there.
+    /// replaced, and processes that have it open keep the old content.
     ///
     /// # Errors
     /// When the store cannot be written to.
@@ -80,7 +80,7 @@ impl Store {
         Ok(manifest)
     }
 
-    /// Removes drafts that nobody holds, and manifests without their images. The names are locked by the caller.
+    /// Removes drafts that no process holds, and manifests without their images. The caller holds the lock of the names.
     fn remove_stale(&self) -> Result<(), StoreError> {
         let mut folders = vec![self.images()];
         folders.extend(self.domain_folders()?);

@@ -1,10 +1,10 @@
-//! What a store refuses.
+//! Errors of a store.
 
 use protocol::image::Digest;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Why a store does not do what was asked.
+/// Why a store refuses a request.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// Others could change images.
@@ -42,7 +42,7 @@ pub enum StoreError {
         choices: String,
     },
     /// A path of something else.
-    #[error("{path} is no image of the store {folder}")]
+    #[error("{path} is not an image of the store {folder}")]
     Outside {
         /// What was given.
         path: PathBuf,
@@ -61,7 +61,7 @@ pub enum StoreError {
         /// Which.
         digest: Digest,
     },
-    /// It is not what its name says.
+    /// Its content does not have the digest in its name.
     #[error("Image {digest} is damaged: its content has the digest {found}; build it again")]
     Damaged {
         /// Its name.
@@ -70,11 +70,11 @@ pub enum StoreError {
         found: Digest,
     },
     /// A manifest is none.
-    #[error("{path} is no manifest of an image: {what}")]
+    #[error("{path} is not a manifest of an image: {what}")]
     Manifest {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Its defect.
         what: String,
     },
     /// The system refused.

@@ -1,4 +1,4 @@
-//! What is known of an image besides its bytes.
+//! The manifest of an image: its origin and its size.
 
 use super::error::failed;
 use super::{Store, StoreError};
@@ -9,7 +9,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-/// What is known of an image.
+/// The manifest of an image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
     /// Its name.
@@ -33,7 +33,7 @@ pub struct Manifest {
 }
 
 impl Store {
-    /// What is known of an image.
+    /// Reads the manifest of an image.
     ///
     /// # Errors
     /// When there is no such image.

@@ -4,11 +4,11 @@
 //!   STORE/lock                            held while names change, for moments
 //!   STORE/images/<hex>.erofs, <hex>.json  an image, mode 0444, and its manifest
 //!   STORE/images/.draft-*                 being built; its builder holds a lock on it
-//!   STORE/domains/<domain>/<hex>.erofs    the same bytes as another inode: what guests of one trust domain share
+//!   STORE/domains/<domain>/<hex>.erofs    the same bytes as another inode: the file that guests of one trust domain share
 //! ```
 //!
-//! * A file is complete when it has its name: written under another one, synced, renamed; and it is never written again. What a killed
-//!   process left is a draft that nobody locks, which the next build removes.
+//! * A file is complete when it has its name: written under another one, synced, renamed; and it is never written again. A killed
+//!   process leaves a draft without a lock, which the next build removes.
 //! * Whoever opened an image holds a shared lock on it (`flock`), which lives as long as any descriptor of that opening, in whatever process,
 //!   or a mapping: so an image in use cannot be removed, and no list of users can be wrong.
 
@@ -120,7 +120,7 @@ impl Store {
     /// Removes an image and its copies in all domains.
     ///
     /// # Errors
-    /// When somebody has it open, or there is none. Then all of it is still there.
+    /// When a process has it open, or there is no such image. Then all of it is still there.
     pub fn remove(&self, digest: &Digest) -> Result<(), StoreError> {
         let _names = self.lock_names(true)?;
         let manifest = self.manifest_path(digest);

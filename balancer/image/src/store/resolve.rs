@@ -1,4 +1,4 @@
-//! What people write for an image.
+//! Names of images on the command line.
 
 use super::error::failed;
 use super::{Store, StoreError};
@@ -10,7 +10,7 @@ use std::path::Path;
 const DIGITS_MIN: usize = 8;
 
 impl Store {
-    /// The image that is meant by `sha256:` and 64 digits, by 8 or more of its first digits with or without `sha256:`, or by a path in
+    /// The image that is named by `sha256:` and 64 digits, by 8 or more of its first digits with or without `sha256:`, or by a path in
     /// this store (of `images` or of a domain).
     ///
     /// # Errors

@@ -99,7 +99,7 @@ fn transitions_are_the_only_way_from_state_to_state() {
     let pairs: Vec<(State, State)> = STATES
         .iter()
         .flat_map(|from| STATES.map(|to| (*from, to)))
-        .filter(|(from, to)| from.may_become(*to))
+        .filter(|(from, to)| TRANSITIONS.iter().any(|each| each.to() == *to && each.sources().contains(from)))
         .collect();
     assert_eq!(pairs.len(), 22, "{pairs:?}");
     let table = FrameTable::new(&[LOW, IMAGE]).unwrap();
@@ -282,9 +282,8 @@ fn the_error_of_the_figures_is_published_with_its_age() {
     assert!(totals.checked_age_ms.is_some());
     table.checked(u64::MAX, ErrorSource::Scan);
     assert_eq!(reader.totals().error_frames_max, 1536, "never more than there are");
-    table.set_strict(true);
-    let totals = reader.totals();
-    assert_eq!((totals.error_frames_max, totals.error_source), (0, ErrorSource::Strict));
+    // A number of an older version: a writer that is hostile cannot claim with it that nothing is missing.
+    assert_eq!(ErrorSource::from_bits(3), ErrorSource::Never);
 }
 
 #[test]

@@ -71,8 +71,7 @@ pub(super) struct Header {
     pub version: AtomicU32,
     pub region_count: AtomicU32,
     pub regions: [RegionCell; REGIONS_MAX],
-    /// 0: first touch is found by scans. 1: it is seen exactly (strict mode).
-    pub strict: AtomicU32,
+    pub _unused: AtomicU32,
     /// How `error_frames` was obtained, see [`ErrorSource`](super::ErrorSource).
     pub error_source: AtomicU32,
     /// 1: it is not known why a frame of RAM has no host memory, so untouched means unknown.

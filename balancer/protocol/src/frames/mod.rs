@@ -31,8 +31,7 @@
 //! **Unknown.** Where a process that does not tell gives memory back (engine qemu), a frame is private or not, by the kernel's
 //! word, and nothing more is known: [`FrameTable::set_residency_only`] makes the totals say `unknown` for what would be untouched.
 //!
-//! **Truth.** What the kernel does by itself is found by scans; [`Totals`] says how much may be missing. Strict mode has
-//! its place: [`FrameTable::set_strict`] and [`Transition::Fault`].
+//! **Truth.** What the kernel does by itself is found by scans; [`Totals`] says how much may be missing.
 
 mod age;
 mod atomic;

@@ -298,9 +298,7 @@ impl FrameReader {
         let age_ms = |at: u64| (at != 0).then(|| monotonic_ns().saturating_sub(at) / 1_000_000);
         let checked_at = header.checked_at_ns.load(Acquire);
         let images_checked_at = header.images_checked_at_ns.load(Acquire);
-        let strict = header.strict.load(Acquire) == 1;
         let (error_source, error_frames) = match checked_at {
-            _ if strict => (ErrorSource::Strict, 0),
             0 => (ErrorSource::Never, u64::MAX),
             _ => {
                 (ErrorSource::from_bits(header.error_source.load(Relaxed)), header.error_frames.load(Relaxed))

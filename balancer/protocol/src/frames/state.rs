@@ -1,6 +1,5 @@
 //! The states of a frame.
 
-use super::transition::TRANSITIONS;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -55,21 +54,9 @@ impl State {
         STATES.get(usize::try_from(bits).ok()?).copied()
     }
 
-    /// True if the host holds a page of its own for a frame in this state.
-    #[must_use]
-    pub fn holds_host_memory(self) -> bool {
-        matches!(self, Self::Private)
-    }
-
     /// True if somebody is charged for a frame in this state: its content belongs to one container.
     #[must_use]
     pub fn is_charged(self) -> bool {
         matches!(self, Self::Private | Self::Compressed | Self::Swapped)
-    }
-
-    /// True if a frame may go from this state to the other in one step: there is a transition.
-    #[must_use]
-    pub fn may_become(self, to: Self) -> bool {
-        TRANSITIONS.iter().any(|transition| transition.to() == to && transition.sources().contains(&self))
     }
 }

@@ -18,8 +18,6 @@ pub enum ErrorSource {
     KernelTotal = 1,
     /// The kernel's total cannot be read: frames that a comparison could still find changed.
     Scan = 2,
-    /// First touch is seen as it happens, there is nothing to find (strict mode).
-    Strict = 3,
     /// By page faults of the process, while a comparison ran, that may each have brought a page; as many may have been
     /// given back (engine qemu: releases are not seen).
     Faults = 4,
@@ -30,7 +28,6 @@ impl ErrorSource {
         match bits {
             1 => Self::KernelTotal,
             2 => Self::Scan,
-            3 => Self::Strict,
             4 => Self::Faults,
             _ => Self::Never,
         }

@@ -8,7 +8,7 @@ use super::state::State;
 pub enum Transition {
     /// A scan found host memory behind it: first touch, or a refault of what the guest gave away.
     Touch,
-    /// The fault handler gave it memory: first touch seen exactly, at the moment it happens (strict mode).
+    /// The fault handler gave it memory: first touch, recorded at the moment when it happens.
     Fault,
     /// The guest wrote to a page of the pool and has its own copy now.
     CopyOnWrite,

@@ -213,12 +213,6 @@ impl FrameTable {
         self.header().image_lost_frames.store(frames, Relaxed);
     }
 
-    /// The place of strict mode: from now on first touch is recorded by the fault handler with [`Transition::Fault`], as
-    /// it happens, and scans find nothing.
-    pub fn set_strict(&self, strict: bool) {
-        self.header().strict.store(u32::from(strict), Release);
-    }
-
     /// Moves the clock of ages on; `elapsed_ms` since the table was made. One thread does this.
     pub fn tick(&self, elapsed_ms: u64) {
         let tick = elapsed_ms / age::AGE_TICK_MS;

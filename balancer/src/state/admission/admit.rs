@@ -196,7 +196,7 @@ impl Balancer {
             return;
         }
         let guest = state.guests.remove(name).expect("looked up above");
-        state.pool.leave(session, Instant::now());
+        state.pool.leave(crate::pool::GuestSeq(session), Instant::now());
         self.granules_changed.notify_waiters();
         state.events.push("guest_gone", Some(name), Some(&guest.about.container), reason);
         if state.guests.is_empty() {

@@ -32,8 +32,10 @@ impl State {
     pub(in crate::state) fn usage_of(&self, guest: &Guest, disk_cache: Cost) -> Cost {
         let mut sum = disk_cache;
         self.accounting.usage(&guest.reading()).into_values().for_each(|cost| sum += cost);
-        sum +=
-            Cost { bytes: self.pool.charged_to_guest(guest.session), error_bytes: pool_error_bytes(guest) };
+        sum += Cost {
+            bytes: self.pool.charged_to_guest(crate::pool::GuestSeq(guest.session)),
+            error_bytes: pool_error_bytes(guest),
+        };
         sum
     }
 

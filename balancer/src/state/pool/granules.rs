@@ -1,7 +1,7 @@
 //! Granules of managed images: guests ask for them, are told when they are there, and are asked to let go of them.
 
 use crate::guests::Guest;
-use crate::pool::{Asked, Backed, Key, LetGo, PoolBacking, UNMAP_DEADLINE};
+use crate::pool::{Asked, Backed, Eviction, GranuleIndex, GuestSeq, Key, PoolBacking, UNMAP_DEADLINE};
 use crate::state::{Balancer, State};
 use accounting::{ContainerId, POOL};
 use protocol::bytes::Human;
@@ -56,7 +56,7 @@ impl Balancer {
         };
         let images: Option<Vec<Backed>> = (0..guest.about.images.len()).map(backed).collect();
         let images = images.ok_or_else(|| format!("An image of {name:?} is gone"))?;
-        state.pool.release(session);
+        state.pool.release(GuestSeq(session));
         if let Some(guest) = state.guests.get_mut(&name) {
             guest.pool_outbox = Some(outbox);
         }
@@ -74,8 +74,9 @@ impl Balancer {
         let Some(key) = key else { return Err(format!("It asked for image {image}, which it has not")) };
         let payer = state.pool.get(&key).and_then(|image| image.bound).unwrap_or(POOL);
         let budget = state.budget_of(payer);
-        let (asked, orders) = state.pool.ask(guest.session, &key, granule, budget, Instant::now());
-        state.order_to_let_go(orders);
+        let (seq, number) = (GuestSeq(guest.session), GranuleIndex(granule));
+        let (asked, evictions) = state.pool.ask(seq, &key, number, budget, Instant::now());
+        state.send_evictions(evictions);
         match asked {
             Asked::Unknown => {
                 return Err(format!(
@@ -101,7 +102,7 @@ impl Balancer {
         done: std::io::Result<()>,
     ) -> Result<(), String> {
         let state = &mut *self.state();
-        state.pool.filled(guest.session, key, granule, backing, done.is_ok());
+        state.pool.filled(GuestSeq(guest.session), key, GranuleIndex(granule), backing, done.is_ok());
         let outcome = match &done {
             Ok(()) => GranuleOutcome::There,
             Err(error) => GranuleOutcome::Failed { reason: error.to_string() },
@@ -132,7 +133,7 @@ impl Balancer {
         // More than was ever there ends at the end.
         let all = state.pool.get(&key).map_or(0, |image| image.backing.bytes() / GRANULE_BYTES);
         for granule in first..first.saturating_add(count).min(all) {
-            state.pool.unmapped(guest.session, &key, granule);
+            state.pool.unmapped(GuestSeq(guest.session), &key, GranuleIndex(granule));
         }
         self.granules_changed.notify_waiters();
         Ok(())
@@ -157,12 +158,12 @@ impl Balancer {
             let state = &mut *self.state();
             for payer in state.pool.payers_of_managed() {
                 if let Some(budget) = state.budget_of(payer) {
-                    let orders = state.pool.shrink(payer, budget, Instant::now());
-                    state.order_to_let_go(orders);
+                    let evictions = state.pool.shrink(payer, budget, Instant::now());
+                    state.send_evictions(evictions);
                 }
             }
             let late = state.pool.overdue(Instant::now());
-            let named = state.guests.values().filter(|guest| late.contains(&guest.session));
+            let named = state.guests.values().filter(|guest| late.contains(&GuestSeq(guest.session)));
             named.map(|guest| (guest.about.name.clone(), guest.session)).collect::<Vec<_>>()
         };
         for (name, session) in overdue {
@@ -205,14 +206,14 @@ impl State {
         outbox.try_send(answer).map_err(|_| "its vmm takes no messages".to_owned())
     }
 
-    /// Tells guests to let go. One that does not listen is found by the deadline.
-    fn order_to_let_go(&self, orders: Vec<LetGo>) {
-        for LetGo { order, key, granule } in orders {
-            let Some(guest) = self.guests.values().find(|guest| guest.session == order) else { continue };
+    /// Tells guests to unmap. A guest that does not listen is found by the deadline.
+    fn send_evictions(&self, evictions: Vec<Eviction>) {
+        for Eviction { guest: GuestSeq(session), key, granule } in evictions {
+            let Some(guest) = self.guests.values().find(|guest| guest.session == session) else { continue };
             let image = guest.about.images.iter().position(|image| image.digest == key.digest);
             let (Some(image), Some(outbox)) = (image, &guest.pool_outbox) else { continue };
             let image = u16::try_from(image).expect("at most 16 images");
-            let _ = outbox.try_send(ToVmm::Unmap { image, first: granule, count: 1 });
+            let _ = outbox.try_send(ToVmm::Unmap { image, first: granule.0, count: 1 });
         }
     }
 

@@ -1,7 +1,7 @@
 //! The shared pool and the guests: who maps which image, and who pays for it.
 
 use crate::guests::Guest;
-use crate::pool::{Backed, Key, Opened, Plan, PoolImage, PoolObject};
+use crate::pool::{Backed, GuestSeq, Key, Opened, PoolImage, PoolObject, Sampling};
 use crate::state::{Balancer, State};
 use crate::tree::{Tree, TreeError};
 use accounting::{ContainerId, POOL, System};
@@ -66,8 +66,8 @@ impl Balancer {
 
     /// What is to be looked at; all of it, if it is wanted now.
     #[must_use]
-    pub fn plan_look(&self, all: bool) -> Plan {
-        self.state().pool.plan(Instant::now(), all)
+    pub fn plan_look(&self, all: bool) -> Sampling {
+        self.state().pool.due(Instant::now(), all)
     }
 
     /// Looks at all files and tables, unless that was done since a moment. Who waits for another one's look takes what that saw.
@@ -89,7 +89,7 @@ impl Balancer {
         }
         let looked = tokio::task::spawn_blocking(move || {
             let begun = Instant::now();
-            (plan.carry_out(), begun.elapsed())
+            (plan.run(), begun.elapsed())
         });
         // A look that panicked is a bug that the log tells of; figures keep their age.
         let Ok((answers, took)) = looked.await else { return Duration::ZERO };
@@ -207,7 +207,7 @@ impl State {
             let guest = &self.guests[name];
             let key = Key { digest: image.digest, domain: domain.clone() };
             let table = (Arc::clone(&guest.frames), image.first);
-            self.pool.join(&key, guest.session, name, container, table, Instant::now());
+            self.pool.join(&key, GuestSeq(guest.session), name, container, table, Instant::now());
         }
     }
 
@@ -221,7 +221,7 @@ impl State {
     pub(in crate::state) fn charge_pool(&mut self, name: &str, all: bool) {
         let guest = &self.guests[name];
         let (session, container) = (guest.session, ContainerId(self.pool_payer(guest)));
-        self.pool.charge(session, container, all);
+        self.pool.charge(GuestSeq(session), container, all);
     }
 
     /// Guests that share pages inside a container, with another trust domain in the tree that is to be.
@@ -265,7 +265,7 @@ impl State {
 
     /// True for a guest that maps images, or whose RAM is merged.
     fn shares_pages(&self, guest: &Guest) -> bool {
-        guest.about.merge || self.pool.has_guest(guest.session)
+        guest.about.merge || self.pool.has_guest(GuestSeq(guest.session))
     }
 
     /// The pool's own container stays, and so does one that something is bound to.

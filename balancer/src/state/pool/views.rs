@@ -2,7 +2,7 @@
 
 use crate::guests::Guest;
 use crate::pool::{
-    Key, PoolGuestObject, PoolImage, PoolImageObject, PoolObject, PoolPayerObject, SharerObject,
+    GuestSeq, Key, PoolGuestObject, PoolImage, PoolImageObject, PoolObject, PoolPayerObject, SharerObject,
 };
 use crate::state::State;
 use crate::state::pool::pages::{COMMON, common};
@@ -39,11 +39,11 @@ impl State {
     }
 
     fn pool_image_object(&self, key: &Key, image: &PoolImage) -> PoolImageObject {
-        let mapped: BTreeMap<u64, u64> = image.ledger.sharers().collect();
+        let mapped: BTreeMap<GuestSeq, u64> = image.ledger.sharers().collect();
         let alone_bytes = mapped.values().sum::<u64>() * FRAME_BYTES;
-        let sharers = image.sharers.iter().map(|(order, sharer)| SharerObject {
+        let sharers = image.sharers.iter().map(|(seq, sharer)| SharerObject {
             guest: sharer.name.clone(),
-            mapped_bytes: mapped.get(order).map_or(0, |pages| pages * FRAME_BYTES),
+            mapped_bytes: mapped.get(seq).map_or(0, |pages| pages * FRAME_BYTES),
             age_ms: age_ms(sharer.seen_at),
         });
         let path_of =
@@ -69,11 +69,13 @@ impl State {
 
     /// A guest and the pool; `None` for one that maps no image.
     pub(in crate::state) fn pool_guest_object(&self, guest: &Guest) -> Option<PoolGuestObject> {
-        if !self.pool.has_guest(guest.session) {
+        if !self.pool.has_guest(GuestSeq(guest.session)) {
             return None;
         }
-        let (alone_bytes, charged_bytes) =
-            (self.pool.mapped_by(guest.session), self.pool.charged_to_guest(guest.session));
+        let (alone_bytes, charged_bytes) = (
+            self.pool.mapped_by(GuestSeq(guest.session)),
+            self.pool.charged_to_guest(GuestSeq(guest.session)),
+        );
         let guest = guest.about.name.clone();
         Some(PoolGuestObject {
             guest,

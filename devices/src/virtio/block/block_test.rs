@@ -1,6 +1,5 @@
 use super::*;
 use crate::testing::{Buffer, FakeGuest};
-use std::os::fd::FromRawFd;
 use std::os::unix::fs::FileExt;
 
 const RAM: usize = 16 << 20;
@@ -10,15 +9,8 @@ const UNSUPP: u8 = 2;
 
 /// A file of `sectors` sectors, each filled with its number, that exists nowhere.
 fn file(sectors: u8) -> File {
-    // SAFETY: the name is a C string; the call has no other requirement.
-    let fd = unsafe { libc::memfd_create(c"disk".as_ptr(), 0) };
-    assert!(fd >= 0);
-    // SAFETY: the descriptor is new and nobody else's.
-    let file = unsafe { File::from_raw_fd(fd) };
-    for sector in 0..sectors {
-        file.write_all_at(&[sector; 512], u64::from(sector) * 512).unwrap();
-    }
-    file
+    let bytes: Vec<u8> = (0..sectors).flat_map(|sector| [sector; 512]).collect();
+    crate::testing::memory_file(&bytes)
 }
 
 struct Machine {

@@ -1,29 +1,31 @@
-//! Looks at files and tables: what is due, what follows from what was seen, and what is let go on the way.
+//! Samples of files and tables: which are due, what follows from them, and which pages are evicted with them.
 
 use super::backing::Stamp;
 use super::image::{Key, PoolImage};
 use super::images::Pool;
-use super::sample::{Answer, Plan, Question};
+use super::numbers::GuestSeq;
+use super::sample::{Answer, Question, Sampling};
 use accounting::{ContainerId, POOL, Run, System, UNITS_PER_FRAME};
 use protocol::bytes::{FRAME_BYTES, Human};
+use protocol::time::millis;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// An image that no guest maps and of which nothing is resident is let go after this.
+/// An image that no guest maps and of which no page is resident is closed after this.
 const IDLE: Duration = Duration::from_secs(60);
-/// Looks at the part of a guest's table that covers an image, and what follows from them, may take one part in so many
-/// of a CPU for each guest: who makes them expensive is looked at less often, and nobody else is.
+/// Reading the part of a guest's table that covers an image, and applying it, may take one part in this many of a CPU for each guest:
+/// a guest that makes it expensive is sampled less often, and other guests are not affected.
 const GUEST_CPU_PART: u32 = 1000;
-/// What a run of pages that a guest began or ceased to map costs at most, told to both sets of books.
+/// Upper bound of the cost of a run of pages that a guest began or ceased to map, in both instances of the accounting system.
 const RUN_COST: Duration = Duration::from_micros(2);
 
 impl Pool {
-    /// What is to be looked at now; all of it, or what is due.
-    pub fn plan(&mut self, now: Instant, all: bool) -> Plan {
-        let now_ms = u64::try_from(now.duration_since(self.started_at).as_millis()).unwrap_or(u64::MAX);
+    /// The images and tables to be sampled now: all of them, or those that are due.
+    pub fn due(&mut self, now: Instant, all: bool) -> Sampling {
+        let now_ms = millis(now.duration_since(self.started_at));
         let idle = |image: &PoolImage| {
             let rests = image.ledger.resident().is_empty() && image.seen_at.is_some();
-            // A removed file is held by nothing but our descriptor.
+            // Only our descriptor keeps a removed file.
             let idle = image.is_removed || rests && now.duration_since(image.idle_since) >= IDLE;
             image.sharers.is_empty() && idle
         };
@@ -32,7 +34,7 @@ impl Pool {
             image.ledger.advance(now_ms);
             let is_managed = image.is_managed();
             if is_managed {
-                // Its books are kept as it happens, and need no look.
+                // Its granules are known at every moment.
                 image.seen_at = Some(now);
                 image.sharers.values_mut().for_each(|sharer| sharer.seen_at = Some(now));
             }
@@ -41,20 +43,18 @@ impl Pool {
                 key: key.clone(),
                 backing: Arc::clone(&image.backing),
                 evict: std::mem::take(&mut image.evict),
-                tables: due
-                    .map(|(order, sharer)| (*order, Arc::clone(&sharer.frames), sharer.first))
-                    .collect(),
+                tables: due.map(|(seq, sharer)| (*seq, Arc::clone(&sharer.frames), sharer.first)).collect(),
             }
         };
-        Plan(self.images.iter_mut().map(question).collect())
+        Sampling(self.images.iter_mut().map(question).collect())
     }
 
-    /// Takes in what was seen, and returns what is wrong with which image, if that is new.
+    /// Applies samples, and returns the defects of images that are new.
     pub fn apply(&mut self, answers: Vec<Answer>, now: Instant) -> Vec<(Key, String)> {
         let mut wrong = Vec::new();
         for mut answer in answers {
             let Some(image) = self.images.get_mut(&answer.key) else { continue };
-            // One that came anew meanwhile was not looked at.
+            // The image was closed and opened again meanwhile: this sample is about the earlier one.
             if !Arc::ptr_eq(&image.backing, &answer.backing) {
                 continue;
             }
@@ -64,8 +64,8 @@ impl Pool {
             }
             let is_managed = image.is_managed();
             let found = match (&answer.stamp, &answer.seen.resident) {
-                (Err(error), _) => Some(format!("The system does not say what became of its file: {error}")),
-                (_, None) if !is_managed => Some("The kernel does not say what it holds of it".to_owned()),
+                (Err(error), _) => Some(format!("The state of its file cannot be read: {error}")),
+                (_, None) if !is_managed => Some("Its resident pages cannot be read".to_owned()),
                 (Ok(stamp), _) => difference(&image.stamp, stamp),
             };
             if let Some(found) = found.filter(|found| image.changed.as_ref() != Some(found)) {
@@ -73,11 +73,11 @@ impl Pool {
                 wrong.push((answer.key.clone(), found));
             }
             if is_managed {
-                match image.throw_out() {
+                match image.evict_foreign() {
                     Ok(0) => {}
                     Ok(bytes) => wrong.push((answer.key.clone(), foreign(bytes))),
                     Err(error) => {
-                        tracing::warn!(image = %answer.key.digest, %error, "what it holds is not known")
+                        tracing::warn!(image = %answer.key.digest, %error, "the memory of an image cannot be read")
                     }
                 }
                 if !image.ledger.resident().is_empty() {
@@ -85,13 +85,13 @@ impl Pool {
                 }
                 continue;
             }
-            let known = |order: &u64| image.sharers.contains_key(order);
-            answer.seen.mapped.retain(|order, _| known(order));
+            let known = |seq: &GuestSeq| image.sharers.contains_key(seq);
+            answer.seen.mapped.retain(|seq, _| known(seq));
             let runs = image.ledger.apply(&answer.seen);
             image.kept.update(&answer.evicted, &image.ledger, now);
-            for (order, took) in answer.took {
-                if let Some(sharer) = image.sharers.get_mut(&order) {
-                    let runs = u32::try_from(runs.get(&order).copied().unwrap_or(0)).unwrap_or(u32::MAX);
+            for (seq, took) in answer.took {
+                if let Some(sharer) = image.sharers.get_mut(&seq) {
+                    let runs = u32::try_from(runs.get(&seq).copied().unwrap_or(0)).unwrap_or(u32::MAX);
                     let cost = took.saturating_add(RUN_COST.saturating_mul(runs));
                     sharer.seen_at = Some(answer.at);
                     sharer.due_at = now + cost.saturating_mul(GUEST_CPU_PART);
@@ -111,8 +111,8 @@ impl Pool {
         wrong
     }
 
-    /// Marks so much of that to be let go with the next look, of images that nobody maps first. What cannot be marked is
-    /// mapped, or kept by the kernel.
+    /// Marks this number of bytes to be evicted with the next sample, first of images that no guest maps. Bytes that cannot be marked
+    /// are mapped, or kept by the kernel.
     pub fn evict(&mut self, payer: ContainerId, bytes: u64) {
         let mut left = self.evict_managed(payer, bytes).div_ceil(FRAME_BYTES);
         let mut images: Vec<&mut PoolImage> = self
@@ -136,18 +136,21 @@ impl Pool {
     }
 }
 
-/// Somebody read what he was not given.
+/// A process read pages that it was not given.
 fn foreign(bytes: u64) -> String {
-    format!("{} of its memory came from reading it without asking, and were thrown out", Human(bytes))
+    format!(
+        "{} of its memory were filled by a process that read it without asking, and were evicted",
+        Human(bytes)
+    )
 }
 
-/// What became of a file, if it is not what it was.
+/// The difference between two stamps of a file, if there is one.
 fn difference(before: &Stamp, now: &Stamp) -> Option<String> {
     if before == now {
         return None;
     }
     Some(match now {
-        Stamp { links: 0, .. } => "Its file was removed; who maps it keeps it".to_owned(),
+        Stamp { links: 0, .. } => "Its file was removed; guests that map it keep it".to_owned(),
         _ if before.bytes != now.bytes => {
             format!(
                 "Its file has {} now and had {} when it was verified",

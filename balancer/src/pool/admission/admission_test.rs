@@ -1,11 +1,10 @@
-use super::super::managed::Managed;
-use super::super::pagecache::Pagecache;
 use super::*;
+use crate::pool::{Managed, Pagecache};
 use accounting::ContainerId;
 use proptest::prelude::*;
 use protocol::frames::{FrameReader, FrameTable, Region};
 use protocol::image::Digest;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 const GRANULES: u64 = 32;
 
@@ -19,12 +18,12 @@ fn backing() -> Arc<dyn PoolBacking> {
     Arc::new(Managed::new(Arc::new(Pagecache::new(file).unwrap())).unwrap())
 }
 
-/// A pool and its guests, which let go when they are told to.
+/// A pool and its guests, which unmap when they are told to.
 struct World {
     pool: Pool,
     now: Instant,
     tables: Vec<FrameTable>,
-    /// What each guest was given, by its order.
+    /// Granules that each guest was given.
     held: BTreeMap<u64, BTreeSet<(Key, u64)>>,
     budget: u64,
 }
@@ -34,7 +33,7 @@ impl World {
         let now = Instant::now();
         let mut world =
             Self { pool: Pool::new(System::Static, now), now, tables: vec![], held: BTreeMap::new(), budget };
-        for (order, keys) in guests {
+        for (seq, keys) in guests {
             for key in *keys {
                 if world.pool.get(key).is_none() {
                     world.pool.open(key, "/tree", backing(), now).unwrap();
@@ -42,39 +41,45 @@ impl World {
                 let table = FrameTable::new(&[Region::ram(0, 512), Region::image(1 << 20, 512)]).unwrap();
                 let reader = Arc::new(FrameReader::open(table.fd()).unwrap());
                 world.tables.push(table);
-                let container = ContainerId(10 + u16::try_from(*order).unwrap());
+                let container = ContainerId(10 + u16::try_from(*seq).unwrap());
                 assert!(world.pool.join(
                     key,
-                    *order,
-                    &format!("g{order}"),
+                    GuestSeq(*seq),
+                    &format!("g{seq}"),
                     container,
                     (reader, 1 << 20),
                     now
                 ));
             }
-            world.held.insert(*order, BTreeSet::new());
+            world.held.insert(*seq, BTreeSet::new());
         }
         world
     }
 
-    /// Asks as a `vmm` does until it has the granule, at most so often. True if it got it.
-    fn ask(&mut self, order: u64, key: &Key, granule: u64) -> bool {
+    /// Unmaps as guests are told to.
+    fn unmap(&mut self, evictions: Vec<Eviction>) {
+        for Eviction { guest, key, granule } in evictions {
+            self.held.get_mut(&guest.0).unwrap().remove(&(key.clone(), granule.0));
+            self.pool.unmapped(guest, &key, granule);
+        }
+    }
+
+    /// Asks as a `vmm` does until it has the granule, at most 8 times. True if it got it.
+    fn ask(&mut self, seq: u64, key: &Key, granule: u64) -> bool {
+        let (guest, index) = (GuestSeq(seq), GranuleIndex(granule));
         for _ in 0..8 {
             let budget = Some(self.budget * GRANULE_BYTES);
-            let (asked, orders) = self.pool.ask(order, key, granule, budget, self.now);
-            for LetGo { order, key, granule } in orders {
-                self.held.get_mut(&order).unwrap().remove(&(key.clone(), granule));
-                self.pool.unmapped(order, &key, granule);
-            }
+            let (asked, evictions) = self.pool.ask(guest, key, index, budget, self.now);
+            self.unmap(evictions);
             match asked {
                 Asked::There => {
-                    self.held.get_mut(&order).unwrap().insert((key.clone(), granule));
+                    self.held.get_mut(&seq).unwrap().insert((key.clone(), granule));
                     return true;
                 }
                 Asked::Fill(backing) => {
-                    let done = backing.as_managed().unwrap().fill(granule).is_ok();
-                    self.pool.filled(order, key, granule, &backing, done);
-                    self.held.get_mut(&order).unwrap().insert((key.clone(), granule));
+                    let done = backing.as_managed().unwrap().fill(index).is_ok();
+                    self.pool.filled(guest, key, index, &backing, done);
+                    self.held.get_mut(&seq).unwrap().insert((key.clone(), granule));
                     return done;
                 }
                 Asked::Later(wait) => self.now += wait,
@@ -85,11 +90,11 @@ impl World {
         false
     }
 
-    fn count(&self, order: u64) -> u64 {
-        self.held[&order].len() as u64
+    fn count(&self, seq: u64) -> u64 {
+        self.held[&seq].len() as u64
     }
 
-    /// Books, ledger and kernel say the same, and the budget holds.
+    /// Granules, ledger and kernel agree, and the budget holds.
     fn check(&self) {
         let mut all = 0;
         for (key, image) in self.pool.iter() {
@@ -99,9 +104,9 @@ impl World {
             assert_eq!(managed.held_bytes().unwrap(), image.resident_bytes(), "the kernel's blocks");
             assert_eq!(image.granules.count() * GRANULE_BYTES, image.resident_bytes());
             all += image.granules.count();
-            for (order, pages) in image.ledger.sharers() {
-                let own = self.held[&order].iter().filter(|(other, _)| other == key).count() as u64;
-                assert_eq!(pages, own * 16, "guest {order}");
+            for (GuestSeq(seq), pages) in image.ledger.sharers() {
+                let own = self.held[&seq].iter().filter(|(other, _)| other == key).count() as u64;
+                assert_eq!(pages, own * 16, "guest {seq}");
             }
         }
         assert!(all <= self.budget, "{all} granules in a budget of {}", self.budget);
@@ -119,17 +124,17 @@ fn the_first_to_ask_pays_and_the_next_one_shares() {
     world.check();
     let charges = world.pool.charges().clone();
     assert_eq!(charges, [(ContainerId(11), GRANULE_BYTES), (ContainerId(12), GRANULE_BYTES)].into());
-    world.pool.leave(2, world.now);
+    world.pool.leave(GuestSeq(2), world.now);
     world.held.remove(&2);
     assert_eq!(world.pool.charges(), &[(ContainerId(11), 2 * GRANULE_BYTES)].into());
 }
 
 #[test]
-fn what_nobody_holds_goes_first_and_then_ones_own_oldest() {
+fn a_granule_that_no_guest_holds_is_evicted_before_the_oldest_own_one() {
     let key = key(1, "web");
     let mut world = World::new(4, &[(1, &[&key])]);
     (0..4).for_each(|granule| assert!(world.ask(1, &key, granule)));
-    world.pool.unmapped(1, &key, 2);
+    world.pool.unmapped(GuestSeq(1), &key, GranuleIndex(2));
     world.held.get_mut(&1).unwrap().remove(&(key.clone(), 2));
     assert!(world.ask(1, &key, 9));
     let left = |world: &World| world.held[&1].iter().map(|(_, granule)| *granule).collect::<Vec<_>>();
@@ -140,17 +145,17 @@ fn what_nobody_holds_goes_first_and_then_ones_own_oldest() {
 }
 
 #[test]
-fn a_domain_keeps_its_part_against_many_guests_of_another() {
+fn a_domain_keeps_its_share_against_many_guests_of_another() {
     let (web, evil) = (key(1, "web"), key(1, "evil"));
     let guests: [(u64, &[&Key]); 5] =
         [(1, &[&evil]), (2, &[&evil]), (3, &[&evil]), (4, &[&evil]), (9, &[&web])];
     let mut world = World::new(16, &guests);
     let thrash = |world: &mut World| {
         for granule in 0..GRANULES {
-            for order in 1..=4 {
+            for seq in 1..=4 {
                 assert!(
-                    world.ask(order, &evil, (granule + order * 8) % GRANULES),
-                    "it goes on, inside its part"
+                    world.ask(seq, &evil, (granule + seq * 8) % GRANULES),
+                    "it goes on, inside its share"
                 );
             }
         }
@@ -158,24 +163,24 @@ fn a_domain_keeps_its_part_against_many_guests_of_another() {
     thrash(&mut world);
     assert_eq!(world.count(9), 0);
     for granule in 0..8 {
-        assert!(world.ask(9, &web, granule), "what is beyond the others' part comes free");
+        assert!(world.ask(9, &web, granule), "granules beyond the others' share are evicted");
         world.check();
     }
     thrash(&mut world);
-    assert_eq!(world.count(9), 8, "and stays");
-    // Beyond its part it takes from itself alone.
+    assert_eq!(world.count(9), 8, "and they stay");
+    // Beyond its share it evicts its own granules only.
     assert!(world.ask(9, &web, 20));
     assert_eq!(world.count(9), 8);
     world.check();
 }
 
 #[test]
-fn a_free_rider_pays_nothing_for_what_was_there_and_holds_nobody_up() {
+fn a_guest_is_not_charged_for_shared_granules_and_does_not_block_their_payer() {
     let key = key(1, "web");
     let mut world = World::new(8, &[(1, &[&key]), (2, &[&key])]);
     (0..8).for_each(|granule| assert!(world.ask(1, &key, granule) && world.ask(2, &key, granule)));
     assert_eq!(world.pool.charges(), &[(ContainerId(11), 8 * GRANULE_BYTES)].into());
-    // All is shared: the owner still gets room for something new.
+    // All granules are shared: their payer still gets room for a new one.
     assert!(world.ask(1, &key, 20));
     world.check();
 }
@@ -193,19 +198,19 @@ fn filling_has_a_burst_and_a_rate() {
 }
 
 #[test]
-fn room_of_a_guest_that_does_not_let_go_is_not_used_and_it_is_told_of() {
+fn room_of_a_guest_that_does_not_unmap_is_not_used_and_the_guest_is_overdue() {
     let (web, evil) = (key(1, "web"), key(1, "evil"));
     let mut world = World::new(4, &[(1, &[&evil]), (2, &[&web])]);
     (0..4).for_each(|granule| assert!(world.ask(1, &evil, granule)));
     let budget = Some(4 * GRANULE_BYTES);
-    let (asked, orders) = world.pool.ask(2, &web, 0, budget, world.now);
-    assert!(matches!(asked, Asked::Wait) && orders.len() == 1, "{asked:?}");
+    let (asked, evictions) = world.pool.ask(GuestSeq(2), &web, GranuleIndex(0), budget, world.now);
+    assert!(matches!(asked, Asked::Wait) && evictions.len() == 1, "{asked:?}");
     world.now += UNMAP_DEADLINE;
     assert!(world.pool.overdue(world.now).is_empty());
-    assert!(matches!(world.pool.ask(2, &web, 0, budget, world.now).0, Asked::Wait));
+    assert!(matches!(world.pool.ask(GuestSeq(2), &web, GranuleIndex(0), budget, world.now).0, Asked::Wait));
     world.now += Duration::from_millis(1);
-    assert_eq!(world.pool.overdue(world.now), [1]);
-    world.pool.leave(1, world.now);
+    assert_eq!(world.pool.overdue(world.now), [GuestSeq(1)]);
+    world.pool.leave(GuestSeq(1), world.now);
     world.held.get_mut(&1).unwrap().clear();
     assert!(world.ask(2, &web, 0));
     world.check();
@@ -216,54 +221,54 @@ fn a_smaller_budget_is_kept_at_once() {
     let key = key(1, "web");
     let mut world = World::new(8, &[(1, &[&key])]);
     (0..8).for_each(|granule| assert!(world.ask(1, &key, granule)));
-    world.pool.unmapped(1, &key, 7);
+    world.pool.unmapped(GuestSeq(1), &key, GranuleIndex(7));
     world.held.get_mut(&1).unwrap().remove(&(key.clone(), 7));
-    let orders = world.pool.shrink(POOL, 3 * GRANULE_BYTES, world.now);
-    assert_eq!(orders.iter().map(|order| order.granule).collect::<Vec<_>>(), [0, 1, 2, 3]);
-    for LetGo { order, key, granule } in orders {
-        world.pool.unmapped(order, &key, granule);
-        world.held.get_mut(&order).unwrap().remove(&(key, granule));
-    }
+    let evictions = world.pool.shrink(POOL, 3 * GRANULE_BYTES, world.now);
+    assert_eq!(evictions.iter().map(|eviction| eviction.granule.0).collect::<Vec<_>>(), [0, 1, 2, 3]);
+    world.unmap(evictions);
     world.budget = 3;
     world.check();
 }
 
 #[test]
-fn what_is_not_there_is_not_given() {
+fn a_granule_or_image_that_does_not_exist_is_unknown() {
     let (mine, other) = (key(1, "web"), key(2, "web"));
     let mut world = World::new(8, &[(1, &[&mine]), (2, &[&other])]);
-    for (order, key, granule) in [(1, &other, 0), (1, &mine, GRANULES), (1, &mine, u64::MAX), (7, &mine, 0)] {
-        let asked = world.pool.ask(order, key, granule, None, world.now).0;
+    for (seq, key, granule) in [(1, &other, 0), (1, &mine, GRANULES), (1, &mine, u64::MAX), (7, &mine, 0)] {
+        let asked = world.pool.ask(GuestSeq(seq), key, GranuleIndex(granule), None, world.now).0;
         assert!(matches!(asked, Asked::Unknown), "{asked:?}");
     }
-    assert!(!world.pool.unmapped(1, &mine, 5) && !world.pool.unmapped(2, &mine, u64::MAX));
+    assert!(
+        !world.pool.unmapped(GuestSeq(1), &mine, GranuleIndex(5))
+            && !world.pool.unmapped(GuestSeq(2), &mine, GranuleIndex(u64::MAX))
+    );
     world.check();
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
     #[test]
-    fn books_ledger_and_kernel_agree_whatever_guests_do(
+    fn granules_ledger_and_kernel_agree_whatever_guests_do(
         budget in 2u64..40,
         steps in prop::collection::vec((1u64..5, 0u8..2, 0..GRANULES, 0u8..10), 1..120),
     ) {
         let keys = [key(1, "web"), key(2, "web"), key(1, "evil"), key(2, "evil")];
-        let of = |order: u64, image: u8| &keys[usize::from(image) + if order > 2 { 2 } else { 0 }];
-        let guests: Vec<(u64, [&Key; 2])> = (1..5).map(|order| (order, [of(order, 0), of(order, 1)])).collect();
-        let guests: Vec<(u64, &[&Key])> = guests.iter().map(|(order, keys)| (*order, &keys[..])).collect();
+        let of = |seq: u64, image: u8| &keys[usize::from(image) + if seq > 2 { 2 } else { 0 }];
+        let guests: Vec<(u64, [&Key; 2])> = (1..5).map(|seq| (seq, [of(seq, 0), of(seq, 1)])).collect();
+        let guests: Vec<(u64, &[&Key])> = guests.iter().map(|(seq, keys)| (*seq, &keys[..])).collect();
         let mut world = World::new(budget, &guests);
-        for (order, image, granule, what) in steps {
-            let key = of(order, image);
+        for (seq, image, granule, what) in steps {
+            let key = of(seq, image);
             match what {
                 0 => {
-                    world.pool.release(order);
-                    world.held.get_mut(&order).unwrap().clear();
+                    world.pool.release(GuestSeq(seq));
+                    world.held.get_mut(&seq).unwrap().clear();
                 }
                 1 | 2 => {
-                    world.pool.unmapped(order, key, granule);
-                    world.held.get_mut(&order).unwrap().remove(&(key.clone(), granule));
+                    world.pool.unmapped(GuestSeq(seq), key, GranuleIndex(granule));
+                    world.held.get_mut(&seq).unwrap().remove(&(key.clone(), granule));
                 }
-                _ => drop(world.ask(order, key, granule)),
+                _ => drop(world.ask(seq, key, granule)),
             }
             world.check();
         }
