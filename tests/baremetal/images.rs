@@ -1,5 +1,5 @@
-//! Images that guests share: read, never written, and charged to nobody as their own. `i1` to `i8` in a test's name are the
-//! invariants that images must keep (ARCHITECTURE.md).
+//! Images that guests share: read, never written, and never charged as private memory. `i1` to `i8` in a test's name
+//! are the invariants that images must keep (ARCHITECTURE.md).
 
 use super::{MIB, expect_code, finish, number, start, totals};
 use anyhow::{Context, Result, ensure};
@@ -129,7 +129,7 @@ pub fn shares() -> Result<()> {
         Ok(are_new)
     };
     wait::until("the kernel's figures are read again", &host, look, |are_new| *are_new)?;
-    // The kernel takes pages away, and the table follows.
+    // The other guest unmaps its pages, and the kernel's figures follow.
     drop(guests.pop());
     let (_, rss, pss, _) = mappings(&guests[0], &path)?;
     ensure!(rss == pss, "alone with it: Rss {rss}, Pss {pss}");

@@ -59,9 +59,8 @@ mod tests {
     #[test]
     fn a_pipe_without_a_writer_is_refused_at_once() {
         let path = std::env::temp_dir().join(format!("ballast-pipe-{}", std::process::id()));
-        let text = std::ffi::CString::new(path.to_str().unwrap()).unwrap();
-        // SAFETY: a valid path; the result is checked.
-        assert_eq!(unsafe { libc::mkfifo(text.as_ptr(), 0o600) }, 0);
+        let (kind, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR);
+        rustix::fs::mknodat(rustix::fs::CWD, &path, kind, mode, 0).unwrap();
         let result = open(&path, false, Kind::Regular);
         std::fs::remove_file(&path).unwrap();
         assert!(result.unwrap_err().to_string().contains("regular"));

@@ -22,6 +22,8 @@
 //! its registers or by the event loop that serves its queues; no two device locks are ever held at once, and a queue event
 //! takes the lock once.
 
+#![deny(unsafe_code)]
+
 pub mod arch;
 pub mod attached;
 pub mod boot;

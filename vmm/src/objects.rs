@@ -1,5 +1,7 @@
 //! Kernel objects of this process: descriptors and threads.
 
+use host::proc::Folder;
+use host::process::DescriptorLimit;
 use std::io;
 
 /// Descriptors in addition to those that are open when the guest registers: an event loop for the disks and one for
@@ -25,7 +27,7 @@ pub fn threads_expected(cpus: u8, has_disks: bool, has_managed: bool) -> u32 {
 
 /// Open descriptors, including the one that reads the folder.
 fn fds() -> u64 {
-    std::fs::read_dir("/proc/self/fd").map_or(0, |fds| fds.count() as u64)
+    Folder::own().fds().unwrap_or(0)
 }
 
 /// Bounds the descriptors of this process, as far as the system allows: `RLIMIT_NOFILE` (getrlimit(2)) bounds the
@@ -33,8 +35,7 @@ fn fds() -> u64 {
 #[derive(Debug)]
 pub struct FdLimit {
     /// The limit at the start.
-    soft: u64,
-    hard: u64,
+    first: DescriptorLimit,
 }
 
 impl FdLimit {
@@ -43,12 +44,7 @@ impl FdLimit {
     /// # Errors
     /// When the system refuses.
     pub fn read() -> io::Result<Self> {
-        let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-        // SAFETY: a valid pointer to a limit, which the call fills.
-        if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0 {
-            return Err(io::Error::last_os_error());
-        }
-        Ok(Self { soft: limit.rlim_cur, hard: limit.rlim_max })
+        Ok(Self { first: DescriptorLimit::get() })
     }
 
     /// Sets the limit; `None` for the limit at the start. Returns the new limit.
@@ -56,12 +52,9 @@ impl FdLimit {
     /// # Errors
     /// When the system refuses.
     pub fn set(&self, fds_max: Option<u32>) -> io::Result<u64> {
-        let wanted = fds_max.map_or(self.soft, |most| u64::from(most).max(fds() + FDS_SPARE).min(self.soft));
-        let limit = libc::rlimit { rlim_cur: wanted, rlim_max: self.hard };
-        // SAFETY: a valid pointer to a limit; only this process is bounded.
-        if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } != 0 {
-            return Err(io::Error::last_os_error());
-        }
-        Ok(wanted)
+        let first = self.first.soft;
+        let soft = fds_max.map_or(first, |most| u64::from(most).max(fds() + FDS_SPARE).min(first));
+        DescriptorLimit { soft, ..self.first }.set()?;
+        Ok(soft)
     }
 }

@@ -12,12 +12,12 @@
 use crate::link::{Link, serve_pool};
 use crate::memory::Images;
 use crate::memory::images::Granule;
+use host::wait::{PollFd, PollFlags, ready};
 use protocol::frames::FrameTable;
 use protocol::message::{FromVmm, GranuleOutcome, ToVmm};
 use protocol::place::Place;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::{self, ErrorKind};
-use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::thread::{self, Builder};
 use std::time::{Duration, Instant};
@@ -136,23 +136,11 @@ impl Faults {
 
     /// Waits for faults, messages, room for messages, or the time of a retry.
     fn wait(&self, link: &Link) -> io::Result<()> {
-        let faults = self.images.faults().map_or(-1, |fd| fd.as_raw_fd());
-        let sends = if self.outgoing.is_empty() { 0 } else { libc::POLLOUT };
-        let mut fds = [
-            libc::pollfd { fd: faults, events: libc::POLLIN, revents: 0 },
-            libc::pollfd { fd: link.as_raw_fd(), events: libc::POLLIN | sends, revents: 0 },
-        ];
-        let timeout = if self.failed.is_empty() {
-            -1
-        } else {
-            i32::try_from(FAILED_INTERVAL.as_millis()).unwrap_or(-1)
-        };
-        // SAFETY: an array of that length.
-        if unsafe { libc::poll(fds.as_mut_ptr(), 2, timeout) } < 0 {
-            let error = io::Error::last_os_error();
-            return if error.kind() == ErrorKind::Interrupted { Ok(()) } else { Err(error) };
-        }
-        Ok(())
+        let sends = if self.outgoing.is_empty() { PollFlags::empty() } else { PollFlags::OUT };
+        let mut fds = vec![PollFd::new(link, PollFlags::IN | sends)];
+        fds.extend(self.images.faults().map(|faults| PollFd::from_borrowed_fd(faults, PollFlags::IN)));
+        let timeout = (!self.failed.is_empty()).then_some(FAILED_INTERVAL);
+        ready(&mut fds, timeout).map(drop)
     }
 
     /// A vCPU or a device touched a granule that is not mapped, or not as a whole.

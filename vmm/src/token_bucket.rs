@@ -9,47 +9,42 @@ use std::time::{Duration, Instant};
 /// Longest time for which unused CPU time is saved: a guest that was quiet may be scanned at once.
 const BURST: Duration = Duration::from_secs(10);
 
-/// A rate limit of CPU time, in parts per million of one CPU.
+/// A rate limit of CPU time: its tokens are nanoseconds of CPU.
 #[derive(Debug)]
 pub struct TokenBucket {
     share_ppm: u32,
-    /// Nanoseconds of CPU time that may be spent; negative after an expensive piece of work.
-    balance_ns: i64,
-    at: Instant,
+    cpu_ns: protocol::token_bucket::TokenBucket,
 }
 
 impl TokenBucket {
     /// The whole share of the host; nothing is saved yet, and nothing is owed.
     #[must_use]
     pub fn new(now: Instant) -> Self {
-        Self { share_ppm: RECONCILE_CPU_PPM, balance_ns: 0, at: now }
+        let (rate, burst) = rate(RECONCILE_CPU_PPM);
+        let cpu_ns = protocol::token_bucket::TokenBucket::empty(rate, burst, now);
+        Self { share_ppm: RECONCILE_CPU_PPM, cpu_ns }
     }
 
     /// Another share from now on. A debt stays. A share of 0 means the smallest one.
     pub fn set_share(&mut self, share_ppm: u32, now: Instant) {
-        self.earn(now);
         self.share_ppm = share_ppm.clamp(1, RECONCILE_CPU_PPM);
+        let (rate, burst) = rate(self.share_ppm);
+        self.cpu_ns.set_rate(rate, burst, now);
     }
 
-    /// True if an expensive piece of work may begin. It may cost more than the balance, and then the next one waits
-    /// longer.
+    /// True if an expensive piece of work may begin. It may cost more than the balance, and then the next one waits longer.
     pub fn is_open(&mut self, now: Instant) -> bool {
-        self.earn(now);
-        self.balance_ns >= 0
+        self.opens_in(now).is_zero()
     }
 
     /// How long until such work may begin.
     pub fn opens_in(&mut self, now: Instant) -> Duration {
-        self.earn(now);
-        let owed = u128::from(self.balance_ns.min(0).unsigned_abs());
-        let nanos = (owed * 1_000_000).div_ceil(u128::from(self.share_ppm));
-        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+        self.cpu_ns.wait(now)
     }
 
     /// Takes CPU time that was used.
     pub fn spend(&mut self, cpu: Duration) {
-        let used = i64::try_from(cpu.as_nanos()).unwrap_or(i64::MAX);
-        self.balance_ns = self.balance_ns.saturating_sub(used);
+        self.cpu_ns.spend(u64::try_from(cpu.as_nanos()).unwrap_or(u64::MAX));
     }
 
     /// How long to wait between two cheap pieces of work, so that they take at most half of the share.
@@ -58,24 +53,12 @@ impl TokenBucket {
         let nanos = cpu.as_nanos() * 2 * 1_000_000 / u128::from(self.share_ppm);
         Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)).max(least)
     }
-
-    fn earn(&mut self, now: Instant) {
-        let earned = |time: Duration| {
-            i64::try_from(time.as_nanos() * u128::from(self.share_ppm) / 1_000_000).unwrap_or(i64::MAX)
-        };
-        let elapsed = now.saturating_duration_since(self.at);
-        self.balance_ns = self.balance_ns.saturating_add(earned(elapsed)).min(earned(BURST).max(0));
-        self.at = now;
-    }
 }
 
-/// CPU time of this thread so far.
-#[must_use]
-pub fn thread_cpu() -> Duration {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: a valid pointer to a timespec; every Linux has the clock.
-    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
-    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+/// Nanoseconds of CPU in each second at a share, and those that are saved at most.
+fn rate(share_ppm: u32) -> (u64, u64) {
+    let rate = u64::from(share_ppm) * 1000;
+    (rate, rate * BURST.as_secs())
 }
 
 #[cfg(test)]

@@ -4,16 +4,16 @@ use super::trace::{Event, Timed, Trace};
 use accounting::{ContainerId, GuestId, Kind};
 use serde::{Deserialize, Serialize};
 
-/// Who is attacked.
+/// The container that is attacked.
 pub const VICTIM: ContainerId = ContainerId(1);
-/// Who attacks.
+/// The container that attacks.
 pub const ATTACKER: ContainerId = ContainerId(2);
 const VICTIMS_GUEST: GuestId = GuestId(1);
 const ATTACKERS_GUEST: GuestId = GuestId(2);
 const LENGTH_MS: u64 = 60_000;
 /// An image of 16 MiB.
 const IMAGE: u64 = 4096;
-/// RAM of the victim, of the attacker, and the image: each has a place of its own.
+/// First frames of the victim's RAM, of the attacker's RAM and of the image.
 const VICTIMS_RAM: u64 = 0;
 const ATTACKERS_RAM: u64 = 1 << 16;
 const POOL: u64 = 2 << 16;
@@ -22,11 +22,12 @@ const POOL: u64 = 2 << 16;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Attack {
-    /// On static: use shared pages only after somebody else touched them.
+    /// On static: use shared pages only after another container touched them.
     FreeRiding,
-    /// On partial: leave shared pages again and again, a second each time, so that others pay for all of them.
+    /// On partial: leave shared pages again and again, a second each time, so that others are charged for all of
+    /// them.
     TimedUnshare,
-    /// On RSS: fill the host with pages that nobody maps.
+    /// On RSS: fill the host with pages that are not mapped.
     UnmappedCache,
     /// On zones: keep one frame of each zone.
     Fragmentation,
@@ -54,82 +55,15 @@ impl Attack {
         IMAGE / 2 * 5 / 4
     }
 
-    /// It as a trace of a minute.
+    /// The attack as a trace of a minute.
     #[must_use]
     pub fn trace(self) -> Trace {
         let mut script = Script::new();
         match self {
-            Self::FreeRiding => {
-                script.at(
-                    1000,
-                    Event::Touch { guest: VICTIMS_GUEST, first: POOL, count: IMAGE, kind: Kind::Pool },
-                );
-                script.at(1100, Event::Share { guest: ATTACKERS_GUEST, first: POOL, count: IMAGE });
-                script.both_use(2000, LENGTH_MS, IMAGE);
-            }
-            Self::TimedUnshare => {
-                script.at(
-                    1000,
-                    Event::Touch { guest: ATTACKERS_GUEST, first: POOL, count: IMAGE, kind: Kind::Pool },
-                );
-                script.at(1100, Event::Share { guest: VICTIMS_GUEST, first: POOL, count: IMAGE });
-                for start in (5000..LENGTH_MS).step_by(5000) {
-                    script.both_use(start - 4000 + 200, start, IMAGE);
-                    script.at(start, Event::Unshare { guest: ATTACKERS_GUEST, first: POOL, count: IMAGE });
-                    script.at(start + 500, Event::Use { guest: VICTIMS_GUEST, first: POOL, count: IMAGE });
-                    // Back before the second is over: it used the pages in every one.
-                    script
-                        .at(start + 990, Event::Share { guest: ATTACKERS_GUEST, first: POOL, count: IMAGE });
-                }
-            }
-            Self::UnmappedCache => {
-                script.at(
-                    1000,
-                    Event::Touch {
-                        guest: VICTIMS_GUEST,
-                        first: VICTIMS_RAM,
-                        count: IMAGE / 2,
-                        kind: Kind::Private,
-                    },
-                );
-                for step in 0..32u64 {
-                    let (first, count) = (ATTACKERS_RAM + step * 512, 512);
-                    script.at(
-                        1000 + step * 100,
-                        Event::Touch { guest: ATTACKERS_GUEST, first, count, kind: Kind::Private },
-                    );
-                    script.at(1000 + step * 100, Event::Unshare { guest: ATTACKERS_GUEST, first, count });
-                }
-            }
-            Self::Fragmentation => {
-                script.at(
-                    1000,
-                    Event::Touch {
-                        guest: VICTIMS_GUEST,
-                        first: VICTIMS_RAM,
-                        count: IMAGE / 2,
-                        kind: Kind::Private,
-                    },
-                );
-                script.at(
-                    1000,
-                    Event::Touch {
-                        guest: ATTACKERS_GUEST,
-                        first: ATTACKERS_RAM,
-                        count: 8 * IMAGE,
-                        kind: Kind::Private,
-                    },
-                );
-                script.at(
-                    1000,
-                    Event::Touch { guest: ATTACKERS_GUEST, first: POOL, count: 4 * IMAGE, kind: Kind::Pool },
-                );
-                for (place, zones) in [(ATTACKERS_RAM, 64), (POOL, 32)] {
-                    for zone in 0..zones {
-                        script.at(2000, Event::Free { first: place + zone * 512 + 1, count: 511 });
-                    }
-                }
-            }
+            Self::FreeRiding => script.free_riding(),
+            Self::TimedUnshare => script.timed_unshare(),
+            Self::UnmappedCache => script.unmapped_cache(),
+            Self::Fragmentation => script.fragmentation(),
         }
         script.end(self.name())
     }
@@ -148,6 +82,50 @@ impl Script {
 
     fn at(&mut self, at_ms: u64, event: Event) {
         self.0.push(Timed { at_ms, event });
+    }
+
+    fn touch(&mut self, at_ms: u64, guest: GuestId, first: u64, count: u64) {
+        let kind = if first == POOL { Kind::Pool } else { Kind::Private };
+        self.at(at_ms, Event::Touch { guest, first, count, kind });
+    }
+
+    fn free_riding(&mut self) {
+        self.touch(1000, VICTIMS_GUEST, POOL, IMAGE);
+        self.at(1100, Event::Share { guest: ATTACKERS_GUEST, first: POOL, count: IMAGE });
+        self.both_use(2000, LENGTH_MS, IMAGE);
+    }
+
+    fn timed_unshare(&mut self) {
+        let (guest, first, count) = (ATTACKERS_GUEST, POOL, IMAGE);
+        self.touch(1000, guest, first, count);
+        self.at(1100, Event::Share { guest: VICTIMS_GUEST, first, count });
+        for start in (5000..LENGTH_MS).step_by(5000) {
+            self.both_use(start - 4000 + 200, start, count);
+            self.at(start, Event::Unshare { guest, first, count });
+            self.at(start + 500, Event::Use { guest: VICTIMS_GUEST, first, count });
+            // It is back before the second is over: it used the pages in every second.
+            self.at(start + 990, Event::Share { guest, first, count });
+        }
+    }
+
+    fn unmapped_cache(&mut self) {
+        self.touch(1000, VICTIMS_GUEST, VICTIMS_RAM, IMAGE / 2);
+        for step in 0..32u64 {
+            let (at_ms, first, count) = (1000 + step * 100, ATTACKERS_RAM + step * 512, 512);
+            self.touch(at_ms, ATTACKERS_GUEST, first, count);
+            self.at(at_ms, Event::Unshare { guest: ATTACKERS_GUEST, first, count });
+        }
+    }
+
+    fn fragmentation(&mut self) {
+        self.touch(1000, VICTIMS_GUEST, VICTIMS_RAM, IMAGE / 2);
+        self.touch(1000, ATTACKERS_GUEST, ATTACKERS_RAM, 8 * IMAGE);
+        self.touch(1000, ATTACKERS_GUEST, POOL, 4 * IMAGE);
+        for (first, zones) in [(ATTACKERS_RAM, 64), (POOL, 32)] {
+            for zone in 0..zones {
+                self.at(2000, Event::Free { first: first + zone * 512 + 1, count: 511 });
+            }
+        }
     }
 
     /// Both use the image once a second.

@@ -28,7 +28,7 @@ fn a_given_trace_is_played_and_figure_and_document_are_written() {
 }
 
 #[test]
-fn what_is_made_up_can_be_written_down_and_read() {
+fn a_generated_trace_can_be_written_to_a_file() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("mixed.jsonl");
     assert_eq!(models(&["--record", path.to_str().unwrap()]), (Some(0), String::new(), String::new()));

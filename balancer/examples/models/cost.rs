@@ -16,22 +16,22 @@ const FRAMES: u64 = 1 << 18;
 const RUNS: [u64; 4] = [1, 16, 512, 8192];
 /// Guests that share.
 const SHARERS: u16 = 8;
-/// Each time is measured so often, and the median counts.
+/// Each time is measured this often, and the median counts.
 const REPEATS: usize = 5;
 
 /// Makes a system for an empty host.
 pub type Build = dyn Fn() -> Box<dyn Accounting>;
 
-/// Bytes that a system takes beside the frame table.
+/// Bytes that a system takes in addition to the frame table.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Storage {
     /// Per frame of 1 GiB of guest RAM that was touched in whole blocks.
     pub bytes_per_frame: f64,
     /// The same by zone of 2 MiB.
     pub bytes_per_zone: f64,
-    /// Per frame where every other frame is another container's: the worst there is.
+    /// Per frame where every other frame belongs to another container: the worst case.
     pub bytes_per_frame_fragmented: f64,
-    /// Per frame of the pool that 8 guests share, each other parts of it.
+    /// Per frame of the pool that 8 guests share, each a different part of it.
     pub bytes_per_frame_shared: f64,
 }
 
@@ -118,7 +118,7 @@ impl EventTime {
     }
 }
 
-/// Time of an event over runs of so many frames, nanoseconds.
+/// Time of an event over runs of `count` frames, nanoseconds.
 fn each(count: u64, mut event: impl FnMut(Run)) -> f64 {
     let start = Instant::now();
     for first in (0..FRAMES).step_by(usize::try_from(count).expect("small")) {
@@ -144,7 +144,7 @@ impl ContainerTime {
         let (mut create, mut resize, mut destroy) = (vec![], vec![], vec![]);
         for round in 0..200u64 {
             let start = Instant::now();
-            // As the state does it: on a copy, which becomes the tree.
+            // As the balancer does it: on a copy, which becomes the tree.
             let mut next = tree.clone();
             next.place(&new, limits()).expect("there is room");
             tree = next;

@@ -7,7 +7,7 @@ const BAR: f64 = 15.0;
 const PANEL_WIDTH: f64 = 430.0;
 const LABELS: f64 = 120.0;
 const MARGIN: f64 = 24.0;
-/// Told apart by who sees no red or green as well (Okabe and Ito).
+/// Colours that can be distinguished with red-green colour blindness as well (Okabe and Ito).
 const COLORS: [&str; 4] = ["#0072b2", "#e69f00", "#009e73", "#cc79a7"];
 
 /// A group of bars for each system.
@@ -17,7 +17,7 @@ struct Panel {
     series: Vec<&'static str>,
     /// By system, by series.
     values: Vec<Vec<f64>>,
-    /// Bars end here, and say how long they would be.
+    /// Longer bars are cut here; their text shows the value.
     cap: f64,
 }
 
@@ -59,14 +59,11 @@ impl Panel {
     }
 }
 
-/// The figure.
-#[must_use]
-pub fn figure(report: &Report) -> String {
-    let reports: Vec<&SystemReport> = report.systems.iter().chain(&report.variants).collect();
-    let names: Vec<&str> = reports.iter().map(|report| report.system.as_str()).collect();
+/// The panels of the figure.
+fn panels(report: &Report, reports: &[&SystemReport]) -> [Panel; 4] {
     let each =
         |values: &dyn Fn(&SystemReport) -> Vec<f64>| reports.iter().map(|report| values(report)).collect();
-    let panels = [
+    [
         Panel {
             title: "Against the truth, mixed trace",
             unit: "%",
@@ -78,7 +75,7 @@ pub fn figure(report: &Report) -> String {
             cap: 100.0,
         },
         Panel {
-            title: "What a victim pays, of its true part (100 % is right)",
+            title: "What a victim is charged, of its true part (100 % is right)",
             unit: "%",
             series: report.systems[0]
                 .denial_of_service
@@ -112,13 +109,23 @@ pub fn figure(report: &Report) -> String {
             }),
             cap: 2000.0,
         },
-    ];
+    ]
+}
+
+/// The figure.
+#[must_use]
+pub fn figure(report: &Report) -> String {
+    let reports: Vec<&SystemReport> = report.systems.iter().chain(&report.variants).collect();
+    let names: Vec<&str> = reports.iter().map(|report| report.system.as_str()).collect();
+    let panels = panels(report, &reports);
     let row_height = |row: &[Panel]| row.iter().map(Panel::height).fold(0.0f64, f64::max);
     let height: f64 = panels.chunks(2).map(row_height).sum::<f64>() + 2.0 * MARGIN;
     let width = 2.0 * PANEL_WIDTH + 3.0 * MARGIN;
     let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width:.0}\" height=\"{height:.0}\" viewBox=\"0 0 {width:.0} {height:.0}\">\n\
-         <style>text {{ font-family: sans-serif; font-size: 12px; fill: #222 }} .title {{ font-size: 14px; font-weight: bold }} .note {{ font-size: 11px }}</style>\n\
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width:.0}\" height=\"{height:.0}\" \
+         viewBox=\"0 0 {width:.0} {height:.0}\">\n\
+         <style>text {{ font-family: sans-serif; font-size: 12px; fill: #222 }} \
+         .title {{ font-size: 14px; font-weight: bold }} .note {{ font-size: 11px }}</style>\n\
          <rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n"
     );
     let mut top = MARGIN;
@@ -140,7 +147,7 @@ fn rect(svg: &mut String, x: f64, y: f64, width: f64, height: f64, fill: &str) {
     .expect("a string takes everything");
 }
 
-/// Names and numbers of ours: nothing in them needs to be escaped.
+/// Only our own names and numbers: they need not be escaped.
 fn text(svg: &mut String, x: f64, y: f64, class: &str, text: &str) {
     writeln!(svg, "<text x=\"{x:.1}\" y=\"{y:.1}\" class=\"{class}\">{text}</text>")
         .expect("a string takes everything");

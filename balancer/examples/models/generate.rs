@@ -7,7 +7,7 @@ use accounting::{ContainerId, GuestId, Kind, Run};
 const LENGTH_MS: u64 = 60_000;
 /// Guests start and leave with this much RAM each, frames: 16 MiB.
 const RAM: u64 = 4096;
-/// Beside its RAM each has room for page cache of its disk.
+/// In addition to its RAM each has room for page cache of its disk.
 const SLOT: u64 = 2 * RAM;
 const GUESTS: u16 = 10;
 const CONTAINERS: u16 = 5;
@@ -16,8 +16,8 @@ const IMAGES: u64 = 3;
 const IMAGE: u64 = 2048;
 const POOL: u64 = SLOT * (GUESTS as u64 + 1);
 
-/// A day in the life of a host, shrunk to a minute: guests start, grow, read files, share images, shrink, move between
-/// containers, leave; a container is removed.
+/// A day in the life of a host, shrunk to a minute: guests start, grow, read files, share images, shrink, move
+/// between containers, leave; a container is removed.
 #[must_use]
 pub fn mixed(seed: u64) -> Trace {
     let mut day = Day::new("mixed", seed);
@@ -46,7 +46,7 @@ pub fn mixed(seed: u64) -> Trace {
     day.end()
 }
 
-/// Sharing alone: containers map the same images, each in its own order and time, use parts of them, and leave.
+/// Only sharing: containers map the same images, each in its own order and time, use parts of them, and leave.
 #[must_use]
 pub fn sharing(seed: u64) -> Trace {
     let mut day = Day::new("sharing", seed);
@@ -66,7 +66,7 @@ pub fn sharing(seed: u64) -> Trace {
     day.end()
 }
 
-/// A trace in the making: only what can happen is written down.
+/// A trace that is being generated: it holds only what can happen.
 struct Day {
     name: &'static str,
     random: fastrand::Rng,
@@ -88,11 +88,11 @@ impl Day {
 
     fn happen(&mut self, event: Event) {
         let refused = self.host.apply(&event).err();
-        assert!(refused.is_none(), "{refused:?}: only what can happen is made up");
+        assert!(refused.is_none(), "{refused:?}: only what can happen is generated");
         self.events.push(Timed { at_ms: self.now_ms, event });
     }
 
-    /// Lets something happen to the parts of a run of which `event` makes an event.
+    /// Applies an event to each part of a run whose frames are alike.
     fn happen_to(
         &mut self,
         run: Run,
@@ -104,7 +104,7 @@ impl Day {
         }
     }
 
-    /// A run within a place: mostly whole blocks, as huge pages are, and now and then a few frames.
+    /// A run within a range: mostly whole blocks, as with huge pages, and sometimes a few frames.
     fn run(&mut self, first: u64, frames: u64) -> Run {
         if self.random.u32(0..4) > 0 {
             Run { first: first + self.random.u64(0..frames / 512) * 512, count: 512 }
@@ -138,7 +138,7 @@ impl Day {
         );
     }
 
-    /// Page cache of its disk on the host: resident, mapped by nobody. What is cached already is dropped.
+    /// Page cache of its disk on the host: resident, not mapped. What is cached already is dropped.
     fn read_file(&mut self, guest: GuestId) {
         let run = self.run(Self::ram(guest) + RAM, RAM);
         for (part, cached) in self.host.alike(run, |frame| Some(frame.resident)) {
@@ -172,7 +172,7 @@ impl Day {
         self.happen_to(run, |frame| maps(frame, guest), unshare);
     }
 
-    /// Uses what it has, here and there.
+    /// Uses some of what it maps.
     fn work(&mut self, guest: GuestId) {
         for _ in 0..4 {
             for run in [self.image(), self.run(Self::ram(guest), RAM)] {
@@ -182,13 +182,13 @@ impl Day {
         }
     }
 
-    /// Gives everything away that is its own, and leaves the images.
+    /// Frees all of its own frames, and leaves the images.
     fn reboot(&mut self, guest: GuestId) {
         let pool = Run { first: POOL, count: IMAGES * IMAGE };
         let unshare = |_, first, count| Event::Unshare { guest, first, count };
         self.happen_to(pool, |frame| maps(frame, guest), unshare);
         let own = Run { first: Self::ram(guest), count: SLOT };
-        // RAM is mapped, cache is not; it does not matter to who frees it.
+        // RAM is mapped, cache is not; to free them makes no difference.
         self.happen_to(
             own,
             |frame| frame.resident.then_some(0),

@@ -1,11 +1,11 @@
-//! A host that knows every frame: it says whether an event can happen, and what the accounting systems are told of it.
-//! Plain and slow on purpose; it shares nothing with the systems.
+//! A host that tracks every frame: it decides whether an event can happen, and what the accounting systems receive
+//! for it. Plain and slow on purpose; it shares no code with the systems.
 
 use super::trace::{CONTAINERS_MAX, Event, FRAMES_MAX, GUESTS_MAX, MovedCharges};
 use accounting::{Accounting, ContainerId, GuestId, Kind, Run, User};
 use std::collections::BTreeMap;
 
-/// What a system is told.
+/// What a system receives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the arguments of the methods of `Accounting`")]
 pub enum Step {
@@ -19,8 +19,8 @@ pub enum Step {
 }
 
 impl Step {
-    /// Tells a system.
-    pub fn tell(self, system: &mut dyn Accounting) {
+    /// Applies the step to a system.
+    pub fn apply(self, system: &mut dyn Accounting) {
         match self {
             Self::Touch(run, by, kind) => system.touch(run, by, kind),
             Self::Share(run, by) => system.share(run, by),
@@ -56,10 +56,10 @@ impl Host {
         self.attached.get(&guest).copied()
     }
 
-    /// Lets an event happen. Returns what the systems are told.
+    /// Applies an event. Returns what the systems receive for it.
     ///
     /// # Errors
-    /// Why it cannot happen. The host is then as it was.
+    /// Why it cannot happen. The host is then unchanged.
     pub fn apply(&mut self, event: &Event) -> Result<Vec<Step>, String> {
         if let Some(run) = event.run() {
             self.check(event, run)?;
@@ -69,10 +69,7 @@ impl Host {
                 check_id("guest", guest.0, GUESTS_MAX)?;
                 check_id("container", container.0, CONTAINERS_MAX)?;
                 if let Some(there) = self.attached.get(&guest) {
-                    return Err(format!(
-                        "guest {} is in container {} already: let it move",
-                        guest.0, there.0
-                    ));
+                    return Err(format!("guest {} is in container {} already: use move", guest.0, there.0));
                 }
                 self.attached.insert(guest, container);
                 Ok(vec![])
@@ -115,7 +112,7 @@ impl Host {
                 check_id("container", container.0, CONTAINERS_MAX)?;
                 let inside =
                     self.attached.iter().filter(|(_, of)| **of == container).map(|(guest, _)| *guest);
-                // A guest that maps nothing has left.
+                // A guest that maps nothing counts as gone.
                 let maps = |guest: &GuestId| self.frames.iter().any(|frame| frame.mapped_by.contains(guest));
                 if let Some(guest) = inside.into_iter().find(maps) {
                     let (container, guest) = (container.0, guest.0);
@@ -168,7 +165,8 @@ impl Host {
 
     fn user(&self, guest: GuestId) -> Result<User, String> {
         let container = self.container(guest);
-        let container = container.ok_or_else(|| format!("guest {} is attached to no container", guest.0))?;
+        let container =
+            container.ok_or_else(|| format!("guest {} is not attached to a container", guest.0))?;
         Ok(User { guest, container })
     }
 

@@ -72,9 +72,5 @@ mod tests {
     #[test]
     fn comments_blanks_and_tests_do_not_count() {
         assert_eq!(count("//! a\n\nuse b;\n/// c\nfn d() {\n    // e\n}\n\n#[cfg(test)]\nmod tests {}\n"), 3);
-        for system in System::ALL {
-            let lines = Lines::of(system);
-            assert!(lines.own > 5 && lines.shared > 10, "{lines:?}");
-        }
     }
 }

@@ -1,12 +1,12 @@
 //! `cargo run --release -p balancer --example models`: the four accounting systems, measured against each other.
 //!
 //! ```text
-//!   trace (seed, attack, file) --> host: may it happen? --> steps --> each system --> charges by window
-//!                              \-> truth: who used what, frame by frame -------------> difference
+//!   trace (seed, attack, file) --> host: can it happen? --> steps --> each system --> charges by window
+//!                              \-> truth: the use of every frame --------------------> difference
 //! ```
 //!
-//! Nine criteria, those of the Linux memory-management wiki's comparison of memory containers (2007), each with measured
-//! figures. The same seed gives the same figures but for times, whose names end in `_ns`.
+//! Nine criteria, those of the Linux memory-management wiki's comparison of memory containers (2007), each with
+//! measured figures. The same seed gives the same figures except for times, whose names end in `_ns`.
 
 mod attacks;
 mod cost;
@@ -36,19 +36,19 @@ use trace::Trace;
 #[derive(Debug, Parser)]
 #[command(name = "models")]
 struct Models {
-    /// Seed of the made-up traces: the same seed gives the same figures, but for times
+    /// Seed of the generated traces: the same seed gives the same figures, except for times
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Play this trace as well: one JSON object a line
+    /// Play this trace as well: one JSON object per line
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
-    /// Write the made-up mixed trace to a file and measure nothing
+    /// Write the generated mixed trace to a file and measure nothing
     #[arg(long, value_name = "FILE", conflicts_with_all = ["trace", "json", "svg", "into"])]
     record: Option<PathBuf>,
     /// JSON instead of tables
     #[arg(long)]
     json: bool,
-    /// Draw a figure as well
+    /// Draw a figure into this file as well
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
     /// Replace the table between the markers of a Markdown file as well

@@ -60,7 +60,7 @@ impl Subject {
         }
     }
 
-    /// By its rule alone, without a grace.
+    /// The rule alone, without a grace.
     fn plain(self) -> Box<dyn Accounting> {
         match self {
             Self::System(System::Zones) => Box::new(Zones::default()),
@@ -81,7 +81,7 @@ impl Subject {
 }
 
 impl Report {
-    /// Measures the systems on traces made up from a seed, and on another one if there is any.
+    /// Measures the systems on traces that are generated from a seed, and on a given one.
     #[must_use]
     pub fn new(seed: u64, given: Option<Trace>) -> Self {
         let traces: Vec<Played> =
@@ -189,7 +189,7 @@ impl Attacked {
         } else if charged.total(POOL) > 0.9 * missing {
             Outcome::PoolPays
         } else {
-            Outcome::NobodyPays
+            Outcome::NotCharged
         };
         Self {
             attack,

@@ -1,4 +1,4 @@
-//! A trace through a system: what it charged whom, against the truth.
+//! Plays a trace through a system: what it charged to which container, compared with the truth.
 
 use super::host::{Host, Step};
 use super::trace::{CONTAINERS_MAX, Trace};
@@ -7,14 +7,14 @@ use accounting::{Accounting, ContainerId, POOL, UNITS_PER_FRAME};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-/// The steps of a trace that the systems are told, and when.
+/// The steps of a trace that the systems receive, with their times.
 #[must_use]
 pub fn steps(trace: &Trace) -> Vec<(u64, Step)> {
     let mut host = Host::default();
     let mut steps = Vec::new();
     for timed in &trace.events {
-        let told = host.apply(&timed.event).expect("the trace was played before");
-        steps.extend(told.into_iter().map(|step| (timed.at_ms, step)));
+        let received = host.apply(&timed.event).expect("the trace was played before");
+        steps.extend(received.into_iter().map(|step| (timed.at_ms, step)));
     }
     steps
 }
@@ -32,7 +32,7 @@ pub struct Charged {
     pub over_limit_ms: BTreeMap<ContainerId, u64>,
 }
 
-/// Plays steps to a system.
+/// Plays steps through a system.
 pub fn play(
     system: &mut dyn Accounting,
     steps: &[(u64, Step)],
@@ -45,9 +45,9 @@ pub fn play(
     while now_ms < length_ms {
         system.advance(now_ms);
         while let Some((_, step)) = steps.next_if(|(at_ms, _)| *at_ms <= now_ms) {
-            step.tell(system);
+            step.apply(system);
         }
-        // Charges are constant until the next step; a grace moves slowly, so it is looked at ten times a second.
+        // Charges are constant until the next step; a grace changes slowly, so it is read ten times a second.
         let mut next_ms = length_ms.min((now_ms / 100 + 1) * 100);
         if let Some((at_ms, _)) = steps.peek() {
             next_ms = next_ms.min(*at_ms);
@@ -86,14 +86,14 @@ impl Charged {
         self.fragmentation_frame_ms += frames(system.fragmentation()) * ms;
     }
 
-    /// What a container was charged altogether, frame-milliseconds.
+    /// The total charge of a container, frame-milliseconds.
     #[must_use]
     pub fn total(&self, container: ContainerId) -> f64 {
         total(&self.windows, container)
     }
 }
 
-/// What is a container's in all windows, frame-milliseconds.
+/// The sum of a container over all windows, frame-milliseconds.
 #[must_use]
 pub fn total(windows: &[FrameMs], container: ContainerId) -> f64 {
     // An empty sum of floats is -0.
@@ -150,7 +150,7 @@ impl Difference {
     }
 }
 
-/// A hundredth is more than anybody needs to know.
+/// Rounds to hundredths: more digits mean nothing.
 #[must_use]
 pub fn round(value: f64) -> f64 {
     (value * 100.0).round() / 100.0

@@ -1,4 +1,4 @@
-//! All that is measured, by system and criterion: the shape of `balancer models --json`.
+//! All that is measured, by system and criterion: the shape of `--json`.
 
 use super::attacks::Attack;
 use super::cost::{EventTime, Storage};
@@ -20,15 +20,15 @@ pub struct Criterion<T> {
 /// A charge against what there is, percent.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Coverage {
-    /// Charges for resident frames, of private memory, page cache that nobody maps and an image alike, of what is
-    /// resident.
+    /// Charges for resident frames in percent of what is resident: private memory, page cache that is not mapped, and
+    /// an image.
     pub resident_charged_pct: f64,
 }
 
-/// An attack through a system. Parts are of what the truth says of the same container, percent.
+/// An attack on a system. Parts are percent of the true part of the same container.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Attacked {
-    /// Which.
+    /// The attack.
     pub attack: Attack,
     /// What the victim is charged: 100 is right.
     pub victim_charged_pct: f64,
@@ -36,35 +36,36 @@ pub struct Attacked {
     pub attacker_charged_pct: f64,
     /// Charged without a resident frame, of all that is resident.
     pub fragmentation_pct: f64,
-    /// Who suffers.
+    /// What it does.
     pub outcome: Outcome,
 }
 
-/// What an attack does. A tenth is not counted.
+/// What an attack does. A difference of a tenth is ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// Nothing.
     Fails,
-    /// The victim pays more than its part.
+    /// The victim is charged more than its part.
     VictimPays,
-    /// The pool, which has a limit of its own, pays what the attacker does not.
+    /// The pool, which has a limit of its own, is charged what the attacker is not.
     PoolPays,
-    /// Nobody pays what the attacker does not.
-    NobodyPays,
-    /// Memory is charged that nobody can use.
+    /// The missing charge of the attacker is charged to no container.
+    #[serde(rename = "nobody_pays")]
+    NotCharged,
+    /// Memory is charged that cannot be used.
     Strands,
 }
 
 impl Outcome {
-    /// In a word.
+    /// In few words, for tables.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
             Self::Fails => "fails",
             Self::VictimPays => "victim pays",
             Self::PoolPays => "pool pays",
-            Self::NobodyPays => "nobody pays",
+            Self::NotCharged => "not charged",
             Self::Strands => "strands",
         }
     }
@@ -96,7 +97,7 @@ pub struct SystemReport {
     pub creation_at_run_time: Criterion<BTreeMap<&'static str, f64>>,
     /// 7. Containers that share images, against the truth.
     pub recognizes_sharing: Criterion<Difference>,
-    /// 8. Is what nobody uses charged, or what is there counted twice?
+    /// 8. Is unused memory charged, or used memory charged twice?
     pub supports_overcommit: Criterion<Difference>,
     /// 9. The known attacks.
     pub denial_of_service: Criterion<Attacks>,
@@ -131,7 +132,7 @@ pub struct Mitigation {
 /// Everything.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Report {
-    /// Seed of the made-up traces.
+    /// Seed of the generated traces.
     pub seed: u64,
     /// Events of each trace.
     pub events: BTreeMap<String, usize>,

@@ -71,7 +71,7 @@ fn criteria(report: &Report, reports: &[&SystemReport]) -> Table {
 }
 
 fn attacks(reports: &[&SystemReport]) -> Table {
-    let mut rows = vec![row("attack: who suffers: victim / attacker pay", reports, |r| r.system.clone())];
+    let mut rows = vec![row("attack: outcome: charge of victim / attacker", reports, |r| r.system.clone())];
     for (index, attacked) in reports[0].denial_of_service.measured.attacks.iter().enumerate() {
         rows.push(row(attacked.attack.name(), reports, |report| {
             let attacked = &report.denial_of_service.measured.attacks[index];
@@ -80,7 +80,7 @@ fn attacks(reports: &[&SystemReport]) -> Table {
         }));
     }
     Table {
-        title: "Known attacks, and what victim and attacker pay of their true parts: 100 / 100 % is right"
+        title: "Known attacks, and the charges of victim and attacker in percent of their true parts (100 is right)"
             .into(),
         rows,
     }

@@ -1,4 +1,4 @@
-//! Traces: what happened on a host, one JSON object a line.
+//! Traces: what happened on a host, one JSON object per line.
 //!
 //! ```text
 //! {"at_ms":0,"event":"attach","guest":1,"container":1}
@@ -31,7 +31,7 @@ pub enum MovedCharges {
     Leave,
 }
 
-/// Something that happened.
+/// An event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case", deny_unknown_fields)]
 #[allow(missing_docs, reason = "each field says what it is")]
@@ -44,7 +44,7 @@ pub enum Event {
     Share { guest: GuestId, first: u64, count: u64 },
     /// The guest uses frames that it maps. No accounting system sees this.
     Use { guest: GuestId, first: u64, count: u64 },
-    /// The guest maps them no longer.
+    /// The guest no longer maps them.
     Unshare { guest: GuestId, first: u64, count: u64 },
     /// Frames that one guest maps, or none, leave the host.
     Free { first: u64, count: u64 },
@@ -76,7 +76,7 @@ impl Event {
 pub struct Timed {
     /// Milliseconds since the trace began.
     pub at_ms: u64,
-    /// What.
+    /// The event.
     #[serde(flatten)]
     pub event: Event,
 }
@@ -93,7 +93,7 @@ pub struct Trace {
 /// Why a text is not a trace.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TraceError {
-    /// A line that is no event, or an event that cannot happen there.
+    /// A line that is not an event, or an event that cannot happen there.
     #[error("Line {line} of the trace: {reason}")]
     Line {
         /// Counted from 1.

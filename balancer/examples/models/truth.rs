@@ -3,9 +3,9 @@
 //! **Definition.** Time is cut into windows of [`WINDOW_MS`]. The time for which a frame is resident in a window is
 //! divided equally among the containers that used it in that window, whether they still map it or not; if none did,
 //! among those that used it last. A use is a `touch`, a `share` or a `use` of a trace. What a guest used before it
-//! moved is its new container's if its charges move with it, and its old one's if they stay.
+//! moved belongs to its new container if its charges move with it, and to its old one if they stay.
 //!
-//! It is found frame by frame from the trace alone, and needs what no accounting system can see: every use.
+//! It is computed frame by frame from the trace alone, from what an accounting system cannot see: every use.
 
 use super::host::{Host, range};
 use super::trace::{Event, MovedCharges, Trace};
@@ -20,7 +20,7 @@ pub type FrameMs = BTreeMap<ContainerId, f64>;
 
 #[derive(Debug, Clone, Default)]
 struct Frame {
-    /// Since when it is resident and not divided yet.
+    /// Since when it is resident without having been divided.
     since_ms: Option<u64>,
     used: Vec<User>,
     used_last: Vec<User>,
@@ -115,7 +115,8 @@ impl Frame {
         let mut payers: Vec<ContainerId> = users.iter().map(|user| user.container).collect();
         payers.sort_unstable();
         payers.dedup();
-        // Frame-milliseconds are far below 2^53, and the order of the sums is fixed: the same trace, the same figures.
+        // Frame-milliseconds are far below 2^53, and the order of the sums is fixed: the same trace, the same
+        // figures.
         let part = (now_ms - since_ms) as f64 / payers.len() as f64;
         payers.into_iter().for_each(|payer| *among.entry(payer).or_default() += part);
     }
@@ -135,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn who_uses_a_frame_in_a_window_pays_for_it() {
+    fn the_containers_that_use_a_frame_in_a_window_are_charged_for_it() {
         let text = r#"
 {"at_ms":0,"event":"attach","guest":1,"container":1}
 {"at_ms":0,"event":"attach","guest":2,"container":2}
@@ -145,13 +146,13 @@ mod tests {
 {"at_ms":2500,"event":"use","guest":1,"first":0,"count":5}
 {"at_ms":2600,"event":"free","first":0,"count":5}
 {"at_ms":3000,"event":"end"}"#;
-        // Nobody else used it; only the second did, though for a moment; half: the first, half: still the second.
+        // Only the first used it; only the second did, for a moment; half is of the first, half still of the second.
         let expected = vec![vec![(1, 5000.0)], vec![(2, 10_000.0)], vec![(1, 3000.0), (2, 5000.0)]];
         assert_eq!(truth(text), expected);
     }
 
     #[test]
-    fn what_moves_with_a_guest_is_its_new_containers() {
+    fn charges_that_move_with_a_guest_belong_to_its_new_container() {
         for (charges, container) in [("move", 2), ("leave", 1)] {
             let text = format!(
                 r#"

@@ -106,7 +106,9 @@ mod tests {
     }
 
     #[test]
-    fn this_host_has_memory() {
-        assert!(HostSample::take().memory.total_bytes > 0);
+    fn the_total_is_what_sysinfo_reports() {
+        let info = rustix::system::sysinfo();
+        let total_bytes = info.totalram as u64 * u64::from(info.mem_unit);
+        assert_eq!(HostSample::take().memory.total_bytes, total_bytes);
     }
 }

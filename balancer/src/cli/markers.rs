@@ -1,7 +1,7 @@
 //! Generated blocks of Markdown pages.
 
-/// The document with the text between its lines `<!-- NAME:begin -->` and `<!-- NAME:end -->` replaced. `None` if it has no such
-/// lines.
+/// The document with the text between its lines `<!-- NAME:begin -->` and `<!-- NAME:end -->` replaced. `None` if it
+/// does not have these lines.
 #[must_use]
 pub fn into_markers(name: &str, document: &str, text: &str) -> Option<String> {
     let (begin, end) = (format!("<!-- {name}:begin -->"), format!("<!-- {name}:end -->"));

@@ -3,29 +3,30 @@
 use super::markers::into_markers;
 use anyhow::Context;
 use clap::Args;
-use simulator::{Settings, replay, simulate, versus};
+use clap::builder::RangedU64ValueParser;
+use simulator::{Figures, Settings, replay, simulate, versus};
 use std::fs;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 #[derive(Debug, Args)]
 pub(super) struct Simulate {
-    /// Where everything comes from: the same seed gives the same run, to the byte
+    /// Seed of the host: the same seed gives the same run, to the byte
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// Guests of the host
-    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=20_000))]
+    /// Number of guests
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = guests())]
     pub guests: usize,
     /// Simulated time, hours
     #[arg(long, value_name = "H", default_value_t = 1.0, value_parser = hours)]
     pub hours: f64,
-    /// Simulated time between two turns, milliseconds
+    /// Simulated time between two ticks, milliseconds
     #[arg(long, value_name = "MS", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(100..=60_000))]
     pub interval_ms: u64,
-    /// Play what `balancer record` wrote instead
+    /// Replay a recording of `balancer record` instead
     #[arg(long, value_name = "FILE", conflicts_with_all = ["compare", "into"])]
     pub trace: Option<PathBuf>,
-    /// Run the same hosts under Proxmox VE's and oVirt MoM's published rules as well; prints a table
+    /// Print a table: the same hosts under this policy and under the published rules of Proxmox VE and oVirt MoM
     #[arg(long, conflicts_with = "json")]
     pub compare: bool,
     /// Replace the table between the markers of a Markdown file as well
@@ -36,6 +37,10 @@ pub(super) struct Simulate {
     pub json: bool,
 }
 
+fn guests() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..=20_000)
+}
+
 fn hours(text: &str) -> Result<f64, String> {
     let wrong = || "must be a number above 0, at most 1000".to_owned();
     let hours: f64 = text.parse().map_err(|_| wrong())?;
@@ -43,74 +48,84 @@ fn hours(text: &str) -> Result<f64, String> {
 }
 
 pub(super) fn run(command: &Simulate) -> anyhow::Result<()> {
-    let out = |text: &str| {
-        // A reader that has seen enough is no error.
-        std::io::stdout().write_all(text.as_bytes()).ok();
-    };
-    let hours_ms = (command.hours * 3_600_000.0) as u64;
     if let Some(path) = &command.trace {
-        let text = fs::read_to_string(path).with_context(|| format!("Cannot read {}", path.display()))?;
-        let replay = replay(&text).with_context(|| format!("{} is no recording", path.display()))?;
-        if command.json {
-            out(&(serde_json::to_string_pretty(&replay)? + "\n"));
-        } else {
-            for change in &replay.changes {
-                let mib = change.target_bytes >> 20;
-                out(&format!(
-                    "{:>10.1} s  {:<16} {mib:>8}M  {}\n",
-                    change.at_ms as f64 / 1000.0,
-                    change.guest,
-                    change.reason
-                ));
-            }
-            out(&format!("{} observations, {} violations\n", replay.ticks, replay.violations));
-        }
-        anyhow::ensure!(
-            replay.violations == 0,
-            "The sum of targets exceeds the budget at {} observations",
-            replay.violations
-        );
-        return Ok(());
+        return play(command, path);
     }
     if command.compare {
-        let table = versus(command.seed, command.guests, hours_ms);
-        if let Some(path) = &command.into {
-            let document =
-                fs::read_to_string(path).with_context(|| format!("Cannot read {}", path.display()))?;
-            let document = into_markers("versus", &document, &table).with_context(|| {
-                format!("{} has no lines <!-- versus:begin --> and <!-- versus:end -->", path.display())
-            })?;
-            fs::write(path, document).with_context(|| format!("Cannot write {}", path.display()))?;
-        }
-        out(&table);
-        return Ok(());
+        return compare(command);
     }
-    let settings = Settings {
+    let outcome = simulate(&Settings {
         seed: command.seed,
         guests: command.guests,
-        length_ms: hours_ms,
+        length_ms: length_ms(command),
         interval_ms: command.interval_ms,
-    };
-    let outcome = simulate(&settings);
+    });
     if command.json {
-        out(&(serde_json::to_string_pretty(&outcome)? + "\n"));
+        print(&(serde_json::to_string_pretty(&outcome)? + "\n"));
     } else {
-        let figures = &outcome.figures;
-        out(&format!(
-            "seed {}, {} guests, {} ticks ({} at rest): {} targets changed, {} MiB reclaimed, {} guest-seconds starved, {} ticks with nothing left on the host\n",
-            outcome.seed,
-            outcome.guests,
-            figures.ticks,
-            figures.ticks_at_rest,
-            figures.targets_changed,
-            figures.reclaimed_mib,
-            figures.starved_s,
-            figures.host_oom_ticks
+        let Figures { ticks, ticks_at_rest, targets_changed, .. } = outcome.figures;
+        let Figures { reclaimed_mib, starved_s, host_oom_ticks, .. } = outcome.figures;
+        print(&format!(
+            "seed {}, {} guests, {ticks} ticks ({ticks_at_rest} at rest): ",
+            outcome.seed, outcome.guests
+        ));
+        print(&format!("{targets_changed} targets changed, {reclaimed_mib} MiB reclaimed, "));
+        print(&format!(
+            "{starved_s} guest-seconds starved, {host_oom_ticks} ticks with nothing left on the host\n"
         ));
         for violation in &outcome.first_violations {
-            out(&format!("{:>8} s  {}: {}\n", violation.at_ms / 1000, violation.invariant, violation.detail));
+            let (at_s, invariant) = (violation.at_ms / 1000, violation.invariant);
+            print(&format!("{at_s:>8} s  {invariant}: {}\n", violation.detail));
         }
     }
-    anyhow::ensure!(outcome.violations == 0, "{} times something did not hold that must", outcome.violations);
+    anyhow::ensure!(
+        outcome.violations == 0,
+        "{} violations of what must hold at every tick",
+        outcome.violations
+    );
+    Ok(())
+}
+
+fn length_ms(command: &Simulate) -> u64 {
+    (command.hours * 3_600_000.0) as u64
+}
+
+fn print(text: &str) {
+    // It is not an error if the reader closed the pipe.
+    std::io::stdout().write_all(text.as_bytes()).ok();
+}
+
+/// Replays a recording.
+fn play(command: &Simulate, path: &Path) -> anyhow::Result<()> {
+    let text = fs::read_to_string(path).with_context(|| format!("Cannot read {}", path.display()))?;
+    let replay = replay(&text).with_context(|| format!("{} is not a recording", path.display()))?;
+    if command.json {
+        print(&(serde_json::to_string_pretty(&replay)? + "\n"));
+    } else {
+        for change in &replay.changes {
+            let (at_s, mib) = (change.at_ms as f64 / 1000.0, change.target_bytes >> 20);
+            print(&format!("{at_s:>10.1} s  {:<16} {mib:>8}M  {}\n", change.guest, change.reason));
+        }
+        print(&format!("{} observations, {} violations\n", replay.ticks, replay.violations));
+    }
+    anyhow::ensure!(
+        replay.violations == 0,
+        "The sum of targets exceeds the budget at {} observations",
+        replay.violations
+    );
+    Ok(())
+}
+
+/// Prints the comparison with other rules, and writes it into a document.
+fn compare(command: &Simulate) -> anyhow::Result<()> {
+    let table = versus(command.seed, command.guests, length_ms(command));
+    if let Some(path) = &command.into {
+        let document = fs::read_to_string(path).with_context(|| format!("Cannot read {}", path.display()))?;
+        let document = into_markers("versus", &document, &table).with_context(|| {
+            format!("{} has no lines <!-- versus:begin --> and <!-- versus:end -->", path.display())
+        })?;
+        fs::write(path, document).with_context(|| format!("Cannot write {}", path.display()))?;
+    }
+    print(&table);
     Ok(())
 }

@@ -16,7 +16,7 @@ use std::time::Instant;
 
 /// State of a granule that is not absent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub enum GranuleState {
     /// It is being read from the disk.
     Filling,
     /// In memory.
@@ -27,7 +27,7 @@ pub enum Place {
 
 #[derive(Debug)]
 struct Slot {
-    place: Place,
+    state: GranuleState,
     /// Guests in the order in which they came to this granule.
     holders: Vec<GuestSeq>,
     /// Its place in the queues.
@@ -48,8 +48,8 @@ pub struct Granules {
 impl Granules {
     /// State of a granule; `None` for one that is absent.
     #[must_use]
-    pub fn place(&self, granule: GranuleIndex) -> Option<Place> {
-        self.slots.get(&granule).map(|slot| slot.place)
+    pub fn state(&self, granule: GranuleIndex) -> Option<GranuleState> {
+        self.slots.get(&granule).map(|slot| slot.state)
     }
 
     /// Granules that take room: all that are not absent.
@@ -61,7 +61,7 @@ impl Granules {
     /// Granules that are being read from the disk.
     #[must_use]
     pub fn filling(&self) -> u64 {
-        self.slots.values().filter(|slot| slot.place == Place::Filling).count() as u64
+        self.slots.values().filter(|slot| slot.state == GranuleState::Filling).count() as u64
     }
 
     /// Granules whose room becomes free when guests answer.
@@ -101,14 +101,14 @@ impl Granules {
 
     /// Room is taken for a granule that is absent.
     pub fn begin(&mut self, granule: GranuleIndex) {
-        let slot = Slot { place: Place::Filling, holders: vec![], touch: Touch(0) };
+        let slot = Slot { state: GranuleState::Filling, holders: vec![], touch: Touch(0) };
         let before = self.slots.insert(granule, slot);
         debug_assert!(before.is_none(), "granule {granule} was there");
     }
 
     /// It is in memory.
     pub fn filled(&mut self, granule: GranuleIndex, touch: Touch) {
-        self.change(granule, |slot| (slot.place, slot.touch) = (Place::There, touch));
+        self.change(granule, |slot| (slot.state, slot.touch) = (GranuleState::There, touch));
     }
 
     /// A guest is told that a granule is there. A granule is as old as its last new holder.
@@ -123,7 +123,7 @@ impl Granules {
 
     /// Begins to evict a granule. Returns the guests that have to unmap it.
     pub fn leave(&mut self, granule: GranuleIndex, now: Instant) -> Vec<GuestSeq> {
-        self.change(granule, |slot| slot.place = Place::Leaving(now)).unwrap_or_default()
+        self.change(granule, |slot| slot.state = GranuleState::Leaving(now)).unwrap_or_default()
     }
 
     /// A guest has unmapped a granule. True if it held it.
@@ -138,7 +138,7 @@ impl Granules {
     /// True if a granule is leaving and no guest holds it.
     #[must_use]
     pub fn is_free(&self, granule: GranuleIndex) -> bool {
-        let free = |slot: &Slot| matches!(slot.place, Place::Leaving(_)) && slot.holders.is_empty();
+        let free = |slot: &Slot| matches!(slot.state, GranuleState::Leaving(_)) && slot.holders.is_empty();
         self.slots.get(&granule).is_some_and(free)
     }
 
@@ -146,7 +146,7 @@ impl Granules {
     pub fn free(&mut self, granule: GranuleIndex) {
         self.unlist(granule);
         if let Some(slot) = self.slots.remove(&granule) {
-            self.leaving -= u64::from(matches!(slot.place, Place::Leaving(_)));
+            self.leaving -= u64::from(matches!(slot.state, GranuleState::Leaving(_)));
         }
     }
 
@@ -159,7 +159,7 @@ impl Granules {
 
     /// Guests that were told to unmap before a moment and did not.
     pub fn overdue(&self, before: Instant) -> impl Iterator<Item = GuestSeq> + '_ {
-        let late = move |slot: &&Slot| matches!(slot.place, Place::Leaving(since) if since < before);
+        let late = move |slot: &&Slot| matches!(slot.state, GranuleState::Leaving(since) if since < before);
         let slots = if self.leaving == 0 { None } else { Some(self.slots.values()) };
         slots.into_iter().flatten().filter(late).flat_map(|slot| slot.holders.iter().copied())
     }
@@ -168,11 +168,11 @@ impl Granules {
     fn change(&mut self, granule: GranuleIndex, change: impl FnOnce(&mut Slot)) -> Option<Vec<GuestSeq>> {
         self.unlist(granule);
         let slot = self.slots.get_mut(&granule)?;
-        let was_leaving = matches!(slot.place, Place::Leaving(_));
+        let was_leaving = matches!(slot.state, GranuleState::Leaving(_));
         change(slot);
-        let is_leaving = matches!(slot.place, Place::Leaving(_));
+        let is_leaving = matches!(slot.state, GranuleState::Leaving(_));
         self.leaving = self.leaving + u64::from(is_leaving) - u64::from(was_leaving);
-        if slot.place == Place::There {
+        if slot.state == GranuleState::There {
             if slot.holders.len() <= 1 {
                 let queue = self.queues.entry(slot.holders.first().copied()).or_default();
                 queue.insert(slot.touch, granule);
@@ -185,7 +185,7 @@ impl Granules {
     }
 
     fn unlist(&mut self, granule: GranuleIndex) {
-        let Some(slot) = self.slots.get(&granule).filter(|slot| slot.place == Place::There) else { return };
+        let Some(slot) = self.slots.get(&granule).filter(|slot| slot.state == GranuleState::There) else { return };
         let key = slot.holders.first().copied();
         if slot.holders.len() <= 1
             && let Some(queue) = self.queues.get_mut(&key)

@@ -1,6 +1,6 @@
 //! Requests that are refused, and change nothing; and events.
 
-use crate::support::{DEADLINE, Daemon, place};
+use crate::support::{Daemon, place, within};
 use balancer::client::ClientError;
 use http_body_util::BodyExt;
 use hyper::Method;
@@ -95,7 +95,7 @@ async fn refused_requests_give_the_reason_and_change_nothing() {
     ];
     for (method, path, body, status, field, words) in table {
         let answer = daemon.client.send((*method).clone(), path, body.as_bytes().to_vec()).await.unwrap();
-        let shown = format!("{method} {path} {:.60}", body);
+        let shown = format!("{method} {path} {body:.60}");
         assert_eq!(answer.headers()["content-type"], "application/problem+json", "{shown}");
         assert_eq!(answer.status().as_u16(), *status, "{shown}");
         let bytes = answer.into_body().collect().await.unwrap().to_bytes();
@@ -150,7 +150,7 @@ async fn events_are_delivered_as_they_happen_and_from_where_one_left_off() {
             .follow("/v1/events", |data| seen.send(serde_json::from_str::<Value>(data).unwrap()).is_ok())
             .await
     });
-    let mut next = async || tokio::time::timeout(DEADLINE, seeing.recv()).await.unwrap().unwrap();
+    let mut next = async || within(daemon.activity(), seeing.recv()).await.unwrap();
     assert_eq!(next().await["kind"], "balancer_started");
     assert_eq!(next().await["kind"], "container_created");
     daemon.patch("/v1/containers/a", r#"{"max_bytes": 1048576}"#).await;

@@ -44,7 +44,7 @@ async fn a_target_is_explained_to_people_and_to_programs() {
     for what in ["a", "/web/a", "/"] {
         let said = run(&place, &["explain", what]);
         let said = text(&said);
-        assert!(said.contains("256M") && said.contains("more: A larger max"), "{said}");
+        assert!(said.contains("256M") && said.contains("more: Set a larger max"), "{said}");
     }
     for (route, word) in [("/v1/guests/b/explain", "b"), ("/v1/explain/nope", "/nope")] {
         let Err(ClientError::Refused(problem)) = daemon.call(Method::GET, route, "").await else {

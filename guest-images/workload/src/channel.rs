@@ -2,21 +2,21 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::mem::MaybeUninit;
-use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
+
+use rustix::termios::{OptionalActions, tcdrain, tcgetattr, tcsetattr};
 
 use crate::command::parse;
 use crate::machine;
 use crate::reply;
 use crate::session::Session;
 
-/// A longer line is no command.
+/// A longer line is not a command.
 const LINE_BYTES_MAX: u64 = 4096;
 /// How long the port may take to appear after its driver was loaded.
-const APPEARS_WITHIN: Duration = Duration::from_secs(10);
+const APPEARS_WITHIN: Duration = Duration::from_secs(60);
 
 /// Answers requests that come over the device at `path` until the other side is gone.
 pub fn serve_device(path: &Path) -> io::Result<()> {
@@ -24,8 +24,8 @@ pub fn serve_device(path: &Path) -> io::Result<()> {
     set_raw(&device)?;
     let mut output = device.try_clone()?;
     serve(BufReader::new(&device), &mut output, || {
-        // SAFETY: an open terminal; waits until what was written has left the guest.
-        unsafe { libc::tcdrain(device.as_raw_fd()) };
+        // Waits until what was written has left the guest. The machine ends in any case.
+        let _ = tcdrain(&device);
     })
 }
 
@@ -71,20 +71,9 @@ pub(crate) fn open(path: &Path) -> io::Result<File> {
 
 /// No echo, no line editing, no translation: what a terminal would do to people's input.
 pub(crate) fn set_raw(device: &File) -> io::Result<()> {
-    let mut terminal = MaybeUninit::<libc::termios>::uninit();
-    // SAFETY: an open file and room for one `termios`.
-    if unsafe { libc::tcgetattr(device.as_raw_fd(), terminal.as_mut_ptr()) } < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: `tcgetattr` succeeded and filled it in.
-    let mut terminal = unsafe { terminal.assume_init() };
-    // SAFETY: changes flags of a valid `termios`.
-    unsafe { libc::cfmakeraw(&mut terminal) };
-    // SAFETY: an open file and a valid `termios`.
-    if unsafe { libc::tcsetattr(device.as_raw_fd(), libc::TCSANOW, &terminal) } < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(())
+    let mut terminal = tcgetattr(device)?;
+    terminal.make_raw();
+    Ok(tcsetattr(device, OptionalActions::Now, &terminal)?)
 }
 
 #[cfg(test)]

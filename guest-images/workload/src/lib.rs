@@ -2,7 +2,7 @@
 //!
 //! A request is one line, `ID COMMAND [ARGUMENT...]`; the answer to each is one line of JSON,
 //! `{"id":ID,"ok":true,...}` or `{"id":ID,"ok":false,"error":"..."}`. [`Command`] lists the commands.
-//! The content of what it holds comes from a seed ([`pattern`]), so that both sides can tell each byte.
+//! The content of what it holds comes from a seed ([`pattern`]), so that both sides know each byte.
 
 pub mod channel;
 pub mod charge;

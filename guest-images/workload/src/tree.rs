@@ -1,12 +1,11 @@
-//! All files of a folder, read through and told about: how many bytes, which checksum, how much of it by DAX.
+//! All files of a folder, read through: how many bytes, which checksum, how much of it by DAX.
 
-use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::mem::MaybeUninit;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+
+use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
 
 use crate::pattern::Checksum;
 use crate::reply::Reply;
@@ -14,7 +13,7 @@ use crate::stats;
 
 /// Bytes read at a time.
 const CHUNK_BYTES: usize = 256 << 10;
-/// Folders within folders at most: a link cannot lead in a circle here, a file system made by somebody can.
+/// Folders within folders at most: a link cannot lead in a circle here, a file system from elsewhere can.
 const DEPTH_MAX: u32 = 64;
 
 /// What was read.
@@ -27,7 +26,7 @@ struct Sum {
     checksum: Checksum,
 }
 
-/// Reads every regular file below `path`, in order of their names, on this file system only. Tells `files`, `bytes`,
+/// Reads every regular file below `path`, in order of their names, on this file system only. Returns `files`, `bytes`,
 /// `checksum`, how many of them the kernel serves by DAX (`dax_files`, `dax_bytes`), and what the guest's page cache
 /// held before and after (`cached_before_bytes`, `cached_after_bytes`).
 pub fn read(path: &str) -> io::Result<Reply> {
@@ -86,16 +85,8 @@ fn read_file(path: &Path, buffer: &mut [u8], sum: &mut Sum) -> io::Result<()> {
 
 /// Whether the kernel maps the device's pages into programs instead of copies in its page cache (statx(2)).
 fn is_dax(path: &Path) -> io::Result<bool> {
-    let path = CString::new(path.as_os_str().as_bytes())?;
-    let mut told = MaybeUninit::<libc::statx>::zeroed();
-    let flags = libc::AT_SYMLINK_NOFOLLOW;
-    // SAFETY: a NUL-terminated string and room for one `statx`.
-    if unsafe { libc::statx(libc::AT_FDCWD, path.as_ptr(), flags, 0, told.as_mut_ptr()) } < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: `statx` succeeded and filled it in.
-    let told = unsafe { told.assume_init() };
-    Ok(told.stx_attributes & libc::STATX_ATTR_DAX as u64 != 0)
+    let found = statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::empty())?;
+    Ok(found.stx_attributes.contains(StatxAttributes::DAX))
 }
 
 #[cfg(test)]

@@ -74,11 +74,10 @@ fn has_heading(page: &str, heading: &str) -> bool {
 
 /// Targets of the links and pictures in a line, code left out.
 fn targets(line: &str) -> impl Iterator<Item = &str> {
-    let link = |part: &'_ str| part.find(')').map(|end| end);
     line.match_indices("](").filter_map(move |(at, _)| {
         let is_code = line[..at].matches('`').count() % 2 == 1;
         let target = &line[at + 2..];
-        let target = &target[..link(target)?];
+        let target = &target[..target.find(')')?];
         (!is_code).then(|| target.split(' ').next().unwrap_or_default())
     })
 }

@@ -12,6 +12,31 @@ pub fn first_unsafe(text: &str) -> Option<usize> {
     tokens.iter().find(|token| token.is("unsafe") && outside(token.line)).map(|token| token.line)
 }
 
+/// Lines above `unsafe` in which its note may begin.
+const NOTE_LINES: usize = 8;
+
+/// Blocks and implementations that do not say why they are sound. Clippy asks for it too, where it runs.
+#[must_use]
+pub fn notes(path: &Path, text: &str) -> Vec<Offence> {
+    let tokens = rust::tokens(text);
+    let is_note = |token: &rust::Token<'_>| {
+        token.kind == rust::Kind::Comment
+            && (token.text.contains("SAFETY:") || token.text.contains("# Safety"))
+    };
+    let notes: Vec<usize> = tokens.iter().filter(|token| is_note(token)).map(|token| token.line).collect();
+    let has_note =
+        |line: usize| notes.iter().any(|note| (line.saturating_sub(NOTE_LINES)..=line).contains(note));
+    tokens
+        .windows(2)
+        .filter(|pair| pair[0].is("unsafe") && ["{", "impl"].iter().any(|next| pair[1].is(next)))
+        .filter(|pair| !has_note(pair[0].line))
+        .map(|pair| {
+            let what = "unsafe code without a comment `// SAFETY:` that says why it is sound".into();
+            Offence { path: path.into(), line: pair[0].line, what }
+        })
+        .collect()
+}
+
 /// A file with `unsafe` that is not on the list, or one on the list without.
 #[must_use]
 pub fn file(path: &Path, text: &str, allowed: &[&str]) -> Vec<Offence> {
@@ -47,6 +72,18 @@ mod tests {
         assert_eq!(file(path, UNSAFE, &["b.rs"])[0].line, 3);
         assert_eq!(file(path, "// unsafe\n#![forbid(unsafe_code)]", &[]), []);
         assert_eq!(file(path, &format!("#[cfg(test)]\nmod tests {{\n{UNSAFE}}}"), &[]), []);
+    }
+
+    #[test]
+    fn unsafe_code_says_why_it_is_sound() {
+        let path = Path::new("a.rs");
+        assert_eq!(notes(path, UNSAFE)[0].line, 3);
+        assert_eq!(notes(path, "// SAFETY: it is.\nunsafe { g() }"), []);
+        assert_eq!(
+            notes(path, &format!("// SAFETY: far away.\n{}unsafe impl T for S {{}}", "\n".repeat(8))).len(),
+            1
+        );
+        assert_eq!(notes(path, "#[unsafe(no_mangle)]\nfn f() {}"), []);
     }
 
     #[test]

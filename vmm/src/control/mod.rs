@@ -23,6 +23,7 @@ use port::Port;
 use protocol::frames::FrameTable;
 use protocol::message::{Charge, FromVmm, Register, ToVmm};
 use protocol::place::Place;
+use protocol::time::millis;
 use standalone::StandaloneLimit;
 use std::io;
 use std::sync::Arc;
@@ -255,7 +256,7 @@ impl<M: Machine> Control<M> {
 
     fn report_disk_cache(&self) {
         if let Some(Reading { files, at }) = &self.disk_cache {
-            let age_ms = u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX);
+            let age_ms = millis(at.elapsed());
             self.link.send(&FromVmm::DiskCache { files: files.clone(), age_ms });
         }
     }

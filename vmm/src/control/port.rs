@@ -21,10 +21,11 @@ use devices::virtio::console::{Console, Output, RECEIVE_QUEUE};
 use event_manager::EventOps;
 use protocol::message::FromVmm;
 use protocol::path::{ContainerPath, DEPTH_MAX, NAME_BYTES_MAX};
+use protocol::sync::MutexExt;
 use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 /// Longest line, bytes: the longest path there can be, and the command.
 const LINE_BYTES_MAX: usize = DEPTH_MAX * (NAME_BYTES_MAX + 1) + 16;
@@ -112,7 +113,7 @@ impl Port {
     pub(crate) fn output() -> (Output, Arc<Mutex<Lines>>) {
         let lines = Arc::new(Mutex::new(Lines::default()));
         let sink = Arc::clone(&lines);
-        let output = move |bytes: &[u8]| sink.lock().unwrap_or_else(PoisonError::into_inner).push(bytes);
+        let output = move |bytes: &[u8]| sink.acquire().push(bytes);
         (Box::new(output), lines)
     }
 
@@ -147,7 +148,7 @@ impl Port {
         if let Wire::Device(console) = &self.wire {
             Queues::serve(console, queue, |_| ());
         }
-        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lines = self.lines.acquire();
         if let Wire::Stream(stream) = &mut self.wire {
             let mut buffer = [0; READ_BYTES];
             // A bounded part at a time: the rest makes the stream readable again.
@@ -243,7 +244,7 @@ impl Port {
                 return;
             }
         };
-        let mut transport = console.device.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut transport = console.device.acquire();
         if transport.device_mut().free_input() < line.len() {
             // The guest does not read.
             self.lost += 1;

@@ -6,10 +6,11 @@ use crate::epoll::watch;
 use devices::virtio::console::{Console, Output, RECEIVE_QUEUE};
 use devices::virtio::mmio::VirtioMmio;
 use event_manager::{EventOps, Events, MutEventSubscriber};
+use protocol::sync::MutexExt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 const LISTENER: u32 = 100;
 const CLIENT: u32 = 101;
@@ -58,7 +59,7 @@ impl Listening {
     pub fn output(&self) -> Output {
         let client = Arc::clone(&self.client);
         Box::new(move |bytes| {
-            let mut client = client.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut client = client.acquire();
             if let Some(stream) = client.as_mut()
                 && let Err(error) = stream.write_all(bytes)
             {
@@ -97,7 +98,7 @@ impl Channel {
             return;
         }
         // The newest client wins: an earlier one may be dead without having closed its socket.
-        let mut client = self.listening.client.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut client = self.listening.client.acquire();
         if let Some(old) = client.take() {
             let _ = ops.remove(Events::empty(&old));
         }
@@ -111,7 +112,7 @@ impl Channel {
         self.flush();
         if !self.pending.is_empty() {
             // The guest does not read. Stop reading too, until it provides buffers.
-            let client = self.listening.client.lock().unwrap_or_else(PoisonError::into_inner);
+            let client = self.listening.client.acquire();
             if let Some(stream) = client.as_ref() {
                 let _ = ops.remove(Events::empty(stream));
                 self.paused = true;
@@ -119,7 +120,7 @@ impl Channel {
             return;
         }
         let mut buffer = [0u8; 4096];
-        let mut client = self.listening.client.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut client = self.listening.client.acquire();
         let Some(stream) = client.as_mut() else { return };
         match stream.read(&mut buffer) {
             Ok(count) if count > 0 => self.pending.extend_from_slice(&buffer[..count]),
@@ -137,7 +138,7 @@ impl Channel {
     /// Gives the device the pending bytes, as far as it has room.
     fn flush(&mut self) {
         if !self.pending.is_empty() {
-            let mut transport = self.console.device.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut transport = self.console.device.acquire();
             input(&mut transport, &mut self.pending);
         }
     }
@@ -152,7 +153,7 @@ impl Channel {
             }
         });
         if had_pending && self.pending.is_empty() && std::mem::take(&mut self.paused) {
-            let client = self.listening.client.lock().unwrap_or_else(PoisonError::into_inner);
+            let client = self.listening.client.acquire();
             if let Some(stream) = client.as_ref() {
                 watch(ops, stream, CLIENT);
             }

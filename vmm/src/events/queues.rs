@@ -5,7 +5,7 @@ use crate::epoll::watch;
 use devices::virtio::VirtioDevice;
 use devices::virtio::mmio::VirtioMmio;
 use event_manager::{EventOps, Events, MutEventSubscriber};
-use std::sync::PoisonError;
+use protocol::sync::MutexExt;
 
 /// Serves the queues of one device.
 pub struct Queues<D: VirtioDevice>(pub Attached<D>);
@@ -21,7 +21,7 @@ impl<D: VirtioDevice> Queues<D> {
         let kick = attached.kicks.get(queue)?;
         // The descriptor does not block; a spurious wake-up reads nothing and does no harm.
         let _ = kick.read();
-        let mut transport = attached.device.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut transport = attached.device.acquire();
         if transport.queue_event(queue) {
             let _ = kick.write(1);
         }

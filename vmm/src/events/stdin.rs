@@ -2,8 +2,10 @@
 
 use devices::serial::Serial;
 use event_manager::{EventOps, Events, MutEventSubscriber};
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::termios::{LocalModes, OptionalActions, OutputModes, Termios, tcgetattr, tcsetattr};
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{AsFd, RawFd};
 use std::sync::Arc;
 use vmm_sys_util::epoll::EventSet;
 
@@ -14,28 +16,25 @@ const STDIN: RawFd = libc::STDIN_FILENO;
 /// The flag `O_NONBLOCK` of standard input and output is restored as well, terminal or not: the shell that started
 /// this process shares them, and a QEMU at this console that is killed leaves them as it set them.
 pub struct RawTerminal {
-    terminal: Option<libc::termios>,
-    blocking: [Blocking; 2],
+    terminal: Option<Termios>,
+    /// `O_NONBLOCK` of standard input and output; `None` for a descriptor that is not open.
+    blocking: [Option<bool>; 2],
 }
 
 impl RawTerminal {
     /// Puts standard input into raw mode if it is a terminal.
     #[must_use]
     pub fn enter() -> Self {
-        let blocking = [STDIN, libc::STDOUT_FILENO].map(Blocking::of);
-        // SAFETY: all zero is a valid termios to be filled; every pointer is valid; a failure leaves the terminal as
-        // it is.
-        let terminal = unsafe {
-            let mut saved: libc::termios = std::mem::zeroed();
-            (libc::tcgetattr(STDIN, &raw mut saved) == 0).then(|| {
-                let mut raw = saved;
-                libc::cfmakeraw(&raw mut raw);
-                raw.c_lflag |= libc::ISIG;
-                raw.c_oflag |= libc::OPOST;
-                libc::tcsetattr(STDIN, libc::TCSANOW, &raw const raw);
-                saved
-            })
-        };
+        let blocking = [is_nonblocking(io::stdin()), is_nonblocking(io::stdout())];
+        let terminal = tcgetattr(io::stdin()).ok();
+        if let Some(saved) = &terminal {
+            let mut raw = saved.clone();
+            raw.make_raw();
+            raw.local_modes |= LocalModes::ISIG;
+            raw.output_modes |= OutputModes::OPOST;
+            // A failure leaves the terminal as it is.
+            tcsetattr(io::stdin(), OptionalActions::Now, &raw).ok();
+        }
         Self { terminal, blocking }
     }
 }
@@ -43,36 +42,24 @@ impl RawTerminal {
 impl Drop for RawTerminal {
     fn drop(&mut self) {
         if let Some(saved) = &self.terminal {
-            // SAFETY: a termios that the system gave us.
-            unsafe { libc::tcsetattr(STDIN, libc::TCSANOW, saved) };
+            tcsetattr(io::stdin(), OptionalActions::Now, saved).ok();
         }
-        self.blocking.iter().for_each(Blocking::restore);
+        set_nonblocking(io::stdin(), self.blocking[0]);
+        set_nonblocking(io::stdout(), self.blocking[1]);
     }
 }
 
-/// Whether reads and writes of an open file block, for all processes that share it.
-struct Blocking {
-    fd: RawFd,
-    /// `O_NONBLOCK` or 0; `None` for a descriptor that is not open.
-    flag: Option<libc::c_int>,
+/// True if reads and writes of an open file do not block, for all processes that share it; `None` if it is not open.
+fn is_nonblocking(fd: impl AsFd) -> Option<bool> {
+    Some(fcntl_getfl(fd).ok()?.contains(OFlags::NONBLOCK))
 }
 
-impl Blocking {
-    fn of(fd: RawFd) -> Self {
-        // SAFETY: only reads flags, of any descriptor.
-        let flags = unsafe { libc::fcntl(fd, libc::F_GETFL) };
-        Self { fd, flag: (flags >= 0).then_some(flags & libc::O_NONBLOCK) }
-    }
-
-    fn restore(&self) {
-        let (Some(flag), Self { flag: Some(now), .. }) = (self.flag, Self::of(self.fd)) else { return };
-        if now != flag {
-            // SAFETY: sets one flag, of a descriptor that is open; a failure leaves it as it is.
-            unsafe {
-                let flags = libc::fcntl(self.fd, libc::F_GETFL);
-                libc::fcntl(self.fd, libc::F_SETFL, flags & !libc::O_NONBLOCK | flag);
-            }
-        }
+/// Restores that flag; `None` leaves it as it is.
+fn set_nonblocking(fd: impl AsFd, wanted: Option<bool>) {
+    let (Some(wanted), Ok(mut flags)) = (wanted, fcntl_getfl(&fd)) else { return };
+    if flags.contains(OFlags::NONBLOCK) != wanted {
+        flags.set(OFlags::NONBLOCK, wanted);
+        fcntl_setfl(&fd, flags).ok();
     }
 }
 
@@ -119,34 +106,26 @@ impl MutEventSubscriber for Stdin {
 }
 
 fn read(buffer: &mut [u8]) -> io::Result<usize> {
-    // SAFETY: the buffer is as long as we say.
-    let count = unsafe { libc::read(STDIN, buffer.as_mut_ptr().cast(), buffer.len()) };
-    usize::try_from(count).map_err(|_| io::Error::last_os_error())
+    // Not through the standard library, which would read ahead.
+    Ok(rustix::io::read(io::stdin(), buffer)?)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::fd::AsRawFd;
 
     #[test]
     fn the_blocking_flag_of_an_open_file_is_restored_and_other_flags_are_kept() {
         let (reader, _writer) = std::io::pipe().unwrap();
-        let fd = reader.as_raw_fd();
-        let set = |flags: libc::c_int| {
-            // SAFETY: a descriptor of this test.
-            unsafe { libc::fcntl(fd, libc::F_SETFL, flags) };
-        };
-        // SAFETY: as above.
-        let flags = || unsafe { libc::fcntl(fd, libc::F_GETFL) } & (libc::O_NONBLOCK | libc::O_APPEND);
-        for found in [0, libc::O_NONBLOCK] {
-            set(found);
-            let blocking = Blocking::of(fd);
-            set(libc::O_APPEND | found ^ libc::O_NONBLOCK);
-            blocking.restore();
-            assert_eq!(flags(), libc::O_APPEND | found);
+        let both = OFlags::NONBLOCK | OFlags::APPEND;
+        for found in [OFlags::empty(), OFlags::NONBLOCK] {
+            fcntl_setfl(&reader, found).unwrap();
+            let flag = is_nonblocking(&reader);
+            fcntl_setfl(&reader, OFlags::APPEND | found ^ OFlags::NONBLOCK).unwrap();
+            set_nonblocking(&reader, None);
+            assert_eq!(fcntl_getfl(&reader).unwrap() & both, OFlags::APPEND | found ^ OFlags::NONBLOCK);
+            set_nonblocking(&reader, flag);
+            assert_eq!(fcntl_getfl(&reader).unwrap() & both, OFlags::APPEND | found);
         }
-        assert!(Blocking::of(-1).flag.is_none());
-        Blocking::of(-1).restore();
     }
 }

@@ -4,12 +4,12 @@ use super::{Link, QUEUE_PAUSE, silent, wrong};
 use protocol::image::{Backing, IMAGES_MAX, ImageHandle};
 use protocol::message::{self, FromVmm, MESSAGE_BYTES_MAX, OpenImages, PROTOCOL_VERSION, ToVmm};
 use protocol::path::ContainerPath;
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use std::fs::File;
-use std::io::{self, ErrorKind};
-use std::os::fd::{AsRawFd, FromRawFd, RawFd};
+use std::io::{self, ErrorKind, IoSliceMut};
+use std::mem::MaybeUninit;
 use std::path::Path;
 use std::time::{Duration, Instant};
-use vmm_sys_util::sock_ctrl_msg::ScmSocket;
 
 /// The balancer's answer to a guest that wants images.
 #[derive(Debug)]
@@ -78,21 +78,19 @@ fn expected(images: &[ImageHandle]) -> usize {
 /// One message with the descriptors that travel with it.
 pub(super) fn receive(link: &Link) -> io::Result<(ToVmm, Vec<File>)> {
     let mut packet = vec![0; MESSAGE_BYTES_MAX + 1];
-    let mut descriptors: [RawFd; 2 * IMAGES_MAX] = [-1; 2 * IMAGES_MAX];
-    let mut vectors = [libc::iovec { iov_base: packet.as_mut_ptr().cast(), iov_len: packet.len() }];
-    // SAFETY: one vector that describes a buffer of ours, which the kernel fills.
-    let (count, received) =
-        unsafe { link.0.recv_with_fds(&mut vectors, &mut descriptors) }.map_err(io::Error::from)?;
-    // Owned before anything can fail. No program is started between this and the flag.
-    let files: Vec<File> = descriptors[..received]
-        .iter()
-        .map(|fd| {
-            // SAFETY: fresh descriptors of this process without another owner.
-            unsafe {
-                libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC);
-                File::from_raw_fd(*fd)
-            }
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2 * IMAGES_MAX))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let vectors = &mut [IoSliceMut::new(&mut packet)];
+    let count = recvmsg(link, vectors, &mut ancillary, RecvFlags::CMSG_CLOEXEC)?.bytes;
+    // Owned before anything can fail.
+    let files: Vec<File> = ancillary
+        .drain()
+        .filter_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(fds) => Some(fds),
+            _ => None,
         })
+        .flatten()
+        .map(File::from)
         .collect();
     if count == 0 {
         return Err(io::Error::new(ErrorKind::ConnectionReset, "the balancer closed the connection"));

@@ -4,8 +4,10 @@ use super::super::reregister::tests::listen;
 use super::*;
 use protocol::image::{Backing, Digest};
 use std::io::{Read, Write};
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
+use vmm_sys_util::sock_ctrl_msg::ScmSocket;
 
 fn socket_path(name: &str) -> PathBuf {
     let dir = std::env::temp_dir().join(format!("ballast-images-{name}-{}", std::process::id()));
@@ -22,12 +24,7 @@ fn ask(name: &str, answer: Answer) -> (io::Result<Granted>, OpenImages) {
     let listener = listen(&socket);
     let (granted, question) = std::thread::scope(|scope| {
         let balancer = scope.spawn(|| {
-            // SAFETY: a listening socket that we own; the result is checked and owned at once.
-            let mut link = unsafe {
-                let fd = libc::accept(listener.as_raw_fd(), std::ptr::null_mut(), std::ptr::null_mut());
-                assert!(fd >= 0);
-                File::from_raw_fd(fd)
-            };
+            let mut link = File::from(rustix::net::accept(&listener).unwrap());
             let mut packet = vec![0; MESSAGE_BYTES_MAX];
             let count = link.read(&mut packet).unwrap();
             let FromVmm::OpenImages(question) = message::decode(&packet[..count]).unwrap() else {
@@ -71,8 +68,7 @@ fn images_come_with_a_descriptor_each_in_the_order_of_their_names() {
     );
     for (_, file, _) in &images {
         assert!(file.metadata().unwrap().len() > 0);
-        // SAFETY: asks for the flags of a descriptor that we own.
-        assert_eq!(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETFD) }, libc::FD_CLOEXEC);
+        assert_eq!(rustix::io::fcntl_getfd(file).unwrap(), rustix::io::FdFlags::CLOEXEC);
     }
 }
 

@@ -13,10 +13,11 @@ pub use persistent::{PersistentLink, Received, Registration};
 pub use start::{BALANCER_VARIABLE, StartError, ensure_running};
 pub use wait::{Interrupts, NotAdmitted, enter};
 
+use host::peer::{Peer, own_uid};
 use protocol::message::{self, FromVmm, MESSAGE_BYTES_MAX, Register, ToVmm};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -71,23 +72,7 @@ impl Link {
     /// Checks that the listener is of the same user: any process may listen at the socket, and the frame table is for
     /// a balancer of this user only.
     fn check_peer(&self) -> io::Result<()> {
-        let mut peer = libc::ucred { pid: 0, uid: 0, gid: 0 };
-        let mut length = libc::socklen_t::try_from(size_of_val(&peer)).expect("12 bytes");
-        // SAFETY: a buffer of that length, filled by the kernel for a socket that we own.
-        let result = unsafe {
-            libc::getsockopt(
-                self.as_raw_fd(),
-                libc::SOL_SOCKET,
-                libc::SO_PEERCRED,
-                (&raw mut peer).cast(),
-                &raw mut length,
-            )
-        };
-        if result != 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: geteuid has no preconditions and cannot fail.
-        let own = unsafe { libc::geteuid() };
+        let (peer, own) = (Peer::of(&self.0)?, own_uid());
         if peer.uid == own {
             return Ok(());
         }
@@ -98,33 +83,11 @@ impl Link {
     }
 
     fn connect(path: &Path) -> io::Result<Self> {
-        // SAFETY: plain system calls; the result is checked and owned at once.
-        let fd = unsafe {
-            let fd = libc::socket(
-                libc::AF_UNIX,
-                libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK,
-                0,
-            );
-            if fd < 0 {
-                return Err(io::Error::last_os_error());
-            }
-            OwnedFd::from_raw_fd(fd)
-        };
-        // SAFETY: all zero is a valid, empty address.
-        let mut address: libc::sockaddr_un = unsafe { std::mem::zeroed() };
-        address.sun_family = libc::AF_UNIX as libc::sa_family_t;
-        let bytes = path.as_os_str().as_bytes();
-        if bytes.len() >= address.sun_path.len() {
-            return Err(io::Error::new(ErrorKind::InvalidInput, "the path of the socket is too long"));
-        }
-        for (slot, byte) in address.sun_path.iter_mut().zip(bytes) {
-            *slot = byte.cast_signed();
-        }
-        let length = libc::socklen_t::try_from(size_of_val(&address)).expect("110 bytes");
-        // SAFETY: a valid address of that length.
-        if unsafe { libc::connect(fd.as_raw_fd(), (&raw const address).cast(), length) } != 0 {
-            return Err(io::Error::last_os_error());
-        }
+        let too_long = |_| io::Error::new(ErrorKind::InvalidInput, "the path of the socket is too long");
+        let address = SocketAddrUnix::new(path).map_err(too_long)?;
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let fd = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+        rustix::net::connect(&fd, &address)?;
         let link = Self(UnixDatagram::from(fd));
         link.check_peer()?;
         Ok(link)
@@ -177,6 +140,12 @@ fn silent(error: io::Error, deadline: Duration) -> io::Error {
             io::Error::new(ErrorKind::TimedOut, format!("no answer within {} s", deadline.as_secs()))
         }
         _ => error,
+    }
+}
+
+impl AsFd for Link {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 

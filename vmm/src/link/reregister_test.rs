@@ -3,40 +3,22 @@
 use super::*;
 use protocol::frames::Region;
 use protocol::message::{self, FromVmm, MESSAGE_BYTES_MAX, PROTOCOL_VERSION};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsRawFd, FromRawFd};
-use std::os::unix::ffi::OsStrExt;
 use std::sync::Mutex;
 
 /// A socket as the balancer's. The standard library has no seqpacket type.
 pub fn listen(path: &std::path::Path) -> File {
-    // SAFETY: plain system calls with a valid address of that length; results are checked, the descriptor is owned at
-    // once.
-    unsafe {
-        let fd = libc::socket(libc::AF_UNIX, libc::SOCK_SEQPACKET, 0);
-        assert!(fd >= 0);
-        let file = File::from_raw_fd(fd);
-        let mut address: libc::sockaddr_un = std::mem::zeroed();
-        address.sun_family = libc::AF_UNIX as libc::sa_family_t;
-        for (slot, byte) in address.sun_path.iter_mut().zip(path.as_os_str().as_bytes()) {
-            *slot = byte.cast_signed();
-        }
-        let length = libc::socklen_t::try_from(size_of_val(&address)).unwrap();
-        assert_eq!(libc::bind(fd, (&raw const address).cast(), length), 0);
-        assert_eq!(libc::listen(fd, 8), 0);
-        file
-    }
+    let fd = rustix::net::socket(AddressFamily::UNIX, SocketType::SEQPACKET, None).unwrap();
+    rustix::net::bind(&fd, &SocketAddrUnix::new(path).unwrap()).unwrap();
+    rustix::net::listen(&fd, 8).unwrap();
+    fd.into()
 }
 
 /// Takes the next registration and answers it.
 pub fn answer(listener: &File, answer: &ToVmm) -> (Register, File) {
-    // SAFETY: a listening socket that we own; the result is checked and owned at once.
-    let mut link = unsafe {
-        let fd = libc::accept(listener.as_raw_fd(), std::ptr::null_mut(), std::ptr::null_mut());
-        assert!(fd >= 0);
-        File::from_raw_fd(fd)
-    };
+    let mut link = File::from(rustix::net::accept(listener).unwrap());
     let mut packet = vec![0; MESSAGE_BYTES_MAX];
     let count = link.read(&mut packet).unwrap();
     let FromVmm::Register(register) = message::decode(&packet[..count]).unwrap() else {

@@ -130,19 +130,8 @@ fn start(run_dir: &Place) -> Result<Child, StartError> {
         .stderr(log)
         // Its own group: Ctrl-C at this guest's terminal must not end the balancer of other guests.
         .process_group(0);
-    // SAFETY: between fork and exec, only `pthread_sigmask` is called, which is async-signal-safe.
-    unsafe { command.pre_exec(unblock_signals) };
+    host::process::unblock_signals(&mut command);
     command.spawn().map_err(|source| StartError::Spawn { program, source })
-}
-
-/// A `vmm` blocks the signals that end it, and a child inherits blocked signals.
-fn unblock_signals() -> io::Result<()> {
-    let none = vmm_sys_util::signal::create_sigset(&[])?;
-    // SAFETY: a valid pointer to an initialized set.
-    match unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut()) } {
-        0 => Ok(()),
-        error => Err(io::Error::from_raw_os_error(error)),
-    }
 }
 
 fn log(path: &Path) -> io::Result<File> {

@@ -4,10 +4,11 @@
 use super::{Link, StartError, ensure_running};
 use crate::events::signals::Signals;
 use crate::spec::Wait;
+use host::wait::{PollFd, PollFlags, is_ready, ready};
 use protocol::message::{Register, ToVmm};
 use protocol::place::Place;
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 /// Time before a waiter asks again after the balancer closed the connection.
@@ -125,20 +126,11 @@ impl Link {
             if left.is_some_and(|left| left.is_zero()) {
                 return Ok(Waited::TimedOut);
             }
-            // Rounded up: a wait of less than a millisecond is not a busy loop.
-            let timeout = left.map_or(-1, |left| i32::try_from(left.as_millis() + 1).unwrap_or(i32::MAX));
-            let readable = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
-            // The kernel ignores a descriptor of -1.
-            let machine = interrupts.machine.map_or(-1, AsRawFd::as_raw_fd);
-            let mut fds =
-                [readable(self.as_raw_fd()), readable(interrupts.signals.as_raw_fd()), readable(machine)];
-            // SAFETY: descriptors that are open, and the length of the array that has them.
-            if unsafe { libc::poll(fds.as_mut_ptr(), 3, timeout) } < 0 {
-                let error = io::Error::last_os_error();
-                if error.kind() != ErrorKind::Interrupted {
-                    return Err(error);
-                }
-            } else if fds[2].revents != 0 {
+            let readable = |fd| PollFd::from_borrowed_fd(fd, PollFlags::IN);
+            let mut fds = vec![readable(self.as_fd()), readable(interrupts.signals.as_fd())];
+            fds.extend(interrupts.machine.map(|machine| readable(machine.as_fd())));
+            ready(&mut fds, left)?;
+            if fds.get(2).is_some_and(is_ready) {
                 return Ok(Waited::MachineEnded);
             }
         }

@@ -7,9 +7,8 @@ use crate::link;
 use crate::memory::images::ImageError;
 use crate::spec::Disk;
 use devices::virtio::block::{Block, SECTOR_BYTES};
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io;
-use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 /// Why a file or an image that the spec names cannot be used.
@@ -57,9 +56,9 @@ pub enum InputError {
 pub(super) fn open_disk(disk: &Disk) -> Result<(Block, DiskFile), InputError> {
     let refused = |source| InputError::File { what: "disk", path: disk.path.clone(), source };
     let file = files::open(&disk.path, !disk.read_only, files::Kind::Disk).map_err(refused)?;
-    lock(&file, disk.read_only).map_err(|error| match error.kind() {
-        io::ErrorKind::WouldBlock => InputError::DiskInUse { path: disk.path.clone() },
-        _ => refused(error),
+    lock(&file, disk.read_only).map_err(|error| match error {
+        TryLockError::WouldBlock => InputError::DiskInUse { path: disk.path.clone() },
+        TryLockError::Error(error) => refused(error),
     })?;
     let id = disk.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let same = file.try_clone().map_err(refused)?;
@@ -78,12 +77,6 @@ pub(super) fn open_channel(path: Option<&Path>) -> Result<Option<Listening>, Inp
 }
 
 /// One writer or many readers, for as long as the descriptor is open.
-fn lock(file: &File, shared: bool) -> io::Result<()> {
-    let operation = if shared { libc::LOCK_SH } else { libc::LOCK_EX } | libc::LOCK_NB;
-    // SAFETY: a system call on a descriptor that we own.
-    if unsafe { libc::flock(file.as_raw_fd(), operation) } == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+fn lock(file: &File, shared: bool) -> Result<(), TryLockError> {
+    if shared { file.try_lock_shared() } else { file.try_lock() }
 }

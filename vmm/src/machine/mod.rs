@@ -18,11 +18,9 @@ mod root_images;
 pub use inputs::InputError;
 pub use launch::LaunchRefused;
 
-use protocol::bytes::FRAME_BYTES;
+use host::proc::{Folder, Statm};
 
-/// Resident memory of a process, named by its folder in `/proc`: an id or `self`. Bytes; 0 if the kernel does not report it.
-fn resident_bytes(process: &str) -> u64 {
-    let statm = std::fs::read_to_string(format!("/proc/{process}/statm")).unwrap_or_default();
-    let pages: u64 = statm.split_whitespace().nth(1).and_then(|word| word.parse().ok()).unwrap_or(0);
-    pages * FRAME_BYTES
+/// Resident memory of a process, bytes; 0 if the kernel does not report it.
+fn resident_bytes(process: &Folder) -> u64 {
+    process.read::<Statm>().map_or(0, |statm| statm.resident_bytes())
 }

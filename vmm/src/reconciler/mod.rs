@@ -17,15 +17,18 @@ mod own_memory;
 
 use crate::disk_cache::{DiskCache, Reading};
 use crate::memory::{Comparison, Images, Pagemap, Pass, Ram, Reconciled};
-use crate::token_bucket::{TokenBucket, thread_cpu};
+use crate::token_bucket::TokenBucket;
+use host::kernel::thread_cpu;
 use own_memory::OwnMemory;
 use protocol::disk::KeepCached;
 use protocol::frames::FrameTable;
 use protocol::message::RECONCILE_CPU_PPM;
+use protocol::sync::MutexExt;
+use protocol::time::millis;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::AcqRel, Ordering::Relaxed, Ordering::Release};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::Builder;
 use std::time::{Duration, Instant};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -162,13 +165,13 @@ impl Reconciler {
 
     /// Changes the payer, once all that was touched before is charged as before.
     pub fn pay(&self, payer: Payer) {
-        self.inbox.payers.lock().unwrap_or_else(PoisonError::into_inner).push(payer);
+        self.inbox.payers.acquire().push(payer);
         self.wake();
     }
 
     /// Keeps no more than this of the disks' page cache. It replaces an earlier request that is not begun.
     pub fn keep_cached(&self, files: Vec<KeepCached>) {
-        *self.inbox.keep.lock().unwrap_or_else(PoisonError::into_inner) = files;
+        *self.inbox.keep.acquire() = files;
         self.wake();
     }
 
@@ -194,7 +197,7 @@ impl Reconciler {
     #[must_use]
     pub fn take(&self) -> Done {
         let _ = self.done.read();
-        std::mem::take(&mut *self.inbox.done.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *self.inbox.done.acquire())
     }
 }
 
@@ -220,7 +223,7 @@ impl Worker {
                 Err(RecvTimeoutError::Disconnected) => return,
             }
             let before = thread_cpu();
-            self.table.tick(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX));
+            self.table.tick(millis(self.started.elapsed()));
             self.bucket.set_share(self.share_ppm.load(Relaxed), Instant::now());
             let asked = self.inbox.compare.swap(false, AcqRel);
             let payers = self.payers_due();
@@ -257,7 +260,7 @@ impl Worker {
 
     fn report(&self, done: Done, signal: &EventFd) {
         if !done.is_empty() {
-            self.inbox.done.lock().unwrap_or_else(PoisonError::into_inner).extend(done);
+            self.inbox.done.acquire().extend(done);
             let _ = signal.write(1);
         }
     }
@@ -265,7 +268,7 @@ impl Worker {
     /// Drops a part of the page cache that a limit does not leave, and reads it when all is dropped or a reading is
     /// due. A limit does not wait for CPU time, which is taken afterwards.
     fn disk_cache(&mut self) -> Option<Reading> {
-        let files = std::mem::take(&mut *self.inbox.keep.lock().unwrap_or_else(PoisonError::into_inner));
+        let files = std::mem::take(&mut *self.inbox.keep.acquire());
         self.disks.keep(&files);
         let now = Instant::now();
         if self.disks.is_dropping() {
@@ -277,7 +280,7 @@ impl Worker {
 
     /// Payers that are due; all of them in their order if the last one is.
     fn payers_due(&mut self) -> Vec<Payer> {
-        let mut asked = self.inbox.payers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut asked = self.inbox.payers.acquire();
         self.waiting.append(&mut asked);
         drop(asked);
         let may_wait = self.waiting.iter().all(|payer| payer.by_guest);

@@ -6,7 +6,8 @@ use crate::memory::Images;
 use crate::memory::images::{heal, lost_frames};
 use devices::DeviceMemory;
 use protocol::frames::FrameTable;
-use std::sync::{Arc, Mutex, PoisonError};
+use protocol::sync::MutexExt;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 use vm_memory::{Bytes, GuestAddress};
 
@@ -43,7 +44,7 @@ impl ImageExits {
     pub fn store(&self) -> Option<End> {
         self.table.note_image_store();
         let (verdict, count) = {
-            let mut stores = self.stores.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut stores = self.stores.acquire();
             (stores.store(Instant::now()), stores.count())
         };
         // The guest decides how often this happens: the log gets the 1st, 2nd, 4th, 8th, ...
@@ -60,7 +61,7 @@ impl ImageExits {
         }
     }
 
-    /// After KVM could not reach memory: true if that was mended, here or by somebody else since `lost_before`.
+    /// After KVM could not reach memory: true if that was repaired, here or by another thread since `lost_before`.
     #[must_use]
     pub fn heal(&self, lost_before: u64) -> bool {
         let healed = !self.images.is_empty() && (heal() || lost_frames() != lost_before);

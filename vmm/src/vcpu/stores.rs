@@ -1,4 +1,4 @@
-//! Stores of a guest into its images: dropped, counted, and in a storm the guest's own loss (I2).
+//! Stores of a guest into its images: dropped, counted, and in a storm a reason to end the guest (I2).
 //!
 //! Images are read-only for the guest, so an honest one stores there by mistake at most. Each store costs the host an exit,
 //! which a hostile guest can cause without end:
@@ -9,8 +9,9 @@
 //!   after SLOWED_MAX that had to wait, with no quiet between them, the guest ends
 //! ```
 //!
-//! Nobody else waits: a vCPU is a thread of this guest's own `vmm`.
+//! No other guest waits: a vCPU is a thread of this guest's own `vmm`.
 
+use protocol::token_bucket::TokenBucket;
 use std::time::{Duration, Instant};
 
 /// Stores that may come at once: a page, written byte by byte.
@@ -20,7 +21,7 @@ pub const STORES_PER_SECOND: u32 = 256;
 /// Stores that had to wait, without a time of quiet that earned [`STORES_FREE`] again, until the guest ends: two seconds.
 pub const SLOWED_MAX: u32 = 512;
 
-/// What becomes of a store. It is dropped in any case.
+/// The consequence of a store. The store is dropped in any case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// The guest runs on.
@@ -34,8 +35,7 @@ pub enum Verdict {
 /// Stores of one guest, all of its vCPUs together.
 #[derive(Debug)]
 pub struct Stores {
-    /// When all that was spent is earned again: in the past for a guest that owes nothing.
-    settled_at: Instant,
+    bucket: TokenBucket,
     slowed: u32,
     count: u64,
 }
@@ -44,7 +44,8 @@ impl Stores {
     /// None yet.
     #[must_use]
     pub fn new(now: Instant) -> Self {
-        Self { settled_at: now, slowed: 0, count: 0 }
+        let bucket = TokenBucket::full(STORES_PER_SECOND.into(), STORES_FREE.into(), now);
+        Self { bucket, slowed: 0, count: 0 }
     }
 
     /// Stores so far.
@@ -55,13 +56,12 @@ impl Stores {
 
     /// One more.
     pub fn store(&mut self, now: Instant) -> Verdict {
-        const EACH: Duration = Duration::from_nanos(1_000_000_000 / STORES_PER_SECOND as u64);
         self.count += 1;
-        if now >= self.settled_at {
-            (self.settled_at, self.slowed) = (now, 0);
+        if self.bucket.is_full(now) {
+            self.slowed = 0;
         }
-        self.settled_at += EACH;
-        let wait = self.settled_at.saturating_duration_since(now).saturating_sub(EACH * STORES_FREE);
+        self.bucket.spend(1);
+        let wait = self.bucket.wait(now);
         if wait.is_zero() {
             return Verdict::Drop;
         }
@@ -76,7 +76,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn i2_a_storm_is_slowed_and_then_it_is_the_end() {
+    fn i2_a_storm_is_slowed_and_then_the_guest_ends() {
         let start = Instant::now();
         let (mut stores, mut now) = (Stores::new(start), start);
         for _ in 0..STORES_FREE {
@@ -87,7 +87,7 @@ mod tests {
             match stores.store(now) {
                 Verdict::Slow(wait) => now += wait,
                 Verdict::End => break,
-                Verdict::Drop => panic!("a storm that does not stop is not let through"),
+                Verdict::Drop => panic!("a storm that does not stop is slowed"),
             }
             slowed += 1;
         }

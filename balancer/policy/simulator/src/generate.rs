@@ -47,44 +47,48 @@ pub fn generate(seed: u64, guests: usize, length_ms: u64, interval_ms: u64) -> W
         })
         .collect();
     for (i, mib) in sizes.into_iter().enumerate() {
-        let ram = mib * MIB;
-        let kind = match random.u8(0..100) {
-            0..80 => Kind::Ideal,
-            80..85 => Kind::WithoutStatistics,
-            85..90 => Kind::Slow,
-            90..93 => Kind::Stuck,
-            93..95 => Kind::Lying,
-            _ => Kind::Intermittent,
-        };
-        let mut guest = SimGuest::new(kind, ram, phases(&mut random, ram, length_ms, tight));
-        guest.counts = random.bool();
-        guest.noise = random.u64(0..=6);
-        guest.deflates = !tight;
-        guest.needs_asking = random.bool();
-        guest.absences = match kind {
-            // From some time on, for some epochs.
-            Kind::Stuck => {
-                let from = random.u64(20_000..BUSY_MS);
-                vec![(from, from + random.u64(1..=4) * EPOCH_MS)]
-            }
-            Kind::Intermittent => absences(&mut random, length_ms),
-            _ => vec![],
-        };
-        let mut limits = World::weight(*random.choice(&[25, 50, 100, 100, 100, 200, 1000]).unwrap_or(&100));
-        match random.u8(0..8) {
-            0 => limits.min_bytes = ram / 8,
-            1 => limits.low_bytes = ram / 4,
-            2 => limits.max_bytes = Some(ram / 2 + 160 * MIB),
-            3 => limits.high_bytes = Some(ram / 4 * 3 + 160 * MIB),
-            _ => {}
-        }
-        let tenant = tenants[i % tenants.len()];
-        if limits == Limits::default() {
-            limits = World::plain();
-        }
-        world.guest(tenant, limits, guest);
+        let (guest, limits) = guest(&mut random, mib * MIB, length_ms, tight);
+        world.guest(tenants[i % tenants.len()], limits, guest);
     }
     world
+}
+
+/// A guest and the limits of its container.
+fn guest(random: &mut fastrand::Rng, ram: u64, length_ms: u64, tight: bool) -> (SimGuest, Limits) {
+    let kind = match random.u8(0..100) {
+        0..80 => Kind::Ideal,
+        80..85 => Kind::WithoutStatistics,
+        85..90 => Kind::Slow,
+        90..93 => Kind::Stuck,
+        93..95 => Kind::Lying,
+        _ => Kind::Intermittent,
+    };
+    let mut guest = SimGuest::new(kind, ram, phases(random, ram, length_ms, tight));
+    guest.counts = random.bool();
+    guest.noise = random.u64(0..=6);
+    guest.deflates = !tight;
+    guest.needs_asking = random.bool();
+    guest.absences = match kind {
+        // From some time on, for some epochs.
+        Kind::Stuck => {
+            let from = random.u64(20_000..BUSY_MS);
+            vec![(from, from + random.u64(1..=4) * EPOCH_MS)]
+        }
+        Kind::Intermittent => absences(random, length_ms),
+        _ => vec![],
+    };
+    let mut limits = World::weight(*random.choice(&[25, 50, 100, 100, 100, 200, 1000]).unwrap_or(&100));
+    match random.u8(0..8) {
+        0 => limits.min_bytes = ram / 8,
+        1 => limits.low_bytes = ram / 4,
+        2 => limits.max_bytes = Some(ram / 2 + 160 * MIB),
+        3 => limits.high_bytes = Some(ram / 4 * 3 + 160 * MIB),
+        _ => {}
+    }
+    if limits == Limits::default() {
+        limits = World::plain();
+    }
+    (guest, limits)
 }
 
 /// Idle, busy, reading files; never more than the RAM of a guest, but at times more than all guests have together.

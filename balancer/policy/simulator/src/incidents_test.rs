@@ -1,5 +1,5 @@
-//! What went wrong in other projects: a scenario for each rule that was learnt from it. Each holds under the policy and
-//! fails when its rule is removed.
+//! What went wrong in other projects: a scenario for each rule that was learnt from it. Each holds under the policy
+//! and fails when its rule is removed.
 
 use super::run::run;
 use super::world::OVERHEAD_BYTES;
@@ -315,8 +315,8 @@ fn idle_memory_is_reclaimed_first() {
         let mut world = host(2400, vec![idle, reader, busy]);
         run(&mut world, 120_000, rules);
         let (idle, reader) = (target(&world, 0), target(&world, 1));
-        // Both have their demand and a part of the rest. The tax makes idle memory count more, so the part of the difference
-        // of their demands that the tax takes stays between them; without it both have the same.
+        // Both have their demand and a part of the rest. The tax makes idle memory count more, so the part of the
+        // difference of their demands that the tax takes stays between them; without it both have the same.
         let difference = 50 + SPARE_MIB + 300 - needed_bytes(50 * MIB) / MIB;
         ensure(reader + 1 >= idle + difference * u64::from(IDLE_TAX_PERCENT) / 100, || {
             format!("{reader} and {idle} MiB")

@@ -27,7 +27,7 @@ mod evict;
 mod room;
 
 use super::backing::PoolBacking;
-use super::granules::Place;
+use super::granules::GranuleState;
 use super::image::{Key, PoolImage};
 use super::images::Pool;
 use super::ledger::Seen;
@@ -91,12 +91,12 @@ impl Pool {
         if granule.0 >= backing.bytes() / GRANULE_BYTES {
             return (Asked::Unknown, vec![]);
         }
-        match image.granules.place(granule) {
-            Some(Place::There) => {
+        match image.granules.state(granule) {
+            Some(GranuleState::There) => {
                 self.hold(guest, key, granule);
                 return (Asked::There, vec![]);
             }
-            Some(Place::Filling | Place::Leaving(_)) => return (Asked::Wait, vec![]),
+            Some(GranuleState::Filling | GranuleState::Leaving(_)) => return (Asked::Wait, vec![]),
             None => {}
         }
         let payer = image.bound.unwrap_or(POOL);
@@ -127,7 +127,7 @@ impl Pool {
         let touch = self.touch();
         let Some(image) = self.images.get_mut(key) else { return };
         // Another image may have come in its place.
-        if !Arc::ptr_eq(&image.backing, backing) || image.granules.place(granule) != Some(Place::Filling) {
+        if !Arc::ptr_eq(&image.backing, backing) || image.granules.state(granule) != Some(GranuleState::Filling) {
             return;
         }
         if !done {

@@ -300,6 +300,7 @@ fn new_vcpus(kvm: &Kvm, vm: &VmFd, cpus: u8, entry: u64) -> Result<Vec<VcpuFd>, 
     Ok(vcpus)
 }
 
+#[allow(unsafe_code)]
 fn map_slots(vm: &VmFd, ram: &Ram, images: &Images) -> Result<(), BuildError> {
     let ram = ram.slots().map(|slot| (0, slot));
     let images = images.slots().map(|slot| (KVM_MEM_READONLY, slot));

@@ -10,7 +10,9 @@ use devices::virtio::mmio::VirtioMmio;
 use event_manager::EventOps;
 use protocol::bytes::FRAME_BYTES;
 use protocol::message::{self, Statistics};
-use std::sync::{Arc, MutexGuard, PoisonError};
+use protocol::sync::MutexExt;
+use protocol::time::millis;
+use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 const STATS_QUEUE: usize = 2;
@@ -38,7 +40,7 @@ impl KvmMachine {
     }
 
     fn transport(&self) -> MutexGuard<'_, VirtioMmio<Balloon>> {
-        self.balloon.device.lock().unwrap_or_else(PoisonError::into_inner)
+        self.balloon.device.acquire()
     }
 
     fn balloon_of(&self, device: &Balloon) -> message::Balloon {
@@ -184,7 +186,7 @@ fn statistics(sample: &StatsSample, ballooned_used_bytes: u64) -> Statistics {
         direct_reclaims: stats.direct_reclaim,
         ballooned_used_bytes,
         sequence: sample.sequence,
-        age_ms: u64::try_from(sample.at.elapsed().as_millis()).unwrap_or(u64::MAX),
+        age_ms: millis(sample.at.elapsed()),
     }
 }
 

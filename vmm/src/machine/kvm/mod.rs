@@ -34,9 +34,10 @@ use protocol::limits::Limits;
 use protocol::message::Register;
 use protocol::path::ContainerPath;
 use protocol::place::Place;
+use protocol::sync::MutexExt;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::Receiver;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use vmm_sys_util::eventfd::EventFd;
@@ -137,7 +138,8 @@ impl Guest {
         launch::check_objects(limits, register)?;
         if let Some(ceiling) = limits.and_then(Limits::ceiling_bytes) {
             // Images are not touched yet.
-            let overhead = resident_bytes("self").saturating_sub(self.ram.resident_bytes()?);
+            let overhead =
+                resident_bytes(&host::proc::Folder::own()).saturating_sub(self.ram.resident_bytes()?);
             self.control.limit_standalone(ceiling.saturating_sub(overhead), self.floor_bytes)?;
         }
         Ok(())
@@ -164,7 +166,7 @@ impl Guest {
         }
         let end = events.run()?;
         stop(&self.shared, &threads);
-        control.lock().unwrap_or_else(PoisonError::into_inner).send_end(&end.to_string());
+        control.acquire().send_end(&end.to_string());
         Ok(end)
     }
 }

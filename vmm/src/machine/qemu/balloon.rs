@@ -3,6 +3,7 @@
 use super::qmp::wire::{GetProperty, GuestStats, ListObject, SetProperty};
 use super::qmp::{Qmp, QmpError};
 use protocol::message::Statistics;
+use protocol::time::millis;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Types of the balloon, the one that is visible on its bus.
@@ -89,7 +90,7 @@ impl BalloonObject {
         let stats: GuestStats = serde_json::from_value(value)
             .map_err(|error| QmpError::Malformed { command: "qom-get", problem: error.to_string() })?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Ok(statistics(&stats, u64::try_from(now.as_millis()).unwrap_or(u64::MAX)))
+        Ok(statistics(&stats, millis(now)))
     }
 }
 

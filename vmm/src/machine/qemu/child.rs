@@ -3,12 +3,13 @@
 use super::arguments::{Accelerator, arguments};
 use super::images::SharedImages;
 use crate::spec::GuestSpec;
+use protocol::sync::MutexExt;
 use std::io::{self, BufRead, BufReader};
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::fd::{OwnedFd, RawFd};
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// Environment variable that names QEMU's program.
@@ -59,10 +60,9 @@ impl Qemu {
         let (words, devices) = arguments(spec, name, accelerator, &descriptors, images);
         let mut command = Command::new(program());
         command.args(words).stderr(Stdio::piped());
-        // SAFETY: getpid has no preconditions.
-        let parent = unsafe { libc::getpid() };
-        // SAFETY: between fork and exec, only system calls are made, all of them async-signal-safe.
-        unsafe { command.pre_exec(move || prepare(parent, &descriptors)) };
+        // The signals that end a `vmm` are blocked in the child already and stay blocked: Ctrl-C reaches both, and the
+        // `vmm` decides.
+        host::process::bind_machine(&mut command, descriptors.all().collect());
         let mut child = command.spawn()?;
         let last_words = Arc::new(Mutex::new(String::new()));
         if let Some(stderr) = child.stderr.take() {
@@ -79,16 +79,12 @@ impl Qemu {
 
     /// Readable once it ended (pidfd_open(2), Linux 5.3); `None` if the kernel does not have this call.
     pub(super) fn end_descriptor(&self) -> Option<OwnedFd> {
-        // SAFETY: a plain system call; the result is checked.
-        let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, self.pid(), 0) };
-        let fd = RawFd::try_from(fd).ok().filter(|fd| *fd >= 0)?;
-        // SAFETY: a fresh descriptor without another owner.
-        Some(unsafe { OwnedFd::from_raw_fd(fd) })
+        host::process::end_of(self.pid()).ok()
     }
 
     /// The last line of its standard error; empty if there was none.
     pub(super) fn last_words(&self) -> String {
-        self.last_words.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.last_words.acquire().clone()
     }
 
     /// Its exit status. It is killed if it does not end within a moment.
@@ -132,28 +128,6 @@ pub(super) fn ended(status: ExitStatus, last_words: &str) -> String {
     if last_words.is_empty() { how } else { format!("{how}: {last_words}") }
 }
 
-/// The child runs this between fork and exec.
-///
-/// It switches huge pages off: QEMU releases guest memory by pages of 4 KiB, which does not free the huge page around
-/// them, and the kernel would fill a huge page again around frames that are in the balloon. The signals that end a
-/// `vmm` are blocked in the child already and stay blocked: Ctrl-C reaches both, and the `vmm` decides.
-fn prepare(parent: libc::pid_t, descriptors: &Descriptors) -> io::Result<()> {
-    let checked = |result: libc::c_int| if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) };
-    // SAFETY: plain system calls with plain arguments.
-    unsafe {
-        checked(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL))?;
-        if libc::getppid() != parent {
-            // The parent ended before the line above.
-            return Err(io::ErrorKind::Interrupted.into());
-        }
-        checked(libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0))?;
-        for descriptor in descriptors.all() {
-            checked(libc::fcntl(descriptor, libc::F_SETFD, 0))?;
-        }
-    }
-    Ok(())
-}
-
 /// Logs QEMU's standard error, and keeps the last line of it.
 fn listen(stderr: ChildStderr, last_words: &Mutex<String>) {
     let mut reader = BufReader::new(stderr);
@@ -168,7 +142,7 @@ fn listen(stderr: ChildStderr, last_words: &Mutex<String>) {
         let text: String = String::from_utf8_lossy(&line).trim().chars().take(LINE_CHARS_MAX).collect();
         if !text.is_empty() {
             tracing::warn!("{text}");
-            *last_words.lock().unwrap_or_else(PoisonError::into_inner) = text;
+            *last_words.acquire() = text;
         }
     }
 }

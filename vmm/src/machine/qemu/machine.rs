@@ -8,6 +8,7 @@ use crate::epoll::watch;
 use crate::machine::resident_bytes;
 use crate::vcpu::End;
 use event_manager::EventOps;
+use host::proc::Folder;
 use protocol::bytes::FRAME_BYTES;
 use protocol::frames::{FrameTable, RegionKind, State};
 use protocol::message::Balloon;
@@ -185,7 +186,7 @@ impl Machine for QemuMachine {
 
     /// Resident memory of QEMU and of this process, less guest RAM.
     fn overhead_bytes(&self) -> u64 {
-        let resident = resident_bytes("self") + resident_bytes(&self.parts.pid.to_string());
+        let resident = resident_bytes(&Folder::own()) + resident_bytes(&Folder::of(self.parts.pid));
         let private = self.parts.table.total(RegionKind::Ram, State::Private) * FRAME_BYTES;
         resident.saturating_sub(private) + GROWTH_BYTES
     }

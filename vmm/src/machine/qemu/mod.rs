@@ -60,12 +60,13 @@ use crate::vcpu::End;
 use machine::QemuMachine;
 use process::ProcessError;
 use protocol::frames::{FrameTable, LayoutError, Region};
+use protocol::sync::MutexExt;
 use qmp::QmpError;
 use ram::{Mapped, RamError, RamLocation};
 use std::io;
 use std::path::PathBuf;
 use std::sync::mpsc::Receiver;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use vmm_sys_util::eventfd::EventFd;
 
 /// Why a guest does not run on QEMU, or is not attached.
@@ -185,7 +186,7 @@ fn serve(
     let control = Arc::new(Mutex::new(control));
     let events = EventLoop::new([Box::new(Arc::clone(&control)) as _, Box::new(signals) as _], ends);
     let end = events.and_then(|mut events| events.run());
-    let control = control.lock().unwrap_or_else(PoisonError::into_inner);
+    let control = control.acquire();
     let end = at_end(end.map_err(QemuError::from), control.machine())?;
     control.send_end(&end.to_string());
     Ok(end)

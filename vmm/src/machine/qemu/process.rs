@@ -5,9 +5,9 @@
 //! QEMU's process and, if the kernel randomizes addresses, in no other process.
 
 use super::ram::{Mapped, RamLocation};
-use std::fs;
+use host::peer::Peer;
+use host::proc::{Folder, Stat, processes};
 use std::io;
-use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 
 /// Why the process is not known.
@@ -55,39 +55,22 @@ fn fits(pid: i32, ram: &RamLocation) -> bool {
 
 /// True if the process is a QEMU, by the name of its program.
 fn is_qemu(pid: i32) -> bool {
-    let exe = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
-    let name = exe.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let name = Folder::of(pid)
+        .program()
+        .file_name()
+        .map(|name| name.to_string_lossy().into_owned())
+        .unwrap_or_default();
     name.starts_with("qemu-system-") || name.starts_with("qemu-kvm") || name == "kvm"
-}
-
-/// All processes that are visible here.
-fn processes() -> impl Iterator<Item = i32> {
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
 /// When a process started, clock ticks since the host did (proc_pid_stat(5), field 22); `None` if there is none.
 pub(super) fn started_ticks(pid: i32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name in parentheses may contain any character.
-    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()
+    Some(Folder::of(pid).read::<Stat>().ok()?.started_ticks)
 }
 
 /// The process that made the socket listen.
 fn peer(stream: &UnixStream) -> io::Result<i32> {
-    let mut peer = libc::ucred { pid: 0, uid: 0, gid: 0 };
-    let mut length = libc::socklen_t::try_from(size_of_val(&peer)).expect("12 bytes");
-    // SAFETY: a buffer of that length, filled by the kernel for a socket that we own.
-    let result = unsafe {
-        libc::getsockopt(
-            stream.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_PEERCRED,
-            (&raw mut peer).cast(),
-            &raw mut length,
-        )
-    };
-    if result == 0 { Ok(peer.pid) } else { Err(io::Error::last_os_error()) }
+    Ok(Peer::of(stream)?.pid)
 }
 
 #[cfg(test)]

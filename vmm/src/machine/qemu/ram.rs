@@ -10,6 +10,7 @@
 
 use super::qmp::wire::{HumanCommand, QueryMemoryDevices, QueryMemorySize};
 use super::qmp::{Qmp, QmpError};
+use host::proc::{Folder, mappings};
 use protocol::bytes::{BLOCK_BYTES, FRAME_BYTES};
 use protocol::frames::Region;
 use std::io;
@@ -105,7 +106,7 @@ impl RamLocation {
     /// When the maps of the process cannot be read.
     pub fn mapped_in(&self, pid: i32) -> io::Result<Mapped> {
         let Ok(slots) = &self.slots else { return Ok(Mapped::No) };
-        let maps = std::fs::read_to_string(format!("/proc/{pid}/maps"))?;
+        let maps = Folder::of(pid).maps()?;
         let mut found = Mapped::Private;
         for (region, host) in slots {
             match mapped(&maps, *host, host.saturating_add(region.count * FRAME_BYTES)) {
@@ -152,23 +153,19 @@ pub(super) fn host_address(text: &str) -> Option<u64> {
 fn mapped(maps: &str, start: u64, end: u64) -> Mapped {
     let mut at = start;
     let mut otherwise = None;
-    for line in maps.lines() {
-        let mut words = line.split_ascii_whitespace();
-        let Some((from, to)) = words.next().and_then(|range| range.split_once('-')) else { continue };
-        let hex = |text| u64::from_str_radix(text, 16).unwrap_or(0);
-        let (from, to) = (hex(from), hex(to));
-        if to <= at || from >= end {
+    for mapping in mappings(maps).filter(|mapping| mapping.start < end) {
+        if mapping.end <= at {
             continue;
         }
-        if from > at {
+        if mapping.start > at {
             return Mapped::No;
         }
-        let (mode, inode) = (words.next().unwrap_or(""), words.nth(2).unwrap_or(""));
-        if mode != "rw-p" || inode != "0" {
-            let path: String = words.next().unwrap_or("anonymous").chars().take(80).collect();
-            otherwise.get_or_insert(format!("{mode} {path}"));
+        if mapping.mode != "rw-p" || !mapping.is_anonymous {
+            let name = if mapping.name.is_empty() { "anonymous" } else { mapping.name };
+            let name: String = name.chars().take(80).collect();
+            otherwise.get_or_insert(format!("{} {name}", mapping.mode));
         }
-        at = to;
+        at = mapping.end;
     }
     match otherwise {
         _ if at < end => Mapped::No,

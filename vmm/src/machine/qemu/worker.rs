@@ -17,13 +17,16 @@ use super::balloon::BalloonObject;
 use super::original::Original;
 use super::qmp::wire::{Balloon, BlockStats, Cont, QueryBalloon, QueryBlockStats, QueryStatus, Stop};
 use super::qmp::{Event, Qmp, QmpError};
+use crate::epoll;
+use host::wait::{PollFd, PollFlags, ready};
 use protocol::bytes::Human;
+use protocol::error_chain::chain;
 use protocol::message::Statistics;
+use protocol::sync::MutexExt;
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::Builder;
 use std::time::{Duration, Instant};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -179,7 +182,7 @@ impl QmpWorker {
     }
 
     fn request(&self, put: impl FnOnce(&mut Inbox)) {
-        put(&mut self.inbox.lock().unwrap_or_else(PoisonError::into_inner));
+        put(&mut self.inbox.acquire());
         let _ = self.wake.write(1);
     }
 }
@@ -241,7 +244,7 @@ impl Worker {
     }
 
     fn inbox(&self) -> MutexGuard<'_, Inbox> {
-        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inbox.acquire()
     }
 
     /// Puts requests that failed back into the inbox, unless there are newer ones.
@@ -398,11 +401,9 @@ impl Worker {
     /// Waits for QEMU, a request or the next heartbeat.
     fn wait(&self, until: Instant) {
         let left = until.saturating_duration_since(Instant::now());
-        let fds: [RawFd; 2] = [self.qmp.fd().as_raw_fd(), self.wake.as_raw_fd()];
-        let mut polled = fds.map(|fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 });
-        let timeout = libc::c_int::try_from(left.as_millis()).unwrap_or(libc::c_int::MAX).saturating_add(1);
-        // SAFETY: an array of that length; descriptors that live as long as `self`.
-        unsafe { libc::poll(polled.as_mut_ptr(), 2, timeout) };
+        let readable = |fd| PollFd::from_borrowed_fd(fd, PollFlags::IN);
+        let mut fds = [readable(self.qmp.fd()), readable(epoll::borrow(&self.wake))];
+        ready(&mut fds, Some(left)).ok();
         let _ = self.wake.read();
     }
 
@@ -411,12 +412,6 @@ impl Worker {
         let _ = self.updates.send(update);
         let _ = self.ready.write(1);
     }
-}
-
-/// An error and its causes in one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 #[cfg(test)]

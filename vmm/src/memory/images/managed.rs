@@ -16,13 +16,14 @@ use super::{Image, ImageError, Images, MappedFile};
 use protocol::bytes::FRAME_BYTES;
 use protocol::frames::{FrameTable, Transition};
 use protocol::image::{Backing, GRANULE_BYTES};
+use protocol::sync::MutexExt;
 use rustix::fs::{SealFlags, fcntl_get_seals};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 
-/// A granule of an image: the image by its place among those that the balancer was told of.
+/// A granule of an image: the image by its place among those that were reported to the balancer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Granule {
     /// The image.
@@ -108,7 +109,7 @@ impl Images {
     /// True if this is the memory that an image is mapped from.
     #[must_use]
     pub fn is_same(&self, image: u16, file: &File) -> bool {
-        let memory = *self.memory.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let memory = *self.memory.acquire();
         let known = self.find(image).and_then(|_| memory.get(usize::from(image)).copied().flatten());
         file.metadata().is_ok_and(|meta| known == Some((meta.dev(), meta.ino())))
     }
@@ -129,12 +130,12 @@ impl Images {
         let new = MappedFile::managed(file, there.what.bytes, uffd)?;
         // A reader is stopped until the bytes are the image's.
         there.file.mapping.replace_with(new.mapping)?;
-        let mut memory = self.memory.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut memory = self.memory.acquire();
         memory[usize::from(image)] = Some((meta.dev(), meta.ino()));
         Ok(())
     }
 
-    /// Managed images, by their places among those that the balancer was told of.
+    /// Managed images, by their places among those that were reported to the balancer.
     fn managed(&self) -> impl Iterator<Item = (u16, &Image)> {
         let told = self.all.iter().filter(|image| image.what.digest.is_some());
         (0..).zip(told).filter(|(_, image)| image.what.backing == Backing::Managed)

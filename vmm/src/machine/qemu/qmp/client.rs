@@ -2,10 +2,11 @@
 //! length, and nothing that QEMU sends is trusted.
 
 use super::wire::{Capabilities, Command, Event, Message};
+use host::wait::{PollFd, PollFlags, is_ready, ready};
 use serde_json::json;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -314,25 +315,14 @@ impl Qmp {
     fn is_readable(&self, deadline: Instant) -> Result<bool, QmpError> {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            // Rounded up: a wait of less than a millisecond is not a busy loop.
-            let timeout = left.as_micros().div_ceil(1000);
-            // The kernel ignores a descriptor of -1.
-            let fds = [self.stream.as_raw_fd(), self.watched.as_ref().map_or(-1, AsRawFd::as_raw_fd)];
-            let mut polled = fds.map(|fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 });
-            // SAFETY: an array of that length; descriptors that live as long as `self`.
-            let ready =
-                unsafe { libc::poll(polled.as_mut_ptr(), 2, timeout.try_into().unwrap_or(libc::c_int::MAX)) };
-            match ready {
-                _ if polled[1].revents != 0 => return Err(QmpError::Interrupted),
+            let readable = |fd| PollFd::from_borrowed_fd(fd, PollFlags::IN);
+            let mut fds = vec![readable(self.stream.as_fd())];
+            fds.extend(self.watched.as_ref().map(|watched| readable(watched.as_fd())));
+            match ready(&mut fds, Some(left))? {
+                _ if fds.get(1).is_some_and(is_ready) => return Err(QmpError::Interrupted),
                 0 if left.is_zero() => return Ok(false),
-                count if count > 0 => return Ok(true),
                 0 => {}
-                _ => {
-                    let error = io::Error::last_os_error();
-                    if error.kind() != ErrorKind::Interrupted {
-                        return Err(error.into());
-                    }
-                }
+                _ => return Ok(true),
             }
         }
     }
