@@ -193,8 +193,8 @@ async fn an_improper_guest_is_refused_with_the_reason() {
         (about("a/b", "/a", None), vec!["a/b"]),
         (about("", "/a", None), vec!["name"]),
         (on_machine(Engine::Kvm, 1, false), vec!["machine", "kvm"]),
-        (on_machine(Engine::Qemu, 1, false), vec!["machine is process 1", "no child"]),
-        (on_machine(Engine::Qemu, i32::MAX, true), vec!["machine is process 2147483647", "there is none"]),
+        (on_machine(Engine::Qemu, 1, false), vec!["machine is process 1", "not a child"]),
+        (on_machine(Engine::Qemu, i32::MAX, true), vec!["machine is process 2147483647", "no such process"]),
         (small, vec!["frame table"]),
         (tall, vec!["floor_bytes", "629145600"]),
     ] {

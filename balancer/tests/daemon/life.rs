@@ -74,7 +74,7 @@ async fn sockets_of_a_killed_balancer_are_replaced_and_other_files_are_not() {
     std::fs::write(place.api_socket(), "precious").unwrap();
     let output = command(&place, &["serve"]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
-    assert!(String::from_utf8(output.stderr).unwrap().contains("no socket"));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("not a socket"));
     assert_eq!(std::fs::read_to_string(place.api_socket()).unwrap(), "precious");
 }
 

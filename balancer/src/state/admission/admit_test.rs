@@ -154,7 +154,7 @@ fn a_qemu_must_be_a_child_of_the_vmm_that_registers_it() {
 }
 
 #[test]
-fn the_guest_that_the_policy_ends_is_killed_after_the_lock_is_free() {
+fn the_guest_that_the_policy_ends_is_killed() {
     let (_dir, kernel, balancer) = balancer();
     let (a, mut inbox) = candidate(about("a"), 4000);
     balancer
