@@ -1,4 +1,4 @@
-//! What happened: a bounded ring that answers "what since event 17?" and wakes who waits for more.
+//! What happened: a bounded ring that answers "what since event 17?" and wakes tasks that wait for more.
 
 use protocol::path::ContainerPath;
 use serde::{Deserialize, Serialize};
@@ -44,7 +44,7 @@ impl Default for Events {
 }
 
 impl Events {
-    /// Adds an event and wakes who waits.
+    /// Adds an event and wakes the tasks that wait.
     pub fn push(&mut self, kind: &str, guest: Option<&str>, container: Option<&ContainerPath>, detail: &str) {
         let id = *self.last.borrow() + 1;
         let event = Event {

@@ -1,15 +1,20 @@
-//! The balancer: one per host, it knows every guest and container, decides who may hold how much memory, and
-//! answers over REST.
+//! The balancer: one per host, it knows every guest and container, decides how much memory each may hold, and answers
+//! over REST.
 //!
-//! | module | question it answers |
+//! The rooms in their order: each uses only rooms above it in this table.
+//!
+//! | room | question it answers |
 //! |---|---|
-//! | [`tree`] | which containers are there, under which limits? (pure) |
-//! | [`pool`] | what do guests share, and who pays for it? |
-//! | [`journal`] | what survives a killed balancer? |
 //! | [`events`] | what happened? |
+//! | [`tree`] | which containers are there, under which limits? (pure) |
+//! | [`pool`] | what do guests share, and which container pays for it? |
+//! | [`journal`] | what survives a killed balancer? |
+//! | [`guests`] | what is known of one guest? |
+//! | [`state`] | what is the state of all of it, and what changes it? |
+//! | [`sessions`] | how does a guest register, and what does its connection carry? |
 //! | [`api`] | how do clients ask? |
 //! | [`daemon`] | how does a balancer start and end? |
-//! | [`client`] | how does a program speak to the API? |
+//! | [`client`] | how does a program use the API? |
 //! | [`cli`] | what does the command line offer? |
 
 #![deny(unsafe_code)]

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 use e2e::{Guest, Host, wait};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 const PAGE: u64 = 4096;
 /// What the guest looks for: each page begins and ends with its number times this.
@@ -99,14 +100,31 @@ pub fn shares() -> Result<()> {
         let error = number(&totals["shared_error_frames_max"])?;
         ensure!(error < pages / 2 && totals["shared_checked_age_ms"].is_u64(), "{totals}");
         host.assert_near_kernel(guest)?;
-        // No container is charged for it as private memory.
+        // No guest is charged for it as for its own memory.
         let container = host.get(&format!("/v1/containers/{}", guest.name))?;
         let usage = number(&container["usage_bytes"])?;
         let own = number(&totals["private"])? * PAGE;
         println!("{}: private {own}, usage {usage}", guest.name);
         ensure!(usage >= own && usage < own + 16 * MIB, "{container}");
     }
-    // The other guest unmaps its pages, and the kernel's figures follow.
+    // Nor at any moment until the kernel's figures were read again.
+    let read = Instant::now();
+    let look = || -> Result<bool> {
+        let mut are_new = true;
+        for guest in &guests {
+            let object = host.get(&format!("/v1/guests/{}", guest.name))?;
+            let of = |field: &str| number(&object[field]).with_context(|| format!("{field} in {object}"));
+            let own = number(&object["frames"]["private"])? * PAGE;
+            let (usage, error) = (of("usage_bytes")?, of("usage_error_bytes")?);
+            ensure!(usage < own + 16 * MIB, "an image is charged as a guest's own memory: {object}");
+            ensure!(usage + error >= of("resident_bytes")?, "the rest is not in the error bound: {object}");
+            // A tick after the pages were mapped, and one more.
+            are_new &= u128::from(of("resident_age_ms")?) + 1500 < read.elapsed().as_millis();
+        }
+        Ok(are_new)
+    };
+    wait::until("the kernel's figures are read again", &host, look, |are_new| *are_new)?;
+    // The kernel takes pages away, and the table follows.
     drop(guests.pop());
     let (_, rss, pss, _) = mappings(&guests[0], &path)?;
     ensure!(rss == pss, "alone with it: Rss {rss}, Pss {pss}");

@@ -80,7 +80,7 @@ pub fn merges() -> Result<()> {
     {
         let _stranger = Stranger::new()?;
         let own = std::process::id().to_string();
-        refused(merge(&host, "a", "/web/a")?, 5, &["no guests of this balancer", &own])?;
+        refused(merge(&host, "a", "/web/a")?, 5, &["not guests of this balancer", &own])?;
     }
     let mut guests = vec![merge(&host, "a", "/web/a")?, merge(&host, "b", "/web/b")?];
     for guest in &mut guests {

@@ -3,7 +3,8 @@
 use super::body::Json as Body;
 use super::problem::Problem;
 use super::query::Name;
-use crate::state::{Attach, Balancer, GuestObject, attach_name};
+use crate::sessions::{self, Attach, attach_name};
+use crate::state::{Balancer, GuestObject};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -69,7 +70,7 @@ pub(super) async fn attach(
     }
     let container = post.container.map(String::from);
     let attach = Attach { qmp: post.qmp, name, container, limit: post.limit };
-    Ok((StatusCode::CREATED, Json(balancer.attach(attach).await?)))
+    Ok((StatusCode::CREATED, Json(sessions::attach(&balancer, attach).await?)))
 }
 
 /// Let go of a guest that was attached: its balloon and its polling interval become what they were, and it runs on.
@@ -79,6 +80,6 @@ pub(super) async fn detach(
     State(balancer): State<Arc<Balancer>>,
     Name(id): Name,
 ) -> Result<Json<Detached>, Problem> {
-    let detail = balancer.detach(&id).await?;
+    let detail = sessions::detach(&balancer, &id).await?;
     Ok(Json(Detached { guest: id, detail }))
 }

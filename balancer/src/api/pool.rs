@@ -15,7 +15,7 @@ use utoipa::IntoParams;
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct PoolQuery {
-    /// Look at files and frame tables first unless that was done at most so long ago, milliseconds.
+    /// TableScan at files and frame tables first unless that was done at most so long ago, milliseconds.
     max_age_ms: Option<u64>,
 }
 
@@ -28,7 +28,7 @@ pub(super) async fn get(
 ) -> Json<PoolObject> {
     if let Some(most) = query.max_age_ms {
         let now = Instant::now();
-        balancer.look_at_pool_since(now.checked_sub(Duration::from_millis(most)).unwrap_or(now)).await;
+        balancer.scan_pool_since(now.checked_sub(Duration::from_millis(most)).unwrap_or(now)).await;
     }
     Json(balancer.pool())
 }

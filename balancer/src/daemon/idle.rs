@@ -1,4 +1,4 @@
-//! The end of a balancer that has no guest any more.
+//! The end of a balancer that no guest needs.
 
 use crate::state::Balancer;
 use std::sync::Arc;

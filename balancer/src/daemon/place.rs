@@ -1,4 +1,4 @@
-//! A place that is held by one balancer.
+//! A run directory that is held by one balancer.
 
 use protocol::place::Place;
 use protocol::private::PrivateError;
@@ -7,7 +7,7 @@ use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// Why a place cannot be held.
+/// Why a run directory cannot be held.
 #[derive(Debug, thiserror::Error)]
 pub enum PlaceError {
     /// Another balancer lives there.
@@ -22,7 +22,7 @@ pub enum PlaceError {
     #[error(transparent)]
     NotPrivate(#[from] PrivateError),
     /// A file that is not a socket is where a socket has to be.
-    #[error("{0} exists and is no socket: move it away")]
+    #[error("{0} exists and is not a socket: move it away")]
     NoSocket(PathBuf),
     /// The system refused.
     #[error("Cannot {doing} {path}")]
@@ -37,11 +37,11 @@ pub enum PlaceError {
     },
 }
 
-/// A place and the lock on it, which lasts as long as this.
+/// A run directory and the lock on it, which lasts as long as this.
 #[derive(Debug)]
 pub struct Owned {
     place: Place,
-    /// Never read again, held open: the kernel drops the lock with the process, however it ends.
+    /// Never read again, but open: the kernel drops the lock with the process, however that ends.
     _lock: File,
 }
 
@@ -63,13 +63,13 @@ impl Owned {
                 }
                 Ok(_) => return Err(PlaceError::NoSocket(socket)),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(source) => return Err(failed("look at", &socket, source)),
+                Err(source) => return Err(failed("inspect", &socket, source)),
             }
         }
         Ok(owned)
     }
 
-    /// Removes the sockets, so that a client sees at once that no balancer runs.
+    /// Removes the sockets, so that a client sees at once that there is no balancer.
     pub fn clear(&self) {
         for socket in [self.place.api_socket(), self.place.guest_socket()] {
             if let Err(error) = fs::remove_file(&socket) {

@@ -16,8 +16,8 @@ pub struct ProcessObjects {
 }
 
 impl ProcessObjects {
-    /// Counts those of a `vmm`, and of the process that has the guest's RAM where that is another one, in two system calls each.
-    /// `None` when the process is gone.
+    /// Counts those of a `vmm`, and of the process that has the guest's RAM where that is another one, in two system
+    /// calls each. `None` when the process is gone.
     #[must_use]
     pub fn of_guest(pid: i32, machine: Option<MachineProcess>) -> Option<Self> {
         let own = Self::count(pid)?;

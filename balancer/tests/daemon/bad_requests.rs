@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 type Refused<'a> = (&'a Method, &'a str, &'a str, u16, Option<&'a str>, &'a [&'a str]);
 
 #[tokio::test]
-async fn refused_requests_say_why_and_change_nothing() {
+async fn refused_requests_give_the_reason_and_change_nothing() {
     let (_dir, place) = place();
     let daemon = Daemon::start(&place).await;
     daemon

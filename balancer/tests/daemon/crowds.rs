@@ -21,7 +21,7 @@ async fn until_hang_up(socket: &Path, start: &str) -> String {
 }
 
 #[tokio::test]
-async fn who_sends_half_a_request_is_cut_off() {
+async fn a_client_that_sends_half_a_request_is_cut_off() {
     let (_dir, place) = place();
     let daemon = Daemon::start(&place).await;
     let socket = place.api_socket();
@@ -39,7 +39,7 @@ async fn who_sends_half_a_request_is_cut_off() {
 }
 
 #[tokio::test]
-async fn strangers_on_tcp_hold_up_nobody() {
+async fn strangers_on_tcp_delay_no_other_client() {
     let (dir, place) = place();
     let file = dir.path().join("token");
     std::fs::write(&file, "0123456789abcdef0123456789abcdef").unwrap();
@@ -58,7 +58,7 @@ async fn strangers_on_tcp_hold_up_nobody() {
 }
 
 #[tokio::test]
-async fn a_crowd_that_follows_events_holds_up_nobody() {
+async fn many_followers_of_events_delay_no_other_client() {
     let (_dir, place) = place();
     let daemon = Daemon::start(&place).await;
     let (mut following, mut refused) = (Vec::new(), 0);

@@ -1,4 +1,4 @@
-//! The host's page cache of guests' disks: who pays for it, and when it is to be dropped.
+//! The host's page cache of guests' disks: which container pays for it, and when it is to be dropped.
 
 use crate::support::{Daemon, MIB, Vmm, about, place};
 use protocol::disk::{CachedFile, FileId, KeepCached};
@@ -52,7 +52,7 @@ async fn each_system_charges_a_shared_disk_by_its_rule() {
         let (a, _) = Vmm::register(&place, about("a", "/a", None)).await;
         let (b, _) = Vmm::register(&place, about("b", "/b", None)).await;
         assert_eq!(daemon.get("/v1/guests/a").await["disk_cache_held_bytes"], json!(null));
-        // The second one's word comes first: who registered first pays.
+        // The second one reports first: the guest that registered first pays.
         tell(&b, 1, CACHED).await;
         tell(&a, 1, CACHED).await;
         for (guest, paid) in [("a", paid[0]), ("b", paid[1])] {
@@ -115,7 +115,7 @@ async fn a_limit_has_cache_dropped_before_the_guest_is_asked_for_anything() {
 }
 
 #[tokio::test]
-async fn a_shared_disk_is_dropped_when_all_who_pay_are_over() {
+async fn the_cache_of_a_shared_disk_is_dropped_when_all_payers_exceed_their_limits() {
     let (_dir, place) = place();
     let daemon = Daemon::start_with(&place, &["--accounting", "partial"]).await;
     let (a, target) = Vmm::register(&place, about("a", "/a", Some("310M"))).await;

@@ -58,7 +58,7 @@ const REQUESTS: &[(&str, &str, &str, &str)] = &[
 ];
 
 #[tokio::test]
-async fn every_answer_is_as_the_document_says() {
+async fn every_answer_fits_the_document() {
     let (_dir, place) = place();
     let daemon = Daemon::start(&place).await;
     let (vmm, _) = Vmm::register(&place, about("a", "/web/a", Some("max=256M,max-fds=200"))).await;
@@ -98,8 +98,8 @@ async fn the_document_keeps_the_rules_of_openapi() {
     }
 }
 
-/// What is wrong with a value by a JSON schema, of which this knows what the document uses. A field that the schema does
-/// not name is wrong as well.
+/// What is wrong with a value by a JSON schema, of which this knows what the document uses. A field that the schema
+/// does not name is wrong as well.
 fn wrong(document: &Value, schema: &Value, value: &Value) -> Option<String> {
     let mut named = Map::new();
     let found = mismatch(document, schema, value, &mut named);

@@ -1,4 +1,4 @@
-//! Guests come, are told their targets, and go.
+//! Guests come, get their targets, and go.
 
 use crate::support::{Daemon, MIB, Vmm, about, command, place, send_with_fd, until};
 use protocol::engine::Engine;
@@ -30,7 +30,7 @@ async fn a_guest_is_told_its_limit_when_it_registers() {
 }
 
 #[tokio::test]
-async fn a_launch_that_changes_the_limits_of_a_container_that_was_there_is_told_of() {
+async fn a_launch_that_changes_the_limits_of_an_existing_container_is_reported() {
     let (_dir, place) = place();
     let daemon = Daemon::start(&place).await;
     daemon.put("/v1/containers/web", r#"{"max_bytes": 134217728}"#).await;
@@ -66,7 +66,7 @@ async fn a_changed_limit_is_a_target_at_once() {
 }
 
 #[tokio::test]
-async fn two_guests_share_by_what_they_use() {
+async fn two_guests_share_memory_by_their_use() {
     let (_dir, place) = place();
     let daemon = Daemon::start(&place).await;
     let (idle, _) = Vmm::register(&place, about("idle", "/web", Some("512M"))).await;
@@ -79,13 +79,14 @@ async fn two_guests_share_by_what_they_use() {
         ..Default::default()
     };
     idle.say(&FromVmm::Statistics(statistics)).await;
-    // 240M used by its word, of which 200M are in the balloon, and 64M of headroom for the one that says so, the rest for the one that does not.
+    // 240M used by its word, of which 200M are in the balloon, and 64M of headroom for the one that says so, the rest
+    // for the one that does not.
     daemon.until("/v1/guests/idle", |guest| guest["target_bytes"] == json!(104 * MIB)).await;
     daemon.until("/v1/guests/busy", |guest| guest["target_bytes"] == json!((512 - 104 - 32) * MIB)).await;
 }
 
 #[tokio::test]
-async fn what_a_guest_gives_reaches_who_waits_for_it_before_the_next_turn() {
+async fn released_memory_reaches_a_waiting_guest_before_the_next_tick() {
     let (_dir, place) = place();
     let daemon = Daemon::start_with(&place, &["--interval-ms", "60000"]).await;
     let share = 256 * MIB - OVERHEAD;
@@ -104,7 +105,7 @@ async fn what_a_guest_gives_reaches_who_waits_for_it_before_the_next_turn() {
 }
 
 #[tokio::test]
-async fn a_guest_out_of_memory_keeps_what_it_took() {
+async fn a_guest_out_of_memory_keeps_the_memory_that_it_took() {
     let (_dir, place) = place();
     let daemon = Daemon::start(&place).await;
     let (vmm, target) = Vmm::register(&place, about("a", "/a", Some("256M"))).await;
@@ -118,7 +119,7 @@ async fn a_guest_out_of_memory_keeps_what_it_took() {
 }
 
 #[tokio::test]
-async fn frames_are_compared_when_somebody_wants_them_fresh() {
+async fn frames_are_compared_when_a_client_wants_them_fresh() {
     let (_dir, place) = place();
     let daemon = Daemon::start(&place).await;
     let (vmm, _) = Vmm::register(&place, about("a", "/a", None)).await;
@@ -143,7 +144,7 @@ async fn frames_are_compared_when_somebody_wants_them_fresh() {
 }
 
 #[tokio::test]
-async fn guests_share_what_comparing_may_cost_the_host() {
+async fn guests_share_the_cpu_time_that_comparisons_may_take() {
     async fn share(vmm: &Vmm) -> u32 {
         loop {
             if let Some(ToVmm::ReconcileShare { cpu_ppm }) = vmm.hear_any().await {
@@ -162,7 +163,7 @@ async fn guests_share_what_comparing_may_cost_the_host() {
 }
 
 #[tokio::test]
-async fn a_vmm_that_does_not_compare_is_told_of_as_late() {
+async fn a_vmm_that_does_not_compare_in_time_is_reported() {
     let (_dir, place) = place();
     let daemon = Daemon::start(&place).await;
     let (_vmm, _) = Vmm::register(&place, about("a", "/a", None)).await;
@@ -171,7 +172,7 @@ async fn a_vmm_that_does_not_compare_is_told_of_as_late() {
 }
 
 #[tokio::test]
-async fn what_is_no_proper_guest_is_refused_with_the_reason() {
+async fn an_improper_guest_is_refused_with_the_reason() {
     let (_dir, place) = place();
     let daemon = Daemon::start(&place).await;
     let mut small = about("small", "/a", None);
@@ -214,7 +215,7 @@ async fn what_is_no_proper_guest_is_refused_with_the_reason() {
 }
 
 #[tokio::test]
-async fn what_is_no_registration_is_refused() {
+async fn a_message_that_is_not_a_registration_is_refused() {
     let (_dir, place) = place();
     let _daemon = Daemon::start(&place).await;
     let good = message::encode(&FromVmm::Register(about("a", "/a", None))).unwrap();
@@ -245,7 +246,7 @@ async fn what_is_no_registration_is_refused() {
 }
 
 #[tokio::test]
-async fn a_guest_that_talks_without_end_pushes_nobody_out_of_the_events() {
+async fn a_guest_that_sends_messages_without_end_pushes_no_other_guest_out_of_the_events() {
     let (_dir, place) = place();
     let daemon = Daemon::start(&place).await;
     let ready = |driver_ready| FromVmm::Balloon(Balloon { driver_ready, ..Default::default() });
@@ -287,7 +288,7 @@ async fn a_guest_that_talks_without_end_pushes_nobody_out_of_the_events() {
 }
 
 #[tokio::test]
-async fn a_machine_that_stops_answering_is_told_of_until_it_answers() {
+async fn a_machine_that_stops_answering_is_shown_as_stuck_until_it_answers() {
     let (_dir, place) = place();
     let daemon = Daemon::start(&place).await;
     let mut child = std::process::Command::new("sleep").arg("600").spawn().unwrap();
@@ -309,7 +310,7 @@ async fn a_machine_that_stops_answering_is_told_of_until_it_answers() {
     let of_kind =
         |kind: &str| events.as_array().unwrap().iter().filter(|event| event["kind"] == kind).count();
     assert_eq!((of_kind("guest_stuck"), of_kind("guest_answers")), (1, 1));
-    // It was started by its vmm: nobody else may let it go.
+    // It was started by its vmm: it cannot be detached.
     let answer = daemon.client.send(hyper::Method::DELETE, "/v1/guests/a", vec![]).await.unwrap();
     assert_eq!(answer.status(), 409);
     child.kill().unwrap();
@@ -317,7 +318,7 @@ async fn a_machine_that_stops_answering_is_told_of_until_it_answers() {
 }
 
 #[tokio::test]
-async fn an_attached_guest_is_let_go_when_its_helper_says_so() {
+async fn an_attached_guest_is_detached_when_its_helper_reports_it() {
     let (_dir, place) = place();
     let daemon = Daemon::start(&place).await;
     let machine = Some(message::MachineProcess { pid: std::process::id().cast_signed(), attached: true });
@@ -337,7 +338,7 @@ async fn an_attached_guest_is_let_go_when_its_helper_says_so() {
 }
 
 #[tokio::test]
-async fn a_guest_without_a_balloon_whose_ram_nobody_sees_is_told_of_as_such() {
+async fn a_guest_without_a_balloon_and_with_unseen_ram_is_shown_as_such() {
     let (_dir, place) = place();
     let daemon = Daemon::start(&place).await;
     let why = format!("it is a file {}", "x".repeat(5000));
@@ -383,7 +384,7 @@ async fn a_guest_without_a_balloon_whose_ram_nobody_sees_is_told_of_as_such() {
 }
 
 #[tokio::test]
-async fn a_promise_that_cannot_be_kept_is_told_once() {
+async fn a_promise_that_cannot_be_kept_is_reported_once() {
     let (_dir, place) = place();
     let daemon = Daemon::start(&place).await;
     daemon.put("/v1/containers/web", r#"{"max_bytes": 104857600}"#).await;
@@ -393,7 +394,7 @@ async fn a_promise_that_cannot_be_kept_is_told_once() {
 }
 
 #[tokio::test]
-async fn a_socket_of_any_name_can_be_attached_and_what_a_helper_refuses_is_told() {
+async fn a_socket_of_any_name_can_be_attached_and_the_error_of_a_helper_is_shown() {
     let (dir, place) = place();
     let helper = dir.path().join("helper");
     std::fs::write(&helper, "#!/bin/sh\nprintf 'error: %s|' \"$@\" >&2\nprintf '\\n\\nFor more\\n' >&2\n")

@@ -20,7 +20,8 @@ const FRAME: u64 = 4096;
 struct Process(Child);
 
 impl Process {
-    /// A process that holds so much memory; its table says something else if `claims` does, until it is asked if `admits`.
+    /// A process that holds so much memory; its table says something else if `claims` does, until it is asked if
+    /// `admits`.
     fn start(place: &Place, name: &str, held_mib: u64, claims_mib: u64, admits: bool) -> Self {
         let role = json!({"dir": place.dir(), "name": name, "held": held_mib, "claims": claims_mib, "admits": admits});
         let mut command = Command::new(std::env::current_exe().unwrap());
@@ -112,7 +113,7 @@ fn memfd(bytes: &[u8], length: u64) -> File {
 }
 
 #[tokio::test]
-async fn a_table_of_another_version_or_a_truncated_one_is_refused_and_the_right_one_is_taken_after_it() {
+async fn a_table_of_another_version_or_a_truncated_one_is_refused_and_the_right_one_is_accepted_after_it() {
     let (_dir, place) = place();
     let daemon = Daemon::start(&place).await;
     let mut coming_back = about("a", "/a", None);

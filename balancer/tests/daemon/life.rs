@@ -160,7 +160,7 @@ async fn a_journal_that_cannot_grow_refuses_the_change_and_keeps_the_old_limits(
 }
 
 #[tokio::test]
-async fn over_tcp_only_who_shows_the_token_is_answered() {
+async fn only_a_client_with_the_token_is_answered_over_tcp() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let (dir, place) = place();
     let file = dir.path().join("token");
@@ -188,7 +188,8 @@ async fn over_tcp_only_who_shows_the_token_is_answered() {
     }
 }
 
-/// Kills come at a moment that differs from round to round: while a change is written, between two, while the journal opens.
+/// Kills come at a moment that differs from round to round: while a change is written, between two, while the journal
+/// opens.
 #[tokio::test]
 async fn a_balancer_that_is_killed_again_and_again_keeps_every_limit_that_it_acknowledged() {
     const ROUNDS: u64 = 25;

@@ -54,7 +54,7 @@ impl Faults {
         self.say(&FromVmm::AskGranules { image: 0, first, count }).await;
     }
 
-    /// Asks for granules and lets go of what is wanted back, until all came. Returns what was wanted back.
+    /// Asks for granules and unmaps those that it is asked to unmap, until all came. Returns the unmapped ones.
     async fn fetch(&self, granules: std::ops::Range<u64>) -> Vec<u64> {
         let mut wanted_back = vec![];
         for granule in granules {
@@ -126,7 +126,7 @@ impl Host {
 }
 
 #[tokio::test]
-async fn granules_come_with_the_images_bytes_and_are_charged_to_who_asked_first() {
+async fn granules_hold_the_bytes_of_the_image_and_are_charged_to_the_first_guest_that_asked() {
     let host = host(4 * MIB).await;
     let (_one, one) = host.guest("one", "/web/a").await;
     let (_two, two) = host.guest("two", "/web/b").await;
@@ -151,7 +151,7 @@ async fn granules_come_with_the_images_bytes_and_are_charged_to_who_asked_first(
 }
 
 #[tokio::test]
-async fn who_reads_everything_stays_inside_the_budget_and_gives_back_its_own() {
+async fn a_guest_that_reads_everything_stays_inside_the_budget_and_unmaps_its_own_granules() {
     let host = host(MIB).await;
     let (_other, other) = host.guest("other", "/web").await;
     other.fetch(0..8).await;
@@ -173,7 +173,7 @@ async fn who_reads_everything_stays_inside_the_budget_and_gives_back_its_own() {
 }
 
 #[tokio::test]
-async fn a_budget_may_fall_below_what_guests_map_but_not_below_what_they_need() {
+async fn a_budget_may_fall_below_the_mapped_granules_but_not_below_the_needed_ones() {
     let host = host(4 * MIB).await;
     let (_one, one) = host.guest("one", "/web").await;
     one.fetch(0..48).await;
@@ -198,7 +198,7 @@ async fn a_budget_may_fall_below_what_guests_map_but_not_below_what_they_need() 
 }
 
 #[tokio::test]
-async fn a_vmm_that_does_not_let_go_is_cut_off_and_its_room_is_used_only_then() {
+async fn a_vmm_that_does_not_unmap_is_cut_off_and_its_room_is_used_only_then() {
     let host = host(MIB).await;
     let (evil, evil_faults) = host.guest("evil", "/evil").await;
     evil_faults.fetch(0..16).await;
@@ -244,7 +244,7 @@ async fn nonsense_ends_the_connection_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_page_that_was_read_without_asking_is_thrown_out_and_told_of() {
+async fn a_page_that_was_read_without_asking_is_evicted_and_reported() {
     let host = host(MIB).await;
     let (mapped, faults) = host.guest("one", "/web").await;
     faults.fetch(0..1).await;
@@ -255,7 +255,7 @@ async fn a_page_that_was_read_without_asking_is_thrown_out_and_told_of() {
         .await;
     assert_eq!(host.pool().await["resident_bytes"], GRANULE_BYTES);
     drop(pinned);
-    // And who asks gets the image's bytes.
+    // And a guest that asks gets the bytes of the image.
     faults.fetch(4..5).await;
     let bytes = host.bytes("web");
     let at = 4 * GRANULE_BYTES + 9;
@@ -263,7 +263,7 @@ async fn a_page_that_was_read_without_asking_is_thrown_out_and_told_of() {
 }
 
 #[tokio::test]
-async fn another_balancer_has_other_memory_and_guests_begin_anew() {
+async fn another_balancer_has_other_memory_and_guests_start_again() {
     let mut host = host(MIB).await;
     let (one, faults) = host.guest("one", "/web").await;
     faults.fetch(0..4).await;

@@ -3,8 +3,9 @@
 use crate::state::SourceObject;
 use protocol::frames::{State, Totals};
 
-/// Of a guest whose balloon holds so many frames by its own word, where that is all there is (engine qemu).
-pub(in crate::state) fn sources(totals: &Totals, told_ballooned: Option<u64>) -> Vec<SourceObject> {
+/// Sources of a guest's frames. The second argument are the frames in its balloon by its own report, where there is
+/// no other source (engine qemu).
+pub(in crate::state) fn sources(totals: &Totals, reported_ballooned: Option<u64>) -> Vec<SourceObject> {
     let error = totals.error_frames_max;
     let of = |states: &[State], source, frames, error_frames_max| SourceObject {
         states: states.to_vec(),
@@ -14,19 +15,19 @@ pub(in crate::state) fn sources(totals: &Totals, told_ballooned: Option<u64>) ->
         error_frames_max,
     };
     let mut known = vec![of(&[State::Private], "page_map", totals.private, error)];
-    match told_ballooned {
+    match reported_ballooned {
         None => {
             known.push(of(&[State::Untouched], "page_map", totals.untouched, error));
             let given = totals.ballooned.saturating_add(totals.reported);
             known.push(of(&[State::Ballooned, State::Reported], "vmm", given, error));
         }
-        Some(told) => {
+        Some(reported) => {
             known.push(SourceObject { unknown: true, ..of(&[], "page_map", totals.unknown, error) });
-            // Nobody can tell which these are, nor that the guest does not use them.
-            let frames = told.min(totals.unknown);
+            // It is unknown which frames these are, and whether the guest uses them.
+            let frames = reported.min(totals.unknown);
             let ballooned = of(&[State::Ballooned], "guest", frames, totals.unknown);
             known.push(SourceObject { unknown: true, ..ballooned });
-            // Of images the page map tells what nobody touched yet.
+            // The pagemap shows which pages of images were not touched yet.
             if totals.untouched > 0 {
                 let error = totals.shared_error_frames_max;
                 known.push(of(&[State::Untouched], "page_map", totals.untouched, error));
@@ -44,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_known_covers_each_frame_once() {
+    fn the_sources_cover_each_frame_once() {
         let kvm = Totals {
             frames: 100,
             private: 40,
@@ -59,7 +60,7 @@ mod tests {
         let known = sources(&qemu, Some(25));
         assert_eq!(sum(&known[..2]), 100);
         assert!(!known[0].unknown && known[1].unknown && known[1].states.is_empty());
-        // Images beside it: those that nobody touched yet are known.
+        // With images: those pages that were not touched yet are known.
         let with_images =
             Totals { frames: 130, untouched: 20, shared: 10, shared_error_frames_max: 2, ..qemu };
         let known = sources(&with_images, Some(0));
@@ -67,7 +68,7 @@ mod tests {
         let untouched = known.iter().find(|source| source.states == [State::Untouched]).unwrap();
         assert_eq!((untouched.frames, untouched.error_frames_max, untouched.source), (20, 2, "page_map"));
         let known = sources(&qemu, Some(25));
-        // A part of what is unknown, by the guest's word: all of it may be wrong.
+        // A part of what is unknown, by the guest's report: all of it may be wrong.
         assert_eq!((known[2].frames, known[2].error_frames_max, known[2].source), (25, 60, "guest"));
         assert_eq!(sources(&qemu, Some(u64::MAX))[2].frames, 60);
     }

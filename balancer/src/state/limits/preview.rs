@@ -3,11 +3,13 @@
 use crate::guests::Guest;
 use crate::pool::Subject;
 use crate::state::limits::policy::patched;
+use crate::state::tick::adjust::Observed;
 use crate::state::{Balancer, KnobsPatch, State, StateError};
-use policy::{self, Observation, Plan, Shortfall};
+use policy::{self, Plan, Shortfall};
 use protocol::limits::{Limits, LimitsPatch};
 use protocol::path::ContainerPath;
 use serde::Serialize;
+use std::time::Instant;
 use utoipa::ToSchema;
 
 /// What a change would do; nothing was changed.
@@ -40,11 +42,12 @@ impl Balancer {
     /// What a container of these limits would do.
     ///
     /// # Errors
-    /// As the change itself would be refused; so all below.
+    /// As the change itself would be refused; this holds for all previews.
     pub fn plan_put(&self, path: &ContainerPath, limits: Limits) -> Result<PlanObject, StateError> {
-        let state = self.state();
-        let (_, next) = state.tree_with(path, limits)?;
-        Ok(plan_object(&state.observe_with(&next)))
+        self.view(|state, now| {
+            let (_, next) = state.tree_with(path, limits)?;
+            Ok(plan_object(&state.observe_with(&next, now)))
+        })
     }
 
     /// What other limits would do.
@@ -52,9 +55,10 @@ impl Balancer {
     /// # Errors
     /// As above.
     pub fn plan_patch(&self, path: &ContainerPath, patch: &LimitsPatch) -> Result<PlanObject, StateError> {
-        let state = self.state();
-        let next = state.tree_altered(path, patch)?;
-        Ok(plan_object(&state.observe_with(&next)))
+        self.view(|state, now| {
+            let next = state.tree_altered(path, patch)?;
+            Ok(plan_object(&state.observe_with(&next, now)))
+        })
     }
 
     /// What the end of a container would do.
@@ -62,9 +66,10 @@ impl Balancer {
     /// # Errors
     /// As above.
     pub fn plan_delete(&self, path: &ContainerPath) -> Result<PlanObject, StateError> {
-        let state = self.state();
-        let next = state.tree_without(path)?;
-        Ok(plan_object(&state.observe_with(&next)))
+        self.view(|state, now| {
+            let next = state.tree_without(path)?;
+            Ok(plan_object(&state.observe_with(&next, now)))
+        })
     }
 
     /// What a move would do to targets. What the guest maps of images is taken as charged as it is now.
@@ -77,18 +82,19 @@ impl Balancer {
         to: &ContainerPath,
         with_charges: bool,
     ) -> Result<PlanObject, StateError> {
-        let state = &mut *self.state();
-        let owner = state.check_move(name, to, with_charges)?;
-        let observation = state.observe_guest_as(name, |guest| {
-            guest.about.container = to.clone();
-            guest.about.charge_to = None;
-            if with_charges {
-                guest.owners.clear();
-            }
-            guest.owners.insert(owner);
-            guest.owner = owner;
-        });
-        Ok(plan_object(&observation))
+        self.change(|state, now| {
+            let owner = state.check_move(name, to, with_charges)?;
+            let observed = state.observe_guest_as(name, now, |guest| {
+                guest.about.container = to.clone();
+                guest.about.charge_to = None;
+                if with_charges {
+                    guest.owners.clear();
+                }
+                guest.owners.insert(owner);
+                guest.owner = owner;
+            })?;
+            Ok(plan_object(&observed))
+        })
     }
 
     /// What charging a container would do to targets; the guest's own again if that is `None`.
@@ -96,15 +102,16 @@ impl Balancer {
     /// # Errors
     /// As above.
     pub fn plan_charge(&self, name: &str, to: Option<&ContainerPath>) -> Result<PlanObject, StateError> {
-        let state = &mut *self.state();
-        let own = state.existing(name)?.about.container.clone();
-        let to = to.filter(|to| **to != own);
-        let owner = state.check_charge(name, to)?;
-        let observation = state.observe_guest_as(name, |guest| {
-            guest.about.charge_to = to.cloned();
-            guest.owners.insert(owner);
-        });
-        Ok(plan_object(&observation))
+        self.change(|state, now| {
+            let own = state.guests.existing(name)?.about.container.clone();
+            let to = to.filter(|to| **to != own);
+            let owner = state.check_charge(name, to)?;
+            let observed = state.observe_guest_as(name, now, |guest| {
+                guest.about.charge_to = to.cloned();
+                guest.owners.insert(owner);
+            })?;
+            Ok(plan_object(&observed))
+        })
     }
 
     /// What a binding would do.
@@ -117,9 +124,10 @@ impl Balancer {
         container: &ContainerPath,
         replace: bool,
     ) -> Result<PlanObject, StateError> {
-        let state = &mut *self.state();
-        let next = state.bindings_with(subject, container, replace)?;
-        Ok(plan_object(&state.with_bindings(&next, State::observe)))
+        self.change(|state, now| {
+            let next = state.bindings_with(subject, container, replace)?;
+            Ok(plan_object(&state.with_bindings(&next, |state| state.observe(now))))
+        })
     }
 
     /// What the end of a binding would do.
@@ -127,9 +135,10 @@ impl Balancer {
     /// # Errors
     /// As above.
     pub fn plan_unbind(&self, subject: &Subject) -> Result<PlanObject, StateError> {
-        let state = &mut *self.state();
-        let (_, next) = state.bindings_without(subject)?;
-        Ok(plan_object(&state.with_bindings(&next, State::observe)))
+        self.change(|state, now| {
+            let (_, next) = state.bindings_without(subject)?;
+            Ok(plan_object(&state.with_bindings(&next, |state| state.observe(now))))
+        })
     }
 
     /// What other knobs would do.
@@ -137,31 +146,37 @@ impl Balancer {
     /// # Errors
     /// As above.
     pub fn plan_knobs(&self, patch: &KnobsPatch) -> Result<PlanObject, StateError> {
-        let state = self.state();
-        let mut observation = state.observe();
-        observation.knobs = patched(state.knobs, patch)?;
-        // As when they are turned, what the host has for guests is measured anew.
-        observation.memory = Default::default();
-        Ok(plan_object(&observation))
+        self.view(|state, now| {
+            let mut observed = state.observe(now);
+            observed.observation.knobs = patched(state.decisions.knobs, patch)?;
+            // As when they are turned, what the host has for guests is measured again.
+            observed.observation.memory = Default::default();
+            Ok(plan_object(&observed))
+        })
     }
 }
 
 impl State {
-    /// What the policy would be told if a guest were another one. It is as it was when this returns.
-    fn observe_guest_as(&mut self, name: &str, change: impl FnOnce(&mut Guest)) -> Observation {
-        let guest = self.guests.get_mut(name).expect("it was looked up for the checks");
+    /// The input of the policy if a guest were changed. The guest is as before when this returns.
+    fn observe_guest_as(
+        &mut self,
+        name: &str,
+        now: Instant,
+        change: impl FnOnce(&mut Guest),
+    ) -> Result<Observed, StateError> {
+        let guest = self.guests.existing_mut(name)?;
         let about = (guest.about.container.clone(), guest.about.charge_to.clone());
         let owned = (guest.owner, guest.owners.clone());
         change(guest);
-        let observation = self.observe();
-        let guest = self.guests.get_mut(name).expect("nothing leaves by observing");
+        let observed = self.observe(now);
+        let guest = self.guests.existing_mut(name)?;
         (guest.about.container, guest.about.charge_to) = about;
         (guest.owner, guest.owners) = owned;
-        observation
+        Ok(observed)
     }
 }
 
-fn plan_object(observation: &Observation) -> PlanObject {
+fn plan_object(Observed { observation, .. }: &Observed) -> PlanObject {
     let Plan { targets, shortfalls, .. } = policy::decide(observation);
     let targets = targets
         .iter()

@@ -241,7 +241,7 @@ impl Vmm {
         self.socket.send(&message::encode(message).unwrap()).await.unwrap();
     }
 
-    /// The next message that is no question.
+    /// The next message that is not a question.
     pub async fn hear(&self) -> ToVmm {
         loop {
             let message = self.hear_any().await.expect("the balancer hung up");
@@ -277,7 +277,7 @@ impl Vmm {
         self.say(&FromVmm::Reconciled { mended_frames: 0, took_us: 1 }).await;
     }
 
-    /// Carries out the next order to charge somebody, as a `vmm` does whose table is right.
+    /// Carries out the next charge command, as a `vmm` does whose table is right.
     pub async fn carry_out(&self) -> message::Charge {
         loop {
             if let ToVmm::Charge(charge) = self.hear().await {

@@ -1,4 +1,5 @@
-//! A store with images, and guests that map them: real descriptors, a real table, and the word of a test for what is mapped.
+//! A store with images, and guests that map them: real descriptors, a real table, and the word of a test for what is
+//! mapped.
 
 use super::{MIB, Vmm, about, answered};
 use protocol::frames::{FrameTable, Region, State};
@@ -52,7 +53,7 @@ impl Folder {
         tree.canonicalize().unwrap()
     }
 
-    /// Puts any content into the store under its right name, as nobody should.
+    /// Puts any content into the store under its right name, as no program should.
     pub fn adopt(&self, content: &[u8]) -> String {
         let file = self.dir.path().join("content");
         fs::write(&file, content).unwrap();
@@ -169,7 +170,7 @@ async fn taken_in(vmm: &Vmm) {
 /// Pages that are really mapped by this process.
 pub struct Pinned(*mut libc::c_void, usize);
 
-// SAFETY: nobody reads or writes through it; it is only unmapped.
+// SAFETY: no code reads or writes through it; it is only unmapped.
 unsafe impl Send for Pinned {}
 
 impl Drop for Pinned {
@@ -200,7 +201,7 @@ impl Mapped {
         self.images[0].1.read_exact_at(&mut buffer, at).unwrap();
     }
 
-    /// Lets go of all that can. False if something stays that nobody maps.
+    /// Drops all pages that can be dropped. False if unmapped pages stay.
     pub fn drop_cache(&self) -> bool {
         use balancer::pool::{Pagecache, PoolBacking};
         let file = &self.images[0].1;
