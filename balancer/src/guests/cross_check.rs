@@ -115,8 +115,8 @@ impl CrossCheck {
         ))
     }
 
-    /// The guest compared its table; this is a reading right after it said so. What it touched since the comparison, and while the reading
-    /// was made, is in one of the two figures alone.
+    /// The guest compared its table; this is a reading right after it said so. What it touched since the comparison,
+    /// and while the reading was made, is in one of the two figures alone.
     pub fn answered(&mut self, reading: &Reading, now: Instant) -> Verdict {
         let Some(asked_at) = self.asked_at.take() else { return Verdict::Same };
         let Some(found) = self.difference(reading) else {

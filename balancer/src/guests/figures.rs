@@ -25,8 +25,8 @@ pub struct KernelSample {
 }
 
 impl KernelSample {
-    /// Reads `/proc/PID/status` (proc_pid_status(5)): all kinds of memory in one system call, so that no page is in two of them or in
-    /// none. `None` when the process is gone.
+    /// Reads `/proc/PID/status` (proc_pid_status(5)): all kinds of memory in one system call, so that no page is in
+    /// two of them or in none. `None` when the process is gone.
     #[must_use]
     pub fn take(pid: i32) -> Option<Self> {
         let at = Instant::now();
@@ -53,8 +53,8 @@ impl KernelSample {
         self.resident_bytes.saturating_sub(self.anonymous_bytes)
     }
 
-    /// The same of a `vmm` and of the process that has the guest's RAM, where that is another one: the sums. `None` when either
-    /// is gone.
+    /// The same of a `vmm` and of the process that has the guest's RAM, where that is another one: the sums. `None`
+    /// when either is gone.
     #[must_use]
     pub fn of_guest(pid: i32, machine: Option<Machine>) -> Option<Self> {
         let own = Self::take(pid)?;
@@ -79,22 +79,25 @@ fn of_status(status: &str, name: &str) -> Option<u64> {
 
 /// Overhead that is assumed before it was measured: twice what an idle `vmm` takes. Bytes.
 const OVERHEAD_BYTES_ASSUMED: u64 = 16 << 20;
-/// What a QEMU may grow by between two readings, and while the middle of them lags behind: code that is translated, threads
-/// for input and output. Bytes.
+/// What a QEMU may grow by between two readings, and while the middle of them lags behind: code that is translated,
+/// threads for input and output. Bytes.
 const QEMU_GROWTH_BYTES: u64 = 16 << 20;
-/// A table whose error is larger than this, or was bounded longer ago than `FRESH`, says nothing about overhead. Frames.
+/// A table whose error is larger than this, or was bounded longer ago than `FRESH`, says nothing about overhead.
+/// Frames.
 const ERROR_FRAMES_MAX: u64 = 512;
 const FRESH: Duration = Duration::from_millis(2500);
-/// By how much a process may have changed since the last reading for this one to tell of overhead, bytes: the table was looked at a
-/// moment earlier, and what came or went since would be taken for it.
+/// By how much a process may have changed since the last reading for this one to tell of overhead, bytes: the table
+/// was looked at a moment earlier, and what came or went since would be taken for it.
 const MOVES_BYTES: u64 = 4 << 20;
 /// A reading that took longer is of two moments: it says nothing about overhead.
 pub(super) const SPAN_MAX: Duration = Duration::from_millis(50);
 /// Readings of the overhead that are kept.
 const READINGS: usize = 8;
-/// Files and shared memory that a `vmm` may have mapped beside images and without doubt: twice its program and its libraries. Bytes.
+/// Files and shared memory that a `vmm` may have mapped in addition to images: twice its program and its libraries.
+/// Bytes.
 const OWN_FILES_BYTES: u64 = 16 << 20;
-/// A table that does not tell of more than that for so long, although its `vmm` was asked to compare, is not believed about it.
+/// A table that does not count more than that for so long, although its `vmm` was asked to compare, is not trusted
+/// about it.
 const DOUBT_MAX: Duration = Duration::from_secs(60);
 /// After so much of this time the `vmm` is asked.
 const DOUBT_ASKS: Duration = Duration::from_secs(3);
@@ -105,7 +108,7 @@ pub struct Figures {
     reading: Option<Reading>,
     images: ImagePages,
     overheads: VecDeque<u64>,
-    /// Since when the process has more files mapped than its table tells of and it may have.
+    /// Since when the process has more files mapped than its table counts and `OWN_FILES_BYTES`.
     doubted_at: Option<Instant>,
     is_qemu: bool,
 }
@@ -126,7 +129,7 @@ impl Figures {
         let before = self.reading.take();
         self.images = reading.images(before.as_ref());
         self.doubt(&reading);
-        if self.tells_of_overhead(before.as_ref(), &reading) {
+        if self.is_of_one_moment(before.as_ref(), &reading) {
             if self.overheads.len() == READINGS {
                 self.overheads.pop_front();
             }
@@ -136,8 +139,8 @@ impl Figures {
         self.reading = Some(reading);
     }
 
-    /// True if table and kernel are of one moment, as far as that matters for what the process takes beside guest RAM.
-    fn tells_of_overhead(&self, before: Option<&Reading>, reading: &Reading) -> bool {
+    /// True if table and kernel are of one moment, as far as that matters for the overhead.
+    fn is_of_one_moment(&self, before: Option<&Reading>, reading: &Reading) -> bool {
         let (kernel, totals) = (&reading.kernel, &reading.table.totals);
         let moves = |before: &Reading| {
             before.kernel.resident_bytes.abs_diff(kernel.resident_bytes) > MOVES_BYTES
@@ -154,10 +157,11 @@ impl Figures {
             && !totals.torn
     }
 
-    /// A table may lag behind what its process maps, but not for ever: then what it does not tell of is the process's own.
+    /// A table may lag behind what its process maps, but not for ever: after a while what it does not count is the
+    /// process's own.
     fn doubt(&mut self, reading: &Reading) {
-        let untold = reading.kernel.file_bytes().saturating_sub(self.images.all.known_bytes);
-        if self.is_qemu || untold <= OWN_FILES_BYTES || self.images.all.doubt_bytes() == 0 {
+        let uncounted = reading.kernel.file_bytes().saturating_sub(self.images.all.known_bytes);
+        if self.is_qemu || uncounted <= OWN_FILES_BYTES || self.images.all.doubt_bytes() == 0 {
             self.doubted_at = None;
             return;
         }
@@ -168,7 +172,8 @@ impl Figures {
         }
     }
 
-    /// True if the `vmm` is to be asked to compare its table, because that does not tell of files that its process has mapped.
+    /// True if the `vmm` is to be asked to compare its table, because that does not count files that its process has
+    /// mapped.
     #[must_use]
     pub fn wants_comparison(&self, now: Instant) -> bool {
         self.doubted_at.is_some_and(|at| now.saturating_duration_since(at) >= DOUBT_ASKS)
@@ -192,7 +197,8 @@ impl Figures {
         self.reading.as_ref().map(|reading| reading.kernel)
     }
 
-    /// Host memory behind guest RAM, bytes: by the table's word, or by the kernel's count if that is more than the process can hold beside it.
+    /// Host memory behind guest RAM, bytes: by the table's word, or by the kernel's count if that is more than the
+    /// process can hold beside it.
     #[must_use]
     pub fn ram_bytes(&self, totals: &Totals) -> u64 {
         let beside = self.overhead_bytes().max(OVERHEAD_BYTES_ASSUMED);
@@ -209,8 +215,9 @@ impl Figures {
         readings.get(readings.len() / 2).copied().unwrap_or_else(|| self.assumed_bytes())
     }
 
-    /// What a limit has to leave for that, bytes: a target that would move by less than [`CHANGE_BYTES_MIN`] is not sent,
-    /// and `max` is never exceeded, so the overhead must have room to grow by as much, and that of a QEMU by more.
+    /// What a limit has to leave for that, bytes: a target that would move by less than [`CHANGE_BYTES_MIN`] is not
+    /// sent, and `max` is never exceeded, so the overhead must have room to grow by as much, and that of a QEMU by
+    /// more.
     #[must_use]
     pub fn reserved_bytes(&self) -> u64 {
         match self.overheads.is_empty() {

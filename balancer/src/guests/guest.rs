@@ -139,8 +139,8 @@ impl Guest {
         in_need
     }
 
-    /// Whether its need is to be answered at once; the next turn answers in any case. The guest has what it took already, so no time
-    /// is lost, while deciding anew costs as much as there are guests and containers.
+    /// Whether its need is to be answered at once; the next turn answers in any case. The guest has what it took
+    /// already, so no time is lost, while deciding anew costs as much as there are guests and containers.
     pub fn answer_need(&mut self) -> bool {
         let now = Instant::now();
         let due = self.answered_need_at.is_none_or(|at| now.duration_since(at) >= NEED_INTERVAL);
@@ -163,7 +163,8 @@ impl Guest {
         self.working_set.as_ref().filter(|sample| sample.at.elapsed() <= WORKING_SET_AGE_MAX)
     }
 
-    /// Its statistics as the policy sees them, however old; `None` if it does not tell what it has and what is available.
+    /// Its statistics as the policy sees them, however old; `None` if it does not tell what it has and what is
+    /// available.
     fn policy_statistics(&self) -> Option<GuestStatistics> {
         let sample = self.statistics.as_ref()?;
         let told = &sample.value;
@@ -225,8 +226,8 @@ impl Guest {
         *self.carried_out.borrow() < self.orders
     }
 
-    /// A look at all of its frames that is due, where totals do not tell enough: whose they are if it ever charged more than
-    /// one container, in how many blocks they lie under zones. One at a time.
+    /// A look at all of its frames that is due, where totals do not tell enough: whose they are if it ever charged
+    /// more than one container, in how many blocks they lie under zones. One at a time.
     pub fn look_due(&mut self, accounting: System, guests: usize) -> Option<Looking> {
         let wanted = accounting == System::Zones || self.owners.len() > 1;
         let is_old = || self.look.as_ref().is_none_or(|look| look.is_old(guests));
@@ -257,7 +258,8 @@ impl Guest {
         gone
     }
 
-    /// Reads its table and the kernel's figures of its processes, and takes both into account. Nothing happens when a process is gone.
+    /// Reads its table and the kernel's figures of its processes, and takes both into account. Nothing happens when a
+    /// process is gone.
     pub fn read_memory(&mut self) {
         let reading = Reading::take(&self.frames, &self.about.images, self.pid, self.about.machine);
         if let Some(reading) = reading {
@@ -265,8 +267,8 @@ impl Guest {
         }
     }
 
-    /// Host memory behind its RAM as it is most likely now, bytes: what it released since the kernel's figure was read is not in it. No
-    /// more than [`Figures::ram_bytes`], which counts for everything that it gains by.
+    /// Host memory behind its RAM as it is most likely now, bytes: what it released since the kernel's figure was
+    /// read is not in it. No more than [`Figures::ram_bytes`], which counts for everything that it gains by.
     #[must_use]
     pub fn held_likely_bytes(&self) -> u64 {
         let totals = self.frames.totals();
@@ -277,8 +279,8 @@ impl Guest {
         self.figures.ram_bytes(&totals).saturating_sub(released).max(table_bytes(&totals))
     }
 
-    /// What is known of its memory, for the accounting. The resident set and the images in it are of one reading; of the table the
-    /// newest figure counts if it is larger.
+    /// What is known of its memory, for the accounting. The resident set and the images in it are of one reading; of
+    /// the table the newest figure counts if it is larger.
     #[must_use]
     pub fn reading(&self, accounting: System) -> GuestReading {
         let (kernel, images, look) = (self.figures.kernel(), self.figures.images(), self.look.as_ref());
@@ -309,15 +311,16 @@ impl Guest {
         }
     }
 
-    /// What it is known to have touched since the last look at its frames: whose that is, only the next look tells. Bytes.
+    /// What it is known to have touched since the last scan of its frames: only the next scan says which container is
+    /// charged. Bytes.
     #[must_use]
     pub fn touched_since_look(&self) -> u64 {
         let looked = |look: &Look| look.private_bytes.values().fold(0u64, |sum, b| sum.saturating_add(*b));
         table_bytes(&self.frames.totals()).saturating_sub(self.look.as_ref().map_or(0, looked))
     }
 
-    /// The kernel's objects that it takes. Of descriptors and threads the larger of what its `vmm` told and what the kernel
-    /// counts: right after the launch those that are told are not there yet.
+    /// The kernel's objects that it takes. Of descriptors and threads the larger of what its `vmm` told and what the
+    /// kernel counts: right after the launch those that are told are not there yet.
     #[must_use]
     pub fn objects(&self) -> ObjectCounts {
         objects(&self.about, self.process)

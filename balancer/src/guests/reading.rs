@@ -1,8 +1,9 @@
 //! One reading of what a guest takes: its frame table and the kernel's figures, and how far these two can be apart.
 //!
-//! The kernel says in one system call what it holds for the process by kind: guest RAM is anonymous memory, pages of images are files or
-//! shared memory. Of the latter the table says which are pages of images. It is read first and lags behind the kernel: a page that the
-//! guest mapped is in the kernel's figure at once, and in the table after the next scan. So
+//! The kernel says in one system call what it holds for the process by kind: guest RAM is anonymous memory, pages of
+//! images are files or shared memory. Of the latter the table says which are pages of images. It is read first and
+//! lags behind the kernel: a page that the guest mapped is in the kernel's figure at once, and in the table after the
+//! next scan. So
 //!
 //! ```text
 //!   files and shared memory of the process, by the kernel
@@ -11,7 +12,8 @@
 //!                                + growth of the kernel's figure since that bound
 //! ```
 //!
-//! What is in doubt is charged to nobody as its own: it is an error bound of what is charged. It is never more than the images have.
+//! What is in doubt is not charged as the process's own: it is an error bound of what is charged. It is never more
+//! than the images have.
 
 use super::figures::{KernelSample, table_bytes};
 use protocol::bytes::FRAME_BYTES;
@@ -25,16 +27,17 @@ use std::time::{Duration, Instant};
 pub struct TableSample {
     /// Its totals; `shared` are pages of the pool's images alone.
     pub totals: Totals,
-    /// Pages of images that no pool knows (`--root PATH`), frames.
+    /// Pages of images that the pool does not know (`--root PATH`), frames.
     pub other_shared: u64,
     /// Frames of the pool's images that the table covers.
     pub pool_frames: u64,
-    /// Frames of images that no pool knows.
+    /// Frames of images that the pool does not know.
     pub other_frames: u64,
 }
 
 impl TableSample {
-    /// Of a guest that maps these images of the pool. An image that no pool knows is a file of which nobody knows who else maps it.
+    /// Of a guest that maps these images of the pool. Of an image that the pool does not know it
+    /// is not known which other processes map it.
     #[must_use]
     pub fn take(frames: &FrameReader, images: &[MappedImage]) -> Self {
         let (totals, regions) = frames.totals_and_regions();
@@ -69,7 +72,8 @@ pub struct Reading {
     pub kernel: KernelSample,
     /// When the table was read.
     pub at: Instant,
-    /// Time from before the first of the two until after the second: what the guest did in it may be in one of them alone.
+    /// Time from before the first of the two until after the second: what the guest did in it may be in one of them
+    /// alone.
     pub span: Duration,
 }
 
@@ -162,7 +166,7 @@ pub struct ImagePages {
 }
 
 impl ImagePages {
-    /// Of images that no pool knows, by the table, bytes.
+    /// Of images that the pool does not know, by the table, bytes.
     #[must_use]
     pub fn other_bytes(&self) -> u64 {
         self.all.known_bytes.saturating_sub(self.pool.known_bytes)

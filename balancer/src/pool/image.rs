@@ -85,7 +85,8 @@ impl Kept {
         Self { pages: PageSet::new(pages), since: now }
     }
 
-    /// Takes in what was tried, and what is there and mapped after that. After a while all of them are worth another try.
+    /// Takes in what was tried, and what is there and mapped after that. After a while all of them are worth another
+    /// try.
     pub(super) fn update(&mut self, tried: &[Run], ledger: &ImageLedger, now: Instant) {
         if self.pages.is_empty() || now.duration_since(self.since) >= KEPT_FOR {
             *self = Self::new(self.pages.pages(), now);
@@ -125,22 +126,22 @@ impl PoolImage {
         self.resident_bytes() - self.mapped_bytes() - self.kept_bytes()
     }
 
-    /// By how much the charges may be off, bytes: by what the guests' tables may not tell of yet, and by what they tell of and the books
-    /// do not, or no more, because those are as old as the last look at the table.
+    /// By how much the charges may be off, bytes: by what the guests' tables may not count yet, and by what tables
+    /// and books differ by, because the books are as old as the last scan of the table.
     #[must_use]
     pub fn error_bytes(&self) -> u64 {
         let of = |(order, sharer): (&u64, &Sharer)| {
             let regions = sharer.frames.totals_by_region();
-            let told =
+            let counted =
                 regions.iter().find(|(region, _)| region.first == sharer.first).map(|(_, totals)| totals);
             let booked = self.ledger.mapped_by(*order).map_or(0, PageSet::count);
-            let frames = told
-                .map_or(0, |told| told.shared_error_frames_max.saturating_add(told.shared.abs_diff(booked)));
+            let frames = counted
+                .map_or(0, |now| now.shared_error_frames_max.saturating_add(now.shared.abs_diff(booked)));
             frames.saturating_mul(FRAME_BYTES).min(self.resident_bytes())
         };
         // Who holds what of a managed image is known.
-        let told = self.sharers.iter().filter(|_| !self.is_managed());
-        told.map(of).fold(0, u64::saturating_add)
+        let sampled = self.sharers.iter().filter(|_| !self.is_managed());
+        sampled.map(of).fold(0, u64::saturating_add)
     }
 
     /// Names of the guests that map it.

@@ -331,7 +331,7 @@ fn a_removed_image_is_let_go_with_its_last_guest_and_nobody_is_alarmed() {
 }
 
 #[test]
-fn what_a_table_tells_of_and_the_books_do_not_is_in_the_error_whichever_is_late() {
+fn what_tables_and_books_differ_by_is_in_the_error_whichever_is_late() {
     let mut host = Host::new(System::Static);
     let key = Host::key(1, "a");
     let file = host.open(&key, 1);
@@ -347,7 +347,7 @@ fn what_a_table_tells_of_and_the_books_do_not_is_in_the_error_whichever_is_late(
     assert_eq!((host.pages(A), bound(&host)), (0, 40));
     host.look();
     assert_eq!((host.pages(A), bound(&host)), (40, 0));
-    // The table is late: it does not tell of 7 pages.
+    // The table is late: it does not count 7 pages.
     host.tables[&1].checked_images(7);
     assert_eq!(bound(&host), 7);
     // The books are late again: 30 pages were unmapped.

@@ -1,15 +1,16 @@
 //! RAM of another process, watched by what the kernel counts of that process.
 //!
-//! QEMU gives memory back without telling, so that its total may stand still while frames come and go. Page faults do not:
-//! a frame without host memory gets some by a fault and by nothing else (`mm_account_fault` in mm/memory.c). Since a pass began
+//! QEMU gives memory back without telling, so that its total may stand still while frames come and go. Page faults do
+//! not: a frame without host memory gets some by a fault and by nothing else (`mm_account_fault` in mm/memory.c).
+//! Since a pass began
 //!
 //! ```text
 //!   touched   <= faults, times 512 where a fault may bring a huge page
 //!   released  =  touched - growth of the total
 //! ```
 //!
-//! and no more frames than both together can have another state than the pass found. No faults and the same total: nothing
-//! changed, no pass is needed, and the table is exact.
+//! and no more frames than both together can have another state than the pass found. No faults and the same total:
+//! nothing changed, no pass is needed, and the table is exact.
 
 use crate::memory::{KernelTotal, Pass};
 use crate::reconciler::Watch;
@@ -64,7 +65,8 @@ impl MachineMemory {
         mark_before(|| self.faults(), || self.total.frames().ok())
     }
 
-    /// The books now, to be compared with an earlier mark: the faults come last, so that no page is in the total without its fault.
+    /// The books now, to be compared with an earlier mark: the faults come last, so that no page is in the total
+    /// without its fault.
     fn mark_now(&self) -> Option<Mark> {
         mark_now(|| self.faults(), || self.total.frames().ok())
     }
@@ -165,11 +167,13 @@ mod tests {
             ..MachineMemory::open(i32::try_from(std::process::id()).unwrap()).unwrap()
         };
         let off = statm_error_frames();
-        // 30 frames are touched while the second read of the first mark is late: a pass that begins after it may miss none.
+        // 30 frames are touched while the second read of the first mark is late: a pass that begins after it may miss
+        // none.
         let since = mark_before(|| read(&count), || (touch(30), read(&total)).1).unwrap();
         let now = mark_now(|| read(&count), || read(&total)).unwrap();
         assert!(memory.error_frames(since, now) - off >= 30);
-        // 20 frames are released and 30 touched; the second read of the second mark is late, and 30 more are touched then.
+        // 20 frames are released and 30 touched; the second read of the second mark is late, and 30 more are touched
+        // then.
         let since = mark_before(|| read(&count), || read(&total)).unwrap();
         (total.set(total.get() - 20), touch(30));
         let now = mark_now(|| (touch(30), read(&count)).1, || read(&total)).unwrap();

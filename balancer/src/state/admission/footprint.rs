@@ -50,7 +50,7 @@ impl State {
             outermost = Some(above);
         }
         if let Some(budget) = self.budget {
-            // The budget is of the last plan: what the process took since is in both. It makes room for the guest itself alone.
+            // The budget is of the last plan: what the process took since is in both. It makes room for this guest alone.
             let (root, room) = (ContainerPath::root(), budget.bytes.saturating_add(held.min(own)));
             let needed = after.of(&root);
             if needed > room {

@@ -31,7 +31,7 @@ fn what_a_process_took_since_the_last_plan_makes_no_room_for_others() {
     let mut tree = state.tree.clone();
     tree.ensure(&about("a").container).unwrap();
     tree.ensure(&"/b".parse().unwrap()).unwrap();
-    // Another container is promised 100 MiB; the guest needs 64 MiB and 16 MiB beside.
+    // Another container is promised 100 MiB; the guest needs 64 MiB and 16 MiB of overhead.
     tree.alter(
         &"/b".parse().unwrap(),
         &serde_json::from_str(&format!(r#"{{"min_bytes": {}}}"#, 100 * MIB)).unwrap(),
@@ -46,6 +46,6 @@ fn what_a_process_took_since_the_last_plan_makes_no_room_for_others() {
     state.budget = Some(Budget { bytes: 90 * MIB, reserve_bytes: 0, stalled: false });
     assert!(
         state.check_memory(&about("a"), &tree, 500 * MIB).is_err(),
-        "the other one's 100 MiB are not there"
+        "100 MiB for the other container are not there"
     );
 }

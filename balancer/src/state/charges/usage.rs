@@ -43,13 +43,15 @@ impl State {
         usage
     }
 
-    /// The same without the page cache of their disks. Nobody is refused or asked for memory because of that: it makes way.
+    /// The same without the page cache of their disks. Nobody is refused or asked for memory because of that: it
+    /// makes way.
     pub(in crate::state) fn memory_usage(&self) -> Usage {
         self.usage_with(|guest| self.reading_of(guest))
     }
 
-    /// What is known of a guest's memory. A page that it maps of the pool's images is in doubt as long as the pool's books do not charge
-    /// it, which are as old as the last look at its table: it is in the error of the guest's own charge.
+    /// What is known of a guest's memory. A page that it maps of the pool's images is in doubt as long as the pool's
+    /// books do not charge it, which are as old as the last scan of its table: it is in the error of the guest's own
+    /// charge.
     pub(in crate::state) fn reading_of(&self, guest: &Guest) -> GuestReading {
         let mut reading = guest.reading(self.accounting);
         let known = guest.figures.images().pool.known_bytes;
@@ -68,7 +70,8 @@ impl State {
                 let payer = if known.contains(&owner) { owner } else { guest.owner };
                 *sum.entry(payer).or_default() += cost;
             }
-            // Until the next look the guest's own container pays for what it touches on another one's account.
+            // Until the next scan the guest's own container is charged for what it touches at the charge of another
+            // one.
             let charging = self.charging(guest);
             if charging != guest.owner && self.accounting != System::Rss {
                 *sum.entry(charging).or_default() +=

@@ -1,4 +1,5 @@
-//! Figures that are made of two samples of different moments: each of the two is late in turn, and no decision follows from that.
+//! Figures that are made of two samples of different moments: each of the two is late in turn, and no decision
+//! follows from that.
 
 use super::*;
 use crate::guests::{KernelSample, Reading, TableSample};
@@ -19,7 +20,7 @@ const FRAMES_PER_MIB: u64 = MIB / FRAME_BYTES;
 const IMAGE: Region =
     Region { first: 1 << 20, count: 64 * FRAMES_PER_MIB, kind: protocol::frames::RegionKind::Image };
 
-/// A guest with 512 MiB of RAM, its table and what it is told.
+/// A guest with 512 MiB of RAM: its table and the messages to its `vmm`.
 struct Vmm {
     table: FrameTable,
     inbox: mpsc::Receiver<ToVmm>,
@@ -90,7 +91,7 @@ fn what_there_is_for_guests_stays_whichever_of_host_and_guest_is_read_late() {
     read(state, 208, 4);
     state.take_host(host(4000));
     assert_eq!(for_guests(state), 4200);
-    // The guest is read late: it touched 100 MiB since the host's figures were read, and its table tells of it.
+    // The guest is read late: it touched 100 MiB since the host's figures were read, and its table counts that.
     vmm.set(200, 100, FrameState::Private);
     assert_eq!(for_guests(state), 4200, "what it touched is not available any more");
     read(state, 308, 4);
@@ -140,7 +141,7 @@ fn a_page_of_an_image_makes_no_limit_bind_whichever_of_table_and_kernel_is_read_
     read(state, 44, 36);
     assert_eq!(usage(state), (58, 32), "the difference is the error bound");
     state.adjust();
-    // Its vmm looks at the total, then it scans, and the table is read before the kernel or after it.
+    // Its vmm samples the total, then it scans, and the table is read before the kernel or after it.
     std::thread::sleep(Duration::from_millis(3));
     check(32);
     read(state, 44, 36);
@@ -152,13 +153,13 @@ fn a_page_of_an_image_makes_no_limit_bind_whichever_of_table_and_kernel_is_read_
     vmm.table.checked_images(0);
     state.adjust();
     read(state, 44, 36);
-    assert_eq!(usage(state), (58, 32), "who else maps an image that no pool knows is not known");
+    assert_eq!(usage(state), (58, 32), "which other processes map an image that the pool does not know is not known");
     state.adjust();
     assert_eq!(vmm.drops(), 0, "page cache was dropped because an image was mapped");
 }
 
 #[test]
-fn what_is_touched_for_another_container_since_the_last_look_is_its_error_bound() {
+fn what_is_touched_for_another_container_since_the_last_scan_is_its_error_bound() {
     let (_dir, balancer) = balancer();
     let vmm = Vmm::register(&balancer, about("a"));
     let state = &mut *balancer.state();
@@ -180,14 +181,14 @@ fn what_is_touched_for_another_container_since_the_last_look_is_its_error_bound(
         guest.look = Some(crate::guests::Look::take(&guest.frames));
     };
     look(state);
-    // The look is late, then it is done.
+    // The scan is late, then it is done.
     vmm.set(0, 30, FrameState::Private);
     assert_eq!(mib(state), (0, 30));
     look(state);
     assert_eq!(mib(state), (30, 0));
     vmm.set(30, 5, FrameState::Private);
     assert_eq!(mib(state), (30, 5));
-    // The table is late: it releases what the look saw.
+    // The table is late: frames are released that the scan found.
     vmm.set(0, 35, FrameState::Ballooned);
     assert_eq!(mib(state), (0, 0), "no more than the table has");
 }

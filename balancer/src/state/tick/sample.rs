@@ -56,7 +56,8 @@ impl Balancer {
 }
 
 impl State {
-    /// Reads the host's figures, and notes what each guest holds at that moment: the two are added up to what guests may hold.
+    /// Reads the host's figures, and notes what each guest holds at that moment: the two are added up to what guests
+    /// may hold.
     pub(in crate::state) fn sample_host(&mut self) {
         self.take_host(HostSample::take());
     }
@@ -70,8 +71,9 @@ impl State {
 
     /// What the host has available if guests hold so much now, and held that when its figures were read. Bytes.
     ///
-    /// A guest that touched memory since is found to hold more, of what is said to be available; one that was said to hold what it had
-    /// released already is in both. Then the sum of both figures would be another one only because they are of different moments.
+    /// A guest that touched memory since is found to hold more, of what is said to be available; one that was said to
+    /// hold what it had released already is in both. Then the sum of both figures would be another one only because
+    /// they are of different moments.
     pub(in crate::state) fn available_bytes(&self) -> u64 {
         let sum = |of: &dyn Fn(&Guest) -> u64| {
             self.guests
