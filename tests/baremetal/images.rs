@@ -73,11 +73,6 @@ pub fn reads() -> Result<()> {
     finish(&mut guest)
 }
 
-/// Private memory of a guest by its table.
-fn own_bytes(guest: &serde_json::Value) -> Result<u64> {
-    Ok(number(&guest["frames"]["private"])? * PAGE)
-}
-
 pub fn shares() -> Result<()> {
     const MIBS: u64 = 32;
     let host = Host::new()?;
@@ -129,7 +124,7 @@ pub fn shares() -> Result<()> {
         Ok(are_new)
     };
     wait::until("the kernel's figures are read again", &host, look, |are_new| *are_new)?;
-    // The other guest unmaps its pages, and the kernel's figures follow.
+    // The kernel takes pages away, and the table follows.
     drop(guests.pop());
     let (_, rss, pss, _) = mappings(&guests[0], &path)?;
     ensure!(rss == pss, "alone with it: Rss {rss}, Pss {pss}");

@@ -18,11 +18,13 @@ pub struct GuestReading {
     pub table_bytes: u64,
     /// The part of that which other containers pay: frames first touched on their account.
     pub table_elsewhere_bytes: BTreeMap<u16, u64>,
-    /// The part of the resident set that the pool's own ledger charges, and what may be such pages: no guest's own memory.
+    /// The part of the resident set that the pool's own ledger charges, and what may be such pages: no guest's own
+    /// memory.
     pub pool_bytes: u64,
-    /// That, and pages of images that no pool knows: who else maps those is not known.
+    /// The same with pages of images that the pool does not know: which other processes map those is not known.
     pub images_bytes: u64,
-    /// By how much the charge may be too small because pages that are taken for pages of images are not, or no ledger charges them.
+    /// By how much the charge may be too small because pages that are taken for pages of images are not, or no ledger
+    /// charges them.
     pub error_bytes: u64,
     /// Blocks of 2 MiB that hold at least one of its frames; `None` where nobody counted them.
     pub blocks_used: Option<u64>,
@@ -168,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_of_an_image_that_no_pool_knows_are_an_error_bound_but_under_rss() {
+    fn pages_of_an_image_that_the_pool_does_not_know_are_an_error_bound_except_under_rss() {
         let reading =
             GuestReading { pool_bytes: 2 * MIB, images_bytes: 7 * MIB, error_bytes: 5 * MIB, ..reading() };
         assert_eq!(sum(System::Static, &reading), Cost { bytes: 103 * MIB, error_bytes: 5 * MIB });

@@ -144,8 +144,8 @@ fn what_qemu_holds_beside_guest_ram_is_no_lie_of_a_table_and_what_it_has_not_is(
 
 #[test]
 fn an_honest_table_is_not_found_to_lie_when_one_of_the_two_samples_is_late() {
-    // The guest touches 2 GiB/s when it is asked, and its vmm compares whenever it is asked. This process stands
-    // still for 200 ms before one of the samples: then the two are of different moments.
+    // The guest touches 2 GiB/s when it is asked, and its vmm compares whenever it is asked. This process does not
+    // run for 200 ms before one of the samples: then the two are of different moments.
     let touched_mib = |since: Duration| 100 + u64::try_from(since.as_millis()).unwrap() * 2;
     for (table_late_ms, kernel_late_ms) in [(0, 0), (200, 0), (0, 200)] {
         let (mut check, start) = (CrossCheck::default(), Instant::now());

@@ -93,10 +93,10 @@ const MOVES_BYTES: u64 = 4 << 20;
 pub(super) const SPAN_MAX: Duration = Duration::from_millis(50);
 /// Readings of the overhead that are kept.
 const READINGS: usize = 8;
-/// Files and shared memory that a `vmm` may have mapped beside images and without doubt: twice its program and its
-/// libraries. Bytes.
+/// Files and shared memory that a `vmm` may have mapped in addition to images: twice its program and its libraries.
+/// Bytes.
 const OWN_FILES_BYTES: u64 = 16 << 20;
-/// A table that does not tell of more than that for so long, although its `vmm` was asked to compare, is not believed
+/// A table that does not count more than that for so long, although its `vmm` was asked to compare, is not trusted
 /// about it.
 const DOUBT_MAX: Duration = Duration::from_secs(60);
 /// After so much of this time the `vmm` is asked.
@@ -108,7 +108,7 @@ pub struct Figures {
     reading: Option<Reading>,
     images: ImagePages,
     overheads: VecDeque<u64>,
-    /// Since when the process has more files mapped than its table tells of and it may have.
+    /// Since when the process has more files mapped than its table counts and `OWN_FILES_BYTES`.
     doubted_at: Option<Instant>,
     is_qemu: bool,
 }
@@ -129,7 +129,7 @@ impl Figures {
         let before = self.reading.take();
         self.images = reading.images(before.as_ref());
         self.doubt(&reading);
-        if self.tells_of_overhead(before.as_ref(), &reading) {
+        if self.is_of_one_moment(before.as_ref(), &reading) {
             if self.overheads.len() == READINGS {
                 self.overheads.pop_front();
             }
@@ -139,8 +139,8 @@ impl Figures {
         self.reading = Some(reading);
     }
 
-    /// True if table and kernel are of one moment, as far as that matters for what the process takes beside guest RAM.
-    fn tells_of_overhead(&self, before: Option<&Reading>, reading: &Reading) -> bool {
+    /// True if table and kernel are of one moment, as far as that matters for the overhead.
+    fn is_of_one_moment(&self, before: Option<&Reading>, reading: &Reading) -> bool {
         let (kernel, totals) = (&reading.kernel, &reading.table.totals);
         let moves = |before: &Reading| {
             before.kernel.resident_bytes.abs_diff(kernel.resident_bytes) > MOVES_BYTES
@@ -157,11 +157,11 @@ impl Figures {
             && !totals.torn
     }
 
-    /// A table may lag behind what its process maps, but not for ever: then what it does not tell of is the process's
-    /// own.
+    /// A table may lag behind what its process maps, but not for ever: after a while what it does not count is the
+    /// process's own.
     fn doubt(&mut self, reading: &Reading) {
-        let untold = reading.kernel.file_bytes().saturating_sub(self.images.all.known_bytes);
-        if self.is_qemu || untold <= OWN_FILES_BYTES || self.images.all.doubt_bytes() == 0 {
+        let uncounted = reading.kernel.file_bytes().saturating_sub(self.images.all.known_bytes);
+        if self.is_qemu || uncounted <= OWN_FILES_BYTES || self.images.all.doubt_bytes() == 0 {
             self.doubted_at = None;
             return;
         }
@@ -172,8 +172,8 @@ impl Figures {
         }
     }
 
-    /// True if the `vmm` is to be asked to compare its table, because that does not tell of files that its process
-    /// has mapped.
+    /// True if the `vmm` is to be asked to compare its table, because that does not count files that its process has
+    /// mapped.
     #[must_use]
     pub fn wants_comparison(&self, now: Instant) -> bool {
         self.doubted_at.is_some_and(|at| now.saturating_duration_since(at) >= DOUBT_ASKS)

@@ -152,7 +152,7 @@ fn with_files(start: Instant, second: u64, file_mib: u64, told_mib: u64, error_m
 }
 
 #[test]
-fn pages_that_the_table_does_not_tell_of_are_no_overhead_whichever_sample_is_late() {
+fn pages_that_the_table_does_not_count_yet_are_not_overhead_whichever_sample_is_late() {
     let start = Instant::now();
     let mut figures = Figures::default();
     figures.update(with_files(start, 0, 6, 0, 0));
@@ -164,7 +164,7 @@ fn pages_that_the_table_does_not_tell_of_are_no_overhead_whichever_sample_is_lat
     assert_eq!(figures.overheads.len(), 1, "neither is a reading of overhead");
     figures.update(with_files(start, 4, 38, 32, 1));
     assert_eq!((figures.overhead_bytes(), figures.overheads.len()), (12 << 20, 2));
-    // And the table is late: it tells of pages that came after the kernel was read.
+    // And the table is late: it counts pages that came after the kernel was read.
     figures.update(with_files(start, 5, 38, 64, 1));
     assert_eq!(figures.images().pool.bytes_max, 38 << 20, "no more than the process has of files");
     let late = Reading { span: SPAN_MAX * 2, ..with_files(start, 6, 38, 32, 1) };
@@ -174,7 +174,7 @@ fn pages_that_the_table_does_not_tell_of_are_no_overhead_whichever_sample_is_lat
 }
 
 #[test]
-fn a_table_that_never_tells_of_what_its_process_maps_is_asked_and_then_not_believed() {
+fn a_table_that_never_counts_what_its_process_maps_is_not_trusted_about_it_in_the_end() {
     let start = Instant::now();
     let mut figures = Figures::default();
     for second in 0..59 {

@@ -12,8 +12,8 @@
 //!                                + growth of the kernel's figure since that bound
 //! ```
 //!
-//! What is in doubt is charged to nobody as its own: it is an error bound of what is charged. It is never more than
-//! the images have.
+//! What is in doubt is not charged as the process's own: it is an error bound of what is charged. It is never more
+//! than the images have.
 
 use super::figures::{KernelSample, table_bytes};
 use protocol::bytes::FRAME_BYTES;
@@ -26,17 +26,17 @@ use std::time::{Duration, Instant};
 pub struct TableSample {
     /// Its totals; `shared` are pages of the pool's images alone.
     pub totals: Totals,
-    /// Pages of images that no pool knows (`--root PATH`), frames.
+    /// Pages of images that the pool does not know (`--root PATH`), frames.
     pub other_shared: u64,
     /// Frames of the pool's images that the table covers.
     pub pool_frames: u64,
-    /// Frames of images that no pool knows.
+    /// Frames of images that the pool does not know.
     pub other_frames: u64,
 }
 
 impl TableSample {
-    /// Of a guest that maps these images of the pool. An image that no pool knows is a file of which nobody knows who
-    /// else maps it.
+    /// Of a guest that maps these images of the pool. Of an image that the pool does not know it
+    /// is not known which other processes map it.
     #[must_use]
     pub fn take(frames: &FrameReader, images: &[MappedImage]) -> Self {
         let (totals, regions) = frames.totals_and_regions();
@@ -153,7 +153,7 @@ pub struct ImagePages {
 }
 
 impl ImagePages {
-    /// Of images that no pool knows, by the table, bytes.
+    /// Of images that the pool does not know, by the table, bytes.
     #[must_use]
     pub fn other_bytes(&self) -> u64 {
         self.all.known_bytes.saturating_sub(self.pool.known_bytes)

@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 
 const MIB: u64 = 1 << 20;
 const FRAMES_PER_MIB: u64 = MIB / FRAME_BYTES;
-/// What the process has of files beside images.
+/// What the process has of files in addition to images.
 const OWN_FILES: u64 = 6 * MIB;
 const POOL: Region = Region { first: 1 << 20, count: 64 * FRAMES_PER_MIB, kind: RegionKind::Image };
 const OTHER: Region = Region { first: 1 << 21, count: 64 * FRAMES_PER_MIB, kind: RegionKind::Image };
@@ -120,11 +120,11 @@ fn no_page_of_an_image_is_the_processs_own_whichever_sample_is_late() {
     let steps: [Step; 7] = [
         ("nothing", |_| {}),
         ("maps", |world| world.map(16)),
-        ("maps and its vmm looks at the total", |world| {
+        ("maps and its vmm samples the total", |world| {
             world.map(16);
             world.check();
         }),
-        ("its vmm looks at the total, then it maps", |world| {
+        ("its vmm samples the total, then it maps", |world| {
             world.check();
             world.map(16);
         }),

@@ -126,8 +126,8 @@ impl PoolImage {
         self.resident_bytes() - self.mapped_bytes() - self.kept_bytes()
     }
 
-    /// By how much the charges may be off, bytes: by pages that the guests' tables may not show yet, and by pages that only one of table
-    /// and accounts has, because the accounts are as old as the last scan of the table.
+    /// By how much the charges may be off, bytes: by pages that the guests' tables may not show yet, and by pages that
+    /// only one of table and accounts has, because the accounts are as old as the last scan of the table.
     #[must_use]
     pub fn error_bytes(&self) -> u64 {
         let of = |(seq, sharer): (&GuestSeq, &Sharer)| {

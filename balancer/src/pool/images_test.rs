@@ -330,7 +330,7 @@ fn a_removed_image_is_let_go_with_its_last_guest_and_nobody_is_alarmed() {
 }
 
 #[test]
-fn pages_that_only_one_of_table_and_accounts_has_are_in_the_error_whichever_is_late() {
+fn what_tables_and_books_differ_by_is_in_the_error_whichever_is_late() {
     let mut host = Host::new(System::Static);
     let key = Host::key(1, "a");
     let file = host.open(&key, 1);
@@ -346,7 +346,7 @@ fn pages_that_only_one_of_table_and_accounts_has_are_in_the_error_whichever_is_l
     assert_eq!((host.pages(A), bound(&host)), (0, 40));
     host.sample();
     assert_eq!((host.pages(A), bound(&host)), (40, 0));
-    // The table is late: it does not tell of 7 pages.
+    // The table is late: it does not count 7 pages.
     host.tables[&1].checked_images(7);
     assert_eq!(bound(&host), 7);
     // The books are late again: 30 pages were unmapped.

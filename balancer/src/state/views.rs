@@ -104,12 +104,12 @@ pub struct GuestObject {
     /// the kernel's and the table's figure does.
     pub usage_bytes: u64,
     /// By how much that may be too small, bytes: pages that its process has mapped of which it is not known yet, or
-    /// cannot be, whether they are of an image, and pages of images that no book charges: those of images that no
-    /// pool knows, and those of the pool's since the last look.
+    /// cannot be, whether they are of an image, and pages of images that are not in the pool's books: of images that
+    /// the pool does not know, and what was mapped since the last scan.
     pub usage_error_bytes: u64,
-    /// Pages that it has mapped of images that no pool knows (`vmm --root PATH`), bytes, by its frame table. Who else
-    /// maps them is not known: they are charged to nobody but under `rss`, and count as `overhead_bytes` under the
-    /// limits of its container.
+    /// Pages that it has mapped of images that the pool does not know (`vmm --root PATH`), bytes, by its frame table.
+    /// Which other processes map them is not known: they are not charged except under `rss`, and count as
+    /// `overhead_bytes` under the limits of its container.
     pub other_images_bytes: u64,
     /// Resident set of its `vmm` by the kernel, bytes; `null` when the process is gone.
     pub resident_bytes: Option<u64>,

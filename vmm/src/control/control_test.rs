@@ -3,7 +3,7 @@
 use super::*;
 use crate::disk_cache::DiskCache;
 use crate::memory::Ram;
-use protocol::message::{Balloon, Statistics};
+use protocol::message::Balloon;
 use std::time::{Duration, Instant};
 use vm_memory::{Bytes, GuestAddress};
 

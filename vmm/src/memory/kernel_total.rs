@@ -1,5 +1,5 @@
-//! What the kernel says in O(1): anonymous memory of a process, and pages of files. It decides whether a scan is worth its cost, and
-//! bounds the error after it.
+//! What the kernel says in O(1): anonymous memory of a process, and pages of files. It decides whether a scan is
+//! worth its cost, and bounds the error after it.
 
 use host::kernel::statm_error_frames;
 use protocol::bytes::FRAME_BYTES;
@@ -71,7 +71,8 @@ impl KernelTotal {
         })
     }
 
-    /// Memory by kind, in one system call: a page that is swapped out between two of them would be in neither sum, or in both.
+    /// Memory by kind, in one system call: a page that is swapped out between two of them would be in neither sum, or
+    /// in both.
     ///
     /// # Errors
     /// When the kernel's answer cannot be read.

@@ -136,7 +136,8 @@ impl FrameReader {
         self.totals_and_regions().1
     }
 
-    /// Totals of all regions and of each region in O(1), all of one moment. Errors and ages are those of the whole table.
+    /// Totals of all regions and of each region in O(1), all of one moment. Errors and ages are those of the whole
+    /// table.
     #[must_use]
     pub fn totals_and_regions(&self) -> (Totals, Vec<(Region, Totals)>) {
         let bounds = self.bounds();
@@ -166,8 +167,8 @@ impl FrameReader {
         })
     }
 
-    /// Totals counted frame by frame, for tests and audits: O(1) for each block whose frames are alike, O(frames) of the
-    /// others.
+    /// Totals counted frame by frame, for tests and audits: O(1) for each block whose frames are alike, O(frames) of
+    /// the others.
     #[must_use]
     pub fn totals_from_entries(&self) -> Totals {
         self.counted(|region, first_block| {
@@ -195,8 +196,8 @@ impl FrameReader {
         frames
     }
 
-    /// All frames in ascending order, runs of equal ones at once. Each is as it was when it was read. No run crosses the
-    /// border of a region.
+    /// All frames in ascending order, runs of equal ones at once. Each is as it was when it was read. No run crosses
+    /// the border of a region.
     pub fn for_each_run(&self, mut visit: impl FnMut(FrameRun)) {
         for (region, first_block) in self.with_blocks() {
             self.for_each_run_of(region, first_block, &mut visit);
@@ -238,8 +239,8 @@ impl FrameReader {
         }
     }
 
-    /// First frame, number and entry, a whole block at once where its frames are alike. What cannot be in such a region is
-    /// no entry.
+    /// First frame, number and entry, a whole block at once where its frames are alike. What cannot be in such a
+    /// region is no entry.
     fn for_each_entry(
         &self,
         region: &Region,
@@ -309,8 +310,9 @@ impl FrameReader {
         unreachable!("the last attempt returns")
     }
 
-    /// The errors that the table admits to, and their ages. They are read before the counts: a scan corrects the counts first and
-    /// publishes a smaller error second, so that counts which are as new as their bound, or newer, are never further off than it.
+    /// The errors that the table admits to, and their ages. They are read before the counts: a scan corrects the
+    /// counts first and publishes a smaller error second, so that counts which are as new as their bound, or newer,
+    /// are never further off than it.
     fn bounds(&self) -> Totals {
         let header = self.mapping.header();
         let age_ms = |at: u64| (at != 0).then(|| monotonic_ns().saturating_sub(at) / 1_000_000);

@@ -64,7 +64,8 @@ impl MachineMemory {
         mark_before(|| self.faults(), || self.total.frames().ok())
     }
 
-    /// The books now, to be compared with an earlier mark: the faults come last, so that no page is in the total without its fault.
+    /// The books now, to be compared with an earlier mark: the faults come last, so that no page is in the total
+    /// without its fault.
     fn mark_now(&self) -> Option<Mark> {
         mark_now(|| self.faults(), || self.total.frames().ok())
     }
@@ -165,11 +166,13 @@ mod tests {
             ..MachineMemory::open(i32::try_from(std::process::id()).unwrap()).unwrap()
         };
         let off = statm_error_frames();
-        // 30 frames are touched while the second read of the first mark is late: a pass that begins after it may miss none.
+        // 30 frames are touched while the second read of the first mark is late: a pass that begins after it may miss
+        // none.
         let since = mark_before(|| read(&count), || (touch(30), read(&total)).1).unwrap();
         let now = mark_now(|| read(&count), || read(&total)).unwrap();
         assert!(memory.error_frames(since, now) - off >= 30);
-        // 20 frames are released and 30 touched; the second read of the second mark is late, and 30 more are touched then.
+        // 20 frames are released and 30 touched; the second read of the second mark is late, and 30 more are touched
+        // then.
         let since = mark_before(|| read(&count), || read(&total)).unwrap();
         (total.set(total.get() - 20), touch(30));
         let now = mark_now(|| (touch(30), read(&count)).1, || read(&total)).unwrap();
