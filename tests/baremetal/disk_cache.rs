@@ -14,7 +14,7 @@ const TMPFS_MAGIC: rustix::fs::FsWord = 0x0102_1994;
 /// What the guest moves, mebibytes.
 const MOVED_MIB: u64 = 24;
 
-/// A disk beside the test program, removed at the end.
+/// A disk next to the test program, removed at the end.
 struct Disk(PathBuf);
 
 impl Disk {
@@ -52,7 +52,7 @@ fn until_cached(host: &Host, name: &str, what: &str, wanted: impl Fn(u64) -> boo
     wait::until(what, host, || host.get(&path), |guest| of(guest, "disk_cache_bytes").is_ok_and(&wanted))
 }
 
-/// What a guest costs is all that the host holds for it, each part once.
+/// The usage of a guest is all that the host holds for it, each part once.
 fn ensure_sums_up(host: &Host, guest: &Guest) -> Result<()> {
     host.assert_near_kernel(guest)?;
     let path = format!("/v1/guests/{}", guest.name);
@@ -63,12 +63,11 @@ fn ensure_sums_up(host: &Host, guest: &Guest) -> Result<()> {
     };
     let object = wait::until("usage is the sum of its parts", &host, || host.get(&path), adds_up)?;
     // Heap, stacks and buffers of devices: what is resident and not guest RAM. It is assumed until it was measured.
-    let beside = of(&object, "resident_bytes")?.saturating_sub(number(&object["frames"]["private"])? * 4096);
+    let own = of(&object, "resident_bytes")?.saturating_sub(number(&object["frames"]["private"])? * 4096);
     let slack = number(&object["frames"]["error_frames_max"])? * 4096 + MIB;
-    ensure!(of(&object, "page_tables_bytes")? > 0 && beside > 0, "{object:#}");
-    let near =
-        |object: &Value| of(object, "overhead_bytes").is_ok_and(|bytes| bytes.abs_diff(beside) <= slack);
-    wait::until("the overhead is what is beside guest RAM", &host, || host.get(&path), near)?;
+    ensure!(of(&object, "page_tables_bytes")? > 0 && own > 0, "{object:#}");
+    let near = |object: &Value| of(object, "overhead_bytes").is_ok_and(|bytes| bytes.abs_diff(own) <= slack);
+    wait::until("the overhead is what is not guest RAM", &host, || host.get(&path), near)?;
     Ok(())
 }
 
@@ -135,14 +134,14 @@ pub fn shared() -> Result<()> {
         guests.push(guest);
     }
     let full = |bytes: u64| (MOVED_MIB * MIB..64 * MIB + 1).contains(&bytes);
-    until_cached(&host, "a", "the first one pays", full)?;
+    until_cached(&host, "a", "the first guest is charged", full)?;
     let held = |guest: &Value| of(guest, "disk_cache_held_bytes").is_ok_and(full);
     let b = wait::until("the second one sees the same pages", &host, || host.get("/v1/guests/b"), held)?;
     ensure!(of(&b, "disk_cache_bytes")? < 2 * MIB, "{b:#}");
     let mut first = guests.remove(0);
     first.type_keys("q")?;
     finish(&mut first)?;
-    until_cached(&host, "b", "who is left pays", full)?;
+    until_cached(&host, "b", "the guest that is left is charged", full)?;
     guests[0].type_keys("q")?;
     finish(&mut guests[0])
 }

@@ -1,5 +1,5 @@
-//! Images that guests share: read, never written, and charged to nobody as their own. `i1` to `i8` in a test's name are the
-//! invariants that images must keep (ARCHITECTURE.md).
+//! Images that guests share: read, never written, and never charged as private memory. `i1` to `i8` in a test's name
+//! are the invariants that images must keep (ARCHITECTURE.md).
 
 use super::{MIB, expect_code, finish, number, start, totals};
 use anyhow::{Context, Result, ensure};
@@ -99,14 +99,14 @@ pub fn shares() -> Result<()> {
         let error = number(&totals["shared_error_frames_max"])?;
         ensure!(error < pages / 2 && totals["shared_checked_age_ms"].is_u64(), "{totals}");
         host.assert_near_kernel(guest)?;
-        // Nobody is charged for it as for memory of his own.
+        // No container is charged for it as private memory.
         let container = host.get(&format!("/v1/containers/{}", guest.name))?;
         let usage = number(&container["usage_bytes"])?;
         let own = number(&totals["private"])? * PAGE;
         println!("{}: private {own}, usage {usage}", guest.name);
         ensure!(usage >= own && usage < own + 16 * MIB, "{container}");
     }
-    // The kernel takes pages away, and the table follows.
+    // The other guest unmaps its pages, and the kernel's figures follow.
     drop(guests.pop());
     let (_, rss, pss, _) = mappings(&guests[0], &path)?;
     ensure!(rss == pss, "alone with it: Rss {rss}, Pss {pss}");

@@ -1,7 +1,7 @@
-//! Invariants of images that are about books and processes (ARCHITECTURE.md): what becomes of a guest's pages when it goes, what is
-//! kept of an image, and who pays when all sharing is broken at once.
+//! Invariants of images that are about charges and processes (ARCHITECTURE.md): what becomes of a guest's pages when it
+//! goes, what is kept of an image, and which containers are charged when all sharing is broken at once.
 
-use super::managed::{guest, host, look, press, sum};
+use super::managed::{guest, host, press, scan, sum};
 use super::{ELF, MIB, expect_code, finish, number, totals};
 use anyhow::{Context, Result, ensure};
 use e2e::{Guest, wait};
@@ -15,14 +15,15 @@ fn charged(pool: &Value, container: &str) -> Result<u64> {
     row.map_or(Ok(0), |row| number(&row["charged_bytes"]))
 }
 
-/// Guests that map anything, by the books, in their order.
+/// Guests that map anything by the API, in their order.
 fn sharers(pool: &Value) -> Result<Vec<String>> {
     let image = pool["images"].as_array().and_then(|images| images.first()).context("the image")?;
     let sharers = image["sharers"].as_array().context("sharers")?;
     sharers.iter().map(|row| Ok(row["guest"].as_str().context("a name")?.to_owned())).collect()
 }
 
-/// I5: unmapped first, then out of the books, then who is left pays, in the order in which they came; pages stay.
+/// I5: the pages of a guest that leaves are unmapped first, then no longer charged to it, then charged to the guests
+/// that are left, in the order in which they came; they stay resident.
 pub fn leaves() -> Result<()> {
     for backing in ["managed", "pagecache"] {
         let Some((host, image)) = host(8, backing, &[])? else { return Ok(()) };
@@ -34,7 +35,7 @@ pub fn leaves() -> Result<()> {
             press(&mut guest, "a", &format!("sum={content}"), 1)?;
             guests.push(guest);
         }
-        let pool = look(&host, &["a", "b", "c"])?;
+        let pool = scan(&host, &["a", "b", "c"])?;
         ensure!(sharers(&pool)? == ["a", "b", "c"], "{pool}");
         let (resident, mapped) = (pool["resident_bytes"].clone(), number(&pool["mapped_bytes"])?);
         let bound = |pool: &Value| number(&pool["error_bytes"]);
@@ -54,9 +55,9 @@ pub fn leaves() -> Result<()> {
             }
             let container = format!("/web/{}", gone.name);
             let pool = wait::until(
-                "its pages are somebody else's",
+                "its pages are charged to another",
                 &host,
-                || look(&host, &left),
+                || scan(&host, &left),
                 |pool| sharers(pool).is_ok_and(|names| names == left),
             )?;
             ensure!(charged(&pool, &container)? == 0, "{container} pays when its guest is gone: {pool}");
@@ -67,9 +68,9 @@ pub fn leaves() -> Result<()> {
         guests[2].type_keys("q")?;
         finish(&mut guests[2])?;
         let pool = wait::until(
-            "nobody maps it",
+            "no guest maps it",
             &host,
-            || look(&host, &[]),
+            || scan(&host, &[]),
             |pool| sharers(pool).is_ok_and(|names| names.is_empty()),
         )?;
         ensure!(
@@ -80,7 +81,7 @@ pub fn leaves() -> Result<()> {
     Ok(())
 }
 
-/// I7: there are no snapshots; what outlives a process is what a guest tells the next balancer, and a core dump.
+/// I7: there are no snapshots; what outlives a process is what a guest reports to the next balancer, and a core dump.
 pub fn kept() -> Result<()> {
     for backing in ["managed", "pagecache"] {
         let Some((mut host, image)) = host(4, backing, &[])? else { return Ok(()) };
@@ -90,7 +91,7 @@ pub fn kept() -> Result<()> {
         press(&mut guest, "a", &format!("sum={content}"), 1)?;
         ensure!(undumped(&guest)? == 1, "{backing}: an image is in a core dump");
 
-        // A balancer that has not this image, whatever else it has, takes no guest back that says that it maps it.
+        // A balancer without this image does not take back a guest that maps it.
         let store = host.path("store");
         let aside = host.path("aside");
         host.kill_balancer();
@@ -129,7 +130,8 @@ fn undumped(guest: &Guest) -> Result<usize> {
     Ok(count)
 }
 
-/// I9: what sharing saves is promised to nobody: guests that break all of it are held by their limits, and only they pay.
+/// I9: what sharing saves is promised to no container: guests that break all of it are held by their limits, and only
+/// they are charged.
 pub fn broken() -> Result<()> {
     /// Room under the limit when all is shared: for half of one copy.
     const ROOM: u64 = 16 * MIB;
@@ -145,11 +147,11 @@ pub fn broken() -> Result<()> {
         guests.push(guest);
     }
     let usage = |path: &str| number(&host.get(&format!("/v1/containers{path}"))?["usage_bytes"]);
-    look(&host, &["a", "b", "other"])?;
+    scan(&host, &["a", "b", "other"])?;
     let (shared, others) = (usage("/web")?, usage("/other")?);
     let limit = shared + ROOM;
     host.set_max("/web", limit)?;
-    // Not what it has free by sharing, but what guests need to live decides who comes in.
+    // Admission depends on what guests need to live, not on what is free because of sharing.
     let large = ["--kernel", ELF, "--memory", "8G", "--cmdline", "serve 1", "--container", "/web/c"];
     let mut third = host.guest("c", &large)?;
     expect_code(&mut third, 5)?;
@@ -163,7 +165,7 @@ pub fn broken() -> Result<()> {
         "the copies fit under the limit",
         &host,
         || {
-            look(&host, &["a", "b", "other"])?;
+            scan(&host, &["a", "b", "other"])?;
             usage("/web")
         },
         |bytes| *bytes <= limit,

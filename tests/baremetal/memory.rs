@@ -41,7 +41,7 @@ pub fn limit_moves_memory() -> Result<()> {
     let held = |frames: &Value| Ok::<u64, anyhow::Error>(number(&frames["private"])? * 4096);
     host.assert_near_kernel(&guest)?;
     let small = wait::until(
-        "the guest gives memory back",
+        "the guest releases memory",
         &host,
         || host.frames("a"),
         |f| held(f.get("totals").unwrap_or(f)).is_ok_and(|bytes| bytes <= 70 * MIB),
@@ -61,7 +61,7 @@ pub fn limit_moves_memory() -> Result<()> {
         "resident memory fell by {} of {ballooned} bytes",
         before - after
     );
-    // More than its RAM and its vmm need: the balloon lets everything go.
+    // More than its RAM and its vmm need: the balloon deflates completely.
     host.set_max("/web/a", 256 * MIB)?;
     settled(&guest, "the memory comes back", |bytes| bytes >= after + ballooned * 9 / 10)?;
     guest.type_keys("q")?;
@@ -108,12 +108,12 @@ pub fn object_limits() -> Result<()> {
     let web = host.get("/v1/containers/web")?;
     let used = |kind: &str| web["objects"][kind]["used"].as_u64();
     ensure!((used("vcpus"), used("guests"), used("devices")) == (Some(2), Some(1), Some(2)), "{web:#}");
-    // What it told at its launch is what it has, but for what is open for a moment only.
+    // What it reported at its launch is what it has, but for what is open for a moment only.
     let count =
         |what: &str| Ok::<_, std::io::Error>(fs::read_dir(format!("/proc/{}/{what}", guest.pid()))?.count());
     for (kind, counted, spare) in [("fds", count("fd")? as u64, 4), ("threads", count("task")? as u64, 1)] {
         let used = used(kind).context("no figure")?;
-        ensure!((counted..=counted + spare).contains(&used), "{kind}: told {used}, counted {counted}");
+        ensure!((counted..=counted + spare).contains(&used), "{kind}: reported {used}, counted {counted}");
     }
     guest.type_keys("q")?;
     Ok(())

@@ -1,5 +1,5 @@
-//! Guests whose RAM the kernel merges. KSM is the host's, so these tests switch it on, and off again: one at a time, and only
-//! where nothing else on the host uses it.
+//! Guests whose RAM the kernel merges. KSM is the host's, so these tests switch it on, and off again: one at a time,
+//! and only where nothing else on the host uses it.
 
 use super::{MIB, expect_code, finish, number, start, totals};
 use anyhow::{Context, Result, ensure};
@@ -110,7 +110,7 @@ pub fn merges() -> Result<()> {
     // What a guest gives leaves KSM with it; every byte of the rest, and of the other guest, is as it was.
     host.set_max("/web/a", 70 * MIB)?;
     wait::until(
-        "the guest gives memory back",
+        "the guest releases memory",
         &host,
         || host.get("/v1/guests/a"),
         |guest| {

@@ -58,7 +58,7 @@ fn holds_with(program: Option<&Path>) -> Result<()> {
     guest.wait_for("BALLAST-GUEST ready")?;
     wait::until("the limit is in force", &host, || host.get("/v1/guests/a"), settled)?;
     let mut agent = Agent::connect(Path::new(&channel), guest.activity().clone())?;
-    // What the limit leaves beside QEMU is little more than the kernel and this.
+    // The limit leaves little more than the kernel and this next to QEMU.
     agent.alloc("heap", 24 * MIB, 5)?;
     for _ in 0..4 {
         let (object, resident) = (host.get("/v1/guests/a")?, guest.resident_bytes()?);
@@ -181,7 +181,12 @@ pub fn stops() -> Result<()> {
     let host = Host::new()?;
     let (mut guest, machine) = up(&host)?;
     send(machine, Signal::STOP)?;
-    let stuck = wait::until("it is told of", &host, || host.get("/v1/guests/a"), |g| g["stuck"].is_string())?;
+    let stuck = wait::until(
+        "it is reported as stuck",
+        &host,
+        || host.get("/v1/guests/a"),
+        |g| g["stuck"].is_string(),
+    )?;
     ensure!(stuck["stuck"].as_str().is_some_and(|text| text.contains("did not answer")), "{stuck}");
     // The balancer answers as ever, the guest's vmm listens, and its table is what it was.
     host.set_max("/a", 330 * MIB)?;
@@ -229,7 +234,7 @@ pub fn machine_killed_while_it_waits() -> Result<()> {
     let status = guest.wait_end()?;
     ensure!(status.code() == Some(4), "{status}");
     ensure!(guest.errors().contains("QEMU was ended by signal 9"), "{}", guest.errors());
-    wait::until("nobody waits", &host, waiting, |count| *count == 0)?;
+    wait::until("no guest waits", &host, waiting, |count| *count == 0)?;
     Ok(())
 }
 
@@ -248,7 +253,9 @@ pub fn input_waits_again() -> Result<()> {
     // As QEMU wants it.
     wait::until("QEMU is up", &Activity::of(vmm.id()), waits, |waits| !waits)?;
     send(vmm.id(), Signal::TERM)?;
-    ensure!(vmm.wait()?.code() == Some(143) && waits()?);
+    let activity = Activity::of(vmm.id());
+    let status = wait::until("vmm ends", &activity, || Ok(vmm.try_wait()?), Option::is_some)?;
+    ensure!(status.is_some_and(|status| status.code() == Some(143)) && waits()?, "{status:?}");
     Ok(())
 }
 
@@ -291,7 +298,7 @@ pub fn refuses() -> Result<()> {
             guest.errors()
         );
     }
-    // More RAM than the host has is no reason.
+    // More RAM than the host has is not a reason to refuse.
     let meminfo = std::fs::read_to_string("/proc/meminfo")?;
     let total_kib = meminfo.split_ascii_whitespace().nth(1).and_then(|word| word.parse::<u64>().ok());
     let twice = format!("{}M", total_kib.context("MemTotal")? / 1024 * 2);

@@ -4,12 +4,11 @@
 
 use protocol::frames::{ErrorSource, FrameReader, FrameTable, RegionKind, State};
 use std::sync::Arc;
-use std::thread::sleep;
-use std::time::{Duration, Instant};
 use vm_memory::{Bytes, GuestAddress};
 use vmm::disk_cache::DiskCache;
 use vmm::memory::{Drift, KernelTotal, Pagemap, Ram};
 use vmm::reconciler::Reconciler;
+use wait::Activity;
 
 const FRAMES: u64 = 16384;
 
@@ -57,12 +56,9 @@ fn an_unchanged_guest_is_not_scanned_and_a_touched_one_is() {
     let reconciler =
         Reconciler::start(Arc::clone(&ram), Arc::default(), Arc::clone(&table), DiskCache::default())
             .unwrap();
+    let own = Activity::of(std::process::id());
     let wait = |what: &str, until: &dyn Fn() -> bool| {
-        let deadline = Instant::now() + Duration::from_secs(30);
-        while !until() {
-            assert!(Instant::now() < deadline, "{what}: {:?}", reader.totals());
-            sleep(Duration::from_millis(20));
-        }
+        wait::until(what, &own, || Ok((until(), reader.totals())), |(holds, _)| *holds).unwrap();
     };
     wait("a first pass", &|| reader.totals().reconciled_age_ms.is_some());
     let totals = reader.totals();

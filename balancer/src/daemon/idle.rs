@@ -1,4 +1,4 @@
-//! The end of a balancer that nobody needs.
+//! The end of a balancer that has no guest any more.
 
 use crate::state::Balancer;
 use std::sync::Arc;

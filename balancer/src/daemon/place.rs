@@ -21,7 +21,7 @@ pub enum PlaceError {
     /// The folder is not this user's alone.
     #[error(transparent)]
     NotPrivate(#[from] PrivateError),
-    /// Something that is no socket is where a socket has to be.
+    /// A file that is not a socket is where a socket has to be.
     #[error("{0} exists and is no socket: move it away")]
     NoSocket(PathBuf),
     /// The system refused.
@@ -56,7 +56,7 @@ impl Owned {
         let owned = Self { place: place.clone(), _lock: lock };
         for socket in [place.api_socket(), place.guest_socket()] {
             match fs::symlink_metadata(&socket) {
-                // The lock is ours, so nobody listens there any more.
+                // The lock is ours, so no process listens there any more.
                 Ok(meta) if meta.file_type().is_socket() => {
                     fs::remove_file(&socket)
                         .map_err(|source| failed("remove the stale socket", &socket, source))?;
@@ -69,7 +69,7 @@ impl Owned {
         Ok(owned)
     }
 
-    /// Removes the sockets, so that a client sees at once that nobody is here.
+    /// Removes the sockets, so that a client sees at once that no balancer runs.
     pub fn clear(&self) {
         for socket in [self.place.api_socket(), self.place.guest_socket()] {
             if let Err(error) = fs::remove_file(&socket) {

@@ -65,8 +65,8 @@ pub(super) async fn send_all(socket: &UnixSeqpacket, images: Vec<Backed>) -> Res
     }
 }
 
-/// Opens what a guest has mapped under an earlier balancer. Reading all of it would hold up the guest's registration: that is
-/// done behind it, and whoever runs the host hears of an image that is another one by now.
+/// Opens the images that a guest has mapped under an earlier balancer. Reading all of them would delay the guest's
+/// registration: that is done after it, and an event reports an image that is another one by now.
 pub(super) async fn find_again(balancer: &Arc<Balancer>, about: &Register) -> Result<(), String> {
     let keys = balancer.unknown_images(about);
     if keys.is_empty() {
@@ -96,7 +96,7 @@ async fn blocking<T: Send + 'static>(
     done.unwrap_or_else(|error| Err(LibraryError::Panicked(error.to_string())))
 }
 
-/// The reason as a sentence; whoever runs the host is told as well if an image is not what it was.
+/// The reason as a sentence; an event reports it too if an image is not what it was.
 fn told(balancer: &Balancer, key: Option<&Key>, error: &LibraryError) -> String {
     let reason = chain(error);
     if error.is_change() {

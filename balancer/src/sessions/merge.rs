@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
-/// Most that looking at all processes may take: a guest that registers waits for it.
+/// Most that a scan of all processes may take: a guest that registers waits for it.
 const LOOK_MAX: Duration = Duration::from_secs(3);
-/// A process may keep who looks at it waiting: then nobody waits longer than this, once for the turn and once for the look, and
-/// nobody else looks meanwhile. A `vmm` has 10 s of patience.
+/// Scanning a process can block. This bounds both the wait for the scan slot and the scan itself; only one scan runs at
+/// a time. A `vmm` waits 10 s.
 const WAIT_MAX: Duration = Duration::from_secs(4);
-/// Whether somebody else came to be merged is looked at so often.
+/// Time between two scans for other processes that are merged.
 const WATCH_EVERY: Duration = Duration::from_secs(30);
 /// Watching may take one part in this many of a CPU.
 const WATCH_CPU_PART: u32 = 100;
@@ -24,7 +24,8 @@ static LOOKING: Mutex<()> = Mutex::const_new(());
 
 /// Whether a guest that registers may have its RAM merged.
 pub(super) async fn check(balancer: &Balancer, about: &Register, pid: i32) -> Result<(), String> {
-    // One that comes back is merged already; its domain is looked at as any guest's, and the watch tells of strangers.
+    // One that comes back is merged already; its domain is checked like that of any guest, and the watch reports
+    // others.
     if !about.merge || about.comes_back {
         return Ok(());
     }
@@ -56,14 +57,14 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
         |_| format!("A process of this host kept the look at it waiting for {} s", WAIT_MAX.as_secs());
     let turn = timeout(WAIT_MAX, LOOKING.lock()).await.map_err(silent)?;
     let done = tokio::task::spawn_blocking(move || {
-        // Held until the work is done, whether somebody still waits for it or not.
+        // Held until the work is done, whether the caller still waits for it or not.
         let _turn = turn;
         work()
     });
     timeout(WAIT_MAX, done).await.map_err(silent)?.map_err(|error| error.to_string())
 }
 
-/// Reads what is merged of guests, and tells of others that are.
+/// Reads what is merged of guests, and reports other processes that are merged.
 pub async fn watch(balancer: Arc<Balancer>) {
     let interval = balancer.watch_interval();
     let mut watch_at = Instant::now();

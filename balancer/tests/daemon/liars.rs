@@ -1,6 +1,6 @@
 //! Frame tables that do not say what the kernel says, and tables that are none.
 
-use crate::support::{DEADLINE, Daemon, MIB, Vmm, about, place};
+use crate::support::{Daemon, MIB, Vmm, about, place};
 use host::kernel::statm_error_frames;
 use protocol::frames::{ErrorSource, FrameTable, Region, State};
 use protocol::message::{FromVmm, ToVmm};
@@ -10,7 +10,6 @@ use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd};
 use std::os::unix::fs::FileExt;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 use tokio_seqpacket::UnixSeqpacket;
 
 /// Says to a process of this program which guest it is.
@@ -76,21 +75,17 @@ async fn a_vmm_that_lies_is_found_and_an_honest_one_is_not() {
         Process::start(&place, "hides", 300, 10, false),
         Process::start(&place, "invents", 10, 400, false),
     ];
-    let start = Instant::now();
-    while daemon.get("/v1/guests").await.as_array().unwrap().len() < 4 {
-        assert!(start.elapsed() < DEADLINE);
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    daemon.until("/v1/guests", |guests| guests.as_array().unwrap().len() == 4).await;
     for (liar, least) in [("hides", 300), ("invents", 400)] {
         let guest =
             daemon.until(&format!("/v1/guests/{liar}"), |guest| guest["trusted"] == json!(false)).await;
         let usage = guest["usage_bytes"].as_u64().unwrap();
         assert!(usage >= least * MIB, "the larger figure is charged: {guest:#}");
     }
-    // Some more turns: whoever is found is told of once, and the others never.
+    // At later ticks a liar that was found is not reported again, and the others never are.
     let private = json!(200 * MIB / FRAME);
     let late = daemon.until("/v1/guests/late", |guest| guest["frames"]["private"] == private).await;
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    daemon.ticks(30).await;
     let honest = daemon.get("/v1/guests/honest").await;
     assert_eq!((&late["trusted"], &honest["trusted"]), (&json!(true), &json!(true)));
     assert_eq!(daemon.get("/v1/guests/late").await["trusted"], json!(true));

@@ -1,11 +1,12 @@
 //! A balancer starts, is killed, comes back, ends.
 
-use crate::support::{Daemon, MIB, Vmm, about, command, place};
+use crate::support::{Daemon, MIB, Vmm, about, command, place, until};
 use hyper::Method;
 use protocol::message::{Balloon, ToVmm};
 use serde_json::json;
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
+use wait::Activity;
 
 #[tokio::test]
 async fn a_killed_balancer_comes_back_with_every_limit_and_its_guests() {
@@ -95,8 +96,7 @@ async fn a_hang_up_ends_no_balancer() {
     let (_dir, place) = place();
     let mut daemon = Daemon::start(&place).await;
     daemon.signal(libc::SIGHUP);
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    daemon.get("/v1/host").await;
+    daemon.ticks(3).await;
     daemon.signal(libc::SIGTERM);
     assert_eq!(daemon.ended().await, Some(0));
 }
@@ -104,7 +104,7 @@ async fn a_hang_up_ends_no_balancer() {
 #[tokio::test]
 async fn a_follower_ends_with_its_reader_and_not_with_the_next_event() {
     let (_dir, place) = place();
-    let _daemon = Daemon::start(&place).await;
+    let daemon = Daemon::start(&place).await;
     let mut follower =
         command(&place, &["events", "--follow"]).stdout(std::process::Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
@@ -112,11 +112,11 @@ async fn a_follower_ends_with_its_reader_and_not_with_the_next_event() {
     std::io::BufRead::read_line(&mut out, &mut line).unwrap();
     assert!(line.contains("balancer_started"), "{line}");
     drop(out);
-    let start = Instant::now();
-    while follower.try_wait().unwrap().is_none() {
-        assert!(start.elapsed() < Duration::from_secs(5), "it waits for an event");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    let activity = Activity::of(follower.id());
+    until("the follower ends", &activity, async || follower.try_wait().unwrap(), Option::is_some).await;
+    // Not because of a later event.
+    let events = daemon.get("/v1/events?follow=false").await;
+    assert_eq!(events.as_array().unwrap().len(), 1, "{events}");
 }
 
 #[tokio::test]
@@ -124,8 +124,8 @@ async fn an_idle_balancer_ends_after_its_last_guest() {
     let (_dir, place) = place();
     let mut daemon = Daemon::start_with(&place, &["--exit-when-idle"]).await;
     let (vmm, _) = Vmm::register(&place, about("a", "/a", None)).await;
-    tokio::time::sleep(Duration::from_millis(2500)).await;
-    daemon.get("/v1/host").await;
+    // Longer than it would stay without a guest.
+    daemon.until("/v1/host", |host| host["balancer_age_ms"].as_u64() > Some(2500)).await;
     let start = Instant::now();
     drop(vmm);
     assert_eq!(daemon.ended().await, Some(0));

@@ -1,4 +1,4 @@
-//! Guests whose RAM the kernel merges: one trust domain per host, and nobody else.
+//! Guests whose RAM the kernel merges: one trust domain per host, and no other process.
 
 use crate::support::{Daemon, Vmm, about, place};
 use hyper::Method;

@@ -145,5 +145,6 @@ async fn from_a_stall_of_the_host_to_the_targets_of_200_guests() {
         at(&delays, 100),
         at(&lasts, 50),
     );
-    assert!(at(&delays, 99) < Duration::from_millis(100), "{:?}", at(&delays, 99));
+    // How fast is printed, not asserted: that every stall became targets is.
+    assert_eq!(lasts.len(), STEPS, "a stall without a target");
 }

@@ -116,7 +116,9 @@ mod tests {
 
     #[test]
     fn parts_of_words_and_code_are_not_found() {
-        for fine in ["besides", "`nobody` is a user", "somebody_else()", "so. Long", "let. Go", "not \"anew\""] {
+        for fine in
+            ["besides", "`nobody` is a user", "somebody_else()", "so. Long", "let. Go", "not \"anew\""]
+        {
             assert_eq!(found(fine), 0, "{fine}");
         }
         assert_eq!(found("the guest's \" nobody"), 1, "a quotation that does not end on its line");

@@ -24,7 +24,7 @@ impl Machine for TestMachine {
     fn watch(&self, _: &mut EventOps<'_>, _: u32) {}
 
     fn serve(&mut self, _: u32) -> Vec<GuestUpdate> {
-        vec![GuestUpdate::Statistics(Box::new(Statistics::default()))]
+        vec![GuestUpdate::Statistics(Box::default())]
     }
 
     fn balloon(&self) -> Balloon {

@@ -52,7 +52,7 @@ impl Drift {
     }
 
     /// Frames that were touched since a mark, as a difference of totals. Less than nothing if memory went away that
-    /// nobody here released.
+    /// this process did not release.
     ///
     /// # Errors
     /// When the kernel's total cannot be read.

@@ -1,6 +1,6 @@
 //! A store with images, and guests that map them: real descriptors, a real table, and the word of a test for what is mapped.
 
-use super::{DEADLINE, MIB, Vmm, about};
+use super::{MIB, Vmm, about, answered};
 use protocol::frames::{FrameTable, Region, State};
 use protocol::image::{Digest, ImageHandle, MappedImage};
 use protocol::message::{self, FromVmm, OpenImages, PROTOCOL_VERSION, Register, ToVmm};
@@ -105,8 +105,7 @@ pub async fn open(
     socket.send(&message::encode(&FromVmm::OpenImages(asked)).unwrap()).await.unwrap();
     let (mut packet, mut ancillary) = (vec![0; message::MESSAGE_BYTES_MAX], [0; 256]);
     let heard = socket.recv_with_ancillary(&mut packet, &mut ancillary);
-    let (info, reader) =
-        tokio::time::timeout(DEADLINE, heard).await.expect("the balancer is silent").unwrap();
+    let (info, reader) = answered(&socket, heard).await.unwrap();
     let mut files = vec![];
     for message in reader.into_messages() {
         if let OwnedAncillaryMessage::FileDescriptors(fds) = message {
