@@ -98,7 +98,7 @@ pub fn kept() -> Result<()> {
         fs::rename(&store, &aside)?;
         host.start_balancer_with(&["--pool", backing])?;
         // It asks, and is refused; twice, so that the first refusal was complete.
-        let refusals = || Ok(guest.errors().matches("does not take the guest back").count());
+        let refusals = || Ok(guest.errors().matches("does not admit the guest again").count());
         wait::until("it is refused", &guest, refusals, |count| *count >= 2)?;
         ensure!(host.request("GET", "/v1/guests/a", None)?.status == 404, "taken back without its image");
         host.kill_balancer();
