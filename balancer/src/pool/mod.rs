@@ -57,7 +57,7 @@ pub use admission::{Asked, Eviction, FILL_BURST, FILL_RATE, UNMAP_DEADLINE};
 pub use backing::{PoolBacking, Stamp};
 pub use bindings::{BINDINGS_MAX, Bindings, Subject, SubjectError};
 pub use error::PoolError;
-pub use granules::{Granules, GranuleState};
+pub use granules::{GranuleState, Granules};
 pub use image::{Backed, Key, PoolImage, Sharer};
 pub use images::{IMAGES_OPEN_MAX, Pool};
 pub use ledger::{ImageLedger, Seen};
