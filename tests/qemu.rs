@@ -23,30 +23,30 @@ type Test = (&'static str, fn() -> Result<()>);
 const PREFIX: &str = "qemu: ";
 
 const TESTS: &[Test] = &[
-    ("qemu: a guest of 512M is up within 30 s and holds a limit of 256M", own::holds),
-    ("qemu: the same with the QEMU 7.2 of Debian 12", own::holds_on_old_qemu),
+    ("qemu: a guest of 512M boots and holds a limit of 256M", own::holds),
+    ("qemu: a guest on the QEMU 7.2 of Debian 12 boots and holds a limit of 256M", own::holds_on_old_qemu),
     ("qemu: a limit is held without a balancer", own::holds_alone),
     ("qemu: a killed QEMU ends its guest with a message and leaves nothing behind", own::machine_killed),
     ("qemu: a killed vmm ends its QEMU and leaves nothing behind", own::vmm_killed),
     ("qemu: a QEMU that stops answering is reported, and gets its target when it answers", own::stops),
-    ("qemu: a start that hangs ends by a signal at once", own::start_ends_by_signal),
+    ("qemu: a start that hangs ends by a signal", own::start_ends_by_signal),
     ("qemu: a killed QEMU ends its guest's wait for memory", own::machine_killed_while_it_waits),
-    ("qemu: standard input waits as before when its guest is ended", own::input_waits_again),
+    ("qemu: standard input blocks again after its guest has ended", own::input_waits_again),
     ("qemu: a guest without a balloon driver is charged for what it holds", own::no_driver),
     (
         "qemu: a guest waits until another one leaves, and not again when its balancer is killed",
         starving::waits,
     ),
-    (
-        "qemu: a guest is paused while the host is out of memory, and resumes as it was",
-        starving::stands_still,
-    ),
+    ("qemu: a guest is paused while the host is out of memory, and resumes as it was", starving::is_paused),
     ("qemu: an option that QEMU cannot serve is refused by name", own::refuses),
     (
         "attach: a guest started by hand is resized, squeezed next to another, and left as it was",
         attached::lives,
     ),
-    ("attach: the same with the QEMU 7.2 of Debian 12", attached::lives_on_old_qemu),
+    (
+        "attach: a guest on the QEMU 7.2 of Debian 12 is resized, squeezed and left as it was",
+        attached::lives_on_old_qemu,
+    ),
     ("attach: a guest without a balloon is watched and charged", attached::without_balloon),
     ("attach: RAM in a file is reported as memory whose frames are not seen", attached::in_a_file),
     ("attach: a killed helper lets the guest run on, and another takes it", attached::helper_killed),

@@ -25,7 +25,7 @@ impl Default for Events {
 }
 
 impl Events {
-    /// Adds an event and wakes clients that wait.
+    /// Adds an event and wakes the tasks that wait.
     pub fn push(&mut self, kind: &str, guest: Option<&str>, container: Option<&ContainerPath>, detail: &str) {
         let id = *self.last.borrow() + 1;
         let event = Event {

@@ -10,16 +10,16 @@ use protocol::path::ContainerPath;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use std::path::{Path, PathBuf};
 
-/// Version of the records below. A newer journal is refused, never half-understood; an older one is read, what it does not
-/// say is as if it were not set, and it becomes one of this version with the first change.
-/// 1: limits of memory. 2: limits on objects as well. 3: trust domains and bindings. 4: knobs of the policy.
+/// Version of the records below. A newer journal is refused, never half-understood; an older one is read, what it
+/// does not say is as if it were not set, and it becomes one of this version with the first change. 1: limits of
+/// memory. 2: limits on objects as well. 3: trust domains and bindings. 4: knobs of the policy.
 pub const JOURNAL_VERSION: u64 = 4;
 
 /// Path -> [`Node`] as JSON.
 const CONTAINERS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("containers");
 /// [`Subject`] -> path of the container that pays for it.
 const BINDINGS: TableDefinition<'_, &str, &str> = TableDefinition::new("bindings");
-/// `knobs` -> [`Knobs`] as JSON, once somebody turned one.
+/// `knobs` -> [`Knobs`] as JSON, once a client changed one.
 const POLICY: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("policy");
 /// The one key of that table.
 const KNOBS: &str = "knobs";
@@ -42,7 +42,8 @@ pub enum JournalError {
     },
     /// Written by a newer balancer.
     #[error(
-        "The journal {path} has version {found}, this balancer reads up to {JOURNAL_VERSION}: use the newer balancer, or move the file away"
+        "The journal {path} has version {found}, this balancer reads up to {JOURNAL_VERSION}: use the newer balancer, \
+         or move the file away"
     )]
     Version {
         /// The file.
@@ -50,7 +51,7 @@ pub enum JournalError {
         /// The version found.
         found: u64,
     },
-    /// A record that is no container.
+    /// A record that is not a container.
     #[error(
         "The journal {path} holds a malformed record for {key:?}: move the file away to start without it"
     )]
@@ -69,7 +70,7 @@ pub enum JournalError {
 #[derive(Debug)]
 pub struct Journal {
     path: PathBuf,
-    /// `None` after an error: the store does not trust itself then and has to be opened anew, which repairs it.
+    /// `None` after an error: the store refuses all work then and has to be opened again, which repairs it.
     store: Option<Database>,
     /// The knobs that it held when it was opened.
     knobs: Option<Knobs>,

@@ -13,8 +13,8 @@ fn what_was_committed_is_there_again() {
     assert_eq!(tree, Tree::default());
     let mut next = tree.clone();
     let limits = Limits { max_bytes: Some(5), max_vcpus: Some(0), ..Default::default() };
-    next.put(&path("/web/a"), limits).unwrap();
-    next.put(&path("/db"), Limits::default()).unwrap();
+    next.place(&path("/web/a"), limits).unwrap();
+    next.place(&path("/db"), Limits::default()).unwrap();
     journal.commit(&tree, &next).unwrap();
     let mut last = next.clone();
     last.remove(&path("/db"), 0).unwrap();
@@ -86,7 +86,7 @@ fn an_older_journal_is_read_and_becomes_one_of_this_version_with_the_first_chang
     let version = |journal: &Journal| read(journal.store.as_ref().unwrap()).unwrap().version;
     assert_eq!(version(&journal), 1);
     let mut next = tree.clone();
-    next.put(&path("/old"), Limits { max_fds: Some(10), ..limits.clone() }).unwrap();
+    next.place(&path("/old"), Limits { max_fds: Some(10), ..limits.clone() }).unwrap();
     journal.commit(&tree, &next).unwrap();
     assert_eq!(version(&journal), JOURNAL_VERSION);
     drop(journal);
@@ -101,7 +101,7 @@ fn bindings_and_trust_domains_are_there_again() {
     let (mut journal, tree, none) = Journal::open(&file).unwrap();
     assert!(none.is_empty());
     let mut next = tree.clone();
-    next.put(&path("/web"), Limits { domain: Some("tenants".parse().unwrap()), ..Default::default() })
+    next.place(&path("/web"), Limits { domain: Some("tenants".parse().unwrap()), ..Default::default() })
         .unwrap();
     journal.commit(&tree, &next).unwrap();
     let image = format!("sha256:{}", "7".repeat(64));

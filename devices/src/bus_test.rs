@@ -27,7 +27,7 @@ fn an_access_reaches_the_device_with_its_offset() {
 }
 
 #[test]
-fn nobody_answers_outside_or_across_the_end_of_a_device() {
+fn no_device_answers_outside_or_across_the_end_of_a_device() {
     let mut bus = Bus::new();
     bus.insert(0x1000, 0x100, Arc::new(Echo::default())).unwrap();
     for addr in [0, 0xfff, 0x10fd, 0x1100, u64::MAX] {

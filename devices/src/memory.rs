@@ -1,8 +1,9 @@
-//! Guest memory as devices may use it: RAM, which they read and write, and images of the shared pool, which they only read.
+//! Guest memory as devices may use it: RAM, which they read and write, and images of the shared pool, which they only
+//! read.
 //!
-//! An image is mapped without the right to write, so that a store there kills the process. No device can forget to check:
-//! this is the only memory that it is given, and the only way to a byte of it is [`GuestMemory`], which asks what for.
-//! The queue library goes the same way to its rings.
+//! An image is mapped without the right to write, so that a store there kills the process. No device can forget to
+//! check: this is the only memory that it is given, and the only way to a byte of it is [`GuestMemory`], which asks
+//! what for. The queue library goes the same way to its rings.
 
 use crate::GuestRam;
 use std::ops::Range;

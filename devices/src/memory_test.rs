@@ -68,7 +68,7 @@ fn i3_a_disk_that_is_to_read_into_an_image_gives_an_io_error() {
         assert_eq!(guest.send(0, &chain), Some(1));
         assert_eq!(guest.contents(answer), [status]);
     }
-    // The status itself in the image: nobody can be told.
+    // The status itself is in the image: no status can be written.
     let (head, data) = (guest.readable(&[0; 16]), guest.writable(512));
     assert_eq!(guest.send(0, &[head, data, into_image(1)]), Some(0));
     assert_eq!(guest.transport().device().counters().bad_chains, 3);
@@ -134,7 +134,7 @@ fn i4_balloon_and_reporting_refuse_frames_of_an_image() {
     }
     assert!(ram.calls().iter().all(Vec::is_empty), "{:?}", ram.calls());
     assert_eq!(image(&guest), [7; IMAGE_BYTES]);
-    // A list of frames may lie in an image; what it says is no RAM here.
+    // A list of frames may lie in an image; what it names is not RAM here.
     assert_eq!(guest.send(0, &[Buffer { gpa: IMAGE_BASE, len: 16, writable: false }]), Some(0));
     assert_eq!(guest.transport().device().held_frames(), 0);
 }

@@ -1,4 +1,4 @@
-//! How a guest turns itself off or starts over.
+//! How a guest powers itself off or resets itself.
 //!
 //! Two ways are served. [`ResetPort`] is the keyboard controller's pulse of the reset line, which Linux uses with
 //! `reboot=k`. [`SleepControl`] are the sleep and reset registers of a hardware-reduced ACPI machine, which the
@@ -16,8 +16,8 @@ const COMMAND_PULSE_RESET: u8 = 0xfe;
 
 /// As much of an i8042 as a reset needs.
 ///
-/// Status reads as 0: the input buffer is empty, so Linux's `kb_wait` returns at once, and the output buffer is empty, so a
-/// driver that probes for a keyboard finds none.
+/// Status reads as 0: the input buffer is empty, so Linux's `kb_wait` returns at once, and the output buffer is empty,
+/// so a driver that probes for a keyboard finds none.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ResetPort;
 

@@ -17,7 +17,7 @@ fn read(serial: &Serial, offset: u64) -> u8 {
 }
 
 #[test]
-fn what_the_guest_sends_is_written() {
+fn bytes_that_the_guest_sends_are_written() {
     let (serial, sink, _) = port();
     for byte in b"hello" {
         assert_eq!(serial.write(DATA, &[*byte]), Action::None);

@@ -37,7 +37,8 @@ fn transfer(queue: &mut Queue, kind: u32, sector: u64, address: u64, length: u32
         REQUEST.status = 0xff;
         let data_flags = NEXT | if kind == IN { WRITE } else { 0 };
         let data_next = if kind == FLUSH { 2 } else { 1 };
-        queue.set(0, Descriptor { address: (&raw const REQUEST.kind) as u64, length: 16, flags: NEXT, next: data_next });
+        let request = (&raw const REQUEST.kind) as u64;
+        queue.set(0, Descriptor { address: request, length: 16, flags: NEXT, next: data_next });
         queue.set(1, Descriptor { address, length, flags: data_flags, next: 2 });
         queue.set(2, Descriptor { address: (&raw const REQUEST.status) as u64, length: 1, flags: WRITE, next: 0 });
         queue.offer(0);
@@ -87,8 +88,8 @@ pub fn read_and_write() -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Writes so many mebibytes, or reads them where the disk is read-only, and waits for a key. `w` does it again, as does the
-/// start; any other key ends it.
+/// Writes so many mebibytes, or reads them where the disk is read-only, and waits for a key. `w` does it again, as does
+/// the start; any other key ends it.
 pub fn keep_moving(mib: u64) -> Result<(), &'static str> {
     const BUFFER: u64 = 32 << 20;
     const SEGMENT: u32 = 64 << 10;

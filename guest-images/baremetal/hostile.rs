@@ -1,4 +1,5 @@
-//! A guest that breaks every rule it can. Each abuse must be answered or counted, and the device must serve on after a reset.
+//! A guest that breaks every rule it can. Each abuse must be answered or counted, and the device must serve on after a
+//! reset.
 
 use crate::virtio::{Descriptor, Device, NEXT, Queue, WRITE};
 use crate::machine::Decimal;
@@ -65,7 +66,7 @@ pub fn balloon() -> Result<(), &'static str> {
     device.start(1)?;
     let (mut inflate, mut deflate) = (device.queue(0)?, device.queue(1)?);
     device.ready();
-    // Frames that are no RAM, a frame twice, a frame that was never given.
+    // Frames that are not RAM, a frame twice, a frame that was never given.
     balloon::send(&mut inflate, 0xd0000, 4)?;
     balloon::send(&mut inflate, 0xffff_fff0, 15)?;
     balloon::send(&mut inflate, 0x4000, 8)?;

@@ -1,4 +1,5 @@
-//! Images of the host in this guest's memory (virtio 1.3, section 5.19): reading them, and everything that must not work.
+//! Images of the host in this guest's memory (virtio 1.3, section 5.19): reading them, and everything that must not
+//! work.
 
 use core::arch::asm;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -45,7 +46,7 @@ struct Image {
 }
 
 impl Image {
-    /// The first image: what its device tells of it, at an address that is the same for us.
+    /// The first image by its device, at an address that is the same for us.
     fn open() -> Result<Self, &'static str> {
         let device = Device::find(ID)?;
         device.start(0)?;
@@ -232,7 +233,7 @@ pub fn devices() -> Result<(), &'static str> {
         entropy.ready();
         entropy.write(0x50, 0);
     }
-    // Flushes: answered with OK; not into the image, and not what is no flush.
+    // Flushes are answered with OK; other requests, and answers inside the image, are not.
     if image.flush(zero())? != 0 || image.flush(image.start)? != 0 || image.flush(image.start + PAGE)? != 1 {
         return Err("a flush was not answered as it should be");
     }
@@ -287,7 +288,7 @@ pub fn cut() -> Result<(), &'static str> {
     }
     say!("zeros={} status={}", Decimal(image.pages - image.pages / 4), Decimal(u64::from(status)));
     wait_for_key();
-    // Once more, with nobody but this processor to find out.
+    // Once more, where only this processor can notice.
     for page in 0..image.pages {
         if image.peek(page * PAGE) != 0 {
             return Err("an empty file does not read as zeros");
@@ -344,8 +345,8 @@ pub fn thrash() -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Serves the balloon with so many MiB at most below the copy's place; at `c` makes a page of its own of each page of the image, with
-/// what it begins and ends with.
+/// Serves the balloon with so many MiB at most below the copy's place; at `c` makes a page of its own of each page of
+/// the image, with what it begins and ends with.
 pub fn copy(mib: u64) -> Result<(), &'static str> {
     /// Frame of the copy: at 80 MiB.
     const COPY: u64 = 0x5000;
@@ -358,7 +359,7 @@ pub fn copy(mib: u64) -> Result<(), &'static str> {
     balloon::serve(mib, |key| {
         if key == b'c' {
             for at in ends() {
-                // SAFETY: RAM that nobody else uses.
+                // SAFETY: RAM that nothing else uses.
                 unsafe { own(at).write_volatile(image.peek(at)) };
             }
             is_copied = true;

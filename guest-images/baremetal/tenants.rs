@@ -1,5 +1,5 @@
-//! A guest that serves two tenants in turn: it says by its control port (virtio 1.3, section 5.3) for whom it touches
-//! memory, and reports how much it touched for whom.
+//! A guest that serves two tenants in turn: it says by its control port (virtio 1.3, section 5.3) for which tenant it
+//! touches memory, and reports how much it touched for each.
 
 use crate::balloon::wait_for_key;
 use crate::machine::{Decimal, fill};
@@ -25,7 +25,7 @@ impl Port {
     }
 
     /// Writes a line and waits for its answer; true for `ok`.
-    fn tell(&mut self, line: &[u8]) -> Result<bool, &'static str> {
+    fn request(&mut self, line: &[u8]) -> Result<bool, &'static str> {
         let address = (&raw const ANSWER) as u64;
         self.receive.set(0, Descriptor { address, length: ANSWER_BYTES as u32, flags: WRITE, next: 0 });
         self.receive.offer(0);
@@ -57,19 +57,19 @@ pub fn serve() -> Result<(), &'static str> {
     let mut port = Port::open()?;
     fill(0x4000, 1024, 0x7e);
     for line in REFUSED {
-        if port.tell(line)? {
+        if port.request(line)? {
             return Err("what must be refused was granted");
         }
     }
     for (line, first, count) in STEPS {
-        if !port.tell(line)? {
+        if !port.request(line)? {
             return Err("a tenant was refused");
         }
         fill(first, count, 0x7e);
     }
     say!("x={} y={}", Decimal(2048 + 512), Decimal(1024));
     wait_for_key();
-    // For whoever is charged meanwhile.
+    // For the container that is charged meanwhile.
     fill(0x6000, 512, 0x7e);
     say!("more={}", Decimal(512));
     wait_for_key();

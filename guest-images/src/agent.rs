@@ -1,4 +1,5 @@
-//! The host's side of a guest's console port: typed commands to `workload`. A wait for an answer goes on while the guest moves ([`wait`]).
+//! The host's side of a guest's console port: typed commands to `workload`. A wait for an answer goes on while the
+//! guest moves ([`wait`]).
 
 use std::io::{self, Read, Write};
 use std::ops::RangeInclusive;
@@ -17,7 +18,7 @@ use crate::error::{Error, Result};
 const PING_INTERVAL: Duration = Duration::from_millis(500);
 /// How long one read may wait, before progress is looked at again.
 const READ_WITHIN: Duration = Duration::from_millis(200);
-/// A longer line is no answer.
+/// A longer line is not an answer.
 const LINE_BYTES_MAX: usize = 1 << 20;
 
 /// What a guest holds under a name.
@@ -27,7 +28,7 @@ pub struct Held {
     pub name: String,
     /// Its bytes, a multiple of the page.
     pub bytes: u64,
-    /// As [`workload::pattern::checksum`] tells it.
+    /// As [`workload::pattern::checksum`] returns it.
     pub checksum: String,
 }
 
@@ -109,8 +110,8 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Connects to a console port's unix socket and waits until the guest answers. This wait and those for later answers go on while there is
-    /// activity.
+    /// Connects to a console port's unix socket and waits until the guest answers. This wait and those for later
+    /// answers go on while there is activity.
     pub fn connect(path: &Path, activity: Activity) -> Result<Agent> {
         Agent::connect_within(Limits::default(), path, activity)
     }

@@ -90,7 +90,8 @@ fn a_guest_that_neither_answers_nor_moves_is_given_up() {
     assert!(matches!(missing, Error::AgentConnect { .. }));
 }
 
-/// The guest prints to its console while it boots, for far longer than the quiet time of the wait, and then answers the first ping.
+/// The guest prints to its console while it boots, for far longer than the quiet time of the wait, and then answers the
+/// first ping.
 #[test]
 fn a_guest_that_boots_slowly_is_waited_for_and_may_answer_an_earlier_ping() {
     let scratch = crate::scratch::Scratch::new("agent-slow");

@@ -41,7 +41,7 @@ pub fn vmlinux(image: &[u8]) -> Result<Vec<u8>> {
         return Err(bad(format!("payload unpacks to {} bytes, promised are {unpacked_bytes}", elf.len())));
     }
     if !elf.starts_with(ELF_MAGIC) {
-        return Err(bad("the payload is no ELF file"));
+        return Err(bad("the payload is not an ELF file"));
     }
     Ok(elf)
 }

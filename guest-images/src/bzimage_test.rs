@@ -58,7 +58,7 @@ fn a_bad_image_is_refused_with_its_problem() {
     assert!(problem(&good[..good.len() - 110]).contains("outside of"));
     assert!(problem(&bzimage(b"plain text", 10)).contains("no known compression"));
     assert!(problem(&bzimage(&lz4(&elf, 30_000), 5)).contains("promised are 5"));
-    assert!(problem(&bzimage(&lz4(b"no ELF", 100), 6)).contains("no ELF file"));
+    assert!(problem(&bzimage(&lz4(b"no ELF", 100), 6)).contains("not an ELF file"));
     assert!(problem(&bzimage(&lz4(&elf, 30_000)[..50], 6)).contains("cut off"));
     let mut absurd = good.clone();
     absurd[PAYLOAD_LENGTH..PAYLOAD_LENGTH + 4].copy_from_slice(&[0xff; 4]);

@@ -63,9 +63,9 @@ pub(crate) struct Staged {
 }
 
 impl Staged {
-    /// A place beside `wanted` for making it. Remains of an interrupted run are removed: the caller
+    /// A place next to `wanted` for making it. Remains of an interrupted run are removed: the caller
     /// holds the cache's lock.
-    pub fn beside(wanted: &Path) -> Result<Staged> {
+    pub fn next_to(wanted: &Path) -> Result<Staged> {
         let mut name = wanted.file_name().unwrap_or_default().to_os_string();
         name.push(".part");
         let path = wanted.with_file_name(name);
@@ -100,13 +100,13 @@ impl Drop for Staged {
 
 /// Writes a whole file, or leaves what was there.
 pub(crate) fn write_file(path: &Path, content: &[u8]) -> Result<()> {
-    let staged = Staged::beside(path)?;
+    let staged = Staged::next_to(path)?;
     let mut file = File::create(staged.path()).file("create", staged.path())?;
     file.write_all(content).file("write", staged.path())?;
     staged.commit()
 }
 
-/// Removes a file or a folder with its content; one that is not there is no error.
+/// Removes a file or a folder with its content; one that is not there is not an error.
 pub(crate) fn remove(path: &Path) -> Result<()> {
     let removed = match path.symlink_metadata() {
         Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),

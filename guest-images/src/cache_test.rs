@@ -6,7 +6,7 @@ fn a_file_appears_whole_or_not_at_all() {
     let scratch = Scratch::new("cache-file");
     let path = scratch.path().join("deep/er/file");
     write_file(&path, b"first").unwrap();
-    let staged = Staged::beside(&path).unwrap();
+    let staged = Staged::next_to(&path).unwrap();
     fs::write(staged.path(), b"half").unwrap();
     drop(staged);
     assert_eq!(fs::read(&path).unwrap(), b"first");
@@ -17,12 +17,12 @@ fn a_file_appears_whole_or_not_at_all() {
 fn remains_of_an_interrupted_run_are_removed() {
     let scratch = Scratch::new("cache-remains");
     let wanted = scratch.path().join("entry");
-    let interrupted = Staged::beside(&wanted).unwrap();
+    let interrupted = Staged::next_to(&wanted).unwrap();
     fs::create_dir(interrupted.path()).unwrap();
     fs::write(interrupted.path().join("half"), b"x").unwrap();
     std::mem::forget(interrupted);
 
-    let staged = Staged::beside(&wanted).unwrap();
+    let staged = Staged::next_to(&wanted).unwrap();
     assert!(!staged.path().exists());
     fs::create_dir(staged.path()).unwrap();
     fs::write(staged.path().join("whole"), b"x").unwrap();

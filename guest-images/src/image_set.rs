@@ -22,7 +22,7 @@ const BUSYBOX: &str = "busybox-static";
 pub struct Guest {
     /// Which series was asked for.
     pub series: KernelSeries,
-    /// The kernel's release, as `uname -r` tells it.
+    /// The kernel's release, as `uname -r` prints it.
     pub version: String,
     /// The kernel as an ELF file: boots fastest.
     pub vmlinux: PathBuf,
@@ -116,7 +116,7 @@ impl ImageSet {
         old_qemu::ensure(&self.cache)
     }
 
-    /// Makes them anew, of the newest packages.
+    /// Makes them again, from the newest packages.
     pub fn refresh_root(&self) -> Result<()> {
         let _lock = self.cache.lock()?;
         root::refresh(&self.cache)

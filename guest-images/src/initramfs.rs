@@ -8,7 +8,7 @@ use crate::cache::{self, Cache, Staged};
 use crate::cpio::Cpio;
 use crate::error::{FileContext, Result};
 
-/// The program inside the guest, built beside this crate.
+/// The program inside the guest, built with this crate.
 pub(crate) const WORKLOAD: &[u8] = include_bytes!(env!("WORKLOAD_PROGRAM"));
 
 /// Counts up when the same parts are to be put together differently.
@@ -49,7 +49,7 @@ pub(crate) fn ensure(cache: &Cache, name: &str, parts: &Parts<'_>) -> Result<Pat
     let key = cache::sha256_of(inputs);
     let path = cache.path("initramfs").join(format!("{name}-{}.cpio", &key[..16]));
     if !path.exists() {
-        let staged = Staged::beside(&path)?;
+        let staged = Staged::next_to(&path)?;
         write(staged.path(), parts).file("write", staged.path())?;
         staged.commit()?;
     }

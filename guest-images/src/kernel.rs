@@ -120,7 +120,7 @@ pub(crate) fn cached(cache: &Cache, sha256: &str) -> Option<Kernel> {
 pub(crate) fn unpack(cache: &Cache, deb: &Path, sha256: &str) -> Result<Kernel> {
     let package = Content::of(deb)?;
     let wanted = folder(cache, sha256);
-    let staged = Staged::beside(&wanted)?;
+    let staged = Staged::next_to(&wanted)?;
     let modules = staged.path().join("modules");
     fs::create_dir_all(&modules).file("create", &modules)?;
     let write = |name: &str, content: &[u8]| {

@@ -14,6 +14,8 @@
 //!
 //! Everything lands in the user's cache folder, keyed by content, and is made at most once.
 
+#![deny(unsafe_code)]
+
 pub mod agent;
 mod apt;
 pub mod bzimage;

@@ -48,7 +48,7 @@ struct Build {
 
 #[derive(Debug, Args)]
 struct MakeRoot {
-    /// Make them anew, of the newest packages.
+    /// Make them again, from the newest packages.
     #[arg(long)]
     refresh: bool,
     /// Print JSON.
@@ -77,7 +77,7 @@ struct Outer {
     /// A file for its /payload; repeatable.
     #[arg(long, value_name = "FILE=INSIDE", value_parser = payload)]
     payload: Vec<(PathBuf, String)>,
-    /// End it after so many seconds.
+    /// End it after this many seconds.
     #[arg(long, default_value_t = 300)]
     deadline_s: u64,
     /// Where the files of $BALLAST_ARTIFACTS and the console's log go; emptied first.

@@ -1,6 +1,7 @@
-//! The QEMU of Debian 12, beside a newer one that is installed: unpacked in the cache, started by a script there.
+//! The QEMU of Debian 12, next to a newer one that is installed: unpacked in the cache, started by a script there.
 //!
-//! The libraries that it needs are the same that Debian's newer package brings; on a machine with others it does not run, which
+//! The libraries that it needs are the same that Debian's newer package brings; on a machine with others it does not
+//! run, which
 //! [`ensure`] says as an error.
 
 use std::fs;
@@ -25,19 +26,19 @@ pub(crate) fn ensure(cache: &Cache) -> Result<PathBuf> {
     if !script.exists() {
         make(cache, &folder)?;
     }
-    let told = tool::output(Command::new(&script).arg("--version"))?;
-    let told = String::from_utf8_lossy(&told).into_owned();
-    if told.contains(&format!("version {VERSION}.")) {
+    let printed = tool::output(Command::new(&script).arg("--version"))?;
+    let printed = String::from_utf8_lossy(&printed).into_owned();
+    if printed.contains(&format!("version {VERSION}.")) {
         return Ok(script);
     }
-    let problem = format!("it says {:?} of its version", told.lines().next().unwrap_or_default());
+    let problem = format!("its version is {:?}", printed.lines().next().unwrap_or_default());
     Err(Error::Package { package: PACKAGES[0].into(), problem })
 }
 
 fn make(cache: &Cache, folder: &Path) -> Result<()> {
     eprintln!("guest-images: unpacking QEMU {VERSION}");
     let apt = Apt::update(cache)?;
-    let staged = Staged::beside(folder)?;
+    let staged = Staged::next_to(folder)?;
     for name in PACKAGES {
         let deb = apt.download(&apt.find(name, None)?)?;
         tool::output(Command::new("dpkg-deb").arg("-x").arg(&deb).arg(staged.path()))?;

@@ -13,7 +13,7 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// Makes the folder; `name` tells people whose it is.
+    /// Makes the folder; `name` is for readers.
     ///
     /// # Panics
     /// When the system's temporary folder cannot be written to: nothing useful can run then.

@@ -14,7 +14,7 @@ const TMPFS_MAGIC: rustix::fs::FsWord = 0x0102_1994;
 /// What the guest moves, mebibytes.
 const MOVED_MIB: u64 = 24;
 
-/// A disk beside the test program, removed at the end.
+/// A disk next to the test program, removed at the end.
 struct Disk(PathBuf);
 
 impl Disk {
@@ -47,7 +47,7 @@ fn until_cached(host: &Host, name: &str, what: &str, wanted: impl Fn(u64) -> boo
     wait::until(what, host, || host.guest_object(name), |guest| wanted(guest.disk_cache_bytes))
 }
 
-/// What a guest costs is all that the host holds for it, each part once.
+/// The usage of a guest is all that the host holds for it, each part once.
 fn ensure_sums_up(host: &Host, guest: &Guest) -> Result<()> {
     host.assert_near_kernel(guest)?;
     let read = || host.guest_object(&guest.name);
@@ -61,11 +61,11 @@ fn ensure_sums_up(host: &Host, guest: &Guest) -> Result<()> {
     let object = wait::until("usage is the sum of its parts", &host, read, adds_up)?;
     // Heap, stacks and buffers of devices: what is resident and not guest RAM. It is assumed until it was measured.
     let resident = object.resident_bytes.context("its resident set")?;
-    let beside = resident.saturating_sub(object.frames.private * 4096);
+    let own = resident.saturating_sub(object.frames.private * 4096);
     let slack = object.frames.error_frames_max * 4096 + MIB;
-    ensure!(object.page_tables_bytes > Some(0) && beside > 0, "{object:#?}");
-    let near = |object: &GuestObject| object.overhead_bytes.abs_diff(beside) <= slack;
-    wait::until("the overhead is what is beside guest RAM", &host, read, near)?;
+    ensure!(object.page_tables_bytes > Some(0) && own > 0, "{object:#?}");
+    let near = |object: &GuestObject| object.overhead_bytes.abs_diff(own) <= slack;
+    wait::until("the overhead is what is not guest RAM", &host, read, near)?;
     Ok(())
 }
 
@@ -132,14 +132,14 @@ pub fn shared() -> Result<()> {
         guests.push(guest);
     }
     let full = |bytes: u64| (MOVED_MIB * MIB..64 * MIB + 1).contains(&bytes);
-    until_cached(&host, "a", "the first one pays", full)?;
+    until_cached(&host, "a", "the first guest is charged", full)?;
     let held = |guest: &GuestObject| guest.disk_cache_held_bytes.is_some_and(full);
     let b = wait::until("the second one sees the same pages", &host, || host.guest_object("b"), held)?;
     ensure!(b.disk_cache_bytes < 2 * MIB, "{b:#?}");
     let mut first = guests.remove(0);
     first.type_keys("q")?;
     finish(&mut first)?;
-    until_cached(&host, "b", "who is left pays", full)?;
+    until_cached(&host, "b", "the guest that is left is charged", full)?;
     guests[0].type_keys("q")?;
     finish(&mut guests[0])
 }

@@ -1,11 +1,12 @@
-//! Images that guests share: read, never written, and charged to nobody as their own. `i1` to `i8` in a test's name are the
-//! invariants that images must keep (ARCHITECTURE.md).
+//! Images that guests share: read, never written, and never charged as private memory. `i1` to `i8` in a test's name
+//! are the invariants that images must keep (ARCHITECTURE.md).
 
 use super::{MIB, expect_code, finish, start, totals};
 use anyhow::{Context, Result, ensure};
 use e2e::{Guest, Host, wait};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 const PAGE: u64 = 4096;
 /// What the guest looks for: each page begins and ends with its number times this.
@@ -99,13 +100,30 @@ pub fn shares() -> Result<()> {
         let error = totals.shared_error_frames_max;
         ensure!(error < pages / 2 && totals.shared_checked_age_ms.is_some(), "{totals:?}");
         host.assert_near_kernel(guest)?;
-        // Nobody is charged for it as for memory of his own.
+        // No guest is charged for it as for its own memory.
         let container = host.container(&format!("/{}", guest.name))?;
         let usage = container.usage_bytes;
         let own = totals.private * PAGE;
         println!("{}: private {own}, usage {usage}", guest.name);
         ensure!(usage >= own && usage < own + 16 * MIB, "{container:?}");
     }
+    // Nor at any moment until the kernel's figures were read again.
+    let read = Instant::now();
+    let look = || -> Result<bool> {
+        let mut are_new = true;
+        for guest in &guests {
+            let object = host.guest_object(&guest.name)?;
+            let own = object.frames.private * PAGE;
+            let (usage, error) = (object.usage_bytes, object.usage_error_bytes);
+            let (resident, age_ms) = (object.resident_bytes, object.resident_age_ms);
+            ensure!(usage < own + 16 * MIB, "an image is charged as a guest's own memory: {object:?}");
+            ensure!(Some(usage + error) >= resident, "the rest is not in the error bound: {object:?}");
+            // A tick after the pages were mapped, and one more.
+            are_new &= u128::from(age_ms.context("its age")?) + 1500 < read.elapsed().as_millis();
+        }
+        Ok(are_new)
+    };
+    wait::until("the kernel's figures are read again", &host, look, |are_new| *are_new)?;
     // The kernel takes pages away, and the table follows.
     drop(guests.pop());
     let (_, rss, pss, _) = mappings(&guests[0], &path)?;

@@ -1,7 +1,7 @@
-//! Invariants of images that are about books and processes (ARCHITECTURE.md): what becomes of a guest's pages when it goes, what is
-//! kept of an image, and who pays when all sharing is broken at once.
+//! Invariants of images that are about charges and processes (ARCHITECTURE.md): what becomes of a guest's pages when it
+//! goes, what is kept of an image, and which containers are charged when all sharing is broken at once.
 
-use super::managed::{charged, guest, host, look, press, sum};
+use super::managed::{charged, guest, host, press, scan, sum};
 use super::{ELF, MIB, expect_code, finish, totals};
 use anyhow::{Context, Result, ensure};
 use balancer::objects::PoolObject;
@@ -9,13 +9,14 @@ use e2e::{Guest, wait};
 use rustix::process::Signal;
 use std::fs;
 
-/// Guests that map anything, by the books, in their order.
+/// Guests that map anything by the API, in their order.
 fn sharers(pool: &PoolObject) -> Result<Vec<&str>> {
     let image = pool.images.first().context("the image")?;
     Ok(image.sharers.iter().map(|row| row.guest.as_str()).collect())
 }
 
-/// I5: unmapped first, then out of the books, then who is left pays, in the order in which they came; pages stay.
+/// I5: the pages of a guest that leaves are unmapped first, then no longer charged to it, then charged to the guests
+/// that are left, in the order in which they came; they stay resident.
 pub fn leaves() -> Result<()> {
     for backing in ["managed", "pagecache"] {
         let Some((host, image)) = host(8, backing, &[])? else { return Ok(()) };
@@ -27,7 +28,7 @@ pub fn leaves() -> Result<()> {
             press(&mut guest, "a", &format!("sum={content}"), 1)?;
             guests.push(guest);
         }
-        let pool = look(&host, &["a", "b", "c"])?;
+        let pool = scan(&host, &["a", "b", "c"])?;
         ensure!(sharers(&pool)? == ["a", "b", "c"], "{pool:?}");
         let (resident, mapped) = (pool.resident_bytes, pool.mapped_bytes);
         ensure!(charged(&pool, "/web/a") + pool.error_bytes >= mapped, "the first one pays: {pool:?}");
@@ -46,9 +47,9 @@ pub fn leaves() -> Result<()> {
             }
             let container = format!("/web/{}", gone.name);
             let pool = wait::until(
-                "its pages are somebody else's",
+                "its pages are charged to another",
                 &host,
-                || look(&host, &left),
+                || scan(&host, &left),
                 |pool| sharers(pool).is_ok_and(|names| names == left),
             )?;
             ensure!(charged(&pool, &container) == 0, "{container} pays when its guest is gone: {pool:?}");
@@ -59,9 +60,9 @@ pub fn leaves() -> Result<()> {
         guests[2].type_keys("q")?;
         finish(&mut guests[2])?;
         let pool = wait::until(
-            "nobody maps it",
+            "no guest maps it",
             &host,
-            || look(&host, &[]),
+            || scan(&host, &[]),
             |pool| sharers(pool).is_ok_and(|names| names.is_empty()),
         )?;
         ensure!(pool.mapped_bytes == 0 && charged(&pool, "/common") == pool.resident_bytes, "{pool:?}");
@@ -69,7 +70,7 @@ pub fn leaves() -> Result<()> {
     Ok(())
 }
 
-/// I7: there are no snapshots; what outlives a process is what a guest tells the next balancer, and a core dump.
+/// I7: there are no snapshots; what outlives a process is what a guest reports to the next balancer, and a core dump.
 pub fn kept() -> Result<()> {
     for backing in ["managed", "pagecache"] {
         let Some((mut host, image)) = host(4, backing, &[])? else { return Ok(()) };
@@ -79,14 +80,14 @@ pub fn kept() -> Result<()> {
         press(&mut guest, "a", &format!("sum={content}"), 1)?;
         ensure!(undumped(&guest)? == 1, "{backing}: an image is in a core dump");
 
-        // A balancer that has not this image, whatever else it has, takes no guest back that says that it maps it.
+        // A balancer without this image does not take back a guest that maps it.
         let store = host.path("store");
         let aside = host.path("aside");
         host.kill_balancer();
         fs::rename(&store, &aside)?;
         host.start_balancer_with(&["--pool", backing])?;
         // It asks, and is refused; twice, so that the first refusal was complete.
-        let refusals = || Ok(guest.errors().matches("does not take the guest back").count());
+        let refusals = || Ok(guest.errors().matches("does not admit the guest again").count());
         wait::until("it is refused", &guest, refusals, |count| *count >= 2)?;
         ensure!(host.request("GET", "/v1/guests/a", None)?.status == 404, "taken back without its image");
         host.kill_balancer();
@@ -118,7 +119,8 @@ fn undumped(guest: &Guest) -> Result<usize> {
     Ok(count)
 }
 
-/// I9: what sharing saves is promised to nobody: guests that break all of it are held by their limits, and only they pay.
+/// I9: what sharing saves is promised to no container: guests that break all of it are held by their limits, and only
+/// they are charged.
 pub fn broken() -> Result<()> {
     /// Room under the limit when all is shared: for half of one copy.
     const ROOM: u64 = 16 * MIB;
@@ -134,11 +136,11 @@ pub fn broken() -> Result<()> {
         guests.push(guest);
     }
     let usage = |path: &str| Ok::<u64, anyhow::Error>(host.container(path)?.usage_bytes);
-    look(&host, &["a", "b", "other"])?;
+    scan(&host, &["a", "b", "other"])?;
     let (shared, others) = (usage("/web")?, usage("/other")?);
     let limit = shared + ROOM;
     host.set_max("/web", limit)?;
-    // Not what it has free by sharing, but what guests need to live decides who comes in.
+    // Admission depends on what guests need to live, not on what is free because of sharing.
     let large = ["--kernel", ELF, "--memory", "8G", "--cmdline", "serve 1", "--container", "/web/c"];
     let mut third = host.guest("c", &large)?;
     expect_code(&mut third, 5)?;
@@ -152,7 +154,7 @@ pub fn broken() -> Result<()> {
         "the copies fit under the limit",
         &host,
         || {
-            look(&host, &["a", "b", "other"])?;
+            scan(&host, &["a", "b", "other"])?;
             usage("/web")
         },
         |bytes| *bytes <= limit,

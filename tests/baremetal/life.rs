@@ -2,6 +2,7 @@
 
 use super::{ELF, alone, expect_code, finish, start};
 use anyhow::{Result, ensure};
+use e2e::wait::Activity;
 use e2e::{Host, wait};
 use rustix::process::Signal;
 use std::fs;
@@ -57,13 +58,17 @@ pub fn hang_ups() -> Result<()> {
             .stdin(Stdio::null())
             .spawn()?;
         let read = || Ok(fs::read_to_string(&console).unwrap_or_default());
-        wait::until("the guest runs", &host, read, |text| text.contains("touched=256"))?;
+        wait::until("the guest runs", &Activity::of(vmm.id()).with_file(&console), read, |text| {
+            text.contains("touched=256")
+        })?;
         // Two signals that wait are delivered by their numbers: the hang-up comes first, unless it is ignored.
         for signal in [Signal::HUP, Signal::TERM] {
             e2e::guest::send(vmm.id(), signal)?;
         }
-        let status = vmm.wait()?;
-        ensure!(status.code() == Some(code), "{ignored:?}: {status}, expected {code}");
+        let activity = Activity::of(vmm.id());
+        let status = wait::until("vmm ends", &activity, || Ok(vmm.try_wait()?), Option::is_some)?;
+        let found = status.and_then(|status| status.code());
+        ensure!(found == Some(code), "{ignored:?}: {status:?}, expected {code}");
     }
     Ok(())
 }

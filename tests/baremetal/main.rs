@@ -1,6 +1,7 @@
 //! The VMM with guests that have no operating system: milliseconds each, on any `/dev/kvm`, a software one included.
 
 mod balancers;
+mod bystanders;
 mod disk_cache;
 mod disks;
 mod hostile;
@@ -10,7 +11,6 @@ mod life;
 mod managed;
 mod memory;
 mod merge;
-mod riders;
 mod starving;
 mod tenants;
 
@@ -59,8 +59,8 @@ const TESTS: &[Test] = &[
     ("a moved guest takes its charges along or leaves them", tenants::moves),
     ("a move that breaks a limit is refused with the shortfall", tenants::refused_moves),
     ("a guest beyond a limit on objects is refused, and one inside is counted", memory::object_limits),
-    ("a guest is paused while the host is out of memory, and resumes", starving::stands_still),
-    ("a paused guest ends by a signal", starving::ends_while_it_stands_still),
+    ("a guest is paused while the host is out of memory, and resumes", starving::is_paused),
+    ("a paused guest ends by a signal", starving::ends_while_it_is_paused),
     ("a guest waits until another one leaves, and ctrl-c ends its wait", starving::waits),
     ("vmm starts a balancer that ends with its last guest", balancers::balancer_started),
     ("a guest reads an image's bytes, behind more than 3 GiB of RAM too", images::reads),
@@ -93,10 +93,10 @@ const TESTS: &[Test] = &[
     ("a guest that thrashes a managed pool takes nothing from another domain", managed::thrashes),
     ("many guests that fill a managed pool take nothing from another domain", managed::fills_through_many),
     (
-        "a free-riding guest gains what its accounting system gives, and no other guest is charged more",
-        riders::gain_nothing_beyond,
+        "a guest that only reads gains what its accounting system gives, and no other guest is charged more",
+        bystanders::gain_nothing_beyond,
     ),
-    ("a free-riding guest does not take room of a full budget", riders::take_no_room),
+    ("a guest that only reads does not take room of a full budget", bystanders::take_no_room),
     (
         "a guest on a managed image runs on without its balancer, and waits for what it lacks",
         managed::survives,

@@ -65,7 +65,7 @@ pub fn guest(host: &Host, name: &str, container: &str, scenario: &str, image: &s
 }
 
 fn pool(host: &Host) -> Result<PoolObject> {
-    look(host, &[])
+    scan(host, &[])
 }
 
 /// What a container is charged for images, bytes.
@@ -74,8 +74,9 @@ pub fn charged(pool: &PoolObject, container: &str) -> u64 {
     row.map_or(0, |row| row.charged_bytes)
 }
 
-/// The pool as it is, after a look at these guests. All that is there is charged, and more than once only by the resident set.
-pub fn look(host: &Host, guests: &[&str]) -> Result<PoolObject> {
+/// The pool as it is, after a scan of these guests. All that is there is charged, and more than once only by the
+/// accounting system `rss`.
+pub fn scan(host: &Host, guests: &[&str]) -> Result<PoolObject> {
     for guest in guests {
         totals(host, guest)?;
     }
@@ -87,10 +88,10 @@ pub fn look(host: &Host, guests: &[&str]) -> Result<PoolObject> {
     Ok(pool)
 }
 
-/// A key, and what the guest says for the so manyth time.
-pub fn press(guest: &mut Guest, key: &str, told: &str, times: usize) -> Result<()> {
+/// Presses a key and waits until the guest has printed a text so many times.
+pub fn press(guest: &mut Guest, key: &str, text: &str, times: usize) -> Result<()> {
     guest.type_keys(key)?;
-    wait::until(told, &*guest, || Ok(guest.console().matches(told).count()), |count| *count >= times)?;
+    wait::until(text, &*guest, || Ok(guest.console().matches(text).count()), |count| *count >= times)?;
     Ok(())
 }
 
@@ -142,15 +143,15 @@ pub fn exact() -> Result<()> {
     }
     let held = pool(&host)?;
     ensure!(held.resident_bytes == bytes && held.saved_bytes == bytes && held.error_bytes == 0, "{held:?}");
-    // The first toucher pays, and hands over to who is left.
+    // The first guest to touch is charged, then the guest that is left.
     let charged = |name: &str| Ok::<u64, anyhow::Error>(charged(&pool(&host)?, name));
     ensure!(charged("/web/one")? == bytes && charged("/web/two")? == 0);
     one.type_keys("q")?;
     finish(&mut one)?;
-    wait::until("the other one pays", &host, || charged("/web/two"), |charged| *charged == bytes)?;
+    wait::until("the other guest is charged", &host, || charged("/web/two"), |charged| *charged == bytes)?;
     two.type_keys("q")?;
     finish(&mut two)?;
-    wait::until("the pool pays", &host, || charged("/common"), |charged| *charged == bytes)?;
+    wait::until("the pool is charged", &host, || charged("/common"), |charged| *charged == bytes)?;
     Ok(())
 }
 
@@ -171,8 +172,8 @@ pub fn evicts() -> Result<()> {
     finish(&mut guest)
 }
 
-/// Guests of one domain touch all there is while a guest of another one has its part: it keeps it.
-fn keeps_its_part(attackers: usize) -> Result<()> {
+/// Guests of one domain touch all there is while a guest of another domain is within its share: it keeps its pages.
+fn keeps_its_share(attackers: usize) -> Result<()> {
     let Some((host, image)) = host(8, "managed", &[])? else { return Ok(()) };
     host.set_max("/common", 4 * MIB)?;
     let mut evil = Vec::new();
@@ -192,7 +193,7 @@ fn keeps_its_part(attackers: usize) -> Result<()> {
         ensure!(held.resident_bytes <= 4 * MIB, "{held:?}");
         ensure!(totals(&host, "victim")?.shared == touched, "the other guest lost pages");
         for row in held.guests.iter().filter(|row| row.guest == "victim") {
-            ensure!(row.charged_bytes == 32 << 16, "it pays for its own alone: {row:?}");
+            ensure!(row.charged_bytes == 32 << 16, "it is charged for its own pages alone: {row:?}");
         }
         host.ticks("victim", 1)?;
     }
@@ -204,11 +205,11 @@ fn keeps_its_part(attackers: usize) -> Result<()> {
 }
 
 pub fn thrashes() -> Result<()> {
-    keeps_its_part(1)
+    keeps_its_share(1)
 }
 
 pub fn fills_through_many() -> Result<()> {
-    keeps_its_part(4)
+    keeps_its_share(4)
 }
 
 pub fn survives() -> Result<()> {
@@ -240,7 +241,7 @@ pub fn survives() -> Result<()> {
     finish(&mut guest)
 }
 
-/// What guests map and containers pay after each of some steps, bytes, and by how much it may be off by its own word.
+/// What guests map and containers are charged after each of some steps, bytes, and the published error bound.
 type Steps = Vec<(Vec<u64>, u64)>;
 
 fn steps(backing: &str, accounting: &str) -> Result<Option<Steps>> {
@@ -255,7 +256,7 @@ fn steps(backing: &str, accounting: &str) -> Result<Option<Steps>> {
     for (index, key, told) in [(0, "t", "touched="), (1, "t", "touched="), (1, "a", "sum="), (0, "a", "sum=")]
     {
         press(&mut guests[index], key, told, 1)?;
-        let pool = look(&host, &["one", "two"])?;
+        let pool = scan(&host, &["one", "two"])?;
         let alone = |name| pool.guests.iter().find(|row| row.guest == name).map_or(0, |row| row.alone_bytes);
         let all = vec![alone("one"), alone("two"), charged(&pool, "/web/one"), charged(&pool, "/web/two")];
         seen.push((all, pool.error_bytes));

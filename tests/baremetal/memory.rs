@@ -39,7 +39,7 @@ pub fn limit_moves_memory() -> Result<()> {
     host.set_max("/web/a", 70 * MIB)?;
     host.assert_near_kernel(&guest)?;
     wait::until(
-        "the guest gives memory back",
+        "the guest releases memory",
         &host,
         || host.frames("a"),
         |frames| frames.totals.private * 4096 <= 70 * MIB,
@@ -58,7 +58,7 @@ pub fn limit_moves_memory() -> Result<()> {
         "resident memory fell by {} of {ballooned} bytes",
         before - after
     );
-    // More than its RAM and its vmm need: the balloon lets everything go.
+    // More than its RAM and its vmm need: the balloon deflates completely.
     host.set_max("/web/a", 256 * MIB)?;
     settled(&guest, "the memory comes back", |bytes| bytes >= after + ballooned * 9 / 10)?;
     guest.type_keys("q")?;
@@ -105,14 +105,14 @@ pub fn object_limits() -> Result<()> {
     let web = host.container("/web")?;
     let used = web.objects;
     ensure!((used.vcpus.used, used.guests.used, used.devices.used) == (2, 1, 2), "{web:#?}");
-    // What it told at its launch is what it has, but for what is open for a moment only.
+    // What it reported at its launch is what it has, but for what is open for a moment only.
     let count =
         |what: &str| Ok::<_, std::io::Error>(fs::read_dir(format!("/proc/{}/{what}", guest.pid()))?.count());
     for (kind, used, counted, spare) in [
         ("fds", used.fds.used, count("fd")? as u64, 4),
         ("threads", used.threads.used, count("task")? as u64, 1),
     ] {
-        ensure!((counted..=counted + spare).contains(&used), "{kind}: told {used}, counted {counted}");
+        ensure!((counted..=counted + spare).contains(&used), "{kind}: reported {used}, counted {counted}");
     }
     guest.type_keys("q")?;
     Ok(())

@@ -1,5 +1,5 @@
-//! Guests whose RAM the kernel merges. KSM is the host's, so these tests switch it on, and off again: one at a time, and only
-//! where nothing else on the host uses it.
+//! Guests whose RAM the kernel merges. KSM is the host's, so these tests switch it on, and off again: one at a time,
+//! and only where nothing else on the host uses it.
 
 use super::{MIB, expect_code, finish, start, totals};
 use anyhow::{Context, Result, ensure};
@@ -80,7 +80,7 @@ pub fn merges() -> Result<()> {
     {
         let _stranger = Stranger::new()?;
         let own = std::process::id().to_string();
-        refused(merge(&host, "a", "/web/a")?, 5, &["no guests of this balancer", &own])?;
+        refused(merge(&host, "a", "/web/a")?, 5, &["not guests of this balancer", &own])?;
     }
     let mut guests = vec![merge(&host, "a", "/web/a")?, merge(&host, "b", "/web/b")?];
     for guest in &mut guests {
@@ -111,7 +111,7 @@ pub fn merges() -> Result<()> {
     // What a guest gives leaves KSM with it; every byte of the rest, and of the other guest, is as it was.
     host.set_max("/web/a", 70 * MIB)?;
     wait::until(
-        "the guest gives memory back",
+        "the guest releases memory",
         &host,
         || host.guest_object("a"),
         |guest| guest.actual_bytes == guest.target_bytes && guest.actual_bytes < 100 * MIB,

@@ -7,17 +7,17 @@ use e2e::starving::{self, Cast, moves, pausing, starve, until_state};
 use e2e::{Guest, Host};
 use rustix::process::Signal;
 
-pub fn stands_still() -> Result<()> {
+pub fn is_paused() -> Result<()> {
     let mut host = Host::without_balancer()?;
     pausing(&mut host)?;
     let mut guest = start(&host, "a", "keep 80", &[])?;
     let mut other = start(&host, "b", "keep 0", &[])?;
     guest.wait_for("touched")?;
-    starving::stands_still(&mut host, &guest, |host| {
+    starving::is_paused(&mut host, &guest, |host| {
         moves(&other)?;
         ensure!(
             host.guest_object("b")?.state == RunState::Running,
-            "who holds no more than it was asked to runs"
+            "a guest that holds no more than its target runs"
         );
         Ok(())
     })?;
@@ -27,8 +27,8 @@ pub fn stands_still() -> Result<()> {
     Ok(())
 }
 
-/// A guest that stands still ends by a signal like any other.
-pub fn ends_while_it_stands_still() -> Result<()> {
+/// A signal ends a paused guest like any other.
+pub fn ends_while_it_is_paused() -> Result<()> {
     let mut host = Host::without_balancer()?;
     pausing(&mut host)?;
     let mut guest = start(&host, "a", "keep 80", &["--cpus", "2"])?;

@@ -1,4 +1,4 @@
-//! Who pays: a guest that serves tenants, and guests that move.
+//! Which containers are charged: for a guest that serves tenants, and for guests that move.
 
 use super::{MIB, finish, start};
 use anyhow::{Context, Result, ensure};
@@ -44,7 +44,7 @@ pub fn serves() -> Result<()> {
     ensure_charged(&host, "/tenants/y", 1024)?;
     let db = charged_frames(&host, "a", "/db")?;
     ensure!((1536..1536 + 3 * 512).contains(&db), "its own, and its program: {db}");
-    // The operator charges somebody, and a balancer that is killed does not change that.
+    // The operator charges another container, and a balancer that is killed does not change that.
     let answer = host.request("PATCH", "/v1/guests/a", Some(&json!({ "charge_to": "/other" })))?;
     ensure!(answer.status == 200, "{answer:?}");
     let other = Some("/other".parse()?);
@@ -78,7 +78,7 @@ pub fn moves() -> Result<()> {
         ensure!(moved.target_bytes < 100 * MIB, "the target follows at once: {moved:?}");
         let (old, new) = if charges == "move" { (0, before) } else { (before, 0) };
         ensure!(charged_frames(&host, "a", "/a")? == old && charged_frames(&host, "a", "/b")? == new);
-        // What it was told survives the balancer.
+        // The move survives the balancer.
         host.kill_balancer();
         host.start_balancer()?;
         let container = || Ok(host.guest_object("a").map_or(String::new(), |guest| guest.container.into()));

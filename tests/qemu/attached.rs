@@ -1,4 +1,4 @@
-//! Guests that somebody else started.
+//! Guests that another program started.
 
 use crate::hand::Hand;
 use anyhow::{Context, Result, ensure};
@@ -40,7 +40,7 @@ fn lives_on(program: Option<&Path>) -> Result<()> {
     hand.ask("qom-set", &json!({ "path": "/machine/peripheral/b", "property": INTERVAL, "value": 7 }))?;
     let told = attach(&host, &hand, &["--limit", "800M"])?;
     ensure!(told.contains("hand: in /legacy/hand, 512M of RAM on QEMU process"), "{told}");
-    ensure!(told.lines().count() == 1, "nothing is missing of it: {told}");
+    ensure!(told.lines().count() == 1, "nothing is missing: {told}");
     let guest = || host.guest_object("hand");
     let object = wait::until("its statistics are there", &host, guest, |g| g.statistics.is_some())?;
     ensure!(object.machine_pid == Some(hand.pid().cast_signed()) && object.attached, "{object:?}");
@@ -55,10 +55,10 @@ fn lives_on(program: Option<&Path>) -> Result<()> {
     let resized = object.overhead_bytes + 360 * MIB;
     host.set_max("/legacy/hand", resized)?;
     let small = |g: &GuestObject| is_settled(g) && g.actual_bytes < 420 * MIB;
-    wait::until("it gives memory", &host, guest, small)?;
+    wait::until("it releases memory", &host, guest, small)?;
     host.frames("hand")?;
 
-    // Pressure: a guest of our own beside it wants what both share.
+    // Pressure: a guest of our own next to it needs what both share.
     let images = ImageSet::of_user()?.ensure(KernelSeries::V6_1)?;
     let (kernel, initrd) = (images.vmlinux.display().to_string(), images.initramfs.display().to_string());
     let channel = host.path("own.channel").display().to_string();
@@ -100,7 +100,7 @@ fn lives_on(program: Option<&Path>) -> Result<()> {
     }
     let squeezed = host.guest_object("own")?.target_bytes;
 
-    // Let go: as it was found, and what it held is free for the other.
+    // Detached: it is as it was found, and what it held is free for the other.
     let output = host.balancer(&["detach", "hand"])?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     ensure!(output.status.success() && text.contains("as it was found"), "{output:?}");
@@ -198,9 +198,9 @@ pub fn stuck() -> Result<()> {
     attach(&host, &hand, &["--limit", "400M"])?;
     let guest = || host.guest_object("hand");
     let is_small = |g: &GuestObject| is_settled(g) && g.actual_bytes < 400 * MIB;
-    wait::until("it gives memory", &host, guest, is_small)?;
+    wait::until("it releases memory", &host, guest, is_small)?;
     signal(hand.pid(), Signal::STOP)?;
-    wait::until("it is told of", &host, guest, |g| g.stuck.is_some())?;
+    wait::until("it is reported as stuck", &host, guest, |g| g.stuck.is_some())?;
     let output = host.balancer(&["detach", "hand"])?;
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     ensure!(output.status.code() == Some(1) && text.contains("stays attached"), "{output:?}");
@@ -229,10 +229,10 @@ pub fn found_first() -> Result<()> {
     };
     // Detached, and attached again at once: not while its balloon moves.
     attach(&host, &hand, &["--limit", "400M"])?;
-    wait::until("it gives memory", &host, guest, is_small)?;
+    wait::until("it releases memory", &host, guest, is_small)?;
     detach()?;
     attach(&host, &hand, &["--limit", "400M"])?;
-    wait::until("it gives memory", &host, guest, is_small)?;
+    wait::until("it releases memory", &host, guest, is_small)?;
     // Its helper is killed, and the next one knows.
     signal(pid(&host)?, Signal::KILL)?;
     wait::until("the guest is gone", &host, || Ok(guest().is_err()), |gone| *gone)?;
@@ -277,17 +277,23 @@ pub fn refuses() -> Result<()> {
     let client = UnixStream::connect(&hand.qmp)?;
     refused(&hand.qmp, "another client has it")?;
     drop(client);
-    // Somebody who speaks like a monitor, and has no guest.
+    // A program that speaks like a monitor, and has no guest.
     let liar = host.path("liar.qmp");
     let listener = UnixListener::bind(&liar)?;
     let thread = std::thread::spawn(move || {
         use std::io::{Read, Write};
         let (mut stream, _) = listener.accept()?;
-        stream.write_all(b"{\"QMP\": {}}\n{\"return\": {}, \"id\": 1}\n{\"return\": {\"base-memory\": 1099511627776}, \"id\": 2}\n{\"return\": [], \"id\": 3}\n")?;
+        stream.write_all(
+            b"{\"QMP\": {}}\n{\"return\": {}, \"id\": 1}\n\
+              {\"return\": {\"base-memory\": 1099511627776}, \"id\": 2}\n{\"return\": [], \"id\": 3}\n",
+        )?;
         stream.write_all(
             b"{\"return\": \"Host virtual address for 0x0 (pc.ram) is 0x7f0000000000\", \"id\": 4}\n",
         )?;
-        stream.write_all(b"{\"return\": \"\", \"id\": 5}\n{\"return\": \"Host virtual address for 0x100000000 (pc.ram) is 0x7f0080000000\", \"id\": 6}\n")?;
+        stream.write_all(
+            b"{\"return\": \"\", \"id\": 5}\n\
+              {\"return\": \"Host virtual address for 0x100000000 (pc.ram) is 0x7f0080000000\", \"id\": 6}\n",
+        )?;
         // Until the helper closes its end.
         stream.read_to_end(&mut Vec::new())
     });

@@ -10,14 +10,14 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-/// A QEMU of nobody. It ends with this value.
+/// A QEMU without a `vmm`. It ends with this value.
 pub struct Hand {
     child: Child,
     pub qmp: PathBuf,
 }
 
 impl Hand {
-    /// Starts a Linux guest of 512 MiB that holds `load_mib`, with these devices more, and waits until it is up.
+    /// Starts a Linux guest of 512 MiB that holds `load_mib`, with these additional devices, and waits until it is up.
     pub fn start(host: &Host, program: Option<&Path>, load_mib: u64, devices: &[&str]) -> Result<Self> {
         let images = ImageSet::of_user()?.ensure(KernelSeries::V6_1)?;
         let (qmp, console) = (host.path("hand.qmp"), host.path("hand.console"));

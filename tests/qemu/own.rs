@@ -55,7 +55,7 @@ fn holds_with(program: Option<&Path>) -> Result<()> {
     guest.wait_for("BALLAST-GUEST ready")?;
     wait::until("the limit is in force", &host, || host.guest_object("a"), settled)?;
     let mut agent = Agent::connect(Path::new(&channel), guest.activity().clone())?;
-    // What the limit leaves beside QEMU is little more than the kernel and this.
+    // The limit leaves little more than the kernel and this next to QEMU.
     agent.alloc("heap", 24 * MIB, 5)?;
     for _ in 0..4 {
         let (object, resident) = (host.guest_object("a")?, guest.resident_bytes()?);
@@ -170,7 +170,8 @@ pub fn stops() -> Result<()> {
     let host = Host::new()?;
     let (mut guest, machine) = up(&host)?;
     send(machine, Signal::STOP)?;
-    let stuck = wait::until("it is told of", &host, || host.guest_object("a"), |g| g.stuck.is_some())?;
+    let stuck =
+        wait::until("it is reported as stuck", &host, || host.guest_object("a"), |g| g.stuck.is_some())?;
     ensure!(stuck.stuck.as_ref().is_some_and(|text| text.contains("did not answer")), "{stuck:?}");
     // The balancer answers as ever, the guest's vmm listens, and its table is what it was.
     host.set_max("/a", 330 * MIB)?;
@@ -218,7 +219,7 @@ pub fn machine_killed_while_it_waits() -> Result<()> {
     let status = guest.wait_end()?;
     ensure!(status.code() == Some(4), "{status}");
     ensure!(guest.errors().contains("QEMU was ended by signal 9"), "{}", guest.errors());
-    wait::until("nobody waits", &host, waiting, |count| *count == 0)?;
+    wait::until("no guest waits", &host, waiting, |count| *count == 0)?;
     Ok(())
 }
 
@@ -237,7 +238,9 @@ pub fn input_waits_again() -> Result<()> {
     // As QEMU wants it.
     wait::until("QEMU is up", &Activity::of(vmm.id()), waits, |waits| !waits)?;
     send(vmm.id(), Signal::TERM)?;
-    ensure!(vmm.wait()?.code() == Some(143) && waits()?);
+    let activity = Activity::of(vmm.id());
+    let status = wait::until("vmm ends", &activity, || Ok(vmm.try_wait()?), Option::is_some)?;
+    ensure!(status.is_some_and(|status| status.code() == Some(143)) && waits()?, "{status:?}");
     Ok(())
 }
 
@@ -280,7 +283,7 @@ pub fn refuses() -> Result<()> {
             guest.errors()
         );
     }
-    // More RAM than the host has is no reason.
+    // More RAM than the host has is not a reason to refuse.
     let meminfo = std::fs::read_to_string("/proc/meminfo")?;
     let total_kib = meminfo.split_ascii_whitespace().nth(1).and_then(|word| word.parse::<u64>().ok());
     let twice = format!("{}M", total_kib.context("MemTotal")? / 1024 * 2);

@@ -21,8 +21,9 @@ fn leave(guest: &mut Guest) -> Result<()> {
     Ok(())
 }
 
-/// The guest has so much RAM that it is still giving what it has free when it comes to stand still, and does not run out of memory.
-pub fn stands_still() -> Result<()> {
+/// The guest has so much RAM that it is still giving what it has free when it is paused, and does not run out of
+/// memory.
+pub fn is_paused() -> Result<()> {
     let mut host = Host::without_balancer()?;
     pausing(&mut host)?;
     let channel = host.path("a.channel");
@@ -32,7 +33,7 @@ pub fn stands_still() -> Result<()> {
     let mut agent = Agent::connect(&channel, guest.activity().clone())?;
     agent.alloc("heap", 320 * MIB, 7)?;
     agent.start("turns", "while :; do echo turn= > /dev/console; sleep 0.1; done")?;
-    starving::stands_still(&mut host, &guest, |_| Ok(()))?;
+    starving::is_paused(&mut host, &guest, |_| Ok(()))?;
     ensure!(agent.verify("heap")?.intact);
     leave(&mut guest)
 }

@@ -1,4 +1,4 @@
-//! Counting boots: how reliable is the ground that everything is built on?
+//! Counts boots: how reliable is the lab?
 
 use crate::evidence;
 use crate::host::Host;

@@ -1,6 +1,7 @@
 //! Which engine the guests of a test run on, and what that changes for what a test may ask.
 //!
-//! Scenarios have one source. What an engine cannot do is named here ([`cannot`]); what it does at another price is asked for by name too.
+//! Scenarios have one source. What an engine cannot do is named in `scenarios`; what costs more on one engine than on
+//! the other is named here.
 
 use std::fmt;
 
@@ -28,8 +29,8 @@ impl Engine {
         }
     }
 
-    /// A limit that leaves a guest as much as this one does on `kvm`. QEMU takes about 128 MiB beside guest RAM (the kernel's file,
-    /// which it maps, its program and libraries, translated code), and 16 MiB are kept for it to grow.
+    /// A limit that leaves a guest as much as this one does on `kvm`. QEMU takes about 128 MiB next to guest RAM (the
+    /// kernel's file, which it maps, its program and libraries, translated code), and 16 MiB are kept for it to grow.
     #[must_use]
     pub fn limit(self, bytes: u64) -> u64 {
         match self {
@@ -44,7 +45,7 @@ impl Engine {
         format!("{}M", self.limit(mib * MIB) / MIB)
     }
 
-    /// Anonymous memory that the processes of a guest hold beside guest RAM at most, frames.
+    /// Anonymous memory that the processes of a guest hold next to guest RAM at most, frames.
     #[must_use]
     pub fn own_frames_max(self) -> u64 {
         match self {

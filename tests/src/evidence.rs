@@ -1,4 +1,4 @@
-//! What consoles and logs said last: shown when a test fails, after its hosts and their folders are gone.
+//! The last lines of consoles and logs: shown when a test fails, after its hosts and their folders are gone.
 
 use anyhow::Result;
 use std::cell::RefCell;
@@ -8,7 +8,7 @@ use std::path::Path;
 
 /// Lines kept of each file.
 const LINES: usize = 25;
-/// Endings of the files in a host's folder that tell what went on.
+/// Endings of the files in a host's folder that are kept.
 const ENDINGS: [&str; 3] = ["console", "errors", "log"];
 
 thread_local! {

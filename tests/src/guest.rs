@@ -1,4 +1,4 @@
-//! A guest: its `vmm` process, its console, the end it came to.
+//! A guest: its `vmm` process, its console, and how it ended.
 
 use crate::engine::Engine;
 use crate::host::Host;
@@ -88,9 +88,9 @@ impl Guest {
             Ok((read(console).contains(text), ended))
         };
         let seen = wait::until(&what, activity, look, |(shown, ended)| *shown || ended.is_some());
-        match seen.with_context(|| self.told())? {
+        match seen.with_context(|| self.output())? {
             (true, _) => Ok(()),
-            (false, ended) => bail!("{what}: it ended without it ({ended:?})\n{}", self.told()),
+            (false, ended) => bail!("{what}: it ended without it ({ended:?})\n{}", self.output()),
         }
     }
 
@@ -109,7 +109,7 @@ impl Guest {
     pub fn wait_end(&mut self) -> Result<ExitStatus> {
         let (child, activity) = (&mut self.child, &self.activity);
         let status = wait::until("the guest ends", activity, || Ok(child.try_wait()?), Option::is_some);
-        status.with_context(|| self.told())?.context("it ended")
+        status.with_context(|| self.output())?.context("it ended")
     }
 
     /// What the guest and its `vmm` do.
@@ -119,7 +119,7 @@ impl Guest {
     }
 
     /// What the guest printed, and what its `vmm` complained about.
-    fn told(&self) -> String {
+    fn output(&self) -> String {
         format!("{}: console:\n{}\nvmm: {}", self.name, self.console(), self.errors())
     }
 
@@ -197,7 +197,8 @@ fn parent(pid: u32) -> Option<u32> {
 }
 
 impl Guest {
-    /// Anonymous memory of its processes by the kernel's count: guest RAM, and at most [`Engine::own_frames_max`] beside it. Frames.
+    /// Anonymous memory of its processes by the kernel's count: guest RAM, and at most [`Engine::own_frames_max`] more.
+    /// Frames.
     ///
     /// # Errors
     /// When the process is gone.

@@ -1,4 +1,4 @@
-//! A host of a test's own: a folder with one balancer, and guests that register there.
+//! A host for one test: a folder with one balancer, and guests that register there.
 
 use crate::engine::{ENGINE_VARIABLE, Engine};
 use crate::evidence;
@@ -27,7 +27,7 @@ pub struct Host {
     guests: Mutex<Activity>,
 }
 
-/// Where this build's programs are: beside the test, or one folder up.
+/// Where this build's programs are: next to the test, or one folder up.
 #[must_use]
 pub fn program(name: &str) -> PathBuf {
     let exe = std::env::current_exe().unwrap_or_default();
@@ -94,7 +94,7 @@ impl Host {
     /// Starts the balancer and waits until it answers.
     ///
     /// # Errors
-    /// When it does not answer in time.
+    /// When it does not answer.
     pub fn start_balancer(&mut self) -> Result<()> {
         self.start_balancer_with(&[])
     }
@@ -102,7 +102,7 @@ impl Host {
     /// The same, with more arguments.
     ///
     /// # Errors
-    /// When it does not answer in time.
+    /// When it does not answer.
     pub fn start_balancer_with(&mut self, arguments: &[&str]) -> Result<()> {
         let log = std::fs::File::create(self.path("balancer.log"))?;
         let child = Command::new(program("balancer"))
@@ -171,17 +171,18 @@ impl Host {
         Guest::start(self, name, flags)
     }
 
-    /// What a guest does is progress of this host from now on.
+    /// From now on what this guest does counts as progress of the host.
     pub fn follow(&self, guest: &Activity) {
         self.guests.lock().unwrap_or_else(PoisonError::into_inner).add(guest);
     }
 
-    /// Lets so many ticks of the balancer pass, by what it reads of a guest's process at each: what would happen at a tick has happened then.
+    /// Waits for `count` ticks of the balancer. At each tick it reads a guest's process, and the age of that reading
+    /// shows the tick. So an effect that a tick would have had is there when this returns.
     ///
     /// # Errors
     /// When the guest is unknown, or the balancer stops.
     pub fn ticks(&self, guest: &str, count: usize) -> Result<()> {
-        // When it was read: not before the first of these moments, not after the second.
+        // The reading was taken not before the first of these moments, not after the second.
         let read = || {
             let asked = Instant::now();
             let age = self.guest_object(guest)?.resident_age_ms.map(Duration::from_millis);
@@ -249,7 +250,7 @@ impl Host {
     /// Any request.
     ///
     /// # Errors
-    /// When nobody answers.
+    /// When no answer comes.
     pub fn request(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Answer> {
         http::request(&self.place().api_socket(), method, path, body)
     }
@@ -293,7 +294,7 @@ impl Host {
     /// What the kernel holds for a guest is what its table says, within the error that the table publishes.
     ///
     /// # Errors
-    /// When the two do not come together.
+    /// When they do not agree.
     pub fn assert_near_kernel(&self, guest: &Guest) -> Result<()> {
         let look = || -> Result<(u64, u64, u64)> {
             let totals = self.frames(&guest.name)?.totals;
@@ -302,7 +303,7 @@ impl Host {
         let near = |(kernel, private, error): &(u64, u64, u64)| {
             kernel + error >= *private && *kernel <= private + error + guest.engine.own_frames_max()
         };
-        // A guest goes on touching between the two readings.
+        // A guest touches more between the two readings.
         wait::until("table and kernel agree (kernel, table, error)", self, look, near)?;
         Ok(())
     }
@@ -324,7 +325,7 @@ pub fn assert_tiles(totals: &Totals) -> Result<()> {
     Ok(())
 }
 
-/// What its guests do. A balancer that answers the looks of a wait makes no progress by that.
+/// The activity of its guests. A balancer that answers the looks of a wait does not make progress by that.
 impl Progress for Host {
     fn count(&self) -> u64 {
         self.guests.lock().unwrap_or_else(PoisonError::into_inner).count()

@@ -16,7 +16,7 @@ const SILENT_MAX: Duration = wait::QUIET_MAX;
 pub struct Answer {
     /// HTTP status.
     pub status: u16,
-    /// The body, `Null` when it is empty or no JSON.
+    /// The body, `Null` when it is empty or not JSON.
     pub body: Value,
 }
 
@@ -33,13 +33,14 @@ impl Answer {
 /// One request with a JSON body.
 ///
 /// # Errors
-/// When nobody answers with HTTP in time.
+/// When no HTTP answer comes in time.
 pub fn request(socket: &Path, method: &str, path: &str, body: Option<&Value>) -> Result<Answer> {
     let body = body.map(Value::to_string).unwrap_or_default();
     raw(
         socket,
         &format!(
-            "{method} {path} HTTP/1.1\r\nHost: ballast\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            "{method} {path} HTTP/1.1\r\nHost: ballast\r\nConnection: close\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
         ),
     )
@@ -48,7 +49,7 @@ pub fn request(socket: &Path, method: &str, path: &str, body: Option<&Value>) ->
 /// Sends bytes as they are.
 ///
 /// # Errors
-/// When nobody answers with HTTP in time.
+/// When no HTTP answer comes in time.
 pub fn raw(socket: &Path, bytes: &str) -> Result<Answer> {
     let mut stream =
         UnixStream::connect(socket).with_context(|| format!("connect to {}", socket.display()))?;

@@ -1,4 +1,4 @@
-//! What this machine's KVM can do.
+//! What KVM on this machine can do.
 
 use std::fs;
 

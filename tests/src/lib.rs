@@ -1,4 +1,5 @@
-//! What the end-to-end tests are written with: a host with its own balancer, guests on it, REST, deadlines.
+//! What the end-to-end tests are written with: a host with its own balancer, guests on it, REST, waits that follow
+//! progress.
 
 #![forbid(unsafe_code)]
 

@@ -1,7 +1,8 @@
-//! The layers of a Debian root as images in a store, for scenarios that share them: built by `balancer image build`, as users do.
+//! The layers of a Debian root as images in a store, for scenarios that share them: built by `balancer image build`, as
+//! users do.
 //!
-//! The library is a store of the balancer with two folders more: `names`, a file for each layer that holds its digest, and
-//! `disks`, an empty ext4 file system for what a guest writes.
+//! The library is a store of the balancer with two more folders: `names`, a file for each layer that holds its digest,
+//! and `disks`, an empty ext4 file system for what a guest writes.
 
 use crate::host::program;
 use crate::scenarios;

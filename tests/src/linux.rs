@@ -11,7 +11,7 @@ use std::path::PathBuf;
 pub struct Images {
     /// A folder that holds `6.1/vmlinux`, `6.1/bzimage`, `6.1/initramfs` and the same of other series.
     pub dir: PathBuf,
-    /// A store of images, with a folder `names` that tells their digests, where a test needs it.
+    /// A store of images, with their digests in a folder `names`, where a test needs it.
     pub library: PathBuf,
     /// The series that guests run unless a test names one.
     pub default: String,

@@ -1,4 +1,4 @@
-//! What `oom_policy` and `--wait` do to real guests, whatever runs them.
+//! What `oom_policy` and `--wait` do to real guests, on every engine.
 
 use crate::engine::Engine;
 use crate::{Guest, Host, wait};
@@ -7,12 +7,12 @@ use balancer::objects::{GuestObject, RunState};
 use rustix::process::Signal;
 use serde_json::json;
 
-/// Turns that a guest said it made.
+/// Turns of its loop that a guest printed.
 fn turns(guest: &Guest) -> usize {
     guest.console().matches("turn=").count()
 }
 
-/// The guest makes turns.
+/// The guest runs: it makes turns of its loop.
 ///
 /// # Errors
 /// When it does not.
@@ -21,20 +21,16 @@ pub fn moves(guest: &Guest) -> Result<()> {
     wait::until("the guest runs", guest, || Ok(turns(guest)), |now| *now > before).map(drop)
 }
 
-/// A guest that makes turns and cannot give what it holds stands still while the host starves, and goes on when it does no more, or
-/// when its balancer is killed. `meanwhile` is done while it stands still.
+/// A guest that makes turns and cannot release what it holds is paused while the host starves, and resumes when the
+/// host starves no more, or when its balancer is killed. `meanwhile` is done while it is paused.
 ///
 /// # Errors
 /// When anything else happens.
-pub fn stands_still(
-    host: &mut Host,
-    guest: &Guest,
-    meanwhile: impl FnOnce(&Host) -> Result<()>,
-) -> Result<()> {
+pub fn is_paused(host: &mut Host, guest: &Guest, meanwhile: impl FnOnce(&Host) -> Result<()>) -> Result<()> {
     moves(guest)?;
     starve(host, true)?;
     let object = until_state(host, &guest.name, RunState::Paused)?;
-    ensure!(object.stuck.is_none(), "it is held up, not stuck: {object:?}");
+    ensure!(object.stuck.is_none(), "it is paused, not stuck: {object:?}");
     ensure!(has_event(host, "host_starves")? && has_event(host, "paused")?);
     // A turn may be on its way to the console: it has stopped when a tick sees no more of them.
     let during_a_tick = || {
@@ -46,19 +42,19 @@ pub fn stands_still(
     meanwhile(host)?;
     // Ticks are 100 ms apart ([`pausing`]), and so are the turns of the slowest of these guests.
     host.ticks(&guest.name, 10)?;
-    ensure!(turns(guest) == before, "it made {} turns while it stood still", turns(guest) - before);
+    ensure!(turns(guest) == before, "it made {} turns while it was paused", turns(guest) - before);
     starve(host, false)?;
     until_state(host, &guest.name, RunState::Running)?;
     moves(guest)?;
     ensure!(has_event(host, "resumed")?);
     starve(host, true)?;
     until_state(host, &guest.name, RunState::Paused)?;
-    // Without a balancer nobody would ever let it go on.
+    // Without a balancer nothing would ever resume it.
     host.kill_balancer();
     moves(guest)
 }
 
-/// A balancer that looks often and has a guest stand still when the host starves.
+/// A balancer that ticks often and pauses a guest when the host starves.
 ///
 /// # Errors
 /// When it does not start.
@@ -66,7 +62,7 @@ pub fn pausing(host: &mut Host) -> Result<()> {
     host.start_balancer_with(&["--interval-ms", "100", "--oom-policy", "pause"])
 }
 
-/// The host has less than a fourth of a reserve as large as can be, or the usual reserve.
+/// Sets the largest reserve, so that the host has less than a fourth of it, or the usual one.
 ///
 /// # Errors
 /// When the balancer refuses that.
@@ -80,10 +76,10 @@ pub fn starve(host: &Host, starves: bool) -> Result<()> {
 /// Waits until REST says that a guest is in this state.
 ///
 /// # Errors
-/// When it does not come to be.
+/// When it does not get there.
 pub fn until_state(host: &Host, guest: &str, state: RunState) -> Result<GuestObject> {
     let path = format!("/v1/guests/{guest}");
-    // A balancer that just started knows of no guest yet.
+    // A balancer that just started does not know the guest yet.
     let look = || {
         let answer = host.request("GET", &path, None)?;
         if answer.status == 404 { Ok(None) } else { answer.read().map(Some) }
@@ -92,12 +88,12 @@ pub fn until_state(host: &Host, guest: &str, state: RunState) -> Result<GuestObj
     wait::until("the guest's state", &host, look, is_there)?.context("waited for")
 }
 
-/// True if the balancer tells of such an event.
+/// True if the balancer lists such an event.
 fn has_event(host: &Host, kind: &str) -> Result<bool> {
     Ok(host.events()?.iter().any(|event| event.kind == kind))
 }
 
-/// What a limit has to leave beside the RAM of a guest that comes, on the engine that takes least.
+/// What a limit has to leave next to the RAM of a new guest, on the engine that takes least.
 const BESIDE_BYTES: u64 = 16 << 20;
 
 /// How guests come and go.
@@ -105,13 +101,14 @@ const BESIDE_BYTES: u64 = 16 << 20;
 pub struct Cast {
     /// Starts a guest of a name with these flags.
     pub start: fn(&Host, &str, &[&str]) -> Result<Guest>,
-    /// What its console shows when it runs.
+    /// What its console shows when it is up.
     pub up: &'static str,
     /// Ends it.
     pub leave: fn(&mut Guest) -> Result<()>,
 }
 
-/// Room for one guest: a second one waits for it, gets in, and has not to wait again when the balancer is killed.
+/// Room for one guest: a second one waits for it, is admitted, and does not have to wait again when the balancer is
+/// killed.
 ///
 /// # Errors
 /// When anything else happens.
@@ -147,7 +144,7 @@ pub fn waits(cast: Cast) -> Result<()> {
     (cast.leave)(&mut first)?;
     second.wait_for(cast.up)?;
     ensure!(has_event(&host, "waiting")? && has_event(&host, "admitted")?);
-    // The host has room for nobody any more; but this one is there.
+    // The host has room for no further guest; but this one is there.
     starve(&host, true)?;
     let mut newcomer = start(&host, "newcomer", &["--container", "/db"])?;
     ensure!(newcomer.wait_end()?.code() == Some(5), "{}", newcomer.errors());
@@ -160,8 +157,8 @@ pub fn waits(cast: Cast) -> Result<()> {
     (cast.leave)(&mut second)
 }
 
-/// So many guests wait.
+/// Waits until `count` guests wait.
 fn waiting(host: &Host, count: usize) -> Result<()> {
     let look = || Ok(host.host_object()?.waiting.len());
-    wait::until("so many guests wait", &host, look, |seen| *seen == count).map(drop)
+    wait::until(&format!("{count} guests wait"), &host, look, |seen| *seen == count).map(drop)
 }

@@ -55,7 +55,7 @@ fn after_help() -> String {
   vmm --kernel vmlinux --initrd initramfs.gz --container /web/d --wait=60
   vmm --spec guest.toml --name b --cpus 4 --may-charge /tenants
 
-Control port (with --may-charge): a program in the guest writes a line and reads the answer, ok or error WHY:
+Control port (with --may-charge): a program in the guest writes a line and reads ok, or error WHY:
   charge /tenants/a    pages that the guest touches from now on are charged to that container
   charge -             they are charged to the guest's own container again
 
@@ -70,16 +70,16 @@ Spec file:
   root = [\"sha256:3f1c09aa...\", \"./app.erofs\"]
   merge = true
 
-Engine qemu: the guest runs on a qemu-system-x86_64 (7.2 or newer) that this program starts and ends. The machine is
-q35, so the guest needs the driver virtio_pci. In the guest's command line this program removes pci=off and adds
-no_timer_check; it also adds swiotlb=noforce if there is no swiotlb word, because Linux would reserve 64M of the guest.
-The limit also covers the memory of QEMU itself, about 145M. --merge and images of a managed pool are not supported.
+Engine qemu: the guest runs on a qemu-system-x86_64 (7.2 or newer) that this program starts and ends. The machine is \
+q35, so the guest needs the driver virtio_pci. In the guest's command line this program removes pci=off and adds \
+no_timer_check; it also adds swiotlb=noforce if there is no swiotlb word, because Linux would reserve 64M of the guest. \
+The limit also covers the memory of QEMU itself, about 145M. --merge and images of a managed pool are not supported. \
 Frames without host memory are unknown, because QEMU does not report which memory it released.
 
 Environment:
   BALLAST_ENGINE     engine of guests that name none: auto, kvm or qemu
   BALLAST_QEMU       program of the engine qemu [default: qemu-system-x86_64]
-  BALLAST_BALANCER   program that is started if no balancer runs [default: balancer, next to vmm or on the path]
+  BALLAST_BALANCER   program of the balancer [default: balancer, next to this program or on the path]
   BALLAST_RUN_DIR    run directory of the balancer
   BALLAST_LOG        level of the log on standard error: warn, info or debug [default: warn]
 

@@ -80,8 +80,8 @@ impl FromStr for ImageName {
         }
         let shown: String = text.chars().take(80).collect();
         Err(format!(
-            "{shown:?} is not an image: a path has a / in it, and an image of the store is named by its digest, sha256: \
-             and its 64 digits or at least the first {IMAGE_DIGITS_MIN}"
+            "{shown:?} is not an image: a path has a / in it, and an image of the store is named by its digest, \
+             sha256: and its 64 digits or at least the first {IMAGE_DIGITS_MIN}"
         ))
     }
 }

@@ -4,12 +4,11 @@
 
 use protocol::frames::{ErrorSource, FrameReader, FrameTable, RegionKind, State};
 use std::sync::Arc;
-use std::thread::sleep;
-use std::time::{Duration, Instant};
 use vm_memory::{Bytes, GuestAddress};
 use vmm::disk_cache::DiskCache;
 use vmm::memory::{Drift, KernelTotal, Pagemap, Ram};
 use vmm::reconciler::Reconciler;
+use wait::Activity;
 
 const FRAMES: u64 = 16384;
 
@@ -44,7 +43,7 @@ fn the_total_follows_what_is_written_and_released() {
     ram.release(&pagemap, 100, 8000).unwrap();
     let released = total.frames().unwrap();
     assert!(released.abs_diff(written - 8000) <= slack, "{written} {released}");
-    let touched = drift.touched_since(&ram, mark).unwrap();
+    let touched = drift.since(&ram, mark).unwrap().touched;
     assert!(touched.unsigned_abs().abs_diff(FRAMES) <= slack, "a release hides no touch: {touched}");
 }
 
@@ -57,12 +56,9 @@ fn an_unchanged_guest_is_not_scanned_and_a_touched_one_is() {
     let reconciler =
         Reconciler::start(Arc::clone(&ram), Arc::default(), Arc::clone(&table), DiskCache::default())
             .unwrap();
+    let own = Activity::of(std::process::id());
     let wait = |what: &str, until: &dyn Fn() -> bool| {
-        let deadline = Instant::now() + Duration::from_secs(30);
-        while !until() {
-            assert!(Instant::now() < deadline, "{what}: {:?}", reader.totals());
-            sleep(Duration::from_millis(20));
-        }
+        wait::until(what, &own, || Ok((until(), reader.totals())), |(holds, _)| *holds).unwrap();
     };
     wait("a first pass", &|| reader.totals().reconciled_age_ms.is_some());
     let totals = reader.totals();

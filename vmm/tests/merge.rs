@@ -8,10 +8,9 @@ mod ksm;
 
 use protocol::frames::{FrameReader, FrameTable, RegionKind, State};
 use std::sync::Arc;
-use std::thread::sleep;
-use std::time::{Duration, Instant};
 use vm_memory::{Bytes, GuestAddress};
 use vmm::memory::{Comparison, KernelTotal, Pagemap, Pass, Ram};
+use wait::Counted;
 
 const FRAMES: u64 = 16384;
 const WRITTEN: u64 = 8192;
@@ -22,11 +21,8 @@ fn content(frame: u64) -> u64 {
 }
 
 fn wait(what: &str, until: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(120);
-    while !until() {
-        assert!(Instant::now() < deadline, "{what}: {:?}", std::fs::read_to_string("/proc/self/ksm_stat"));
-        sleep(Duration::from_millis(20));
-    }
+    let look = || Ok((until(), std::fs::read_to_string("/proc/self/ksm_stat").ok()));
+    wait::until(what, &Counted(merging), look, |(holds, _)| *holds).unwrap();
 }
 
 fn merging() -> u64 {

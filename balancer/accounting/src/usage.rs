@@ -18,8 +18,14 @@ pub struct GuestReading {
     pub table_bytes: u64,
     /// The part of that which other containers pay: frames first touched on their account.
     pub table_elsewhere_bytes: BTreeMap<u16, u64>,
-    /// The part of the resident set that the pool's own ledger charges, to whomever.
+    /// The part of the resident set that the pool's own ledger charges, and what may be such pages: no guest's own
+    /// memory.
     pub pool_bytes: u64,
+    /// The same with pages of images that the pool does not know: which other processes map those is not known.
+    pub images_bytes: u64,
+    /// By how much the charge may be too small because pages that are taken for pages of images are not, or no ledger
+    /// charges them.
+    pub error_bytes: u64,
     /// Blocks of 2 MiB that hold at least one of its frames; `None` where nobody counted them.
     pub blocks_used: Option<u64>,
     /// Guest memory that its table covers.
@@ -52,10 +58,12 @@ impl System {
     pub fn usage(self, reading: &GuestReading) -> Usage {
         let resident = reading.resident_bytes.unwrap_or(0);
         let bytes = |bytes| Cost { bytes, error_bytes: 0 };
+        let error_bytes = reading.error_bytes;
         // What is not mapped is no part of the resident set: that is the rule of this system, and its weakness. What is
         // mapped of the pool is charged by the pool's own ledger, by this rule as well.
         if self == Self::Rss {
-            return [(reading.owner, bytes(resident.saturating_sub(reading.pool_bytes)))].into();
+            let bytes = resident.saturating_sub(reading.pool_bytes);
+            return [(reading.owner, Cost { bytes, error_bytes })].into();
         }
         let held = reading.table_bytes.min(reading.ram_bytes);
         // Of frames: whole blocks under zones.
@@ -73,9 +81,9 @@ impl System {
         *usage.entry(reading.owner).or_default() += charge(own);
         let blocks_bytes = usage.values().fold(0u64, |sum, cost| sum.saturating_add(cost.bytes));
         // The process beside the frames, and what its table hides.
-        let beside = resident.saturating_sub(reading.pool_bytes).saturating_sub(held);
+        let beside = resident.saturating_sub(reading.images_bytes).saturating_sub(held);
         let beside = beside.saturating_add(reading.beside_bytes);
-        *usage.entry(reading.owner).or_default() += bytes(beside);
+        *usage.entry(reading.owner).or_default() += Cost { bytes: beside, error_bytes };
         if self == Self::Zones {
             // At worst every frame is alone in its block.
             let worst = (held / FRAME_BYTES).min(reading.ram_bytes.div_ceil(BLOCK_BYTES));
@@ -156,9 +164,17 @@ mod tests {
 
     #[test]
     fn what_the_pool_charges_is_not_charged_again() {
-        let reading = GuestReading { pool_bytes: 5 * MIB, ..reading() };
+        let reading = GuestReading { pool_bytes: 5 * MIB, images_bytes: 5 * MIB, ..reading() };
         assert_eq!(by_owner(System::Partial, &reading), [(7, 105)]);
         assert_eq!(by_owner(System::Rss, &reading), [(7, 105)]);
+    }
+
+    #[test]
+    fn pages_of_an_image_that_the_pool_does_not_know_are_an_error_bound_except_under_rss() {
+        let reading =
+            GuestReading { pool_bytes: 2 * MIB, images_bytes: 7 * MIB, error_bytes: 5 * MIB, ..reading() };
+        assert_eq!(sum(System::Static, &reading), Cost { bytes: 103 * MIB, error_bytes: 5 * MIB });
+        assert_eq!(sum(System::Rss, &reading).bytes, 108 * MIB, "each pays for all that it maps");
     }
 
     #[test]

@@ -136,7 +136,7 @@ impl ContainerTime {
         let limits = || Limits { max_bytes: Some(1 << 30), ..Default::default() };
         let mut tree = Tree::default();
         for name in 0..CONTAINERS {
-            tree.put(&path(name), limits()).expect("there is room");
+            tree.place(&path(name), limits()).expect("there is room");
         }
         let new = path(CONTAINERS);
         let mut system = build();
@@ -146,7 +146,7 @@ impl ContainerTime {
             let start = Instant::now();
             // As the balancer does it: on a copy, which becomes the tree.
             let mut next = tree.clone();
-            next.put(&new, limits()).expect("there is room");
+            next.place(&new, limits()).expect("there is room");
             tree = next;
             let owner = tree.get(&new).expect("just made").owner;
             let by = User { guest: GuestId(1), container: ContainerId(owner) };
@@ -156,7 +156,8 @@ impl ContainerTime {
             system.touch(Run { first: round * 4096 + 512, count: 4096 - 512 }, by, Kind::Private);
             let start = Instant::now();
             let mut next = tree.clone();
-            next.patch(&new, &patch).expect("it fits");
+            next.alter(&new, &patch).expect("it is there");
+            assert!(next.broken(&new).is_empty(), "it fits");
             tree = next;
             let limit = tree.get(&new).and_then(|node| node.limits.ceiling_bytes()).unwrap_or(0);
             black_box(system.enforceable(ContainerId(owner)) / UNITS_PER_FRAME * 4096 > limit);

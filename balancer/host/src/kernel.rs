@@ -3,9 +3,9 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
-/// By how many frames `/proc/PID/statm` may be wrong. Until Linux 6.16 it left out the pages that each CPU had counted for
-/// itself: a batch of max(32, 2 n) pages on each of n CPUs (lib/percpu_counter.c; "mm: fix the inaccurate memory statistics
-/// issue for users").
+/// By how many frames `/proc/PID/statm` may be wrong. Until Linux 6.16 it left out the pages that each CPU had counted
+/// for itself: a batch of max(32, 2 n) pages on each of n CPUs (lib/percpu_counter.c; "mm: fix the inaccurate memory
+/// statistics issue for users").
 #[must_use]
 pub fn statm_error_frames() -> u64 {
     static FRAMES: OnceLock<u64> = OnceLock::new();
@@ -26,8 +26,8 @@ fn version(release: &str) -> (u64, u64) {
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
-/// CPUs that this host may ever have: `/sys/devices/system/cpu/possible`, as `0-7` or `0,2-3`. It counts CPUs that are off
-/// now, for each of them has its own counters.
+/// CPUs that this host may ever have: `/sys/devices/system/cpu/possible`, as `0-7` or `0,2-3`. It counts CPUs that are
+/// off now, for each of them has its own counters.
 fn cpus() -> u64 {
     let read = |path| std::fs::read_to_string(path).unwrap_or_default();
     let possible = count_cpus(&read("/sys/devices/system/cpu/possible"));

@@ -14,8 +14,8 @@
 //! | [`signals`] | which signals are blocked, ignored, or read as events? |
 //! | [`wait`] | which descriptor is ready? |
 //!
-//! Every function here is safe to call. What `rustix` does not have is a raw system call, in [`page_cache`], [`process`] and
-//! [`signals`] alone.
+//! Every function here is safe to call. What `rustix` does not have is a raw system call, in [`page_cache`],
+//! [`process`] and [`signals`] alone.
 
 #![deny(unsafe_code)]
 

@@ -5,9 +5,9 @@
 //! | [`cached_pages`] | how many pages of a range are there, by `cachestat` (Linux 6.5) | O(cached pages) |
 //! | [`resident_runs`] | which pages of a range are there, by `mincore` | O(pages of the range) |
 //!
-//! Both have blind spots, and [`FileView`] knows them. A file system that is stacked on another one, such as overlayfs, has no
-//! pages of its own to count. And `mincore` says "all of them" to a process that neither owns a file nor may write to it
-//! (`can_do_mincore` in mm/mincore.c); `cachestat` refuses such a process (Linux 6.14).
+//! Both have blind spots, and [`FileView`] knows them. A file system that is stacked on another one, such as overlayfs,
+//! has no pages of its own to count. And `mincore` says "all of them" to a process that neither owns a file nor may
+//! write to it (`can_do_mincore` in mm/mincore.c); `cachestat` refuses such a process (Linux 6.14).
 #![allow(unsafe_code)]
 
 use protocol::bytes::FRAME_BYTES;
@@ -43,9 +43,9 @@ struct Cachestat {
     nr_recently_evicted: u64,
 }
 
-/// Pages of a range of bytes that the page cache holds. The kernel (mm/filemap.c) counts every cached page in `nr_cache`, and
-/// the dirty ones and those under writeback once more in figures of their own, which are not added here. Of a block device it
-/// counts the device's own cache.
+/// Pages of a range of bytes that the page cache holds. The kernel (mm/filemap.c) counts every cached page in
+/// `nr_cache`, and the dirty ones and those under writeback once more in figures of their own, which are not added
+/// here. Of a block device it counts the device's own cache.
 ///
 /// # Errors
 /// When the kernel does not have the call, or refuses.
@@ -56,17 +56,19 @@ pub fn cached_pages(file: &File, range: &Range<u64>) -> io::Result<u64> {
     }
     let asked = CachestatRange { off: range.start, len };
     let mut found = Cachestat::default();
-    // SAFETY: a descriptor that is open, and pointers to two structs of the kernel's layout, of which it fills the second.
+    // SAFETY: a descriptor that is open, and pointers to two structs of the kernel's layout, of which it fills the
+    // second.
     let result = unsafe {
         libc::syscall(SYS_CACHESTAT, file.as_raw_fd(), &raw const asked, &raw mut found, 0 as libc::c_uint)
     };
     if result == 0 { Ok(found.nr_cache) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Visits the runs of pages that the page cache holds, of a range of page numbers of a file, ascending. Two runs may touch.
+/// Visits the runs of pages that the page cache holds, of a range of page numbers of a file, ascending. Two runs may
+/// touch.
 ///
-/// The file is mapped for the length of one call and no page of it is touched: so there are no page tables, and this process
-/// does not count as a user of its pages.
+/// The file is mapped for the length of one call and no page of it is touched: so there are no page tables, and this
+/// process does not count as a user of its pages.
 ///
 /// # Errors
 /// When the file cannot be mapped.
@@ -105,8 +107,8 @@ fn residency(file: &File, pages: Range<u64>) -> io::Result<Vec<u8>> {
     answer
 }
 
-/// Drops pages of a range of bytes (`POSIX_FADV_DONTNEED`, posix_fadvise(2)). Dirty pages and those that a process has mapped
-/// stay.
+/// Drops pages of a range of bytes (`POSIX_FADV_DONTNEED`, posix_fadvise(2)). Dirty pages and those that a process has
+/// mapped stay.
 ///
 /// # Errors
 /// When the kernel refuses.
@@ -196,7 +198,7 @@ mod tests {
         let file = file(64);
         let view = FileView::of(&file).unwrap();
         assert!(view.is_shown);
-        assert_eq!(runs(&file, 3..9), [3..9]);
+        assert_eq!(runs(&file, 3..9), vec![3..9; 1]);
         let whole = 0..64 * FRAME_BYTES;
         let counted = cached_pages(&file, &whole);
         if !view.is_stacked {

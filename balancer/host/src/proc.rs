@@ -68,7 +68,8 @@ impl Folder {
         fs::read_link(self.0.join("exe")).unwrap_or_default()
     }
 
-    /// Open descriptors: the length of `fd` (Linux 6.2, `proc_fd_getattr` in fs/proc/fd.c); before, its entries are counted.
+    /// Open descriptors: the length of `fd` (Linux 6.2, `proc_fd_getattr` in fs/proc/fd.c); before, its entries are
+    /// counted.
     ///
     /// # Errors
     /// When the process is gone, or this one may not look.
@@ -264,7 +265,8 @@ mod tests {
 
     #[test]
     fn mappings_are_parsed_and_other_lines_are_left_out() {
-        let maps = "1000-3000 rw-p 00000000 00:00 0 \nnonsense\n6000-8000 rw-s 00000000 00:01 77 /memfd:ram (deleted)\n";
+        let maps = "1000-3000 rw-p 00000000 00:00 0 \nnonsense\n\
+                    6000-8000 rw-s 00000000 00:01 77 /memfd:ram (deleted)\n";
         let found: Vec<_> = mappings(maps).collect();
         assert_eq!(
             found,

@@ -13,7 +13,8 @@ pub use rustix::process::Signal as SignalNumber;
 /// Sends a signal to one process.
 ///
 /// # Errors
-/// When there is no such process, or it is of another user. A number below 1, which stands for a group of processes, is refused.
+/// When there is no such process, or it is of another user. A number below 1, which stands for a group of processes, is
+/// refused.
 pub fn send_signal(pid: i32, signal: Signal) -> io::Result<()> {
     let pid = (pid > 0).then(|| Pid::from_raw(pid)).flatten().ok_or(io::ErrorKind::InvalidInput)?;
     Ok(rustix::process::kill_process(pid, signal)?)
@@ -44,7 +45,8 @@ pub fn end_of(pid: i32) -> io::Result<OwnedFd> {
     Ok(rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?)
 }
 
-/// The file behind a descriptor, opened again to read: the new one shares neither locks, position nor flags with the old one.
+/// The file behind a descriptor, opened again to read: the new one shares neither locks, position nor flags with the
+/// old one.
 ///
 /// # Errors
 /// When the system refuses.
@@ -81,8 +83,8 @@ impl DescriptorLimit {
     }
 }
 
-/// Unblocks all signals in a child before its program runs: a `vmm` blocks the signals that end it, and a child inherits the
-/// blocked ones.
+/// Unblocks all signals in a child before its program runs: a `vmm` blocks the signals that end it, and a child
+/// inherits the blocked ones.
 pub fn unblock_signals(command: &mut Command) {
     // SAFETY: between fork and exec only `pthread_sigmask` is called, which is async-signal-safe.
     unsafe { command.pre_exec(crate::signals::unblock_all) };
@@ -91,8 +93,8 @@ pub fn unblock_signals(command: &mut Command) {
 /// What a child that is a machine does before its program runs:
 ///
 /// * It ends with the thread that starts it (`PR_SET_PDEATHSIG`), which has to live as long as the process.
-/// * It has no huge pages: QEMU releases guest memory in pages of 4 KiB, which does not free a huge page that they are a part
-///   of, and the kernel would fill a huge page next to frames that are in the balloon.
+/// * It has no huge pages: QEMU releases guest memory in pages of 4 KiB, which does not free a huge page that they are
+///   a part of, and the kernel would fill a huge page next to frames that are in the balloon.
 /// * It inherits these descriptors.
 pub fn bind_machine(command: &mut Command, inherited: Vec<RawFd>) {
     let parent = rustix::process::getpid();
@@ -110,7 +112,8 @@ pub fn bind_machine(command: &mut Command, inherited: Vec<RawFd>) {
         }
         Ok(())
     };
-    // SAFETY: between fork and exec only system calls are made, all of them async-signal-safe, and nothing is allocated.
+    // SAFETY: between fork and exec only system calls are made, all of them async-signal-safe, and nothing is
+    // allocated.
     unsafe { command.pre_exec(prepare) };
 }
 

@@ -8,12 +8,12 @@ use std::os::unix::fs::OpenOptionsExt;
 /// The file of memory pressure.
 pub const FILE: &str = "/proc/pressure/memory";
 
-/// Stalls of some tasks, and the window in which they count, microseconds. The kernel checks ten times a window. A process
-/// without `CAP_SYS_RESOURCE` may only have windows that are whole multiples of 2 s.
+/// Stalls of some tasks, and the window in which they count, microseconds. The kernel checks ten times a window. A
+/// process without `CAP_SYS_RESOURCE` may only have windows that are whole multiples of 2 s.
 const TRIGGERS: [&str; 2] = ["some 50000 500000\0", "some 200000 2000000\0"];
 
-/// Sets the best trigger that this process may have. The file has an exceptional condition (`POLLPRI`) after a stall, at most
-/// once per window, for as long as it is open.
+/// Sets the best trigger that this process may have. The file has an exceptional condition (`POLLPRI`) after a stall,
+/// at most once per window, for as long as it is open.
 ///
 /// # Errors
 /// When the kernel offers no trigger.

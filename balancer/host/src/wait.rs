@@ -6,8 +6,8 @@ use std::time::Duration;
 
 pub use rustix::event::{PollFd, PollFlags};
 
-/// Waits until one of these is ready, or the time is over; without a time until one is ready. Returns how many are ready: 0 as
-/// well if a signal came first, so the caller asks its own clock.
+/// Waits until one of these is ready, or the time is over; without a time until one is ready. Returns how many are
+/// ready: 0 as well if a signal came first, so the caller asks its own clock.
 ///
 /// # Errors
 /// When the kernel refuses.

@@ -52,7 +52,7 @@ fn every_lie_of_an_image_is_named() {
     let (root, second, folder) = (36 * 32, inode_at(&good, b"second"), inode_at(&good, b"folder"));
     // What is changed where, and the words of the refusal.
     let lies: [(&str, usize, &[u8], &str); 16] = [
-        ("no magic number", 1024, &[0], "no EROFS image"),
+        ("no magic number", 1024, &[0], "not an EROFS image"),
         ("blocks of 512 bytes", 1024 + 12, &[9], "blocks have 2^9 bytes"),
         ("a feature of the future", 1024 + 80, &[0x80, 0, 0, 0], "features that are not known here: 0x80"),
         ("more devices", 1024 + 86, &[1], "1 other devices"),

@@ -1,4 +1,4 @@
-//! What a `vmm` and the balancer say to each other over the guest socket: one JSON object per seqpacket.
+//! Messages between a `vmm` and the balancer over the guest socket: one JSON object per seqpacket.
 //!
 //! ```text
 //!  vmm                                   balancer
@@ -9,25 +9,26 @@
 //!   |<-- Target {..}                       |   whenever a limit or the policy moves it
 //!   | Balloon {..} -->                     |   whenever the guest moved
 //!   |<-- SampleStats, Statistics {..} -->  |   at the policy's interval
-//!   | DiskCache {..} -->                  |   when the disks moved bytes, else now and then
+//!   | DiskCache {..} -->                   |   when the disks moved bytes, else now and then
 //!   |<-- DropDiskCache {..}                |   when a limit leaves less for it
-//!   |<-- Reconcile, Reconciled {..} -->    |   when somebody wants exact frames now
+//!   |<-- Reconcile, Reconciled {..} -->    |   when exact frames are wanted now
 //!   |<-- ReconcileShare {..}               |   when guests come or go
-//!   | AskCharge {..} -->                   |   the guest wants somebody else to be charged
+//!   | AskCharge {..} -->                   |   the guest wants another container to be charged
 //!   |<-- RefuseCharge {..}, or Charge {..} |   the latter also when an operator moves the guest
-//!   | Charged {..} -->                     |   done: what is touched from now on is charged as ordered
+//!   | Charged {..} -->                     |   done: pages that are touched from now on are charged so
 //!   | Stuck {..} -->                       |   its machine does not answer, or does again (engine qemu)
-//!   |<-- Detach, Ended {..} -->            |   a guest that was attached is let go as it was found
+//!   |<-- Detach, Ended {..} -->            |   an attached guest is released as it was found
 //!   |<-- FdsMax {..}                       |   when what its containers leave changes
-//!   |<-- Pause {..}                        |   when the host starves, and when it does no more
+//!   |<-- Pause {..}                        |   when the host is out of memory, and when it is not any more
 //!   | ServePool {..} -->                   |   on a second connection, for images with a managed backing
-//!   |<-- Images {..} + descriptors         |   here they are, and the guest holds nothing of them yet; or Refused {..}
+//!   |<-- Images {..} + descriptors         |   the guest holds nothing of them yet; or Refused {..}
 //!   | AskGranules {..} -->                 |   a vCPU or a device waits for a part that is not there
-//!   |<-- Granules {..}                     |   it is there now, or why not
+//!   |<-- Granules {..}                     |   it is there now, or the reason why it is not
 //!   |<-- Unmap {..}, Unmapped {..} -->     |   the balancer needs the room
 //! ```
 //!
-//! The second connection is served by a thread that never touches guest memory: the event loop may wait for a granule itself.
+//! The second connection is served by a thread that never touches guest memory: the event loop may wait for a granule
+//! itself.
 //!
 //! A hang-up of either side ends the session: the guest runs on inside its last target and registers again.
 
@@ -46,14 +47,14 @@ pub const PROTOCOL_VERSION: u32 = 9;
 /// parts per million.
 pub const RECONCILE_CPU_PPM: u32 = 10_000;
 
-/// Memory that a QEMU is assumed to take in addition to guest RAM before that was measured, bytes: under TCG, with Debian's
-/// kernel, which it maps.
+/// Memory that a QEMU is assumed to take in addition to guest RAM until that is measured, bytes: under TCG, with
+/// Debian's kernel, which it maps.
 pub const QEMU_BYTES_ASSUMED: u64 = 128 << 20;
 
 /// Most owners that the frames of one guest may have at a time: their ids fit into a message.
 pub const OWNERS_MAX: usize = 1024;
 
-/// Most paths that a guest may be allowed to charge beside its own container.
+/// Most paths that a guest may be allowed to charge in addition to its own container.
 pub const MAY_CHARGE_MAX: usize = 16;
 
 /// Longest message, bytes.
@@ -85,24 +86,24 @@ pub enum FromVmm {
         /// Time it took, microseconds.
         took_us: u64,
     },
-    /// The guest asks that what it touches from now on is charged to a container.
+    /// The guest asks that pages which it touches from now on are charged to a container.
     AskCharge {
         /// Names the question in its answer.
         question: u64,
         /// The container; `None` for its own.
         to: Option<ContainerPath>,
     },
-    /// An order to charge somebody was carried out.
+    /// A command to charge a container was carried out.
     Charged {
-        /// The last order that was.
+        /// The last command that was.
         order: u64,
-        /// Frames that were charged to somebody else before.
+        /// Frames that were charged to another container before.
         moved_frames: u64,
     },
-    /// A registered guest asks for its images with a managed backing: the first message of its second connection. From the
-    /// answer on it maps nothing of them.
+    /// A registered guest asks for its images with a managed backing: the first message of its second connection. From
+    /// the answer on it maps nothing of them.
     ServePool(ServePool),
-    /// Somebody waits for granules of an image. They may be answered one by one.
+    /// A vCPU or a device waits for granules of an image. They may be answered one by one.
     AskGranules {
         /// Index into [`Register::images`].
         image: u16,
@@ -144,7 +145,7 @@ pub struct OpenImages {
     pub images: Vec<String>,
 }
 
-/// Who wants to be served granules.
+/// A guest that wants to be served granules.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServePool {
@@ -154,13 +155,13 @@ pub struct ServePool {
     pub guest: String,
 }
 
-/// What is told of granules.
+/// The answer about granules.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "result", rename_all = "snake_case", deny_unknown_fields)]
 pub enum GranuleOutcome {
     /// They are there, and stay until the balancer asks for them.
     There,
-    /// They cannot be had now. To be asked again.
+    /// They are not available now. The guest asks again.
     Failed {
         /// Why, one sentence.
         reason: String,
@@ -177,8 +178,8 @@ pub struct Register {
     pub name: String,
     /// The container it is attached to; created if it does not exist.
     pub container: ContainerPath,
-    /// Containers that the guest may charge by its own choice, with all containers inside them, in addition to containers
-    /// inside its own: at most [`MAY_CHARGE_MAX`].
+    /// Containers that the guest may charge by its own choice, with all containers inside them, in addition to
+    /// containers inside its own: at most [`MAY_CHARGE_MAX`].
     pub may_charge: Vec<ContainerPath>,
     /// With `comes_back`: the container that is charged, if it is not its own container.
     pub charge_to: Option<ContainerPath>,
@@ -188,8 +189,8 @@ pub struct Register {
     pub limits: Option<LimitsPatch>,
     /// Images of the pool that it has mapped, at most [`IMAGES_MAX`](crate::image::IMAGES_MAX).
     pub images: Vec<MappedImage>,
-    /// True if the kernel is to merge pages of its RAM that are equal to pages of other guests (KSM). It begins once the guest
-    /// is admitted.
+    /// True if the kernel is to merge pages of its RAM that are equal to pages of other guests (KSM). It begins once
+    /// the guest is admitted.
     pub merge: bool,
     /// Guest RAM, bytes.
     pub ram_bytes: u64,
@@ -207,7 +208,8 @@ pub struct Register {
     pub engine: Engine,
     /// The process that has the guest's RAM, if it is not the `vmm` itself.
     pub machine: Option<MachineProcess>,
-    /// True if an earlier balancer admitted the guest: the limits of its container in the journal are newer than `limits`.
+    /// True if an earlier balancer admitted the guest: the limits of its container in the journal are newer than
+    /// `limits`.
     pub comes_back: bool,
     /// True if it waits while there is not enough memory, instead of being refused.
     pub wait: bool,
@@ -220,8 +222,8 @@ pub struct Register {
 }
 
 impl Register {
-    /// The first registration of a guest on KVM with this RAM, whose balloon is empty, and nothing else. The other fields
-    /// are given by struct update.
+    /// The first registration of a guest on KVM with this RAM, whose balloon is empty, and nothing else. The other
+    /// fields are given by struct update.
     #[must_use]
     pub fn of(name: impl Into<String>, container: ContainerPath, ram_bytes: u64) -> Self {
         Self {
@@ -271,7 +273,7 @@ pub struct Balloon {
     pub target_bytes: u64,
     /// What it can hold at most: RAM less what is in the balloon by the host's own count, never by the guest's. Bytes.
     pub actual_bytes: u64,
-    /// Times that the guest took memory back because it was out of memory, since boot.
+    /// Times that the guest deflated the balloon because it was out of memory, since boot.
     pub oom_deflates: u64,
 }
 
@@ -309,11 +311,11 @@ pub struct Statistics {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum ToVmm {
-    /// The guest is in.
+    /// The guest is admitted.
     Registered {
         /// [`PROTOCOL_VERSION`] of the balancer.
         protocol_version: u32,
-        /// Owner id of whoever is charged, for the frame table: its container, or whom it charged before it came back.
+        /// Owner id of the payer, for the frame table: its container, or the one it charged before it came back.
         owner: u16,
         /// First target: what the guest may hold of its RAM, bytes.
         target_bytes: u64,
@@ -323,12 +325,13 @@ pub enum ToVmm {
         /// What they are.
         images: Vec<ImageHandle>,
     },
-    /// Memory is missing for the guest: it is taken in, or refused, once others gave some back. To hang up ends the waiting.
+    /// Memory is missing for the guest: it is admitted, or refused, once others released some. Closing the connection
+    /// cancels the wait.
     Waiting {
         /// What is missing and who holds it, one sentence.
         reason: String,
     },
-    /// The guest is not taken; the socket closes next.
+    /// The guest is not admitted; the socket closes next.
     Refused {
         /// Why, one sentence.
         reason: String,
@@ -340,17 +343,18 @@ pub enum ToVmm {
         /// Which rule said so, one sentence.
         reason: String,
     },
-    /// The guest stands still, or goes on; it also goes on when the balancer hangs up. Its devices are served all the while.
+    /// The guest pauses or resumes; it also resumes when the balancer hangs up. Its devices are served while it is
+    /// paused.
     Pause {
-        /// True to stand still.
+        /// True to pause.
         paused: bool,
     },
     /// The guest's statistics are wanted.
     SampleStats,
-    /// A guest that was attached is to be left as it was found; its `vmm` says [`FromVmm::Ended`] when it is.
+    /// A guest that was attached is to be left as it was found; its `vmm` sends [`FromVmm::Ended`] when it is.
     Detach,
     /// The host's page cache may hold no more than this of these files: the rest is written back and dropped, and then
-    /// [`FromVmm::DiskCache`] tells what stayed.
+    /// [`FromVmm::DiskCache`] reports what stayed.
     DropDiskCache {
         /// At most [`DISK_FILES_MAX`](crate::disk::DISK_FILES_MAX).
         files: Vec<KeepCached>,
@@ -362,10 +366,10 @@ pub enum ToVmm {
         /// Share of one CPU, parts per million: this guest's part of [`RECONCILE_CPU_PPM`].
         cpu_ppm: u32,
     },
-    /// Somebody else is charged from now on. What was touched before is charged as it was: the `vmm` compares its table
-    /// with the kernel first. It gives back what this says when it registers again.
+    /// Another container is charged from now on. Pages that were touched before are charged as they were: the `vmm`
+    /// compares its table with the kernel first. It repeats what this says when it registers again.
     Charge(Charge),
-    /// The guest may not charge whom it asked to.
+    /// The guest may not charge the container that it asked for.
     RefuseCharge {
         /// The question.
         question: u64,
@@ -383,7 +387,7 @@ pub enum ToVmm {
         /// What became of them.
         outcome: GranuleOutcome,
     },
-    /// The room that granules take is needed: the guest is to map them no more, and to say so.
+    /// The room that granules take is needed: the guest unmaps them and reports that.
     Unmap {
         /// Index into [`Register::images`].
         image: u16,
@@ -399,11 +403,11 @@ pub enum ToVmm {
     },
 }
 
-/// Who pays for a guest.
+/// Which container is charged for a guest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Charge {
-    /// Counts the orders of this connection from 1.
+    /// Counts the commands of this connection from 1.
     pub order: u64,
     /// The guest's question that this answers, if it is an answer.
     pub question: Option<u64>,
@@ -411,7 +415,7 @@ pub struct Charge {
     pub container: ContainerPath,
     /// The container that is charged from now on, if that is another one.
     pub charge_to: Option<ContainerPath>,
-    /// Owner id of whoever is charged: for frames that become private from now on.
+    /// Owner id of the payer: for frames that become private from now on.
     pub owner: u16,
     /// True if every frame that the guest holds is charged to `owner` as well.
     pub with_charges: bool,

@@ -4,7 +4,7 @@ use super::Shared;
 use super::body::Json as Body;
 use super::query::Name;
 use crate::objects::{Detached, GuestObject, GuestPost, Problem};
-use crate::state::{Attach, attach_name};
+use crate::sessions::{self, Attach, attach_name};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -38,7 +38,7 @@ pub(super) async fn attach(
     }
     let container = post.container.map(String::from);
     let attach = Attach { qmp: post.qmp, name, container, limit: post.limit };
-    Ok((StatusCode::CREATED, Json(balancer.attach(attach).await?)))
+    Ok((StatusCode::CREATED, Json(sessions::attach(&balancer, attach).await?)))
 }
 
 /// Detach a guest that was attached: its balloon and its polling interval become what they were, and it continues to
@@ -48,6 +48,6 @@ pub(super) async fn attach(
     responses((status = 200, description = "How it was left.", body = Detached), (status = 404), (status = 409),
         (status = 504)))]
 pub(super) async fn detach(State(balancer): Shared, Name(id): Name) -> Result<Json<Detached>, Problem> {
-    let detail = balancer.detach(&id).await?;
+    let detail = sessions::detach(&balancer, &id).await?;
     Ok(Json(Detached { guest: id, detail }))
 }

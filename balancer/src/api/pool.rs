@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 pub(super) async fn get(State(balancer): Shared, Params(query): Params<PoolQuery>) -> Json<PoolObject> {
     if let Some(most) = query.max_age_ms {
         let now = Instant::now();
-        balancer.look_at_pool_since(now.checked_sub(Duration::from_millis(most)).unwrap_or(now)).await;
+        balancer.scan_pool_since(now.checked_sub(Duration::from_millis(most)).unwrap_or(now)).await;
     }
     Json(balancer.pool())
 }

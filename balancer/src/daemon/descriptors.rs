@@ -9,8 +9,8 @@ const GUESTS_MIN: usize = 64;
 /// Never more: what one thread can serve.
 const GUESTS_MAX: usize = 16 << 10;
 
-/// Raises this process's limit of descriptors as far as it may, and returns how many guests may be connected in addition to `others`
-/// connections.
+/// Raises this process's limit of descriptors as far as it may, and returns how many guests may be connected in
+/// addition to `others` connections.
 pub(super) fn left_for_guests(others: usize) -> usize {
     let limit = DescriptorLimit::get();
     let raised = DescriptorLimit { soft: limit.hard, ..limit };

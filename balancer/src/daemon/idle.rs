@@ -1,4 +1,4 @@
-//! The end of a balancer that nobody needs.
+//! The end of a balancer that no guest needs.
 
 use crate::state::Balancer;
 use std::sync::Arc;

@@ -1,10 +1,10 @@
-//! A balancer's life: lock, journal, sockets, turns, end.
+//! A balancer's life: lock, journal, sockets, ticks, end.
 //!
 //! ```text
-//!   lock the place -> load the journal -> bind both sockets -> serve ... -> remove the sockets
+//!   lock the run directory -> load the journal -> bind both sockets -> serve ... -> remove the sockets
 //! ```
 //!
-//! The API's socket is bound last: who can connect to it finds a balancer that is whole.
+//! The API's socket is bound last: a client that can connect to it finds a complete balancer.
 
 mod descriptors;
 mod idle;
@@ -18,7 +18,7 @@ use crate::journal::Journal;
 use crate::objects::KnobsPatch;
 use crate::pool::{IMAGES_OPEN_MAX, Library};
 use crate::sessions::{self, GuestServer};
-use crate::state::Balancer;
+use crate::state::{Balancer, HostKernel};
 use accounting::System;
 use anyhow::Context;
 use axum::middleware;
@@ -30,11 +30,11 @@ use std::sync::Arc;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Connections of the API at a time, by socket: who holds all of one does not get in the way of the other, nor of guests.
+/// Connections of the API at a time, by socket: a client that holds all of one delays neither the other nor guests.
 const API_PLACES: usize = 512;
 const TCP_PLACES: usize = 128;
-/// Looks at the pool may take one part in this many of a CPU.
-const LOOK_CPU_PART: u32 = 100;
+/// Scans of the pool may take one part in this many of a CPU.
+const SCAN_CPU_PART: u32 = 100;
 
 /// How a balancer is to run.
 #[derive(Debug, Clone)]
@@ -43,9 +43,9 @@ pub struct Options {
     pub place: Place,
     /// End when the last guest is gone.
     pub exit_when_idle: bool,
-    /// Serve the API over TCP as well, to who shows the token.
+    /// Serve the API over TCP as well, to clients that show the token.
     pub tcp: Option<(SocketAddr, Token)>,
-    /// Who pays for a frame.
+    /// The rule by which a container pays for a frame.
     pub accounting: System,
     /// Knobs of the policy that are given now; the others are as they were turned last.
     pub knobs: KnobsPatch,
@@ -60,14 +60,15 @@ pub struct Options {
 /// Runs a balancer to its end.
 ///
 /// # Errors
-/// When it cannot start: the place is taken, the journal unusable, a socket cannot be bound.
+/// When it cannot start: the run directory is taken, the journal unusable, a socket cannot be bound.
 pub async fn run(options: Options) -> anyhow::Result<()> {
     let owned = Owned::take(&options.place)?;
     let guest_places = descriptors::left_for_guests(API_PLACES + TCP_PLACES + IMAGES_OPEN_MAX);
     let (journal, tree, bindings) = Journal::open(&options.place.journal())?;
     let library = Library::new(&options.store, options.pool);
     let knobs = options.knobs.on(journal.knobs().unwrap_or_default());
-    let balancer = Arc::new(Balancer::new(journal, (tree, bindings), options.accounting, library, knobs));
+    let (accounting, kernel) = (options.accounting, Arc::new(HostKernel));
+    let balancer = Arc::new(Balancer::new(journal, (tree, bindings), accounting, library, knobs, kernel));
     balancer.lives_in(options.place.clone());
     let tcp = match &options.tcp {
         Some((address, _)) => {
@@ -95,16 +96,16 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     if options.working_sets {
         tokio::spawn(sessions::watch_working_sets(Arc::clone(&balancer), options.place.clone()));
     }
-    tokio::spawn(look(Arc::clone(&balancer)));
-    tokio::spawn(Arc::clone(&balancer).look_at_tables());
+    tokio::spawn(scan_pool(Arc::clone(&balancer)));
+    tokio::spawn(Arc::clone(&balancer).scan_tables());
     tokio::spawn(Arc::clone(&balancer).grant_what_is_freed());
-    let turns = turn(Arc::clone(&balancer));
+    let ticks = tick(Arc::clone(&balancer));
     let idle = idle::wait(Arc::clone(&balancer));
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::spawn(stay(signal(SignalKind::hangup())?));
     tokio::select! {
         () = api::serve(api, router(balancer), API_PLACES) => {}
-        () = turns => {}
+        () = ticks => {}
         () = idle, if options.exit_when_idle => tracing::info!("no guests are left"),
         _ = terminate.recv() => tracing::info!("SIGTERM"),
         _ = interrupt.recv() => tracing::info!("SIGINT"),
@@ -113,18 +114,19 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A terminal that goes, or a service manager's reload, ends no balancer: guests need it, and there is no file to read anew.
+/// A terminal that closes, or a service manager's reload, does not end a balancer: guests need it, and there is no
+/// file to read again.
 async fn stay(mut hangup: Signal) {
     while hangup.recv().await.is_some() {
         tracing::info!("SIGHUP changes nothing");
     }
 }
 
-async fn turn(balancer: Arc<Balancer>) {
+async fn tick(balancer: Arc<Balancer>) {
     let mut interval = balancer.watch_interval();
     loop {
         let mut clock = tokio::time::interval(*interval.borrow_and_update());
-        // After a pause of the whole process one turn is enough.
+        // After a pause of the whole process one tick is enough.
         clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
@@ -139,13 +141,13 @@ async fn turn(balancer: Arc<Balancer>) {
     }
 }
 
-/// Looks at the pool again and again, as often as its part of a CPU allows.
-async fn look(balancer: Arc<Balancer>) {
+/// Scans the pool again and again, as often as its part of a CPU allows.
+async fn scan_pool(balancer: Arc<Balancer>) {
     let interval = balancer.watch_interval();
     loop {
         balancer.keep_granules();
-        let took = balancer.look_at_pool(false).await;
+        let took = balancer.scan_pool(false).await;
         let interval = *interval.borrow();
-        tokio::time::sleep(interval.max(took.saturating_mul(LOOK_CPU_PART))).await;
+        tokio::time::sleep(interval.max(took.saturating_mul(SCAN_CPU_PART))).await;
     }
 }

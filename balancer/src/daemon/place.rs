@@ -1,4 +1,4 @@
-//! A place that is held by one balancer.
+//! A run directory that is held by one balancer.
 
 use protocol::place::Place;
 use protocol::private::PrivateError;
@@ -7,7 +7,7 @@ use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// Why a place cannot be held.
+/// Why a run directory cannot be held.
 #[derive(Debug, thiserror::Error)]
 pub enum PlaceError {
     /// Another balancer lives there.
@@ -21,8 +21,8 @@ pub enum PlaceError {
     /// The folder is not this user's alone.
     #[error(transparent)]
     NotPrivate(#[from] PrivateError),
-    /// Something that is no socket is where a socket has to be.
-    #[error("{0} exists and is no socket: move it away")]
+    /// A file that is not a socket is where a socket has to be.
+    #[error("{0} exists and is not a socket: move it away")]
     NoSocket(PathBuf),
     /// The system refused.
     #[error("Cannot {doing} {path}")]
@@ -37,11 +37,11 @@ pub enum PlaceError {
     },
 }
 
-/// A place and the lock on it, which lasts as long as this.
+/// A run directory and the lock on it, which lasts as long as this.
 #[derive(Debug)]
 pub struct Owned {
     place: Place,
-    /// Never read again, held open: the kernel drops the lock with the process, however it ends.
+    /// Never read again, but open: the kernel drops the lock with the process, however that ends.
     _lock: File,
 }
 
@@ -56,20 +56,20 @@ impl Owned {
         let owned = Self { place: place.clone(), _lock: lock };
         for socket in [place.api_socket(), place.guest_socket()] {
             match fs::symlink_metadata(&socket) {
-                // The lock is ours, so nobody listens there any more.
+                // The lock is ours, so no process listens there any more.
                 Ok(meta) if meta.file_type().is_socket() => {
                     fs::remove_file(&socket)
                         .map_err(|source| failed("remove the stale socket", &socket, source))?;
                 }
                 Ok(_) => return Err(PlaceError::NoSocket(socket)),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(source) => return Err(failed("look at", &socket, source)),
+                Err(source) => return Err(failed("inspect", &socket, source)),
             }
         }
         Ok(owned)
     }
 
-    /// Removes the sockets, so that a client sees at once that nobody is here.
+    /// Removes the sockets, so that a client sees at once that there is no balancer.
     pub fn clear(&self) {
         for socket in [self.place.api_socket(), self.place.guest_socket()] {
             if let Err(error) = fs::remove_file(&socket) {

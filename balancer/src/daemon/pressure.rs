@@ -5,7 +5,8 @@ use crate::state::Balancer;
 use std::sync::Arc;
 use tokio::io::Interest;
 
-/// Reports each stall to the balancer, for ever. Returns where the kernel offers no trigger: then the next tick reads the pressure.
+/// Reports each stall to the balancer, for ever. Returns where the kernel offers no trigger: then the next tick reads
+/// the pressure.
 pub(super) async fn watch(balancer: Arc<Balancer>) {
     let trigger = match host::psi::trigger()
         .and_then(|file| readiness::watch(file.into(), Interest::PRIORITY))

@@ -1,8 +1,9 @@
 //! Finding a `vmm` that lies in its frame table: the kernel's figures of the process are the measure.
 //!
-//! A table may differ from the kernel by its published error, by what the kernel's own counters leave out and by what the
-//! process holds beside guest RAM. It may also lag: a guest touches memory all the time, and what it touched since the last
-//! comparison is on top of the error. So a difference is a suspicion first, and the guest is asked to compare:
+//! A table may differ from the kernel by its published error, by what the kernel's own counters leave out and by what
+//! the process holds beside guest RAM. It may also lag: a guest touches memory all the time, and what it touched
+//! since the last comparison is on top of the error. So a difference is a suspicion first, and the guest is asked to
+//! compare:
 //!
 //! ```text
 //!   each turn:  table and kernel differ --> ask the vmm to compare, now
@@ -11,15 +12,15 @@
 //!               they agree --> no question for half a minute
 //! ```
 //!
-//! Nothing that a guest is charged waits for this: the larger figure always counts. So a lie that is too small to be found,
-//! or one inside a large error that the table admits to, gains nothing but a wrong figure for frames. Whom a table charges
-//! beside its own container was allowed before, believed or not.
+//! Nothing that a guest is charged waits for this: the larger figure always counts. So a lie that is too small to be
+//! found, or one inside a large error that the table admits to, gains nothing but a wrong figure for frames. Whom a
+//! table charges beside its own container was allowed before, believed or not.
 
-use super::figures::{KernelSample, table_bytes};
+use super::figures::table_bytes;
+use super::reading::Reading;
 use host::kernel::statm_error_frames;
 use protocol::bytes::{FRAME_BYTES, Human};
 use protocol::engine::Engine;
-use protocol::frames::Totals;
 use std::time::{Duration, Instant};
 
 /// Anonymous memory that a `vmm` may hold beside guest RAM: twice what an idle one takes altogether. Bytes.
@@ -64,15 +65,15 @@ pub struct CrossCheck {
 }
 
 impl CrossCheck {
-    /// Of a guest on this balancer. What a `vmm` holds beside guest RAM is known, what QEMU holds is not: there the table is only
-    /// found to claim more than there is. Less gains nothing, since the kernel's figure is charged.
+    /// Of a guest on this balancer. What a `vmm` holds beside guest RAM is known, what QEMU holds is not: there the
+    /// table is only found to claim more than there is. Less gains nothing, since the kernel's figure is charged.
     #[must_use]
     pub fn of_engine(engine: Engine) -> Self {
         Self { is_qemu: engine == Engine::Qemu, ..Self::default() }
     }
 
-    fn difference(&self, kernel: &KernelSample, totals: &Totals) -> Option<Difference> {
-        difference(kernel, totals).filter(|found| !self.is_qemu || found.table_bytes > found.kernel_bytes)
+    fn difference(&self, reading: &Reading) -> Option<Difference> {
+        difference(reading).filter(|found| !self.is_qemu || found.table_bytes > found.kernel_bytes)
     }
 
     /// True until the table was found to lie.
@@ -81,10 +82,10 @@ impl CrossCheck {
         !self.distrusted
     }
 
-    /// True if the guest is to be asked to compare its table, by these figures of one turn.
+    /// True if the guest is to be asked to compare its table, by this reading.
     #[must_use]
-    pub fn wants_answer(&mut self, kernel: &KernelSample, totals: &Totals, now: Instant) -> bool {
-        if self.difference(kernel, totals).is_none() && !self.distrusted {
+    pub fn wants_answer(&mut self, reading: &Reading, now: Instant) -> bool {
+        if self.difference(reading).is_none() && !self.distrusted {
             (self.suspected_at, self.asked_at, self.strikes) = (None, None, 0);
             return false;
         }
@@ -116,21 +117,31 @@ impl CrossCheck {
         ))
     }
 
-    /// The guest compared its table; these are the figures right after it said so.
-    pub fn answered(&mut self, kernel: &KernelSample, totals: &Totals, now: Instant) -> Verdict {
+    /// The guest compared its table; this is a reading right after it said so. What it touched since the comparison,
+    /// and while the reading was made, is in one of the two figures alone.
+    pub fn answered(&mut self, reading: &Reading, now: Instant) -> Verdict {
         let Some(asked_at) = self.asked_at.take() else { return Verdict::Same };
-        let Some(found) = self.difference(kernel, totals) else {
+        let Some(found) = self.difference(reading) else {
             (self.strikes, self.suspected_at, self.not_before) = (0, None, Some(now + ASK_EVERY));
             return if std::mem::take(&mut self.distrusted) { Verdict::Trusted } else { Verdict::Same };
         };
-        // An answer that is older than the question, or so old that a guest may have touched anything since, does not tell.
-        let waited_ms = u64::try_from(now.duration_since(asked_at).as_millis()).unwrap_or(u64::MAX);
+        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        if ms(reading.span) > ANSWER_AGE_MS_MAX {
+            // This process was late itself: the guest answered.
+            self.suspected_at = None;
+            return Verdict::Same;
+        }
+        let totals = &reading.table.totals;
+        let waited_ms = ms(reading.at.saturating_duration_since(asked_at));
         let age_ms = totals.checked_age_ms.unwrap_or(u64::MAX);
-        if age_ms > waited_ms.min(ANSWER_AGE_MS_MAX) || totals.torn {
+        let apart_ms = age_ms.saturating_add(ms(reading.span));
+        // An answer that is older than the question, or so old that a guest may have touched anything since, does not
+        // tell.
+        if age_ms > waited_ms || apart_ms > ANSWER_AGE_MS_MAX || totals.torn {
             return Verdict::Same;
         }
         self.suspected_at = None;
-        if found.beyond_bytes <= TOUCH_BYTES_PER_MS * (age_ms + 1) {
+        if found.beyond_bytes <= TOUCH_BYTES_PER_MS * (apart_ms + 1) {
             return Verdict::Same;
         }
         self.strikes = (self.strikes + 1).min(STRIKES);
@@ -168,10 +179,11 @@ impl Difference {
 }
 
 /// By how much a table and the kernel differ beyond what either may be off.
-fn difference(kernel: &KernelSample, totals: &Totals) -> Option<Difference> {
+fn difference(reading: &Reading) -> Option<Difference> {
+    let (kernel, totals) = (&reading.kernel, &reading.table.totals);
     let frames_bytes = |frames: u64| frames.saturating_mul(FRAME_BYTES);
-    // Frames whose state the table does not know yet, but no more than it has. One that was never compared knows nothing; it
-    // is no excuse not to compare when asked.
+    // Frames whose state the table does not know yet, but no more than it has. One that was never compared knows
+    // nothing; it is no excuse not to compare when asked.
     let checked = totals.checked_age_ms.map_or(0, |_| totals.error_frames_max.min(totals.frames));
     let error = frames_bytes(checked);
     let counters = frames_bytes(statm_error_frames());

@@ -1,11 +1,10 @@
 //! What a guest costs the host: the kernel's figure against the guest's own table.
 
-use host::proc::{Folder, Statm, Status};
+use super::reading::{ImagePages, Reading};
 use policy::CHANGE_BYTES_MIN;
 use protocol::bytes::FRAME_BYTES;
 use protocol::engine::Engine;
-use protocol::frames::{FrameReader, Region, RegionKind, Totals};
-use protocol::image::MappedImage;
+use protocol::frames::Totals;
 use protocol::message::{MachineProcess, QEMU_BYTES_ASSUMED};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -21,27 +20,41 @@ pub struct KernelSample {
     pub swapped_bytes: u64,
     /// Page tables that the kernel holds for the process, bytes; not in the resident set.
     pub page_tables_bytes: u64,
-    /// When it was read.
+    /// When it was read: not later than the figures.
     pub at: Instant,
 }
 
 impl KernelSample {
-    /// Reads `/proc/PID/statm` and `/proc/PID/status`. `None` when the process is gone.
+    /// Reads `/proc/PID/status` (proc_pid_status(5)): all kinds of memory in one system call, so that no page is in
+    /// two of them or in none. `None` when the process is gone.
     #[must_use]
     pub fn take(pid: i32) -> Option<Self> {
-        let folder = Folder::of(pid);
-        let (statm, status): (Statm, Status) = (folder.read().ok()?, folder.read().ok()?);
+        let at = Instant::now();
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        Self::of_status(&status, at)
+    }
+
+    /// The figures of such a text. `None` for a process that has no memory any more.
+    fn of_status(status: &str, at: Instant) -> Option<Self> {
+        let anonymous_bytes = of_status(status, "RssAnon:")?;
+        let of = |name| of_status(status, name).unwrap_or(0);
         Some(Self {
-            resident_bytes: statm.resident_bytes(),
-            anonymous_bytes: statm.anonymous_frames().saturating_mul(FRAME_BYTES),
-            swapped_bytes: status.swapped_bytes,
-            page_tables_bytes: status.page_tables_bytes,
-            at: Instant::now(),
+            resident_bytes: anonymous_bytes.saturating_add(of("RssFile:")).saturating_add(of("RssShmem:")),
+            anonymous_bytes,
+            swapped_bytes: of("VmSwap:"),
+            page_tables_bytes: of("VmPTE:"),
+            at,
         })
     }
 
-    /// The same of a `vmm` and of the process that has the guest's RAM, where that is another one: the sums. `None` when either
-    /// is gone.
+    /// Files and shared memory in the resident set, bytes.
+    #[must_use]
+    pub fn file_bytes(&self) -> u64 {
+        self.resident_bytes.saturating_sub(self.anonymous_bytes)
+    }
+
+    /// The same of a `vmm` and of the process that has the guest's RAM, where that is another one: the sums. `None`
+    /// when either is gone.
     #[must_use]
     pub fn of_guest(pid: i32, machine: Option<MachineProcess>) -> Option<Self> {
         let own = Self::take(pid)?;
@@ -55,35 +68,48 @@ impl KernelSample {
             at: own.at,
         })
     }
+}
 
-    /// The part of the resident set that are pages of images, which are the pool's, bytes. The table says how many; no
-    /// more than the process has of files.
-    #[must_use]
-    pub fn image_bytes(&self, totals: &Totals) -> u64 {
-        let file_bytes = self.resident_bytes.saturating_sub(self.anonymous_bytes);
-        totals.shared.saturating_mul(FRAME_BYTES).min(file_bytes)
-    }
+/// A figure of `/proc/PID/status`, which is in KiB, in bytes; `None` where there is no such line.
+fn of_status(status: &str, name: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+    let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
+    Some(kib.saturating_mul(1024))
 }
 
 /// Overhead that is assumed before it was measured: twice what an idle `vmm` takes. Bytes.
 const OVERHEAD_BYTES_ASSUMED: u64 = 16 << 20;
-/// What a QEMU may grow by between two readings, and while the middle of them lags behind: code that is translated, threads
-/// for input and output. Bytes.
+/// What a QEMU may grow by between two readings, and while the middle of them lags behind: code that is translated,
+/// threads for input and output. Bytes.
 const QEMU_GROWTH_BYTES: u64 = 16 << 20;
-/// A table whose error is larger than this, or was bounded longer ago than `FRESH`, says nothing about overhead. Frames.
+/// A table whose error is larger than this, or was bounded longer ago than `FRESH`, says nothing about overhead.
+/// Frames.
 const ERROR_FRAMES_MAX: u64 = 512;
 const FRESH: Duration = Duration::from_millis(2500);
-/// By how much a process may have changed since the last reading for this one to tell of overhead, bytes: the table was looked at a
-/// moment earlier, and what came or went since would be taken for it.
+/// By how much a process may have changed since the last reading for this one to tell of overhead, bytes: the table
+/// was looked at a moment earlier, and what came or went since would be taken for it.
 const MOVES_BYTES: u64 = 4 << 20;
+/// A reading that took longer is of two moments: it says nothing about overhead.
+pub(super) const SPAN_MAX: Duration = Duration::from_millis(50);
 /// Readings of the overhead that are kept.
 const READINGS: usize = 8;
+/// Files and shared memory that a `vmm` may have mapped in addition to images: twice its program and its libraries.
+/// Bytes.
+const OWN_FILES_BYTES: u64 = 16 << 20;
+/// A table that does not count more than that for so long, although its `vmm` was asked to compare, is not trusted
+/// about it.
+const DOUBT_MAX: Duration = Duration::from_secs(60);
+/// After so much of this time the `vmm` is asked.
+const DOUBT_ASKS: Duration = Duration::from_secs(3);
 
 /// Bytes that a guest holds, and what its `vmm` takes beside them.
 #[derive(Debug, Default)]
 pub struct Figures {
-    kernel: Option<KernelSample>,
+    reading: Option<Reading>,
+    images: ImagePages,
     overheads: VecDeque<u64>,
+    /// Since when the process has more files mapped than its table counts and `OWN_FILES_BYTES`.
+    doubted_at: Option<Instant>,
     is_qemu: bool,
 }
 
@@ -98,32 +124,85 @@ impl Figures {
         if self.is_qemu { QEMU_BYTES_ASSUMED } else { OVERHEAD_BYTES_ASSUMED }
     }
 
-    /// Takes a reading of the kernel into account, with the table's totals of the same moment.
-    pub fn update(&mut self, kernel: KernelSample, totals: &Totals) {
-        let before = self.kernel.replace(kernel);
-        let moves =
-            before.is_some_and(|before| before.resident_bytes.abs_diff(kernel.resident_bytes) > MOVES_BYTES);
-        let fresh = totals.checked_age_ms.is_some_and(|age| u128::from(age) <= FRESH.as_millis());
-        if fresh && !moves && totals.error_frames_max <= ERROR_FRAMES_MAX && !totals.torn {
+    /// Takes a reading into account.
+    pub fn update(&mut self, reading: Reading) {
+        let before = self.reading.take();
+        self.images = reading.images(before.as_ref());
+        self.doubt(&reading);
+        if self.is_of_one_moment(before.as_ref(), &reading) {
             if self.overheads.len() == READINGS {
                 self.overheads.pop_front();
             }
-            let beside = kernel.resident_bytes.saturating_sub(kernel.image_bytes(totals));
-            self.overheads.push_back(beside.saturating_sub(table_bytes(totals)));
+            let beside = reading.kernel.resident_bytes.saturating_sub(self.images.pool.known_bytes);
+            self.overheads.push_back(beside.saturating_sub(reading.table.private_bytes()));
+        }
+        self.reading = Some(reading);
+    }
+
+    /// True if table and kernel are of one moment, as far as that matters for the overhead.
+    fn is_of_one_moment(&self, before: Option<&Reading>, reading: &Reading) -> bool {
+        let (kernel, totals) = (&reading.kernel, &reading.table.totals);
+        let moves = |before: &Reading| {
+            before.kernel.resident_bytes.abs_diff(kernel.resident_bytes) > MOVES_BYTES
+                || before.kernel.file_bytes().abs_diff(kernel.file_bytes()) > MOVES_BYTES
+        };
+        let is_fresh = totals.checked_age_ms.is_some_and(|age| u128::from(age) <= FRESH.as_millis());
+        // Of a QEMU each fault may have mapped pages of images, and what it takes is large.
+        let is_settled = self.is_qemu || self.images.pool.doubt_bytes() <= MOVES_BYTES;
+        is_fresh
+            && is_settled
+            && reading.span <= SPAN_MAX
+            && !before.is_some_and(moves)
+            && totals.error_frames_max <= ERROR_FRAMES_MAX
+            && !totals.torn
+    }
+
+    /// A table may lag behind what its process maps, but not for ever: after a while what it does not count is the
+    /// process's own.
+    fn doubt(&mut self, reading: &Reading) {
+        let uncounted = reading.kernel.file_bytes().saturating_sub(self.images.all.known_bytes);
+        if self.is_qemu || uncounted <= OWN_FILES_BYTES || self.images.all.doubt_bytes() == 0 {
+            self.doubted_at = None;
+            return;
+        }
+        let since = *self.doubted_at.get_or_insert(reading.at);
+        if reading.at.saturating_duration_since(since) >= DOUBT_MAX {
+            self.images.all.bytes_max = self.images.all.known_bytes;
+            self.images.pool.bytes_max = self.images.pool.known_bytes;
         }
     }
 
-    /// The last reading of the kernel.
+    /// True if the `vmm` is to be asked to compare its table, because that does not count files that its process has
+    /// mapped.
     #[must_use]
-    pub fn kernel(&self) -> Option<KernelSample> {
-        self.kernel
+    pub fn wants_comparison(&self, now: Instant) -> bool {
+        self.doubted_at.is_some_and(|at| now.saturating_duration_since(at) >= DOUBT_ASKS)
     }
 
-    /// Host memory behind guest RAM, bytes: by the table's word, or by the kernel's count if that is more than the process can hold beside it.
+    /// The pages of images among what the kernel holds for the process.
+    #[must_use]
+    pub fn images(&self) -> ImagePages {
+        self.images
+    }
+
+    /// The last reading.
+    #[must_use]
+    pub fn reading(&self) -> Option<&Reading> {
+        self.reading.as_ref()
+    }
+
+    /// What the kernel said in it.
+    #[must_use]
+    pub fn kernel(&self) -> Option<KernelSample> {
+        self.reading.as_ref().map(|reading| reading.kernel)
+    }
+
+    /// Host memory behind guest RAM, bytes: by the table's word, or by the kernel's count if that is more than the
+    /// process can hold beside it.
     #[must_use]
     pub fn ram_bytes(&self, totals: &Totals) -> u64 {
         let beside = self.overhead_bytes().max(OVERHEAD_BYTES_ASSUMED);
-        let counted = self.kernel.map_or(0, |kernel| kernel.anonymous_bytes.saturating_sub(beside));
+        let counted = self.kernel().map_or(0, |kernel| kernel.anonymous_bytes.saturating_sub(beside));
         table_bytes(totals).max(counted)
     }
 
@@ -136,8 +215,9 @@ impl Figures {
         readings.get(readings.len() / 2).copied().unwrap_or_else(|| self.assumed_bytes())
     }
 
-    /// What a limit has to leave for that, bytes: a target that would move by less than [`CHANGE_BYTES_MIN`] is not sent,
-    /// and `max` is never exceeded, so the overhead must have room to grow by as much, and that of a QEMU by more.
+    /// What a limit has to leave for that, bytes: a target that would move by less than [`CHANGE_BYTES_MIN`] is not
+    /// sent, and `max` is never exceeded, so the overhead must have room to grow by as much, and that of a QEMU by
+    /// more.
     #[must_use]
     pub fn reserved_bytes(&self) -> u64 {
         match self.overheads.is_empty() {
@@ -148,17 +228,6 @@ impl Figures {
     }
 }
 
-/// Totals of a table in which `shared` are pages of the pool's images alone. A file of its own that a guest maps as an image
-/// is nobody else's: the guest pays for it.
-pub fn pool_totals(frames: &FrameReader, images: &[MappedImage]) -> Totals {
-    let regions = frames.totals_by_region();
-    let of_pool = |region: &Region| images.iter().any(|image| image.first == region.first);
-    let own = regions.iter().filter(|(region, _)| region.kind == RegionKind::Image && !of_pool(region));
-    let own_frames = own.fold(0u64, |sum, (_, totals)| sum.saturating_add(totals.shared));
-    let totals = frames.totals();
-    Totals { shared: totals.shared.saturating_sub(own_frames), ..totals }
-}
-
 /// Host memory that the guest has for itself by the table's own word, bytes: private frames. Those of images are the
 /// pool's. A hostile table may claim anything.
 pub(super) fn table_bytes(totals: &Totals) -> u64 {
@@ -166,118 +235,5 @@ pub(super) fn table_bytes(totals: &Totals) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn totals(private: u64, age: Option<u64>) -> Totals {
-        Totals { frames: 1 << 16, private, checked_age_ms: age, ..Default::default() }
-    }
-
-    #[test]
-    fn overhead_is_assumed_until_the_table_is_known_to_be_right() {
-        let mut figures = Figures::default();
-        let resident_bytes = 100 << 20;
-        let kernel = KernelSample {
-            resident_bytes,
-            anonymous_bytes: resident_bytes,
-            swapped_bytes: 0,
-            page_tables_bytes: 0,
-            at: Instant::now(),
-        };
-        figures.update(kernel, &totals(0, None));
-        assert_eq!(figures.overhead_bytes(), OVERHEAD_BYTES_ASSUMED);
-        figures.update(kernel, &totals(92 << 8, Some(9000)));
-        figures.update(kernel, &Totals { error_frames_max: 4096, ..totals(92 << 8, Some(10)) });
-        assert_eq!(figures.reserved_bytes(), OVERHEAD_BYTES_ASSUMED);
-        for private in [92 << 8, 80 << 8, 94 << 8] {
-            figures.update(kernel, &totals(private, Some(2000)));
-        }
-        assert_eq!((figures.overhead_bytes(), figures.reserved_bytes()), (8 << 20, 9 << 20));
-    }
-
-    #[test]
-    fn what_comes_between_two_readings_is_no_overhead() {
-        let mut figures = Figures::of_engine(Engine::Qemu);
-        let kernel = |resident_mib: u64| KernelSample {
-            resident_bytes: resident_mib << 20,
-            anonymous_bytes: resident_mib << 20,
-            swapped_bytes: 0,
-            page_tables_bytes: 0,
-            at: Instant::now(),
-        };
-        figures.update(kernel(200), &totals(80 << 8, Some(10)));
-        for resident_mib in [260, 320, 380] {
-            figures.update(kernel(resident_mib), &totals(80 << 8, Some(900)));
-        }
-        assert_eq!(figures.overhead_bytes(), 120 << 20);
-        figures.update(kernel(382), &totals(250 << 8, Some(10)));
-        assert_eq!(figures.overhead_bytes(), 132 << 20);
-    }
-
-    #[test]
-    fn a_qemu_gets_room_to_grow_and_is_expected_to_be_large() {
-        let mut figures = Figures::of_engine(Engine::Qemu);
-        assert_eq!((figures.overhead_bytes(), figures.reserved_bytes()), (128 << 20, 128 << 20));
-        let kernel = KernelSample {
-            resident_bytes: 200 << 20,
-            anonymous_bytes: 120 << 20,
-            swapped_bytes: 0,
-            page_tables_bytes: 0,
-            at: Instant::now(),
-        };
-        figures.update(kernel, &totals(100 << 8, Some(10)));
-        assert_eq!((figures.overhead_bytes(), figures.reserved_bytes()), (100 << 20, 116 << 20));
-    }
-
-    #[test]
-    fn pages_of_images_are_neither_overhead_nor_the_guests_own() {
-        let kernel = KernelSample {
-            resident_bytes: 100 << 20,
-            anonymous_bytes: 60 << 20,
-            swapped_bytes: 0,
-            page_tables_bytes: 0,
-            at: Instant::now(),
-        };
-        let with_images = Totals { shared: 35 << 8, ..totals(58 << 8, Some(10)) };
-        let mut figures = Figures::default();
-        figures.update(kernel, &with_images);
-        assert_eq!((table_bytes(&with_images), figures.overhead_bytes()), (58 << 20, 7 << 20));
-        // A table that claims more of them than the process has of files hides nothing else with it.
-        let lie = Totals { shared: 99 << 8, ..with_images };
-        assert_eq!(kernel.image_bytes(&lie), 40 << 20);
-    }
-
-    #[test]
-    fn a_file_that_the_pool_does_not_know_is_the_guests_own() {
-        use protocol::frames::{FrameTable, Transition};
-        use protocol::image::Digest;
-        let (ram, of_pool, own) =
-            (Region::ram(0, 512), Region::image(1 << 20, 512), Region::image(1 << 21, 512));
-        let table = FrameTable::new(&[ram, of_pool, own]).unwrap();
-        table.apply(of_pool.first, 30, Transition::Map);
-        table.apply(own.first, 7, Transition::Map);
-        let reader = FrameReader::open(table.fd()).unwrap();
-        let images =
-            [MappedImage { digest: Digest::new([1; 32]), first: of_pool.first, count: of_pool.count }];
-        assert_eq!((pool_totals(&reader, &images).shared, pool_totals(&reader, &[]).shared), (30, 0));
-    }
-
-    #[test]
-    fn a_table_holds_no_more_than_its_frames() {
-        assert_eq!(table_bytes(&totals(200 << 8, None)), 200 << 20);
-        assert_eq!(table_bytes(&totals(u64::MAX, None)), 256 << 20);
-    }
-
-    #[test]
-    fn this_process_is_resident() {
-        let pid = i32::try_from(std::process::id()).unwrap();
-        let kernel = KernelSample::take(pid).unwrap();
-        assert!(
-            kernel.page_tables_bytes > 0
-                && kernel.anonymous_bytes > 0
-                && kernel.resident_bytes > kernel.anonymous_bytes,
-            "{kernel:?}"
-        );
-        assert!(KernelSample::take(i32::MAX).is_none());
-    }
-}
+#[path = "figures_test.rs"]
+mod tests;

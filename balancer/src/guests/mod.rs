@@ -1,17 +1,21 @@
-//! The record of each guest: what is known of it, from where, and how far it can be trusted.
+//! The record of each guest: what is known of it, its source, and how far it can be trusted. It knows nothing of the
+//! state.
 
-mod budget;
 mod cross_check;
 mod disk_cache;
+mod event_bucket;
 mod figures;
 mod guest;
-mod look;
 mod process;
+mod reading;
+mod scan;
 
-pub use budget::Budget;
+pub use crate::pool::GuestSeq;
 pub use cross_check::{CrossCheck, Verdict};
 pub use disk_cache::DiskCache;
-pub use figures::{Figures, KernelSample, pool_totals};
-pub use guest::{Guest, Sampled, Watchable, objects};
-pub use look::{CarriedOut, Look, Looking};
+pub use event_bucket::EventBucket;
+pub use figures::{Figures, KernelSample};
+pub use guest::{Guest, Sampled, Watchable, age_ms, objects};
 pub use process::ProcessObjects;
+pub use reading::{ImagePages, Reading, TableSample};
+pub use scan::{ChargeDone, ChargeId, DueScan, TableScan};

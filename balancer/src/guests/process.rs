@@ -16,8 +16,8 @@ pub struct ProcessObjects {
 }
 
 impl ProcessObjects {
-    /// Counts those of a `vmm`, and of the process that has the guest's RAM where that is another one, in two system calls each.
-    /// `None` when the process is gone.
+    /// Counts those of a `vmm`, and of the process that has the guest's RAM where that is another one, in two system
+    /// calls each. `None` when the process is gone.
     #[must_use]
     pub fn of_guest(pid: i32, machine: Option<MachineProcess>) -> Option<Self> {
         let own = Self::count(pid)?;
@@ -46,10 +46,10 @@ mod tests {
         let mut child = Command::new("sleep").arg("60").stdin(Stdio::null()).spawn().unwrap();
         let pid = i32::try_from(child.id()).unwrap();
         // Until the loader has closed the libraries of `sleep`, it has more of them open now and then.
-        let asleep = || std::fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap();
-        while !asleep().starts_with(&format!("{} ", libc::SYS_clock_nanosleep)) {
-            std::thread::yield_now();
-        }
+        let syscall = || Ok(std::fs::read_to_string(format!("/proc/{pid}/syscall"))?);
+        let sleeps = format!("{} ", libc::SYS_clock_nanosleep);
+        let activity = wait::Activity::of(child.id());
+        wait::until("it sleeps", &activity, syscall, |call| call.starts_with(&sleeps)).unwrap();
         let listed = |what: &str| std::fs::read_dir(format!("/proc/{pid}/{what}")).unwrap().count();
         let counted = ProcessObjects::count(pid).unwrap();
         assert_eq!((counted.fds as usize, counted.threads as usize), (listed("fd"), listed("task")));

@@ -53,6 +53,8 @@ pub(crate) fn guest(name: &str, container: &str) -> GuestObject {
         target_reason: "no limit".into(),
         actual_bytes: bytes,
         usage_bytes: 0,
+        usage_error_bytes: 0,
+        other_images_bytes: 0,
         resident_bytes: None,
         resident_age_ms: None,
         page_tables_bytes: None,

@@ -185,7 +185,9 @@ impl Granules {
     }
 
     fn unlist(&mut self, granule: GranuleIndex) {
-        let Some(slot) = self.slots.get(&granule).filter(|slot| slot.state == GranuleState::There) else { return };
+        let Some(slot) = self.slots.get(&granule).filter(|slot| slot.state == GranuleState::There) else {
+            return;
+        };
         let key = slot.holders.first().copied();
         if slot.holders.len() <= 1
             && let Some(queue) = self.queues.get_mut(&key)

@@ -126,15 +126,21 @@ impl PoolImage {
         self.resident_bytes() - self.mapped_bytes() - self.kept_bytes()
     }
 
-    /// Pages that guests may have mapped and their tables do not show yet, bytes.
+    /// By how much the charges may be off, bytes: by pages that the guests' tables may not show yet, and by pages that
+    /// only one of table and accounts has, because the accounts are as old as the last scan of the table.
     #[must_use]
     pub fn error_bytes(&self) -> u64 {
-        let of = |sharer: &Sharer| {
-            let frames = sharer.frames.totals().shared_error_frames_max;
+        let of = |(seq, sharer): (&GuestSeq, &Sharer)| {
+            let regions = sharer.frames.totals_by_region();
+            let told =
+                regions.iter().find(|(region, _)| region.first == sharer.first).map(|(_, totals)| totals);
+            let booked = self.ledger.mapped_by(*seq).map_or(0, PageSet::count);
+            let frames = told
+                .map_or(0, |told| told.shared_error_frames_max.saturating_add(told.shared.abs_diff(booked)));
             frames.saturating_mul(FRAME_BYTES).min(self.resident_bytes())
         };
         // The holders of a managed image are known.
-        let told = self.sharers.values().filter(|_| !self.is_managed());
+        let told = self.sharers.iter().filter(|_| !self.is_managed());
         told.map(of).fold(0, u64::saturating_add)
     }
 

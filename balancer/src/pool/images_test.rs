@@ -328,3 +328,29 @@ fn a_removed_image_is_let_go_with_its_last_guest_and_nobody_is_alarmed() {
     host.sample();
     assert!(host.pool.get(&key).is_none() && host.pool.charges().is_empty());
 }
+
+#[test]
+fn what_tables_and_books_differ_by_is_in_the_error_whichever_is_late() {
+    let mut host = Host::new(System::Static);
+    let key = Host::key(1, "a");
+    let file = host.open(&key, 1);
+    file.resident.lock().unwrap().insert(Run { first: 0, count: PAGES });
+    host.join(&key, 1, A);
+    let bound = |host: &Host| host.pool.error_bytes() / FRAME_BYTES;
+    host.tables[&1].checked_images(0);
+    host.sample();
+    assert_eq!(bound(&host), 0);
+    // The books are late: the guest's vmm found 40 pages and says that no other is missing.
+    host.map(1, 0, 40);
+    host.tables[&1].checked_images(0);
+    assert_eq!((host.pages(A), bound(&host)), (0, 40));
+    host.sample();
+    assert_eq!((host.pages(A), bound(&host)), (40, 0));
+    // The table is late: it does not count 7 pages.
+    host.tables[&1].checked_images(7);
+    assert_eq!(bound(&host), 7);
+    // The books are late again: 30 pages were unmapped.
+    host.tables[&1].set(FIRST, 30, State::Untouched);
+    host.tables[&1].checked_images(0);
+    assert_eq!((host.pages(A), bound(&host)), (40, 30));
+}

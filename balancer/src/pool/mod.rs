@@ -33,7 +33,6 @@
 //! | `costs.rs` | what is each container charged, and which part of it can be evicted? |
 //! | `bindings.rs` | which container is charged for an image as a whole? |
 //! | `library.rs` | may a guest have this image? |
-//! | `report.rs` | what do clients see? |
 
 mod admission;
 mod backing;

@@ -1,5 +1,5 @@
-//! The page cache of an image's file as backing of the pool: it needs neither filling nor keeping, and the kernel reclaims pages
-//! that no guest maps. Which guest uses a page is sampled.
+//! The page cache of an image's file as backing of the pool: it needs neither filling nor keeping, and the kernel
+//! reclaims pages that no guest maps. Which guest uses a page is sampled.
 //!
 //! Counting ([`cached_pages`]) is enough where a whole range is in the page cache, or nothing of it. Of a mixed range
 //! [`resident_runs`] is asked page by page.
@@ -79,7 +79,8 @@ impl PoolBacking for Pagecache {
 
     fn open_for_guest(&self) -> io::Result<File> {
         let file = self.open_unlocked()?;
-        // The guest's own mark in the store that the image is in use: it ends with the guest's last descriptor and mapping.
+        // The guest's own mark in the store that the image is in use: it ends with the guest's last descriptor and
+        // mapping.
         file.lock_shared()?;
         Ok(file)
     }

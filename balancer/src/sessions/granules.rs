@@ -1,14 +1,15 @@
-//! The second connection of a guest with managed images: it asks for granules and is asked to let go of them.
+//! The second connection of a guest with managed images: it asks for granules and is asked to unmap them.
 //!
 //! ```text
 //!   packets --> AskGranules: a queue of bounded length --> one after the other: admission, filling, answer
-//!          \--> Unmapped: at once, as room for somebody's granule may depend on it
+//!          \--> Unmapped: at once, as room for another guest's granule may depend on it
 //! ```
 
 use super::images;
 use super::session::{receive, refuse, send};
+use crate::guests::GuestSeq;
 use crate::pool::Asked;
-use crate::state::{Balancer, Served};
+use crate::state::Balancer;
 use protocol::image::GRANULES_ASKED_MAX;
 use protocol::message::{self, FromVmm, ServePool};
 use std::sync::Arc;
@@ -19,9 +20,9 @@ use tokio_seqpacket::UnixSeqpacket;
 
 /// Questions of a guest that wait: more than it has processors and devices that could.
 const ASKS_MAX: usize = 256;
-/// Messages that wait for it to take them: an answer to each question, and orders to let go.
+/// Messages that wait for it to take them: an answer to each question, and requests to unmap.
 const OUTBOX: usize = 1024;
-/// Who waits for room asks again after this, whether or not something changed.
+/// A guest that waits for room asks again after this, whether or not something changed.
 const WAIT: Duration = Duration::from_millis(100);
 
 /// Serves a guest granules until either side hangs up.
@@ -36,14 +37,14 @@ pub(super) async fn run(balancer: Arc<Balancer>, socket: UnixSeqpacket, (asked, 
         reason = async {
             if let Err(reason) = images::send_all(&socket, images).await { return reason; }
             loop {
-                if let Err(reason) = hear(&balancer, &socket, &guest, &asks).await { return reason; }
+                if let Err(reason) = receive_message(&balancer, &socket, guest, &asks).await { return reason; }
             }
         } => reason,
         reason = async {
             while let Some((image, granule)) = asked.recv().await {
-                if let Err(reason) = granule_for(&balancer, &guest, image, granule).await { return reason; }
+                if let Err(reason) = granule_for(&balancer, guest, image, granule).await { return reason; }
             }
-            "nobody asks".to_owned()
+            "its questions ended".to_owned()
         } => reason,
         reason = async {
             while let Some(message) = inbox.recv().await {
@@ -52,15 +53,15 @@ pub(super) async fn run(balancer: Arc<Balancer>, socket: UnixSeqpacket, (asked, 
             "the guest is gone, or has another connection".to_owned()
         } => reason,
     };
-    // By this the balancer tells it from one that came after it.
+    // A closed outbox shows the balancer that no other connection came after this one.
     drop(inbox);
-    balancer.serve_pool_ended(&guest, &reason);
+    balancer.serve_pool_ended(guest, &reason);
 }
 
-async fn hear(
+async fn receive_message(
     balancer: &Balancer,
     socket: &UnixSeqpacket,
-    guest: &Served,
+    guest: GuestSeq,
     asks: &mpsc::Sender<(u16, u64)>,
 ) -> Result<(), String> {
     let packet = receive(socket).await?.ok_or("its vmm hung up")?;
@@ -68,7 +69,7 @@ async fn hear(
         FromVmm::AskGranules { image, first, count } => {
             if count == 0 || count > GRANULES_ASKED_MAX {
                 return Err(format!(
-                    "it asked for {count} granules at once, but must for 1 to {GRANULES_ASKED_MAX}"
+                    "it asked for {count} granules at once, but must ask for 1 to {GRANULES_ASKED_MAX}"
                 ));
             }
             let end = first.checked_add(count).ok_or("it asked for granules that cannot be")?;
@@ -78,14 +79,14 @@ async fn hear(
             }
             Ok(())
         }
-        other => balancer.hear_of_pool(guest, &other),
+        other => balancer.receive_of_pool(guest, &other),
     }
 }
 
-/// Admission, filling, waiting: until the guest was told that the granule is there, or why not.
+/// Admission, filling, waiting: until the answer is sent that the granule is there, or why not.
 async fn granule_for(
     balancer: &Arc<Balancer>,
-    guest: &Served,
+    guest: GuestSeq,
     image: u16,
     granule: u64,
 ) -> Result<(), String> {
@@ -95,7 +96,7 @@ async fn granule_for(
         match balancer.ask_granule(guest, image, granule)? {
             (Asked::There, _) => return Ok(()),
             (Asked::Fill(backing), key) => {
-                let (balancer, guest) = (Arc::clone(balancer), guest.clone());
+                let balancer = Arc::clone(balancer);
                 // On its own, so that a guest that hangs up leaves no granule half filled in the books.
                 let filling = tokio::spawn(async move {
                     let source = Arc::clone(&backing);
@@ -105,7 +106,7 @@ async fn granule_for(
                     };
                     let done = tokio::task::spawn_blocking(fill).await;
                     let done = done.unwrap_or_else(|error| Err(std::io::Error::other(error)));
-                    balancer.granule_filled((&guest, image), (&key, granule), &backing, done)
+                    balancer.granule_filled((guest, image), (&key, granule), &backing, done)
                 });
                 return filling.await.map_err(|error| error.to_string())?;
             }

@@ -1,4 +1,4 @@
-//! Images for guests: handing them out before a guest is built, and finding them again when one comes back.
+//! Images for guests: they are handed out before a guest is built, and found again when a guest comes back.
 
 use super::session::{SEND_DEADLINE, chain, refuse};
 use crate::pool::{Backed, Key, LibraryError};
@@ -16,7 +16,7 @@ use tokio_seqpacket::ancillary::AncillaryMessageWriter;
 /// Room for two descriptors for each image, and the header before them (cmsg(3)).
 const ANCILLARY_BYTES: usize = 256;
 
-/// Answers who asks for images: with their descriptors, or with the reason why not.
+/// Answers a request for images: with their descriptors, or with the reason why not.
 pub(super) async fn open(balancer: &Arc<Balancer>, socket: &UnixSeqpacket, asked: &OpenImages) {
     match hand_out(balancer, asked).await {
         Ok(images) => {
@@ -35,7 +35,7 @@ async fn hand_out(balancer: &Arc<Balancer>, asked: &OpenImages) -> Result<Vec<Ba
     let domain = balancer.domain(&asked.container);
     let (library, names) = (balancer.library(), asked.images.clone());
     let opened = blocking(move || library.open_all(&names, &domain));
-    let opened = opened.await.map_err(|error| told(balancer, None, &error))?;
+    let opened = opened.await.map_err(|error| report(balancer, None, &error))?;
     balancer.open_images(&opened)
 }
 
@@ -65,8 +65,8 @@ pub(super) async fn send_all(socket: &UnixSeqpacket, images: Vec<Backed>) -> Res
     }
 }
 
-/// Opens what a guest has mapped under an earlier balancer. Reading all of it would hold up the guest's registration: that is
-/// done behind it, and whoever runs the host hears of an image that is another one by now.
+/// Opens the images that a guest has mapped under an earlier balancer. They are verified after the registration,
+/// which must not wait until all of them are read; an image that has changed is an event.
 pub(super) async fn find_again(balancer: &Arc<Balancer>, about: &Register) -> Result<(), String> {
     let keys = balancer.unknown_images(about);
     if keys.is_empty() {
@@ -74,14 +74,14 @@ pub(super) async fn find_again(balancer: &Arc<Balancer>, about: &Register) -> Re
     }
     let library = balancer.library();
     let opened = blocking(move || keys.iter().map(|key| library.open(key)).collect::<Result<Vec<_>, _>>());
-    let opened = opened.await.map_err(|error| told(balancer, None, &error))?;
+    let opened = opened.await.map_err(|error| report(balancer, None, &error))?;
     balancer.open_images(&opened)?;
     for image in opened {
         let balancer = Arc::clone(balancer);
         tokio::spawn(async move {
             let (library, key) = (balancer.library(), image.key.clone());
             if let Err(error) = blocking(move || library.verify(&image)).await {
-                told(&balancer, Some(&key), &error);
+                report(&balancer, Some(&key), &error);
             }
         });
     }
@@ -96,8 +96,8 @@ async fn blocking<T: Send + 'static>(
     done.unwrap_or_else(|error| Err(LibraryError::Panicked(error.to_string())))
 }
 
-/// The reason as a sentence; whoever runs the host is told as well if an image is not what it was.
-fn told(balancer: &Balancer, key: Option<&Key>, error: &LibraryError) -> String {
+/// The reason as a sentence. If an image is not what it was, this is an event as well.
+fn report(balancer: &Balancer, key: Option<&Key>, error: &LibraryError) -> String {
     let reason = chain(error);
     if error.is_change() {
         balancer.image_changed(key, &reason);

@@ -1,8 +1,9 @@
-//! One connection of a `vmm`, from its registration to its hang-up.
+//! One connection of a `vmm`, from the registration to the hang-up.
 
 pub(super) use protocol::error_chain::chain;
 
 use super::{images, merge};
+use crate::guests::GuestSeq;
 use crate::state::{Admission, Balancer, Candidate, Refusal};
 use protocol::frames::FrameReader;
 use protocol::message::{
@@ -17,9 +18,9 @@ use tokio::time::timeout;
 use tokio_seqpacket::UnixSeqpacket;
 use tokio_seqpacket::ancillary::OwnedAncillaryMessage;
 
-/// A `vmm` that connects and says nothing is cut off after this.
+/// A `vmm` that connects and sends nothing is cut off after this.
 const REGISTER_DEADLINE: Duration = Duration::from_secs(5);
-/// A `vmm` that does not take a message for so long is cut off; it registers again when it lives.
+/// A `vmm` that does not take a message for this time is cut off; it registers again if it lives.
 pub(super) const SEND_DEADLINE: Duration = Duration::from_secs(10);
 /// Messages that wait for a `vmm` to take them.
 const OUTBOX: usize = 64;
@@ -32,7 +33,7 @@ pub(super) struct Packet {
     fd: Option<OwnedFd>,
 }
 
-/// What a connection brought: who it is, its process, its frame table.
+/// What a connection brought: the registration, its process, its frame table.
 pub(super) type Admitted = (Register, i32, FrameReader);
 
 /// What a connection is for, by its first message.
@@ -59,7 +60,6 @@ pub(super) async fn admit(socket: UnixSeqpacket) -> Option<(First, UnixSeqpacket
 /// Serves one connection until either side hangs up.
 pub(super) async fn run(balancer: Arc<Balancer>, socket: UnixSeqpacket, (about, pid, frames): Admitted) {
     let (outbox, mut inbox) = mpsc::channel(OUTBOX);
-    let name = about.name.clone();
     if let Err(reason) = images::find_again(&balancer, &about).await {
         return refuse(&socket, reason).await;
     }
@@ -81,7 +81,7 @@ pub(super) async fn run(balancer: Arc<Balancer>, socket: UnixSeqpacket, (about, 
     // Its outbox ends with the session of the guest, which has one of its own.
     drop(candidate);
     let reason = tokio::select! {
-        reason = listen(&balancer, &socket, &name, admission.session) => reason,
+        reason = listen(&balancer, &socket, admission.seq) => reason,
         reason = async {
             let first = ToVmm::Registered {
                 protocol_version: PROTOCOL_VERSION,
@@ -95,7 +95,7 @@ pub(super) async fn run(balancer: Arc<Balancer>, socket: UnixSeqpacket, (about, 
             "it registered again".to_owned()
         } => reason,
     };
-    balancer.hang_up(&name, admission.session, &reason);
+    balancer.hang_up(admission.seq, &reason);
 }
 
 /// Waits until there is memory for a guest. `None` if it hung up before.
@@ -123,14 +123,14 @@ async fn wait(
             }
             packet = receive(socket) => match packet? {
                 None => return Ok(None),
-                Some(_) => return Err("A guest that waits has nothing to say".to_owned()),
+                Some(_) => return Err("A guest that waits must not send messages".to_owned()),
             },
         }
     }
 }
 
-/// What a connection must bring: the same user, this version, and with a registration a frame table. `None` for one that hangs up
-/// at once.
+/// What a connection must bring: the same user, this version, and with a registration a frame table. `None` for one
+/// that hangs up at once.
 async fn first_message(socket: &UnixSeqpacket) -> Result<Option<First>, String> {
     let peer = socket.peer_cred().map_err(|error| format!("The kernel does not say who you are: {error}"))?;
     let own = host::peer::own_uid();
@@ -154,7 +154,7 @@ async fn first_message(socket: &UnixSeqpacket) -> Result<Option<First>, String> 
     Ok(Some(First::Register(Box::new((about, pid, frames)))))
 }
 
-/// Another version may have other fields: its number is looked at before the rest.
+/// Another version may have other fields: its number is checked before the rest.
 fn check_version(packet: &[u8]) -> Result<(), String> {
     #[derive(serde::Deserialize)]
     struct Version {
@@ -168,7 +168,7 @@ fn check_version(packet: &[u8]) -> Result<(), String> {
     }
 }
 
-async fn listen(balancer: &Balancer, socket: &UnixSeqpacket, name: &str, session: u64) -> String {
+async fn listen(balancer: &Balancer, socket: &UnixSeqpacket, guest: GuestSeq) -> String {
     loop {
         let packet = match receive(socket).await {
             Ok(Some(packet)) => packet,
@@ -178,7 +178,7 @@ async fn listen(balancer: &Balancer, socket: &UnixSeqpacket, name: &str, session
         match message::decode::<FromVmm>(&packet.bytes) {
             Ok(FromVmm::Register(_)) => return "it registered twice on one connection".into(),
             Ok(FromVmm::Ended { reason }) => return reason,
-            Ok(message) => balancer.hear(name, session, message),
+            Ok(message) => balancer.receive(guest, message),
             Err(error) => return chain(&error),
         }
     }
@@ -186,7 +186,7 @@ async fn listen(balancer: &Balancer, socket: &UnixSeqpacket, name: &str, session
 
 /// The next packet; `None` at the hang-up.
 pub(super) async fn receive(socket: &UnixSeqpacket) -> Result<Option<Packet>, String> {
-    // One byte more than is allowed, so that a packet that is too long is told from one that just fits.
+    // One byte more than is allowed, so that a packet that is too long differs from one that just fits.
     let mut bytes = vec![0; MESSAGE_BYTES_MAX + 1];
     let mut ancillary = [0; ANCILLARY_BYTES];
     let (info, reader) =
@@ -216,8 +216,8 @@ pub(super) async fn send(socket: &UnixSeqpacket, message: &ToVmm) -> Result<(), 
 
 pub(super) async fn refuse(socket: &UnixSeqpacket, reason: String) {
     tracing::warn!(reason, "a guest is refused");
-    // The other side may be gone already, and then nobody is left to tell.
+    // The other side may be gone already.
     if let Err(error) = send(socket, &ToVmm::Refused { reason }).await {
-        tracing::debug!(error, "the refusal was not heard");
+        tracing::debug!(error, "the refusal was not received");
     }
 }

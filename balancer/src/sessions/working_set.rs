@@ -1,7 +1,7 @@
-//! Reading the working sets of guests, where the kernel tells ([`host::damon`]).
+//! Reading the working sets of guests, where the kernel has them ([`host::damon`]).
 
 use super::session::chain;
-use crate::guests::Watchable;
+use crate::guests::{GuestSeq, Watchable};
 use crate::state::Balancer;
 use host::damon::{Damon, DamonError, FILES, WATCHED_MAX, Watched, find_ram};
 use protocol::place::Place;
@@ -12,10 +12,10 @@ use std::time::Duration;
 /// Between two readings. The kernel counts one in [`host::damon::AGGREGATION`], for which a reading waits.
 const READ_EVERY: Duration = Duration::from_secs(4);
 
-/// Reads working sets for ever. Returns where the kernel does not tell: then they are not known.
+/// Reads working sets for ever. Returns where the kernel does not have them: then they are not known.
 pub async fn watch(balancer: Arc<Balancer>, place: Place) {
     let marker = place.dir().join("damon");
-    // Nothing is touched before there is somebody to be watched.
+    // The kernel is not asked before there is a guest to be watched.
     let mut damon: Option<Damon> = None;
     loop {
         tokio::time::sleep(READ_EVERY).await;
@@ -48,21 +48,21 @@ fn read(
     held: Option<Damon>,
     guests: &[Watchable],
     marker: &Path,
-) -> Result<(Damon, Vec<(u64, u64)>), DamonError> {
+) -> Result<(Damon, Vec<(GuestSeq, u64)>), DamonError> {
     let mut damon = match held {
         Some(damon) => damon,
         None => Damon::open(Path::new(FILES), marker)?,
     };
-    let found = |&(session, pid, ram_bytes): &Watchable| {
+    let found = |&(seq, pid, ram_bytes): &Watchable| {
         let maps = host::proc::Folder::of(pid).maps().ok()?;
         let (from, to) = find_ram(&maps, ram_bytes)?;
-        Some((session, Watched { pid, from, to }))
+        Some((seq, Watched { pid, from, to }))
     };
-    let (sessions, watched): (Vec<u64>, Vec<Watched>) = guests.iter().filter_map(found).unzip();
+    let (guests, watched): (Vec<GuestSeq>, Vec<Watched>) = guests.iter().filter_map(found).unzip();
     if damon.watched() == watched {
         // All of its processes may have ended just now.
         let sets = damon.working_sets().unwrap_or_default();
-        return Ok((damon, sessions.into_iter().zip(sets).collect()));
+        return Ok((damon, guests.into_iter().zip(sets).collect()));
     }
     if let Err(error) = damon.watch(watched) {
         // A process may have ended just now: then it is watched without it next time.

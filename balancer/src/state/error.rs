@@ -37,7 +37,8 @@ pub enum StateError {
     },
     /// A limit leaves no room for what a guest would bring.
     #[error(
-        "{field} is {path}, but that would bring {above} to {needed_bytes} bytes and its max is {max_bytes}: {} bytes are missing",
+        "{field} is {path}, but that would bring {above} to {needed_bytes} bytes and its max is {max_bytes}: \
+         {} bytes are missing",
         needed_bytes.saturating_sub(*max_bytes)
     )]
     NoRoom {
@@ -52,9 +53,9 @@ pub enum StateError {
         /// What would be charged there, or what the guests in it need to live if that is more.
         needed_bytes: u64,
     },
-    /// The frames of a guest have as many owners as can be.
+    /// The frames of a guest have the most owners that are possible.
     #[error(
-        "The frames of guest {name:?} are charged to {OWNERS_MAX} containers already, the most there can be"
+        "The frames of guest {name:?} are charged to {OWNERS_MAX} containers already, the most that are possible"
     )]
     Owners {
         /// The guest.
@@ -63,7 +64,7 @@ pub enum StateError {
         field: &'static str,
     },
     /// A path or an image is bound to another container.
-    #[error("{subject} is bound to {container} already: say replace, or unbind it first")]
+    #[error("{subject} is bound to {container} already: ask to replace it, or unbind it first")]
     Bound {
         /// What was to be bound.
         subject: Subject,
@@ -71,14 +72,15 @@ pub enum StateError {
         container: ContainerPath,
     },
     /// Too many bindings.
-    #[error("There are {BINDINGS_MAX} bindings already, the most there can be")]
+    #[error("There are {BINDINGS_MAX} bindings already, the most that are possible")]
     Bindings,
     /// No such binding.
     #[error("{0} is not bound to any container")]
     NoBinding(Subject),
     /// A guest that shares pages would come into another trust domain.
     #[error(
-        "container is {path}, of domain {to}, but guest {name:?} shares pages of domain {from}: it must stay in that domain"
+        "container is {path}, of domain {to}, but guest {name:?} shares pages of domain {from}: it must stay in \
+         that domain"
     )]
     OtherDomain {
         /// The guest.
@@ -90,7 +92,7 @@ pub enum StateError {
         /// The domain of that one.
         to: Domain,
     },
-    /// A guest that another program started cannot be attached.
+    /// A guest that was started by someone else cannot be attached.
     #[error("The guest of {} is not attached: {why}", qmp.display())]
     Attach {
         /// Socket of its monitor.
@@ -98,12 +100,12 @@ pub enum StateError {
         /// Why, in the words of its helper.
         why: String,
     },
-    /// A guest that its `vmm` started cannot be detached.
+    /// A guest that a `vmm` runs cannot be detached.
     #[error("Guest {0:?} was started by its vmm, not attached: it ends with that")]
     NotAttached(String),
-    /// A helper did not detach its guest in time.
+    /// A helper did not detach its guest.
     #[error(
-        "Guest {name:?} was not detached within {waited_ms} ms and stays attached: its QEMU, or its helper, does not answer \
+        "Guest {name:?} was not detached within {waited_ms} ms: its QEMU, or its helper, does not answer \
          (balancer ps). Detach it again once it does"
     )]
     DetachDeadline {
@@ -131,7 +133,7 @@ fn sentence(reasons: &[StateError]) -> String {
     reasons.join("; ")
 }
 
-/// Reasons against a change, all of them, so that who asked need not ask again for each.
+/// Reasons against a change, all of them, so that a client need not try again for each.
 #[derive(Debug, Default)]
 pub(super) struct Reasons(Vec<StateError>);
 
@@ -142,7 +144,7 @@ impl Reasons {
         self
     }
 
-    /// The same of a check that finds several.
+    /// Writes down what a check found that finds several.
     pub(super) fn note_all<E: Into<StateError>>(&mut self, found: impl IntoIterator<Item = E>) -> &mut Self {
         self.0.extend(found.into_iter().map(Into::into));
         self
@@ -180,7 +182,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_limit_breaks_is_told_once() {
+    fn a_broken_limit_is_shown_once() {
         let broken = LimitsError { field: "min_bytes", value: "7".into(), bound: "must be at most 5".into() };
         let limits = || TreeError::Limits { path: "/a".parse().unwrap(), broken: broken.clone() };
         let one = StateError::from(limits());

@@ -1,110 +1,114 @@
-//! The state of a running balancer and everything that changes it.
+//! The state of a running balancer, and everything that changes it.
 //!
 //! ```text
-//!   REST, guests, clock --event--> [ State: tree, guests, events ] --observe--> policy::decide --targets--> guests
-//!                                        |  a change of the tree is committed to the journal first
+//!   REST, guests, clock --> change, under the lock --------------------> effects, without the lock
+//!                            |  State: containers, guests, waiters, pool     end a process, read /proc,
+//!                            |  a change of containers is committed to       wake other tasks
+//!                            |  the journal first, also under the lock
+//!                            +-- adjust: observe -> policy::decide -> targets into outboxes of guests
 //! ```
 //!
-//! One lock holds all of it, and no hold waits for another process: a guest's messages wait in its outbox. Each method
-//! is one event; it leaves the state whole or, when it fails, as it was.
+//! One lock holds all of it. Nothing under it waits for another process or reads `/proc`; the time is a value. Each
+//! change leaves the state whole or, when it fails, as it was.
+//!
+//! What happens under the lock although it leaves the state:
+//!
+//! - The journal: the order of the commits must be the order of the changes, and a change that is answered must be on
+//! disk.
+//! - Messages to guests: they go into the outbox of the guest, a bounded channel. Under the lock they are in the
+//! order of the
+//!   decisions: a target cannot overtake a newer one, and the state never shows a message as sent that was not. An
+//!   outbox that is full refuses the message at once; what matters is sent again with the next tick.
+//!
+//! Between a reading of the state and the change that follows from it, and between a change and its effects, other
+//! changes may happen. So:
+//!
+//! - A guest may have left, and another one of its name may have come: samples and scans name a guest by its number
+//!   ([`GuestSeq`](crate::guests::GuestSeq)), which is never given again. What belongs to a guest that left is dropped.
+//! - A newer sample may be there: a sample that is older than the one in the state is dropped.
+//! - A process that is to be killed may have ended. Its number cannot have been given again as long as the kernel has
+//! other
+//!   numbers to give; the window is the same as between the end of a process and the hang-up of its socket.
+//! - A notification may find nothing to do: each task asks the state again what is due.
+//!
+//! | folder | what is in it |
+//! |---|---|
+//! | `admission/` | which guests are admitted, and which wait |
+//! | `limits/` | changes of limits, bindings and knobs, and their preview |
+//! | `charges/` | which container is charged for what |
+//! | `pool/` | the shared pool and the guests that map it |
+//! | `tick/` | decisions, and what guests report |
 
 mod admission;
 mod charges;
+mod containers;
+mod decisions;
+mod effects;
 mod error;
+mod host;
+mod kernel;
 mod limits;
 mod pool;
+mod registry;
 mod tick;
 mod views;
+mod watch;
 
 pub use admission::admit::{Admission, Candidate, Refusal};
 pub use admission::waiting::Ticket;
-pub use charges::charge::Ordered;
+pub use charges::charge::PendingCharge;
 pub use error::StateError;
-pub use pool::granules::Served;
-pub use tick::attach::{Attach, VMM_VARIABLE, name_of as attach_name};
+pub use kernel::{HostKernel, Kernel};
 
 use crate::events::Events;
-use crate::guests::{self, Guest};
 use crate::journal::Journal;
-use crate::objects::{Event, PoolShortfall};
-use crate::pool::{Bindings, Library, Pool};
+use crate::pool::{Bindings, Library};
 use crate::tree::Tree;
-use accounting::{ContainerId, System};
-use host::meminfo::HostSample;
-use policy::{Budget, HostMemory, Knobs, Shortfall};
-use protocol::objects::ObjectKind;
-use protocol::path::ContainerPath;
+use accounting::System;
+use policy::Knobs;
 use protocol::place::Place;
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
-use tokio::sync::watch;
+use std::time::Instant;
+use tokio::sync::Notify;
 
 /// The balancer's state behind its lock.
 #[derive(Debug)]
 pub struct Balancer {
     state: Mutex<State>,
+    kernel: Arc<dyn Kernel>,
     /// Reads from the disk, and so is not behind the lock.
     library: Arc<Library>,
-    /// Held by who looks at the pool because somebody asked.
-    looking: tokio::sync::Mutex<()>,
-    /// A look at a guest's table may be due.
-    look_wanted: tokio::sync::Notify,
+    /// Held by the request that scans the pool, so that others wait for its result.
+    pool_scan: tokio::sync::Mutex<()>,
+    /// A scan of a frame table may be due.
+    scan_wanted: Notify,
     /// Granules came or went.
-    granules_changed: tokio::sync::Notify,
-    /// Somebody gave what others wait for.
-    freed: tokio::sync::Notify,
+    granules_changed: Notify,
+    /// A guest released what others wait for.
+    freed: Notify,
     /// Where helpers find this balancer.
-    place: OnceLock<Place>,
+    run_dir: OnceLock<Place>,
 }
 
 #[derive(Debug)]
 struct State {
-    tree: Tree,
-    journal: Journal,
-    guests: BTreeMap<String, Guest>,
-    events: Events,
-    host: HostSample,
+    containers: containers::Containers,
+    guests: registry::Registry,
+    waiters: admission::waiting::Waiters,
+    /// Limits on objects of the kernel that are exceeded.
+    objects: admission::objects::Exceeded,
+    pool: pool::SharedPool,
+    decisions: decisions::Decisions,
+    host: host::HostState,
     accounting: System,
-    knobs: Knobs,
-    /// The time between two turns, for whoever makes them.
-    interval: watch::Sender<Duration>,
-    /// What the policy remembers of the host.
-    memory: HostMemory,
-    /// What guests might hold together by the last plan.
-    budget: Option<Budget>,
-    /// When tasks of the host last stalled for memory.
-    stalled_at: Option<Instant>,
-    shortfalls: Vec<Shortfall>,
-    /// Somebody is to grow once others gave what they were asked for.
-    waits: bool,
-    bindings: Bindings,
-    pool: Pool,
-    pool_shortfalls: Vec<PoolShortfall>,
-    /// Events that images may cause.
-    pool_budget: guests::Budget,
-    /// Why guests that are merged may be so with others, as told last.
-    merge_exposed: Option<String>,
-    /// When it was last told that a guest waits for room in the pool.
-    granules_full_at: Option<Instant>,
-    /// Guests that wait for memory, in the order in which they came.
-    waiting: BTreeMap<u64, admission::waiting::Waiter>,
-    tickets: u64,
-    /// There may be room for them.
-    room: watch::Sender<()>,
-    /// Limits on objects that are exceeded, or were until lately, and when they last were.
-    exceeded: BTreeMap<(ContainerPath, ObjectKind), Instant>,
-    sessions: u64,
-    started_at: Instant,
-    /// When the last guest left; `None` while there is one, or when there never was.
-    empty_since: Option<Instant>,
-    /// True until containers without guests, left over from before a restart, were removed.
-    sweep_due: bool,
+    events: Events,
+    /// What the current change wants done when the lock is free.
+    effects: Vec<effects::Effect>,
 }
 
 impl Balancer {
-    /// A balancer with the tree and the bindings that its journal held, the accounting system of the host, its images, and the
-    /// knobs of the policy.
+    /// A balancer with the tree and the bindings that its journal held, the accounting system of the host, its
+    /// images, the knobs of the policy and the kernel.
     #[must_use]
     pub fn new(
         journal: Journal,
@@ -112,142 +116,76 @@ impl Balancer {
         accounting: System,
         library: Library,
         knobs: Knobs,
+        kernel: Arc<dyn Kernel>,
     ) -> Self {
         let mut events = Events::default();
-        events.push(
-            "balancer_started",
-            None,
-            None,
-            &format!("The journal holds {} containers", tree.iter().count()),
-        );
+        let held = format!("The journal holds {} containers", tree.iter().count());
+        events.push("balancer_started", None, None, &held);
+        let now = kernel.now();
         let mut state = State {
-            tree,
-            journal,
-            guests: BTreeMap::new(),
-            events,
-            host: HostSample::take(),
+            containers: containers::Containers::new(journal, tree, bindings),
+            guests: registry::Registry::default(),
+            waiters: admission::waiting::Waiters::default(),
+            objects: admission::objects::Exceeded::default(),
+            pool: pool::SharedPool::new(accounting, now),
+            decisions: decisions::Decisions::new(knobs),
+            host: host::HostState::new(kernel.host(), now),
             accounting,
-            knobs,
-            interval: watch::Sender::new(Duration::from_millis(knobs.interval_ms)),
-            memory: HostMemory::default(),
-            budget: None,
-            stalled_at: None,
-            shortfalls: vec![],
-            waits: false,
-            bindings,
-            pool: Pool::new(accounting, Instant::now()),
-            pool_shortfalls: vec![],
-            pool_budget: guests::Budget::new(Instant::now()),
-            merge_exposed: None,
-            granules_full_at: None,
-            waiting: BTreeMap::new(),
-            tickets: 0,
-            room: watch::Sender::new(()),
-            exceeded: BTreeMap::new(),
-            sessions: 0,
-            started_at: Instant::now(),
-            empty_since: None,
-            sweep_due: true,
+            events,
+            effects: vec![],
         };
         state.make_common();
         Self {
             state: Mutex::new(state),
+            kernel,
             library: Arc::new(library),
-            looking: tokio::sync::Mutex::default(),
-            look_wanted: tokio::sync::Notify::new(),
-            granules_changed: tokio::sync::Notify::new(),
-            freed: tokio::sync::Notify::new(),
-            place: OnceLock::new(),
+            pool_scan: tokio::sync::Mutex::default(),
+            scan_wanted: Notify::new(),
+            granules_changed: Notify::new(),
+            freed: Notify::new(),
+            run_dir: OnceLock::new(),
         }
     }
 
-    /// Its images.
-    #[must_use]
-    pub fn library(&self) -> Arc<Library> {
-        Arc::clone(&self.library)
-    }
-
-    /// Ends when granules came or went after this call.
-    pub fn granules_changed(&self) -> tokio::sync::futures::Notified<'_> {
-        self.granules_changed.notified()
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        // A panic under the lock is a bug that the log tells of; the state is changed in whole steps, so it is whole.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Events after the one with this id.
-    #[must_use]
-    pub fn events_since(&self, id: u64) -> Vec<Event> {
-        self.state().events.since(id).cloned().collect()
-    }
-
-    /// The first few of them.
-    #[must_use]
-    pub fn events_after(&self, id: u64, most: usize) -> Vec<Event> {
-        self.state().events.since(id).take(most).cloned().collect()
-    }
-
-    /// The id of the last event, to wait for the next.
-    #[must_use]
-    pub fn watch_events(&self) -> watch::Receiver<u64> {
-        self.state().events.watch()
-    }
-
-    /// How long there has been no guest; and whether there ever was one.
-    #[must_use]
-    pub fn idle(&self) -> (std::time::Duration, bool) {
-        let state = self.state();
-        match state.empty_since {
-            _ if !state.guests.is_empty() || !state.waiting.is_empty() => (std::time::Duration::ZERO, true),
-            Some(since) => (since.elapsed(), true),
-            None => (state.started_at.elapsed(), false),
-        }
-    }
-}
-
-impl State {
-    /// Commits a tree to the journal and makes it the tree.
-    fn adopt(&mut self, next: Tree) -> Result<(), StateError> {
-        if next != self.tree {
-            self.journal.commit(&self.tree, &next)?;
-            let before = std::mem::replace(&mut self.tree, next);
-            for (_, gone) in before.iter().filter(|(path, _)| self.tree.get(path).is_none()) {
-                self.pool.remove(ContainerId(gone.owner));
+    /// One tick: observe, decide, effects.
+    pub fn tick(&self) {
+        let sources = self.view(|state, _| state.guests.sources());
+        let samples: Vec<_> = sources.iter().map(|source| source.all(&*self.kernel)).collect();
+        let host = self.kernel.host();
+        self.change(|state, now| {
+            samples.into_iter().for_each(|sample| state.guests.take(sample));
+            state.take_host(host);
+            state.forget_all_owners();
+            state.watch_objects(now);
+            state.check_tables(now);
+            if state.host.take_sweep_due(now) {
+                state.sweep_all();
             }
-        }
-        Ok(())
+            state.adjust(now);
+            state.ask_guests();
+            state.effects.push(effects::Effect::ScanTables);
+        });
     }
 
-    /// Guests in a container and in all containers inside it.
-    fn guests_inside<'a>(&'a self, path: &'a ContainerPath) -> impl Iterator<Item = &'a Guest> {
-        self.guests.values().filter(move |guest| Tree::is_inside(&guest.about.container, path))
-    }
-
-    /// Removes a container and those above it that nothing needs any more.
-    fn sweep(&mut self, from: &ContainerPath) {
-        let mut next = self.tree.clone();
-        // One that still pays for frames is needed as well.
-        let is_needed = |path: &ContainerPath| {
-            let owner = self.tree.get(path).map(|node| node.owner);
-            self.bindings.iter().any(|(_, payer)| payer == path)
-                || self.guests.values().any(|guest| {
-                    guest.about.container == *path || owner.is_some_and(|owner| guest.owners.contains(&owner))
-                })
+    /// Makes a change, and carries out what it wants done once the lock is free.
+    fn change<T>(&self, change: impl FnOnce(&mut State, Instant) -> T) -> T {
+        let (result, effects) = {
+            let state = &mut *self.lock();
+            let result = change(state, self.kernel.now());
+            (result, std::mem::take(&mut state.effects))
         };
-        let removed = next.sweep(from, is_needed);
-        if removed.is_empty() {
-            return;
-        }
-        match self.adopt(next) {
-            Ok(()) => {
-                for path in removed {
-                    self.events.push("container_removed", None, Some(&path), "Nothing is inside it any more");
-                }
-            }
-            // It stays, empty, and goes with the sweep after the next start.
-            Err(error) => tracing::error!(error = %error.chain(), "an empty container could not be removed"),
-        }
+        self.carry_out(effects);
+        result
+    }
+
+    /// Reads the state.
+    fn view<T>(&self, view: impl FnOnce(&State, Instant) -> T) -> T {
+        let state = self.lock();
+        view(&state, self.kernel.now())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic under the lock is a bug that the log shows; the state is changed in whole steps, so it is whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

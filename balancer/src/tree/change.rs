@@ -14,17 +14,8 @@ pub enum Put {
 }
 
 impl Tree {
-    /// Makes a container with these limits or gives them to the one that is there; it stays until it is removed.
-    ///
-    /// # Errors
-    /// The first bound that is broken. The tree must then be thrown away: changes are made on a copy.
-    pub fn put(&mut self, path: &ContainerPath, limits: Limits) -> Result<Put, TreeError> {
-        let done = self.place(path, limits)?;
-        self.check(path)?;
-        Ok(done)
-    }
-
-    /// The same, whatever bound is broken: [`Tree::broken`] tells.
+    /// Makes a container with these limits or gives them to the one that is there; it stays until it is removed. No
+    /// bound is checked: [`Tree::broken`] does that.
     ///
     /// # Errors
     /// When no owner id is left.
@@ -37,16 +28,7 @@ impl Tree {
         Ok(done)
     }
 
-    /// Changes limits of a container.
-    ///
-    /// # Errors
-    /// When it does not exist, and the first bound that is broken; the tree must then be thrown away.
-    pub fn patch(&mut self, path: &ContainerPath, patch: &LimitsPatch) -> Result<(), TreeError> {
-        self.alter(path, patch)?;
-        self.check(path)
-    }
-
-    /// The same, whatever bound is broken: [`Tree::broken`] tells.
+    /// Changes limits of a container. No bound is checked: [`Tree::broken`] does that.
     ///
     /// # Errors
     /// When it does not exist.

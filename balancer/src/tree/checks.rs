@@ -8,8 +8,8 @@ use protocol::limits::LimitsError;
 use protocol::path::ContainerPath;
 
 impl Tree {
-    /// Every bound that the limits of `path` break: alone, against all above it and against all inside it, told in terms of
-    /// those limits.
+    /// Every bound that the limits of `path` break: alone, against all above it and against all inside it, expressed
+    /// in terms of those limits.
     #[must_use]
     pub fn broken(&self, path: &ContainerPath) -> Vec<TreeError> {
         let Some(node) = self.nodes.get(path) else { return vec![TreeError::Missing(path.clone())] };
@@ -34,17 +34,12 @@ impl Tree {
                     field: "min_bytes",
                     value: node.limits.min_bytes.to_string(),
                     bound: format!(
-                        "must be at most {room}, what max_bytes of {above} leaves beside the other containers in it"
+                        "must be at most {room}, what max_bytes of {above} leaves next to the other containers in it"
                     ),
                 });
             }
         }
         broken.into_iter().map(|broken| TreeError::Limits { path: path.clone(), broken }).collect()
-    }
-
-    /// The first of them.
-    pub(super) fn check(&self, path: &ContainerPath) -> Result<(), TreeError> {
-        self.broken(path).into_iter().next().map_or(Ok(()), Err)
     }
 
     /// What a container must be able to hold for its own `min` and for those inside it.

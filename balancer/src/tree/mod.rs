@@ -1,5 +1,5 @@
-//! The container tree: who is inside whom, under which limits. Pure; a change is made on a copy, committed to the
-//! journal, and only then becomes the tree.
+//! The container tree: which container is inside which, under which limits. Pure; a change is made on a copy,
+//! committed to the journal, and only then becomes the tree.
 
 mod change;
 mod checks;
@@ -13,9 +13,9 @@ use protocol::path::ContainerPath;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-/// Owner id of the root container; 0 is nobody.
+/// Owner id of the root container; 0 stands for none.
 pub const OWNER_ROOT: u16 = 1;
-/// Most containers of one balancer: what an owner id of 16 bits can name, less nobody.
+/// Most containers of one balancer: what an owner id of 16 bits can name, less 0.
 pub const CONTAINERS_MAX: usize = u16::MAX as usize;
 
 /// Why a change of the tree is refused.
@@ -29,7 +29,7 @@ pub enum TreeError {
     Limits {
         /// The container whose limits were to be set.
         path: ContainerPath,
-        /// Field, value and bound. They are the text: as its cause as well they would be told twice.
+        /// Field, value and bound. They are the text: as its cause as well they would be shown twice.
         broken: protocol::limits::LimitsError,
     },
     /// It holds guests or containers.
@@ -44,7 +44,7 @@ pub enum TreeError {
     #[error("The root container stands for the host and cannot be removed")]
     Root,
     /// No owner id is left.
-    #[error("There are {CONTAINERS_MAX} containers already, the most there can be")]
+    #[error("There are {CONTAINERS_MAX} containers already, the most that are possible")]
     Full,
 }
 
@@ -113,8 +113,8 @@ impl Tree {
             .map(|(child, node, _)| (child, node))
     }
 
-    /// The trust domain of guests in a container, which need not be there yet: that of the nearest container on the way to the
-    /// root that has one, else the container's own in the root.
+    /// The trust domain of guests in a container, which need not be there yet: that of the nearest container on the
+    /// way to the root that has one, else the container's own in the root.
     #[must_use]
     pub fn domain(&self, path: &ContainerPath) -> Domain {
         let chosen = path.ancestors().find_map(|above| self.nodes.get(&above)?.limits.domain.clone());
@@ -122,12 +122,6 @@ impl Tree {
             Some(name) if !name.is_empty() => Domain::of_container(name),
             _ => Domain::host(),
         })
-    }
-
-    /// True if `path` is `above` or lies inside it.
-    #[must_use]
-    pub fn is_inside(path: &ContainerPath, above: &ContainerPath) -> bool {
-        path.is_inside(above)
     }
 }
 

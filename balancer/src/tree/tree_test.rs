@@ -6,17 +6,29 @@ fn path(text: &str) -> ContainerPath {
     text.parse().unwrap()
 }
 
+/// What a request does: places limits, or fails with the first bound that is broken.
+fn put(tree: &mut Tree, path: &ContainerPath, limits: Limits) -> Result<Put, TreeError> {
+    let done = tree.place(path, limits)?;
+    tree.broken(path).into_iter().next().map_or(Ok(done), Err)
+}
+
+/// The same with a change of limits.
+fn patch(mut tree: Tree, path: &ContainerPath, patch: &LimitsPatch) -> Result<(), TreeError> {
+    tree.alter(path, patch)?;
+    tree.broken(path).into_iter().next().map_or(Ok(()), Err)
+}
+
 fn max(bytes: u64) -> Limits {
     Limits { max_bytes: Some(bytes), ..Default::default() }
 }
 
 #[test]
-fn put_makes_parents_that_vanish_when_empty() {
+fn a_put_makes_parents_that_go_when_they_are_empty() {
     let mut tree = Tree::default();
-    assert_eq!(tree.put(&path("/web/a"), max(1 << 30)), Ok(Put::Created));
+    assert_eq!(put(&mut tree, &path("/web/a"), max(1 << 30)), Ok(Put::Created));
     assert!(tree.get(&path("/web")).unwrap().transient);
     assert!(!tree.get(&path("/web/a")).unwrap().transient);
-    assert_eq!(tree.put(&path("/web/a"), max(2 << 30)), Ok(Put::Replaced));
+    assert_eq!(put(&mut tree, &path("/web/a"), max(2 << 30)), Ok(Put::Replaced));
     tree.remove(&path("/web/a"), 0).unwrap();
     assert_eq!(tree.sweep(&path("/web"), |_| false), [path("/web")]);
     assert_eq!(tree, Tree { owner_next: 4, ..Tree::default() });
@@ -33,29 +45,29 @@ fn a_transient_container_stays_while_anything_is_inside() {
 }
 
 #[test]
-fn a_child_may_have_a_larger_max_but_no_larger_promise() {
+fn a_child_may_have_a_larger_max_but_not_a_larger_promise() {
     let mut tree = Tree::default();
-    tree.put(&path("/web"), max(100)).unwrap();
-    tree.put(&path("/web/a"), max(200)).unwrap();
+    put(&mut tree, &path("/web"), max(100)).unwrap();
+    put(&mut tree, &path("/web/a"), max(200)).unwrap();
     let min = |bytes| LimitsPatch { min_bytes: Some(bytes), ..Default::default() };
-    tree.clone().patch(&path("/web/a"), &min(100)).unwrap();
-    let error = tree.clone().patch(&path("/web/a"), &min(101)).unwrap_err().to_string();
+    patch(tree.clone(), &path("/web/a"), &min(100)).unwrap();
+    let error = patch(tree.clone(), &path("/web/a"), &min(101)).unwrap_err().to_string();
     assert!(
         error.contains("min_bytes is 101") && error.contains("at most 100") && error.contains("/web"),
         "{error}"
     );
-    tree.put(&path("/web/b"), Limits { min_bytes: 60, ..Default::default() }).unwrap();
-    let error = tree.clone().patch(&path("/web/a"), &min(50)).unwrap_err().to_string();
+    put(&mut tree, &path("/web/b"), Limits { min_bytes: 60, ..Default::default() }).unwrap();
+    let error = patch(tree.clone(), &path("/web/a"), &min(50)).unwrap_err().to_string();
     assert!(error.contains("at most 40"), "{error}");
     let lower = LimitsPatch { max_bytes: Some(Some(59)), ..Default::default() };
-    let error = tree.clone().patch(&path("/web"), &lower).unwrap_err().to_string();
+    let error = patch(tree.clone(), &path("/web"), &lower).unwrap_err().to_string();
     assert!(error.contains("max_bytes is 59") && error.contains("at least 60"), "{error}");
 }
 
 #[test]
 fn only_empty_containers_are_removed() {
     let mut tree = Tree::default();
-    tree.put(&path("/web/a"), Limits::default()).unwrap();
+    put(&mut tree, &path("/web/a"), Limits::default()).unwrap();
     assert!(matches!(tree.remove(&path("/web/a"), 1), Err(TreeError::Busy { .. })));
     assert!(matches!(tree.remove(&path("/web"), 0), Err(TreeError::Busy { .. })));
     assert!(matches!(tree.remove(&path("/nope"), 0), Err(TreeError::Missing(_))));
@@ -65,10 +77,10 @@ fn only_empty_containers_are_removed() {
 #[test]
 fn an_owner_id_is_not_given_again_at_once() {
     let mut tree = Tree::default();
-    tree.put(&path("/a"), Limits::default()).unwrap();
+    put(&mut tree, &path("/a"), Limits::default()).unwrap();
     let first = tree.get(&path("/a")).unwrap().owner;
     tree.remove(&path("/a"), 0).unwrap();
-    tree.put(&path("/b"), Limits::default()).unwrap();
+    put(&mut tree, &path("/b"), Limits::default()).unwrap();
     assert_ne!(tree.get(&path("/b")).unwrap().owner, first);
 }
 
@@ -82,7 +94,7 @@ proptest! {
             let before = tree.clone();
             let mut next = tree.clone();
             match step {
-                0 => { next.put(&path, Limits::default()).ok(); }
+                0 => { put(&mut next, &path, Limits::default()).ok(); }
                 1 => { next.ensure(&path).ok(); }
                 2 => { next.remove(&path, 0).ok(); }
                 _ => { next.sweep(&path, |_| false); }
@@ -103,8 +115,8 @@ fn a_trust_domain_is_inherited_and_by_default_a_containers_own_in_the_root() {
     let mut tree = Tree::default();
     let path = |text: &str| text.parse::<ContainerPath>().unwrap();
     let limits = |domain: &str| Limits { domain: Some(domain.parse().unwrap()), ..Default::default() };
-    tree.put(&path("/web/a"), limits("shared")).unwrap();
-    tree.put(&path("/db"), limits("shared")).unwrap();
+    put(&mut tree, &path("/web/a"), limits("shared")).unwrap();
+    put(&mut tree, &path("/db"), limits("shared")).unwrap();
     for (container, domain) in [
         ("/web", "web"),
         ("/web/a/deep/er", "shared"),
@@ -115,7 +127,7 @@ fn a_trust_domain_is_inherited_and_by_default_a_containers_own_in_the_root() {
     ] {
         assert_eq!(tree.domain(&path(container)).as_str(), domain, "{container}");
     }
-    tree.put(&ContainerPath::root(), limits("all")).unwrap();
+    put(&mut tree, &ContainerPath::root(), limits("all")).unwrap();
     assert_eq!(
         (tree.domain(&path("/web/b")).as_str(), tree.domain(&path("/db")).as_str()),
         ("all", "shared")

@@ -39,7 +39,7 @@ async fn the_system_is_chosen_per_host() {
         let (vmm, _) = Vmm::register(&place, about("a", "/a", None)).await;
         vmm.touch(301 * MIB);
         assert_eq!(daemon.host().await.accounting, system);
-        // A turn reads the kernel's figure of this process as well.
+        // A tick reads the kernel's figure of this process as well.
         let container = daemon
             .until_container("/a", |object| object.usage_bytes != 0 && object.usage_error_bytes == 0)
             .await;
@@ -63,7 +63,7 @@ async fn the_system_is_chosen_per_host() {
 }
 
 #[test]
-fn there_is_no_other_system() {
+fn an_unknown_accounting_system_is_refused() {
     let (_dir, place) = place();
     let output = command(&place, &["serve", "--accounting", "fair"]).output().unwrap();
     let text = String::from_utf8(output.stderr).unwrap();

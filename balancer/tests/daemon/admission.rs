@@ -1,4 +1,4 @@
-//! Who is taken in, who is refused, and who waits.
+//! Which guests are admitted, which are refused, and which wait.
 
 use crate::support::{Daemon, MIB, Vmm, about, place};
 use protocol::engine::Engine;
@@ -34,10 +34,10 @@ async fn queue(daemon: &Daemon) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn who_waits_is_taken_in_when_others_leave_in_the_order_in_which_they_came() {
+async fn waiters_are_admitted_in_their_order_when_other_guests_leave() {
     let (_dir, place) = place();
     let daemon = Daemon::start(&place).await;
-    // Room for the floors of two, 64M each, and for what is assumed that each takes beside its RAM, 16M.
+    // Room for the floors of two, 64M each, and for the 16M that each is assumed to take in addition to its RAM.
     daemon.put("/v1/containers/web", r#"{"max_bytes": 167772160}"#).await;
     let (first, _) = Vmm::register(&place, about("first", "/web/1", None)).await;
     let (_second, _) = Vmm::register(&place, about("second", "/web/2", None)).await;
@@ -76,7 +76,7 @@ async fn who_waits_is_taken_in_when_others_leave_in_the_order_in_which_they_came
 }
 
 #[tokio::test]
-async fn who_hangs_up_waits_no_more_and_who_came_behind_is_next() {
+async fn a_waiter_that_hangs_up_leaves_the_queue_and_the_next_one_is_served() {
     let (_dir, place) = place();
     let daemon = Daemon::start(&place).await;
     daemon.put("/v1/containers/web", r#"{"max_bytes": 167772160}"#).await;
@@ -93,7 +93,7 @@ async fn who_hangs_up_waits_no_more_and_who_came_behind_is_next() {
 }
 
 #[tokio::test]
-async fn what_is_promised_and_what_is_used_is_not_given_to_a_newcomer() {
+async fn a_newcomer_gets_neither_promised_nor_used_memory() {
     let (_dir, place) = place();
     let daemon = Daemon::start(&place).await;
     daemon.put("/v1/containers/web", r#"{"max_bytes": 419430400}"#).await;
@@ -128,7 +128,7 @@ async fn what_is_promised_and_what_is_used_is_not_given_to_a_newcomer() {
 }
 
 #[tokio::test]
-async fn a_guest_that_is_taken_over_goes_to_its_share_from_what_it_has() {
+async fn a_guest_that_comes_back_moves_to_its_share_from_its_last_target() {
     let (_dir, place) = place();
     let daemon = Daemon::start(&place).await;
     daemon.put("/v1/containers/legacy", r#"{"max_bytes": 367001600}"#).await;

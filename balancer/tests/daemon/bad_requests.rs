@@ -1,6 +1,6 @@
 //! Requests that are refused, and change nothing; and events.
 
-use crate::support::{DEADLINE, Daemon, place};
+use crate::support::{Daemon, place, within};
 use balancer::client::ClientError;
 use http_body_util::BodyExt;
 use hyper::Method;
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 type Refused<'a> = (&'a Method, &'a str, &'a str, u16, Option<&'a str>, &'a [&'a str]);
 
 #[tokio::test]
-async fn refused_requests_say_why_and_change_nothing() {
+async fn refused_requests_give_the_reason_and_change_nothing() {
     let (_dir, place) = place();
     let daemon = Daemon::start(&place).await;
     daemon
@@ -150,7 +150,7 @@ async fn events_are_delivered_as_they_happen_and_from_where_one_left_off() {
             .follow("/v1/events", |data| seen.send(serde_json::from_str::<Value>(data).unwrap()).is_ok())
             .await
     });
-    let mut next = async || tokio::time::timeout(DEADLINE, seeing.recv()).await.unwrap().unwrap();
+    let mut next = async || within(daemon.activity(), seeing.recv()).await.unwrap();
     assert_eq!(next().await["kind"], "balancer_started");
     assert_eq!(next().await["kind"], "container_created");
     daemon.patch("/v1/containers/a", r#"{"max_bytes": 1048576}"#).await;

@@ -39,7 +39,7 @@ async fn ask(vmm: &Vmm, question: u64, to: Option<&str>) -> Result<(), String> {
 }
 
 #[tokio::test]
-async fn a_guest_serves_two_tenants_in_turn_and_charges_follow() {
+async fn a_guest_serves_two_tenants_one_after_the_other_and_charges_follow() {
     let (_dir, place) = place();
     let daemon = Daemon::start(&place).await;
     tenants(&daemon).await;
@@ -61,7 +61,7 @@ async fn a_guest_serves_two_tenants_in_turn_and_charges_follow() {
     let owners = daemon.owners("db").await;
     assert_eq!(owners.values().sum::<u64>(), 101 * 256);
     assert_eq!(daemon.guest("db").await.usage_bytes / MIB, 101);
-    // Over REST as well, by whoever is asked; the operator may charge anybody.
+    // Over REST as well; the operator may charge any container.
     let (guest, _) = tokio::join!(daemon.patch_guest("db", r#"{"charge_to": "/other"}"#), vmm.carry_out());
     assert_eq!((guest.charge_to, guest.container.as_str()), (Some("/other".parse().unwrap()), "/db"));
     vmm.touch_at(101 * MIB, 7 * MIB);
@@ -76,7 +76,7 @@ async fn a_guest_serves_two_tenants_in_turn_and_charges_follow() {
 }
 
 #[tokio::test]
-async fn a_guest_charges_only_whom_it_may() {
+async fn a_guest_charges_only_containers_that_it_may_charge() {
     let (_dir, place) = place();
     let daemon = Daemon::start(&place).await;
     tenants(&daemon).await;
@@ -125,7 +125,7 @@ async fn the_limits_of_both_hold_for_a_guest_that_charges_a_tenant() {
     // A limit above the tenant counts as well, and is over: the guest gives the excess.
     daemon.patch_container("/tenants", r#"{"max_bytes": 31457280}"#).await;
     vmm.hear_target(130 * MIB).await;
-    // Nobody can charge a container that is full.
+    // No guest can charge a container that is full.
     let reason = ask(&vmm, 2, Some("/tenants/y")).await.unwrap_err();
     assert!(reason.contains("/tenants") && reason.contains("missing"), "{reason}");
     let problem = daemon.refused("/v1/guests/db", r#"{"charge_to": "/tenants/y"}"#).await;
@@ -152,8 +152,8 @@ async fn registrations_that_charge_too_many_are_refused() {
         let Some(ToVmm::Refused { reason }) = vmm.hear_any().await else { panic!("taken in") };
         assert!(reason.contains(word), "{reason}");
     }
-    // Whom it charged is gone: it is told so when it comes back, and what it says at its first registration is not
-    // heard.
+    // The container that it charged is gone: it gets a charge command when it comes back, and `charge_to` of a first
+    // registration is ignored.
     let gone =
         Register { charge_to: Some("/gone".parse().unwrap()), comes_back: true, ..about("a", "/a", None) };
     let vmm = Vmm::connect(&place, gone).await;

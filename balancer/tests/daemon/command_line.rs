@@ -34,7 +34,7 @@ async fn set_ps_events_and_rm() {
 }
 
 #[tokio::test]
-async fn a_reader_that_has_seen_enough_is_no_error_and_a_full_disk_is_one() {
+async fn a_closed_pipe_is_not_an_error_and_a_full_disk_is_one() {
     let (_dir, place) = place();
     let _daemon = Daemon::start(&place).await;
     for arguments in [&["ps"][..], &["ps", "--json"], &["events"], &["events", "--follow"]] {

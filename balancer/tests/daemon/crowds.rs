@@ -1,25 +1,27 @@
 //! Clients that are slow, silent, or thousands: others are served all the same.
 
-use crate::support::{DEADLINE, Daemon, Vmm, about, command, place};
+use crate::support::{Daemon, Vmm, about, answered, command, place, until};
 use hyper::Method;
 use serde_json::json;
 use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::path::Path;
-use std::time::Instant;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
+use wait::Activity;
 
 /// Sends the beginning of a request and returns what comes until the other side hangs up.
 async fn until_hang_up(socket: &Path, start: &str) -> String {
     let mut stream = UnixStream::connect(socket).await.unwrap();
     stream.write_all(start.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
-    tokio::time::timeout(DEADLINE, stream.read_to_end(&mut answer)).await.expect("nobody hung up").ok();
+    let socket = stream.as_raw_fd();
+    answered(&socket, stream.read_to_end(&mut answer)).await.ok();
     String::from_utf8(answer).unwrap()
 }
 
 #[tokio::test]
-async fn who_sends_half_a_request_is_cut_off() {
+async fn a_client_that_sends_half_a_request_is_cut_off() {
     let (_dir, place) = place();
     let daemon = Daemon::start(&place).await;
     let socket = place.api_socket();
@@ -37,7 +39,7 @@ async fn who_sends_half_a_request_is_cut_off() {
 }
 
 #[tokio::test]
-async fn strangers_on_tcp_hold_up_nobody() {
+async fn strangers_on_tcp_delay_no_other_client() {
     let (dir, place) = place();
     let file = dir.path().join("token");
     std::fs::write(&file, "0123456789abcdef0123456789abcdef").unwrap();
@@ -56,7 +58,7 @@ async fn strangers_on_tcp_hold_up_nobody() {
 }
 
 #[tokio::test]
-async fn a_crowd_that_follows_events_holds_up_nobody() {
+async fn many_followers_of_events_delay_no_other_client() {
     let (_dir, place) = place();
     let daemon = Daemon::start(&place).await;
     let (mut following, mut refused) = (Vec::new(), 0);
@@ -75,11 +77,8 @@ async fn a_crowd_that_follows_events_holds_up_nobody() {
     let answer = daemon.call(Method::PUT, "/v1/containers/a", "{}").await.unwrap();
     assert_eq!(answer["path"], json!("/a"));
     drop(following);
-    let start = Instant::now();
-    while daemon.client.send(Method::GET, "/v1/events", vec![]).await.unwrap().status() != 200 {
-        assert!(start.elapsed() < DEADLINE, "no stream came free");
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
+    let status = async || daemon.client.send(Method::GET, "/v1/events", vec![]).await.unwrap().status();
+    until("a stream is free", daemon.activity(), status, |status| *status == 200).await;
 }
 
 #[tokio::test]
@@ -109,12 +108,11 @@ async fn a_log_that_cannot_be_written_ends_nothing() {
     let full = File::options().write(true).open("/dev/full").unwrap();
     let mut child = command(&place, &["serve"]).stderr(full).spawn().unwrap();
     let client = balancer::client::Client::new(&place.api_socket());
-    let start = Instant::now();
     let limit = br#"{"max_bytes": 1048576}"#;
-    while client.call::<serde_json::Value>(Method::PUT, "/v1/containers/a", limit.to_vec()).await.is_err() {
-        assert!(start.elapsed() < DEADLINE, "it does not serve: {:?}", child.try_wait());
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
+    let put = async || {
+        client.call::<serde_json::Value>(Method::PUT, "/v1/containers/a", limit.to_vec()).await.is_ok()
+    };
+    until("it serves", &Activity::of(child.id()), put, |served| *served).await;
     let (vmm, target) = Vmm::register(&place, about("b", "/b", Some("256M"))).await;
     assert_eq!(target, (256 - 16) << 20);
     drop(vmm);

@@ -58,7 +58,7 @@ const REQUESTS: &[(&str, &str, &str, &str)] = &[
 ];
 
 #[tokio::test]
-async fn every_answer_is_as_the_document_says() {
+async fn every_answer_fits_the_document() {
     let (_dir, place) = place();
     let daemon = Daemon::start(&place).await;
     let (vmm, _) = Vmm::register(&place, about("a", "/web/a", Some("max=256M,max-fds=200"))).await;

@@ -1,7 +1,7 @@
-//! Guests come, are told their targets, and go.
+//! Guests come, get their targets, and go.
 
-use crate::support::{Daemon, MIB, Vmm, about, command, place, send_with_fd};
-use balancer::objects::{Detached, FramesObject, OutOfMemoryState};
+use crate::support::{Daemon, MIB, Vmm, about, command, place, send_with_fd, until};
+use balancer::objects::{Detached, Event, FramesObject, OutOfMemoryState};
 use policy::{Explanation, Health};
 use protocol::engine::Engine;
 use protocol::frames::{FrameTable, Region};
@@ -9,7 +9,7 @@ use protocol::message::{self, Balloon, FromVmm, PROTOCOL_VERSION, Statistics, To
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+use wait::Activity;
 
 /// Assumed for a `vmm` whose table was never compared with the kernel.
 const OVERHEAD: u64 = 16 * MIB;
@@ -31,7 +31,7 @@ async fn a_guest_is_told_its_limit_when_it_registers() {
 }
 
 #[tokio::test]
-async fn a_launch_that_changes_the_limits_of_a_container_that_was_there_is_told_of() {
+async fn a_launch_that_changes_the_limits_of_an_existing_container_is_reported() {
     let (_dir, place) = place();
     let daemon = Daemon::start(&place).await;
     daemon.put("/v1/containers/web", r#"{"max_bytes": 134217728}"#).await;
@@ -45,24 +45,28 @@ async fn a_launch_that_changes_the_limits_of_a_container_that_was_there_is_told_
     assert!(detail.starts_with("max=1G") && detail.ends_with("by the launch of guest other"), "{detail}");
 }
 
+/// Of a balancer whose ticks are a minute apart, the first one at its start: what arrived was not sent by a tick.
+async fn assert_before_the_second_tick(daemon: &Daemon) {
+    let age = daemon.host().await["balancer_age_ms"].as_u64().unwrap();
+    assert!(age < 60_000, "after {age} ms it may have been sent by a tick");
+}
+
 #[tokio::test]
 async fn a_changed_limit_is_a_target_at_once() {
     let (_dir, place) = place();
-    // Turns are a minute apart: what arrives at once was sent because of the change.
     let daemon = Daemon::start_with(&place, &["--interval-ms", "60000"]).await;
     let (vmm, _) = Vmm::register(&place, about("a", "/web/a", Some("256M"))).await;
-    let start = Instant::now();
     let answer = daemon.patch_container("/web/a", r#"{"max_bytes": 134217728}"#).await;
     assert_eq!(answer.target_bytes, 128 * MIB - OVERHEAD);
     let reason = vmm.hear_target(128 * MIB - OVERHEAD).await;
-    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    assert_before_the_second_tick(&daemon).await;
     assert!(reason.contains("/web/a") && reason.contains("128M"), "{reason}");
     daemon.patch_container("/web/a", r#"{"max_bytes": null}"#).await;
     vmm.hear_target(512 * MIB).await;
 }
 
 #[tokio::test]
-async fn two_guests_share_by_what_they_use() {
+async fn two_guests_share_memory_by_their_use() {
     let (_dir, place) = place();
     let daemon = Daemon::start(&place).await;
     let (idle, _) = Vmm::register(&place, about("idle", "/web", Some("512M"))).await;
@@ -82,7 +86,7 @@ async fn two_guests_share_by_what_they_use() {
 }
 
 #[tokio::test]
-async fn what_a_guest_gives_reaches_who_waits_for_it_before_the_next_turn() {
+async fn released_memory_reaches_a_waiting_guest_before_the_next_tick() {
     let (_dir, place) = place();
     let daemon = Daemon::start_with(&place, &["--interval-ms", "60000"]).await;
     let share = 256 * MIB - OVERHEAD;
@@ -95,14 +99,13 @@ async fn what_a_guest_gives_reaches_who_waits_for_it_before_the_next_turn() {
     let (late, waiting) = Vmm::register(&place, about("late", "/web", None)).await;
     assert!(waiting < share, "{waiting} bytes are promised while the first one holds {target}");
     first.hear_target(share).await;
-    let start = Instant::now();
     first.say(&balloon(share)).await;
     late.hear_target(share).await;
-    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+    assert_before_the_second_tick(&daemon).await;
 }
 
 #[tokio::test]
-async fn a_guest_out_of_memory_keeps_what_it_took() {
+async fn a_guest_out_of_memory_keeps_the_memory_that_it_took() {
     let (_dir, place) = place();
     let daemon = Daemon::start(&place).await;
     let (vmm, target) = Vmm::register(&place, about("a", "/a", Some("256M"))).await;
@@ -116,7 +119,7 @@ async fn a_guest_out_of_memory_keeps_what_it_took() {
 }
 
 #[tokio::test]
-async fn frames_are_compared_when_somebody_wants_them_fresh() {
+async fn frames_are_compared_when_a_client_wants_them_fresh() {
     let (_dir, place) = place();
     let daemon = Daemon::start(&place).await;
     let (vmm, _) = Vmm::register(&place, about("a", "/a", None)).await;
@@ -142,7 +145,7 @@ async fn frames_are_compared_when_somebody_wants_them_fresh() {
 }
 
 #[tokio::test]
-async fn guests_share_what_comparing_may_cost_the_host() {
+async fn guests_share_the_cpu_time_that_comparisons_may_take() {
     async fn share(vmm: &Vmm) -> u32 {
         loop {
             if let Some(ToVmm::ReconcileShare { cpu_ppm }) = vmm.hear_any().await {
@@ -161,7 +164,7 @@ async fn guests_share_what_comparing_may_cost_the_host() {
 }
 
 #[tokio::test]
-async fn a_vmm_that_does_not_compare_is_told_of_as_late() {
+async fn a_vmm_that_does_not_compare_in_time_is_reported() {
     let (_dir, place) = place();
     let daemon = Daemon::start(&place).await;
     let (_vmm, _) = Vmm::register(&place, about("a", "/a", None)).await;
@@ -170,7 +173,7 @@ async fn a_vmm_that_does_not_compare_is_told_of_as_late() {
 }
 
 #[tokio::test]
-async fn what_is_no_proper_guest_is_refused_with_the_reason() {
+async fn an_improper_guest_is_refused_with_the_reason() {
     let (_dir, place) = place();
     let daemon = Daemon::start(&place).await;
     let mut small = about("small", "/a", None);
@@ -191,8 +194,8 @@ async fn what_is_no_proper_guest_is_refused_with_the_reason() {
         (about("a/b", "/a", None), vec!["a/b"]),
         (about("", "/a", None), vec!["name"]),
         (on_machine(Engine::Kvm, 1, false), vec!["machine", "kvm"]),
-        (on_machine(Engine::Qemu, 1, false), vec!["machine is process 1", "no child"]),
-        (on_machine(Engine::Qemu, i32::MAX, true), vec!["machine is process 2147483647", "there is none"]),
+        (on_machine(Engine::Qemu, 1, false), vec!["machine is process 1", "not a child"]),
+        (on_machine(Engine::Qemu, i32::MAX, true), vec!["machine is process 2147483647", "no such process"]),
         (small, vec!["frame table"]),
         (tall, vec!["floor_bytes", "629145600"]),
     ] {
@@ -209,7 +212,7 @@ async fn what_is_no_proper_guest_is_refused_with_the_reason() {
 }
 
 #[tokio::test]
-async fn what_is_no_registration_is_refused() {
+async fn a_message_that_is_not_a_registration_is_refused() {
     let (_dir, place) = place();
     let _daemon = Daemon::start(&place).await;
     let good = message::encode(&FromVmm::Register(about("a", "/a", None))).unwrap();
@@ -240,7 +243,7 @@ async fn what_is_no_registration_is_refused() {
 }
 
 #[tokio::test]
-async fn a_guest_that_talks_without_end_pushes_nobody_out_of_the_events() {
+async fn a_guest_that_sends_messages_without_end_pushes_no_other_guest_out_of_the_events() {
     let (_dir, place) = place();
     let daemon = Daemon::start(&place).await;
     let ready = |driver_ready| FromVmm::Balloon(Balloon { driver_ready, ..Default::default() });
@@ -266,11 +269,14 @@ async fn a_guest_that_talks_without_end_pushes_nobody_out_of_the_events() {
         loud.say(&FromVmm::Balloon(balloon)).await;
     }
     heard(1).await;
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    loud.say(&ready(false)).await;
-    loud.say(&ready(true)).await;
-    heard(2).await;
-    let events = daemon.events().await;
+    // With its next event that is kept it is reported how many were not.
+    let events = async || {
+        loud.say(&ready(false)).await;
+        loud.say(&ready(true)).await;
+        daemon.events().await
+    };
+    let dropped = |events: &Vec<Event>| events.iter().any(|event| event.kind == "events_dropped");
+    let events = until("dropped events are reported", daemon.activity(), events, dropped).await;
     assert!(events.len() < 1000, "{}", events.len());
     let of = |guest: &str, kind: &str| {
         events.iter().any(|event| event.guest.as_deref() == Some(guest) && event.kind == kind)
@@ -283,7 +289,7 @@ async fn a_guest_that_talks_without_end_pushes_nobody_out_of_the_events() {
 }
 
 #[tokio::test]
-async fn a_machine_that_stops_answering_is_told_of_until_it_answers() {
+async fn a_machine_that_stops_answering_is_shown_as_stuck_until_it_answers() {
     let (_dir, place) = place();
     let daemon = Daemon::start(&place).await;
     let mut child = std::process::Command::new("sleep").arg("600").spawn().unwrap();
@@ -304,7 +310,7 @@ async fn a_machine_that_stops_answering_is_told_of_until_it_answers() {
     let events = daemon.events().await;
     let of_kind = |kind: &str| events.iter().filter(|event| event.kind == kind).count();
     assert_eq!((of_kind("guest_stuck"), of_kind("guest_answers")), (1, 1));
-    // It was started by its vmm: nobody else may let it go.
+    // It was started by its vmm: it cannot be detached.
     let answer = daemon.client.send(hyper::Method::DELETE, "/v1/guests/a", vec![]).await.unwrap();
     assert_eq!(answer.status(), 409);
     child.kill().unwrap();
@@ -312,7 +318,7 @@ async fn a_machine_that_stops_answering_is_told_of_until_it_answers() {
 }
 
 #[tokio::test]
-async fn an_attached_guest_is_let_go_when_its_helper_says_so() {
+async fn an_attached_guest_is_detached_when_its_helper_reports_it() {
     let (_dir, place) = place();
     let daemon = Daemon::start(&place).await;
     let machine = Some(message::MachineProcess { pid: std::process::id().cast_signed(), attached: true });
@@ -332,7 +338,7 @@ async fn an_attached_guest_is_let_go_when_its_helper_says_so() {
 }
 
 #[tokio::test]
-async fn a_guest_without_a_balloon_whose_ram_nobody_sees_is_told_of_as_such() {
+async fn a_guest_without_a_balloon_and_with_unseen_ram_is_shown_as_such() {
     let (_dir, place) = place();
     let daemon = Daemon::start(&place).await;
     let why = format!("it is a file {}", "x".repeat(5000));
@@ -360,7 +366,7 @@ async fn a_guest_without_a_balloon_whose_ram_nobody_sees_is_told_of_as_such() {
     let said =
         |arguments: &[&str]| String::from_utf8(command(&place, arguments).output().unwrap().stdout).unwrap();
     let ps = said(&["ps"]);
-    assert!(ps.contains("plain has no balloon") && ps.contains("is unknown: it is a file"), "{ps}");
+    assert!(ps.contains("plain has no balloon") && ps.contains("the host holds: it is a file"), "{ps}");
     let explained = said(&["explain", "plain"]);
     let limit = "cannot be made to release memory; /web/plain uses 30";
     assert!(
@@ -379,7 +385,7 @@ async fn a_guest_without_a_balloon_whose_ram_nobody_sees_is_told_of_as_such() {
 }
 
 #[tokio::test]
-async fn a_promise_that_cannot_be_kept_is_told_once() {
+async fn a_promise_that_cannot_be_kept_is_reported_once() {
     let (_dir, place) = place();
     let daemon = Daemon::start(&place).await;
     daemon.put("/v1/containers/web", r#"{"max_bytes": 104857600}"#).await;
@@ -389,7 +395,7 @@ async fn a_promise_that_cannot_be_kept_is_told_once() {
 }
 
 #[tokio::test]
-async fn a_socket_of_any_name_can_be_attached_and_what_a_helper_refuses_is_told() {
+async fn a_socket_of_any_name_can_be_attached_and_the_error_of_a_helper_is_shown() {
     let (dir, place) = place();
     let helper = dir.path().join("helper");
     std::fs::write(&helper, "#!/bin/sh\nprintf 'error: %s|' \"$@\" >&2\nprintf '\\n\\nFor more\\n' >&2\n")
@@ -400,10 +406,7 @@ async fn a_socket_of_any_name_can_be_attached_and_what_a_helper_refuses_is_told(
         command(&place, &["serve"]).env("BALLAST_VMM", &helper).stderr(Stdio::null()).spawn().unwrap();
     let up =
         async || client.call::<serde_json::Value>(hyper::Method::GET, "/v1/version", vec![]).await.is_ok();
-    let start = Instant::now();
-    while !up().await && start.elapsed() < crate::support::DEADLINE {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    until("the balancer is up", &Activity::of(child.id()), up, |up| *up).await;
     let attach = |arguments: &[&str]| {
         let arguments = [&["attach", "--container", "/x", "--qmp"], arguments].concat();
         String::from_utf8(command(&place, &arguments).output().unwrap().stderr).unwrap()

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use wait::Activity;
 
 fn image(store: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_balancer"));
@@ -66,11 +66,7 @@ fn an_interrupted_build_leaves_nothing_and_a_killed_one_nothing_after_the_next()
     let left = || fs::read_dir(store.join("images")).map_or(0, Iterator::count);
     for (signal, after) in [(libc::SIGINT, 0), (libc::SIGTERM, 0), (libc::SIGKILL, 1)] {
         let mut child = image(&store, &["build", &text]).stderr(Stdio::piped()).spawn().unwrap();
-        let start = Instant::now();
-        while left() == 0 {
-            assert!(start.elapsed() < Duration::from_secs(20), "no draft is to be seen");
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        wait::until("a draft", &Activity::of(child.id()), || Ok(left()), |count| *count > 0).unwrap();
         // SAFETY: a signal to a child that was not waited for yet.
         assert_eq!(unsafe { libc::kill(i32::try_from(child.id()).unwrap(), signal) }, 0);
         let mut err = String::new();

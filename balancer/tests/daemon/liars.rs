@@ -1,6 +1,6 @@
 //! Frame tables that do not say what the kernel says, and tables that are none.
 
-use crate::support::{DEADLINE, Daemon, MIB, Vmm, about, place};
+use crate::support::{Daemon, MIB, Vmm, about, place};
 use balancer::objects::Event;
 use host::kernel::statm_error_frames;
 use protocol::frames::{ErrorSource, FrameTable, Region, State};
@@ -11,7 +11,6 @@ use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd};
 use std::os::unix::fs::FileExt;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 use tokio_seqpacket::UnixSeqpacket;
 
 /// Says to a process of this program which guest it is.
@@ -78,20 +77,16 @@ async fn a_vmm_that_lies_is_found_and_an_honest_one_is_not() {
         Process::start(&place, "hides", 300, 10, false),
         Process::start(&place, "invents", 10, 400, false),
     ];
-    let start = Instant::now();
-    while daemon.guests().await.len() < 4 {
-        assert!(start.elapsed() < DEADLINE);
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    daemon.until_guests(|guests| guests.len() == 4).await;
     for (liar, least) in [("hides", 300), ("invents", 400)] {
         let guest = daemon.until_guest(liar, |guest| !guest.trusted).await;
         let usage = guest.usage_bytes;
         assert!(usage >= least * MIB, "the larger figure is charged: {guest:#?}");
     }
-    // Some more turns: whoever is found is told of once, and the others never.
+    // Some more ticks: a liar that was found is reported once, and the others never.
     let private = 200 * MIB / FRAME;
     let late = daemon.until_guest("late", |guest| guest.frames.private == private).await;
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    daemon.ticks(30).await;
     let honest = daemon.guest("honest").await;
     assert!(late.trusted && honest.trusted);
     assert!(daemon.guest("late").await.trusted);
@@ -118,7 +113,7 @@ fn memfd(bytes: &[u8], length: u64) -> File {
 }
 
 #[tokio::test]
-async fn a_table_of_another_version_or_a_truncated_one_is_refused_and_the_right_one_is_taken_after_it() {
+async fn a_table_of_another_version_or_a_truncated_one_is_refused_and_the_right_one_is_accepted_after_it() {
     let (_dir, place) = place();
     let daemon = Daemon::start(&place).await;
     let mut coming_back = about("a", "/a", None);

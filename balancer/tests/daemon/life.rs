@@ -1,11 +1,12 @@
 //! A balancer starts, is killed, comes back, ends.
 
-use crate::support::{Daemon, MIB, Vmm, about, command, place};
+use crate::support::{Daemon, MIB, Vmm, about, command, place, until};
 use balancer::objects::ContainerObject;
 use hyper::Method;
 use protocol::message::{Balloon, ToVmm};
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
+use wait::Activity;
 
 #[tokio::test]
 async fn a_killed_balancer_comes_back_with_every_limit_and_its_guests() {
@@ -70,7 +71,7 @@ async fn sockets_of_a_killed_balancer_are_replaced_and_other_files_are_not() {
     std::fs::write(place.api_socket(), "precious").unwrap();
     let output = command(&place, &["serve"]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
-    assert!(String::from_utf8(output.stderr).unwrap().contains("no socket"));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("not a socket"));
     assert_eq!(std::fs::read_to_string(place.api_socket()).unwrap(), "precious");
 }
 
@@ -92,8 +93,7 @@ async fn a_hang_up_ends_no_balancer() {
     let (_dir, place) = place();
     let mut daemon = Daemon::start(&place).await;
     daemon.signal(libc::SIGHUP);
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    daemon.host().await;
+    daemon.ticks(3).await;
     daemon.signal(libc::SIGTERM);
     assert_eq!(daemon.ended().await, Some(0));
 }
@@ -101,7 +101,7 @@ async fn a_hang_up_ends_no_balancer() {
 #[tokio::test]
 async fn a_follower_ends_with_its_reader_and_not_with_the_next_event() {
     let (_dir, place) = place();
-    let _daemon = Daemon::start(&place).await;
+    let daemon = Daemon::start(&place).await;
     let mut follower =
         command(&place, &["events", "--follow"]).stdout(std::process::Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
@@ -109,11 +109,11 @@ async fn a_follower_ends_with_its_reader_and_not_with_the_next_event() {
     std::io::BufRead::read_line(&mut out, &mut line).unwrap();
     assert!(line.contains("balancer_started"), "{line}");
     drop(out);
-    let start = Instant::now();
-    while follower.try_wait().unwrap().is_none() {
-        assert!(start.elapsed() < Duration::from_secs(5), "it waits for an event");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    let activity = Activity::of(follower.id());
+    until("the follower ends", &activity, async || follower.try_wait().unwrap(), Option::is_some).await;
+    // Not because of a later event.
+    let events = daemon.events().await;
+    assert_eq!(events.as_array().unwrap().len(), 1, "{events}");
 }
 
 #[tokio::test]
@@ -121,8 +121,8 @@ async fn an_idle_balancer_ends_after_its_last_guest() {
     let (_dir, place) = place();
     let mut daemon = Daemon::start_with(&place, &["--exit-when-idle"]).await;
     let (vmm, _) = Vmm::register(&place, about("a", "/a", None)).await;
-    tokio::time::sleep(Duration::from_millis(2500)).await;
-    daemon.host().await;
+    // Longer than it would stay without a guest.
+    daemon.until_host(|host| host["balancer_age_ms"].as_u64() > Some(2500)).await;
     let start = Instant::now();
     drop(vmm);
     assert_eq!(daemon.ended().await, Some(0));
@@ -157,7 +157,7 @@ async fn a_journal_that_cannot_grow_refuses_the_change_and_keeps_the_old_limits(
 }
 
 #[tokio::test]
-async fn over_tcp_only_who_shows_the_token_is_answered() {
+async fn only_a_client_with_the_token_is_answered_over_tcp() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let (dir, place) = place();
     let file = dir.path().join("token");

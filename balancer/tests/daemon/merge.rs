@@ -1,4 +1,4 @@
-//! Guests whose RAM the kernel merges: one trust domain per host, and nobody else.
+//! Guests whose RAM the kernel merges: one trust domain per host, and no other process.
 
 use crate::support::{Daemon, Vmm, about, place};
 use hyper::Method;
@@ -39,7 +39,7 @@ async fn one_domain_alone_is_merged_and_its_guests_stay_in_it() {
 }
 
 #[tokio::test]
-async fn a_new_guest_is_merged_only_where_the_host_runs_ksm_for_nobody_else() {
+async fn a_new_guest_is_merged_only_where_ksm_runs_for_no_other_process() {
     let (_dir, place) = place();
     let _daemon = Daemon::start(&place).await;
     let run = std::fs::read_to_string("/sys/kernel/mm/ksm/run").unwrap_or_default();

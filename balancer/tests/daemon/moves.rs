@@ -46,7 +46,7 @@ async fn a_guest_moves_with_its_charges_and_its_target_follows_at_once() {
 }
 
 #[tokio::test]
-async fn what_a_moved_guest_leaves_is_charged_to_the_old_container_until_it_is_given_back() {
+async fn memory_that_a_moved_guest_touched_stays_charged_to_the_old_container_until_the_guest_releases_it() {
     let (_dir, place) = place();
     let daemon = Daemon::start(&place).await;
     daemon.put("/v1/containers/b", "{}").await;
@@ -202,14 +202,14 @@ async fn the_command_line_moves_a_guest() {
 }
 
 #[tokio::test]
-async fn a_vmm_that_does_not_confirm_is_told_of() {
+async fn a_vmm_that_does_not_confirm_a_charge_is_reported() {
     let (_dir, place) = place();
     let daemon = Daemon::start(&place).await;
     daemon.put("/v1/containers/b", "{}").await;
     let (vmm, _) = Vmm::register(&place, about("a", "/a", None)).await;
     let guest = daemon.patch_guest("a", r#"{"container": "/b"}"#).await;
     assert_eq!((guest.container.as_str(), guest.charge_pending), ("/b", true));
-    // An order that nobody gave is not believed.
+    // A confirmation of a command that was never sent is ignored.
     vmm.say(&FromVmm::Charged { order: 99, moved_frames: u64::MAX }).await;
     vmm.say(&FromVmm::Charged { order: 0, moved_frames: 1 }).await;
     daemon.patch_guest("a", "{}").await;

@@ -65,7 +65,7 @@ async fn a_launch_beyond_its_own_limits_is_refused() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_taken_back_is_not_limited_below_what_is_used() {
+async fn objects_that_cannot_be_reclaimed_are_not_limited_below_their_number() {
     let (_dir, place) = place();
     let daemon = Daemon::start(&place).await;
     let (_a, _) = Vmm::register(&place, with("a", "/web/a", 3)).await;
@@ -88,7 +88,7 @@ async fn what_cannot_be_taken_back_is_not_limited_below_what_is_used() {
 }
 
 #[tokio::test]
-async fn descriptors_and_threads_beyond_a_limit_are_told_of() {
+async fn descriptors_and_threads_beyond_a_limit_are_reported() {
     let (_dir, place) = place();
     let daemon = Daemon::start(&place).await;
     let (vmm, _) = Vmm::register(&place, about("a", "/web/a", None)).await;
@@ -102,7 +102,7 @@ async fn descriptors_and_threads_beyond_a_limit_are_told_of() {
     assert_eq!(told.len(), 1, "once, not each turn: {told:#?}");
     assert_eq!(told[0].container, Some("/web".parse().unwrap()));
     assert!(told[0].detail.contains("max_threads is 0"), "{told:#?}");
-    // The vmm is told how many descriptors it may have, and when that ends.
+    // The vmm gets the number of descriptors that it may have, and the end of that limit.
     let told = async |wanted: fn(Option<u32>) -> bool| loop {
         if let Some(ToVmm::FdsMax { fds_max }) = vmm.hear_any().await
             && wanted(fds_max)

@@ -1,4 +1,4 @@
-//! Knobs, explanations, what a change would do, recordings, and who fits on the host.
+//! Knobs, explanations, what a change would do, recordings, and which guests fit on the host.
 
 use crate::support::{Daemon, MIB, Vmm, about, command, place};
 use balancer::client::ClientError;
@@ -55,7 +55,7 @@ async fn a_target_is_explained_to_people_and_to_programs() {
 }
 
 #[tokio::test]
-async fn a_dry_run_says_what_would_change_and_changes_nothing() {
+async fn a_dry_run_shows_what_would_change_and_changes_nothing() {
     let (_dir, place) = place();
     let daemon = Daemon::start(&place).await;
     let (_a, _) = Vmm::register(&place, about("a", "/web/a", Some("256M"))).await;
@@ -81,7 +81,7 @@ async fn a_dry_run_says_what_would_change_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn knobs_are_turned_within_bounds_and_take_effect_at_once() {
+async fn knobs_change_within_their_bounds_and_take_effect_at_once() {
     let (_dir, place) = place();
     let daemon =
         Daemon::start_with(&place, &["--interval-ms", "60000", "--reserve", "1G", "--idle-tax", "50"]).await;
@@ -153,7 +153,7 @@ async fn knobs_stay_as_they_are_over_a_restart_unless_it_names_others() {
 }
 
 #[tokio::test]
-async fn every_change_can_be_looked_at_before_it_is_made() {
+async fn every_change_has_a_preview() {
     let (dir, place) = place();
     let daemon = Daemon::start(&place).await;
     daemon.put("/v1/containers/small", r#"{"max_bytes": 134217728}"#).await;
@@ -262,13 +262,13 @@ async fn a_refusal_names_every_reason_and_changes_nothing() {
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(said.lines().count(), 4, "{said}");
     assert!(said.lines().all(|line| line.starts_with("balancer: /web/a: ")), "{said}");
-    // A single one is told as before.
+    // A single one is reported as before.
     let problem = daemon.refused("/v1/containers/web/a", r#"{"weight": 0}"#).await;
     assert!(problem.errors.is_empty() && problem.field.as_deref() == Some("weight"), "{problem:?}");
 }
 
 #[tokio::test]
-async fn who_gives_nothing_is_marked_and_what_happened_can_be_played_again() {
+async fn a_guest_that_releases_nothing_is_marked_and_a_record_can_be_replayed() {
     let (_dir, place) = place();
     let daemon = Daemon::start(&place).await;
     let (vmm, _) = Vmm::register(&place, about("a", "/a", None)).await;

@@ -1,4 +1,4 @@
-//! Guests that share images: who pays, what is saved, and what is refused.
+//! Guests that share images: which container pays, what is saved, and what is refused.
 
 use crate::support::pool::{FIRST, Folder, Mapped, guest, guest_with, open};
 use crate::support::{Daemon, MIB, Vmm, about, command, place};
@@ -52,7 +52,7 @@ async fn guests_of_one_domain_hold_an_image_once_and_each_system_charges_by_its_
         assert_eq!(charged(&pool, "/common"), pool.resident_bytes - (first + second) * MIB);
         assert_eq!(pool.guests.iter().map(|row| row.alone_bytes).sum::<u64>(), 16 * MIB);
         assert_eq!(daemon.guest("two").await.pool.unwrap().alone_bytes, 8 * MIB);
-        // The first toucher leaves: the next by arrival pays. The last one leaves: nobody who uses it no longer.
+        // The first toucher leaves: the next by arrival pays. The last one leaves: no guest pays that does not use it.
         drop(one);
         daemon.until_guests(|guests| guests.len() == 1).await;
         assert_eq!(charged(&scan(&daemon).await, "/web/b"), after * MIB, "{system}");
@@ -93,7 +93,7 @@ async fn charges_are_exact_while_guests_map_and_unmap_and_pages_come_and_go() {
 }
 
 #[tokio::test]
-async fn what_no_guest_should_map_is_refused_in_one_sentence() {
+async fn an_image_that_no_guest_should_map_is_refused_in_one_sentence() {
     let folder = Folder::new();
     let image = folder.build("tree", 2);
     let (good, hex) = (image.to_string(), image.hex());
@@ -152,7 +152,7 @@ async fn a_compressed_image_is_refused_with_the_file_that_dax_does_not_serve() {
 }
 
 #[tokio::test]
-async fn an_image_that_changed_is_refused_and_one_that_changes_under_its_guests_is_told_of() {
+async fn an_image_that_changed_is_refused_and_one_that_changes_under_its_guests_is_reported() {
     let folder = Folder::new();
     let image = folder.build("tree", 4);
     let (_dir, place) = place();
@@ -227,7 +227,7 @@ async fn pages_are_shared_inside_a_domain_alone() {
 }
 
 #[tokio::test]
-async fn a_container_pays_for_what_is_bound_to_it_and_the_longest_path_decides() {
+async fn a_container_pays_for_images_that_are_bound_to_it_and_the_longest_path_decides() {
     let folder = Folder::new();
     let image = folder.build("tree/lib", 4);
     let (_dir, place) = place();
@@ -315,7 +315,7 @@ async fn bindings_that_make_no_sense_are_refused_and_change_nothing() {
 }
 
 #[tokio::test]
-async fn the_pool_keeps_its_max_by_letting_go_what_nobody_maps_and_tells_what_it_cannot() {
+async fn the_pool_keeps_its_max_by_evicting_unmapped_pages_and_reports_what_it_cannot_evict() {
     let folder = Folder::new();
     let image = folder.build("tree", 16);
     let (_dir, place) = place();
@@ -338,7 +338,7 @@ async fn the_pool_keeps_its_max_by_letting_go_what_nobody_maps_and_tells_what_it
     assert!(pool.resident_bytes >= 4 * MIB && charged(&pool, "/web") == 4 * MIB, "{pool:#?}");
     assert_eq!(pool.shortfalls, []);
     assert_eq!(daemon.guest("one").await.target_bytes, before);
-    // What is bound counts whole, and what guests map of it cannot go. What nobody maps makes room for it.
+    // A bound image counts as a whole, and pages of it that guests map cannot be evicted. Unmapped pages make room.
     let digest = image.to_string();
     let bind = |to: &str| json!({"subject": digest, "container": to, "replace": true}).to_string();
     one.read(0, 16 * MIB);
@@ -353,18 +353,18 @@ async fn the_pool_keeps_its_max_by_letting_go_what_nobody_maps_and_tells_what_it
     daemon.put("/v1/containers/small", &json!({"max_bytes": MIB}).to_string()).await;
     let error = daemon.call(Method::PUT, "/v1/bindings", &bind("/small")).await.unwrap_err().to_string();
     assert!(error.contains("/small") && error.contains(&(3 * MIB).to_string()), "{error}");
-    // Guests that map more later make it fall short, and that is told.
+    // Guests that map more later cause a shortfall, which is reported.
     daemon.patch_container("/common", &json!({"max_bytes": 5 * MIB}).to_string()).await;
     let _more = one.pin(4 * MIB, 4 * MIB);
     one.map(4 * MIB, 4 * MIB);
     let pool = daemon.until_pool(|pool| !pool.shortfalls.is_empty()).await;
     assert_eq!(pool.shortfalls[0].missing_bytes, 3 * MIB, "{pool:#?}");
     let told = daemon.events_of("pool_shortfall").await;
-    assert!(told[0].detail.contains("3M cannot be let go"), "{told:#?}");
+    assert!(told[0].detail.contains("3M cannot be evicted"), "{told:#?}");
 }
 
 #[tokio::test]
-async fn a_first_touchers_limit_holds_for_what_it_pays_of_the_pool() {
+async fn the_limit_of_the_first_toucher_holds_for_its_pages_of_the_pool() {
     let folder = Folder::new();
     let image = folder.build("tree", 16);
     let (_dir, place) = place();
@@ -383,7 +383,7 @@ async fn a_first_touchers_limit_holds_for_what_it_pays_of_the_pool() {
 }
 
 #[tokio::test]
-async fn what_a_guest_says_of_its_images_must_fit_its_table_and_the_store() {
+async fn the_images_that_a_guest_reports_must_fit_its_table_and_the_store() {
     let folder = Folder::new();
     let (image, other) = (folder.build("tree", 4), folder.build("other", 2));
     let (_dir, place) = place();

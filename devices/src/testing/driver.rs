@@ -1,5 +1,5 @@
-//! A virtio driver in a few lines: it sets a device up through its registers as Linux's virtio-mmio driver does, lays out rings in
-//! guest RAM, and can be made to misbehave.
+//! A virtio driver in a few lines: it sets a device up through its registers as Linux's virtio-mmio driver does, lays
+//! out rings in guest RAM, and can be made to misbehave.
 
 use super::RecordingIrq;
 use crate::DeviceMemory;
@@ -23,7 +23,7 @@ const BUFFERS_BASE: u64 = 0x20_000;
 const AVAIL_OFFSET: u64 = 0x2000;
 const USED_OFFSET: u64 = 0x3000;
 
-/// A buffer to put into a chain: where, how long, who writes.
+/// A buffer to put into a chain: its address, its length, and which side writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Buffer {
     /// Guest physical address.
@@ -80,7 +80,7 @@ impl<D: VirtioDevice> FakeGuest<D> {
         self.transport.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The device, for whoever serves it besides this guest.
+    /// The device, for other code that serves it.
     pub fn shared_transport(&self) -> Arc<Mutex<VirtioMmio<D>>> {
         Arc::clone(&self.transport)
     }

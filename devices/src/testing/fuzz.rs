@@ -1,7 +1,8 @@
 //! Devices driven by arbitrary bytes. The fuzz targets in `fuzz/` and ordinary property tests call the same functions.
 //!
-//! The bytes are records of 16: an operation, a queue, and what to write where. A panic is a failure, and so is a broken promise: a
-//! chain without a used entry, a count that is not what happened to the frames, a sector that changed on a read-only disk.
+//! The bytes are records of 16: an operation, a queue, and what to write where. A panic is a failure, and so is a
+//! broken promise: a chain without a used entry, a count that is not what happened to the frames, a sector that changed
+//! on a read-only disk.
 
 use super::{FakeGuest, FakeRam, FrameState, IMAGE_BASE, RecordingIrq, memory_with_image};
 use crate::bus::BusDevice;
@@ -14,7 +15,7 @@ use std::sync::{Arc, Mutex};
 use vm_memory::{Bytes, GuestAddress};
 
 const FRAMES: usize = 256;
-/// Buffers are behind the rings, so that a device which is told to write cannot change what the driver remembers.
+/// Buffers are behind the rings, so that a device that is asked to write cannot change what the driver remembers.
 const BUFFERS_BASE: u64 = 0x40_000;
 /// Heads and descriptors that records name: less than any queue has.
 const HEADS: u16 = 16;
@@ -70,7 +71,8 @@ impl Driven {
         None
     }
 
-    /// Every chain came back, except `kept` that the device may keep. Queues that are overrun make a device ask for a reset.
+    /// Every chain came back, except `kept` that the device may keep. Queues that are overrun make a device ask for a
+    /// reset.
     fn check<D: VirtioDevice>(&mut self, guest: &mut FakeGuest<D>, queue: u32, kept: usize) {
         if self.lost || !guest.transport().is_live() {
             return;
@@ -81,7 +83,7 @@ impl Driven {
     }
 }
 
-/// Bytes of the image that every guest here has beside its RAM. A device that writes there ends the process.
+/// Bytes of the image that every guest here has in addition to its RAM. A device that writes there ends the process.
 static IMAGE: [u8; 0x8000] = [0; 0x8000];
 
 fn guest<D: VirtioDevice>(device: D) -> FakeGuest<D> {
@@ -202,9 +204,11 @@ fn brought_up() -> Vec<u8> {
     steps.concat()
 }
 
-/// The registers of a balloon, read and written in any order, with any width and any value, over rings that hold anything.
+/// The registers of a balloon, read and written in any order, with any width and any value, over rings that hold
+/// anything.
 ///
-/// The first byte says whether the device is brought up before. Records of 8 here: an operation, a register and a value.
+/// The first byte says whether the device is brought up before. Records of 8 here: an operation, a register and a
+/// value.
 pub fn registers(data: &[u8]) {
     let Some((up, data)) = data.split_first() else { return };
     const RAM_BYTES: usize = 0x10_000;

@@ -1,4 +1,5 @@
-//! What stands in for a guest: a driver that speaks to any device through its registers, and a balloon backend in plain memory.
+//! What stands in for a guest: a driver that speaks to any device through its registers, and a balloon backend in plain
+//! memory.
 
 mod driver;
 pub mod fuzz;
@@ -19,7 +20,7 @@ use vm_memory::{FileOffset, GuestAddress, GuestRegionMmap};
 /// Where [`memory_with_image`] has its image.
 pub const IMAGE_BASE: u64 = 1 << 32;
 
-/// So much RAM at 0.
+/// RAM of this size at 0.
 ///
 /// # Panics
 /// When the system has no memory for it.
@@ -39,7 +40,8 @@ pub fn memory_file(bytes: &[u8]) -> File {
     file
 }
 
-/// So much RAM at 0, and an image with these bytes at [`IMAGE_BASE`], mapped as a VMM maps it: a store there is a fault.
+/// RAM of this size at 0, and an image with these bytes at [`IMAGE_BASE`], mapped as a VMM maps it: a store there is a
+/// fault.
 ///
 /// # Panics
 /// When the system has no memory for it.
@@ -52,7 +54,7 @@ pub fn memory_with_image(ram_bytes: usize, image: &[u8]) -> DeviceMemory {
         .build()
         .expect("an image can be mapped");
     let region = GuestRegionMmap::new(map, GuestAddress(IMAGE_BASE)).expect("an image has a place");
-    memory(ram_bytes).with_image(region).expect("an image beside RAM")
+    memory(ram_bytes).with_image(region).expect("an image next to RAM")
 }
 
 /// An interrupt line that counts.

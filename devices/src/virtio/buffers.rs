@@ -1,7 +1,7 @@
 //! The buffers of a descriptor chain, checked once and then used without looking at the descriptors again.
 //!
-//! Drivers may cut a request into descriptors as they like (virtio 1.3, section 2.7.4.1), so devices ask for bytes from the
-//! front or the back of what is readable or writable, never for "the second descriptor".
+//! Drivers may cut a request into descriptors as they like (virtio 1.3, section 2.7.4.1), so devices ask for bytes from
+//! the front or the back of what is readable or writable, never for "the second descriptor".
 
 use super::queue::Chain;
 use crate::DeviceMemory;
@@ -15,7 +15,8 @@ pub enum ChainError {
     /// It has no descriptor, loops, names a descriptor that does not exist or is longer than 4 GiB.
     #[error("Descriptor chain is cut short")]
     Broken,
-    /// A readable buffer follows a writable one (virtio 1.3, section 2.7.4.2), or the direction is not what the queue is for.
+    /// A readable buffer follows a writable one (virtio 1.3, section 2.7.4.2), or the direction is not what the queue
+    /// is for.
     #[error("Descriptor chain has a buffer of the wrong direction")]
     Direction,
     /// The device is to write into an image, which it can only read.
@@ -36,7 +37,7 @@ pub enum ChainError {
     },
 }
 
-/// One descriptor: where, how long, and who writes.
+/// One descriptor: its address, its length, and which side writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Extent {
     /// Guest physical address.
@@ -47,7 +48,8 @@ pub struct Extent {
     pub writable: bool,
 }
 
-/// Descriptors that one chain may have. No queue here has more entries; only an indirect table, which is not offered, could.
+/// Descriptors that one chain may have. No queue here has more entries; only an indirect table, which is not offered,
+/// could.
 const DESCRIPTORS_MAX: usize = 1024;
 
 /// The descriptors of a chain, whether or not they point into RAM.
@@ -68,7 +70,7 @@ pub fn extents(chain: Chain<'_>) -> Result<Vec<Extent>, ChainError> {
         open = descriptor.has_next();
         extents.push(Extent { gpa: descriptor.addr().0, len: descriptor.len(), writable });
     }
-    // The iterator ends in silence where it can't go on; the last descriptor tells whether it should have.
+    // The iterator ends without an error where it cannot go on; the last descriptor says whether it should have.
     if open { Err(ChainError::Broken) } else { Ok(extents) }
 }
 

@@ -26,7 +26,7 @@ fn of(guest: &FakeGuest<Entropy>, queue: &mut Queue) -> Result<(usize, usize), C
 }
 
 #[test]
-fn readable_and_writable_bytes_are_told_apart() {
+fn readable_and_writable_bytes_are_kept_apart() {
     let (mut guest, mut queue) = guest();
     let chain = [guest.readable(b"abc"), guest.readable(b"de"), guest.writable(7)];
     guest.add(0, &chain);
@@ -34,7 +34,7 @@ fn readable_and_writable_bytes_are_told_apart() {
 }
 
 #[test]
-fn what_a_driver_must_not_send_is_refused() {
+fn chains_that_a_driver_must_not_send_are_refused() {
     let (mut guest, mut queue) = guest();
     let (readable, writable) = (guest.readable(b"abc"), guest.writable(3));
     guest.add(0, &[writable, readable]);
@@ -93,7 +93,10 @@ proptest! {
     }
 
     #[test]
-    fn bytes_go_where_they_belong(lens in prop::collection::vec(0..40usize, 1..10), data in prop::collection::vec(any::<u8>(), 0..300)) {
+    fn bytes_go_where_they_belong(
+        lens in prop::collection::vec(0..40usize, 1..10),
+        data in prop::collection::vec(any::<u8>(), 0..300),
+    ) {
         let (mut guest, mut queue) = guest();
         let buffers: Vec<Buffer> = lens.iter().map(|&len| guest.writable(len)).collect();
         guest.add(0, &buffers);

@@ -97,7 +97,7 @@ impl Console {
                 break;
             }
         }
-        // Buffers that are left are no work unless there is input for them.
+        // Buffers that are left need no work unless there is input for them.
         outcome.more &= !pending.is_empty();
         outcome
     }
@@ -154,8 +154,8 @@ impl VirtioDevice for Console {
         }
     }
 
-    /// What waits for the guest goes on waiting: Linux resets a device before it probes it, and what the host sent while the
-    /// guest was booting must not be lost by that.
+    /// Input that waits for the guest stays queued: Linux resets a device before it probes it, and what the host sent
+    /// while the guest was booting must not be lost by that.
     fn reset(&mut self) {}
 }
 

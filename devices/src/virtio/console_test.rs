@@ -19,7 +19,7 @@ fn input(guest: &FakeGuest<Console>, bytes: &[u8]) -> usize {
 }
 
 #[test]
-fn what_the_guest_writes_comes_out() {
+fn bytes_that_the_guest_writes_come_out() {
     let (mut guest, sink) = guest();
     let line = [guest.readable(b"hello "), guest.readable(b"host\n")];
     assert_eq!(guest.send(TX, &line), Some(0));

@@ -8,7 +8,8 @@ use rustix::rand::GetRandomFlags;
 use virtio_bindings::virtio_ids::VIRTIO_ID_RNG;
 use virtio_queue::Queue;
 
-/// Bytes given for one request. A guest that asks for more is told that it got less, which the device may (section 5.4.6.1).
+/// Bytes given for one request. A guest that asks for more sees that it got less, which the device may (section
+/// 5.4.6.1).
 pub const REQUEST_BYTES_MAX: usize = 64 * 1024;
 const QUEUE_SIZES: [u16; 1] = [64];
 const BATCH_CHAINS: usize = 16;

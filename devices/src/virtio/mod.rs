@@ -1,7 +1,7 @@
 //! Virtio 1.x devices (OASIS virtio specification 1.3) behind a memory-mapped transport.
 //!
-//! A device implements [`VirtioDevice`]; [`VirtioMmio`] owns the device, its queues and its registers. Queues are split rings.
-//! What is offered is what is served: the transport adds `VIRTIO_F_VERSION_1` and nothing else, so there are no
+//! A device implements [`VirtioDevice`]; [`VirtioMmio`] owns the device, its queues and its registers. Queues are split
+//! rings. What is offered is what is served: the transport adds `VIRTIO_F_VERSION_1` and nothing else, so there are no
 //! indirect descriptors, no event index and no queue reset.
 
 pub mod balloon;

@@ -1,7 +1,8 @@
-//! The pmem device (virtio 1.3, section 5.19) in front of a read-only image: it tells where the image is, and answers flushes.
+//! The pmem device (virtio 1.3, section 5.19) in front of a read-only image: it says where the image is, and answers
+//! flushes.
 //!
 //! Guest and host share the image's pages, which the guest can't change: there is nothing to make stable. So a flush is
-//! answered at once and calls nobody; a guest that storms them costs the host no I/O.
+//! answered at once and calls no other code; a guest that storms them costs the host no I/O.
 
 use super::buffers::Buffers;
 use super::queue::{QueueOutcome, drain};
@@ -38,7 +39,7 @@ pub struct Pmem {
 }
 
 impl Pmem {
-    /// A device that tells of `bytes` bytes from guest-physical address `start` on.
+    /// A device for `bytes` bytes from guest-physical address `start` on.
     #[must_use]
     pub fn new(start: u64, bytes: u64) -> Self {
         Self { start, bytes, counters: PmemCounters::default() }

@@ -37,7 +37,7 @@ fn flushes_are_answered_at_once_however_many() {
 }
 
 #[test]
-fn what_is_no_flush_is_an_error_for_the_guest() {
+fn a_request_other_than_a_flush_is_an_error_for_the_guest() {
     let mut guest = guest();
     for kind in [1, 2, 0x8000_0000, u32::MAX] {
         assert_eq!(request(&mut guest, kind), (Some(4), vec![1, 0, 0, 0]));
@@ -65,7 +65,7 @@ fn malformed_requests_are_answered_and_counted() {
     assert_eq!(request(&mut guest, 0), (Some(4), vec![0; 4]));
 }
 
-/// I3: an answer that is to go into the image goes nowhere; a question may lie there.
+/// I3: an answer into the image is not written; a request may lie there.
 #[test]
 fn i3_a_flush_that_wants_its_answer_in_the_image_gets_none() {
     let mut guest = guest();
@@ -75,5 +75,5 @@ fn i3_a_flush_that_wants_its_answer_in_the_image_gets_none() {
     assert_eq!(guest.contents(inside), [7; 4]);
     let answer = guest.writable(4);
     assert_eq!(guest.send(0, &[Buffer { writable: false, ..inside }, answer]), Some(4));
-    assert_eq!(guest.contents(answer), [1, 0, 0, 0], "7 7 7 7 is no request that there is");
+    assert_eq!(guest.contents(answer), [1, 0, 0, 0], "7 7 7 7 is not a request of the specification");
 }

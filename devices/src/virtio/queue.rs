@@ -48,8 +48,8 @@ pub struct BrokenQueue;
 /// Takes the next available chain.
 ///
 /// # Errors
-/// When the available index ran ahead by more than the queue holds, or names a chain beyond the descriptor table. A driver that
-/// does either could otherwise make the device walk the ring forever.
+/// When the available index ran ahead by more than the queue holds, or names a chain beyond the descriptor table. A
+/// driver that does either could otherwise make the device walk the ring forever.
 pub fn pop<'m>(mem: &'m DeviceMemory, queue: &mut Queue) -> Result<Option<Chain<'m>>, BrokenQueue> {
     let chain = queue.iter(mem).map_err(|_| BrokenQueue)?.next();
     match chain {
@@ -114,8 +114,8 @@ pub fn drain(
     settled(mem, queue, used)
 }
 
-/// Serves up to `budget` chains as one: `collect` looks at each, `settle` then acts on all of them, and only then do they get
-/// their used entries, with nothing written.
+/// Serves up to `budget` chains as one: `collect` looks at each, `settle` then acts on all of them, and only then do
+/// they get their used entries, with nothing written.
 ///
 /// The order is the point. The used entry is the host's word that what the chain asked for is done.
 pub fn drain_batch<S>(

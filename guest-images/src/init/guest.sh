@@ -29,17 +29,18 @@ wait_for() {
     tries=0
     until [ -b "$1" ]; do
         tries=$((tries + 1))
-        [ "$tries" -lt 100 ] || fail "no $1 after 10 s"
+        [ "$tries" -lt 600 ] || fail "no $1 after 60 s"
         sleep 0.1
     done
 }
 
-# One image. The kernel may take `dax=always` and serve from its page cache all the same: agents tell how much of each
-# file DAX really serves (`read-tree`); here is seen whether the mount has it at all.
+# One image. The kernel may take `dax=always` and serve from its page cache nevertheless: the agent reports how
+# much of each file DAX really serves (`read-tree`). Here it is checked that the mount has it at all.
 mount_image() {
     wait_for "/dev/pmem$1"
     mkdir -p "/images/$1"
-    mount -t erofs -o ro,dax=always "/dev/pmem$1" "/images/$1" || fail "/dev/pmem$1 is no EROFS image that DAX can serve"
+    mount -t erofs -o ro,dax=always "/dev/pmem$1" "/images/$1" ||
+        fail "/dev/pmem$1 is not an EROFS image that DAX can serve"
     grep -q "^/dev/pmem$1 /images/$1 erofs .*dax=always" /proc/mounts || fail "/dev/pmem$1 is mounted without DAX"
 }
 
@@ -61,7 +62,8 @@ mount_root() {
         mount -t tmpfs tmpfs /upper
     fi
     mkdir -p /upper/files /upper/work
-    mount -t overlay -o "lowerdir=$lower,upperdir=/upper/files,workdir=/upper/work" overlay /root || fail "no overlay of $lower"
+    mount -t overlay -o "lowerdir=$lower,upperdir=/upper/files,workdir=/upper/work" overlay /root ||
+        fail "no overlay of $lower"
     for folder in proc sys dev; do
         mkdir -p "/root/$folder"
         mount -o bind "/$folder" "/root/$folder" || fail "no /root/$folder"

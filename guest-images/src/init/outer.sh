@@ -30,13 +30,13 @@ disk() {
     done
 }
 
-# Whoever started the machine knows by this that it lives.
+# The program that started the machine knows by this that it lives.
 (while read -r alive _ < /proc/uptime; do echo "alive $alive" > /dev/ttyS0; sleep 10; done) &
 stty -F /dev/ttyS1 raw -echo
 if mount -t ext4 -o ro "$(disk d0)" /payload; then
     export BALLAST_ARTIFACTS=/artifacts TMPDIR=/tmp XDG_RUNTIME_DIR=/run
     library=$(disk d3)
-    # Files of whoever built them; a store is its user's alone.
+    # They belong to the user that built them; a store belongs to its user alone.
     [ -z "$library" ] || { mount -t ext4 "$library" /library && busybox chown -R 0:0 /library; }
     cat "$(disk d2)" > /run/command
     (cd /tmp && exec setsid sh /run/command) < /dev/null > /dev/ttyS1 2>&1

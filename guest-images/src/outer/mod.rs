@@ -3,7 +3,7 @@
 //! ```text
 //!   host                         outer machine (QEMU, TCG, a CPU with SVM)      guests
 //!   payload files --ext4-------> disk d0, on /payload
-//!   library files --ext4-------> disk d3, on /library, where there are any; what is written there ends with the machine
+//!   library files --ext4-------> disk d3, on /library, if there are any; writes there end with the machine
 //!   command ----raw disk-------> disk d2, run by sh ---------------------> vmm --kernel ...
 //!   callback, line by line <---- ttyS1: what the command prints
 //!   artifacts_dir/ <--tar------- disk d1: what it left in $BALLAST_ARTIFACTS, and its exit status
@@ -45,8 +45,8 @@ pub struct OuterMachine {
     pub cpus: u32,
     /// Files for `/payload`: where they are here, and their path below `/payload`. `bin/` is in the `PATH`.
     pub payload: Vec<(PathBuf, String)>,
-    /// Files for `/library`, on a disk of their own with room for as much again: large ones, which stay the same while the
-    /// payload changes.
+    /// Files for `/library`, on a disk of their own with room for as much again: large ones, which stay the same while
+    /// the payload changes.
     pub library: Vec<(PathBuf, String)>,
     /// What to run: a shell script, started in `/tmp`.
     pub command: String,
@@ -59,7 +59,7 @@ pub struct OuterMachine {
 /// What became of the command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OuterResult {
-    /// The command's exit status, as a shell tells it (128 + signal).
+    /// The command's exit status, as in a shell (128 + signal).
     pub exit_code: i32,
     /// The files that it left, and `console.log`.
     pub artifacts_dir: PathBuf,

@@ -18,7 +18,8 @@ const OVERHEAD_BYTES: u64 = 8 << 20;
 /// Images kept; each build of the product makes a new one, a library stays.
 const KEPT: usize = 4;
 
-/// The image of these files, made unless the cache has one of the same content; with free space of `free` times what is on it.
+/// The image of these files, made unless the cache has one of the same content; with free space of `free` times what is
+/// on it.
 pub(super) fn ensure(cache: &Cache, files: &[(PathBuf, String)], free: u64) -> Result<PathBuf> {
     check(files)?;
     let _lock = cache.lock()?;
@@ -43,7 +44,7 @@ pub(super) fn ensure(cache: &Cache, files: &[(PathBuf, String)], free: u64) -> R
         fs::create_dir_all(parent).file("create", parent)?;
         fs::copy(path, &to).file("copy", path)?;
     }
-    let staged = Staged::beside(&wanted)?;
+    let staged = Staged::next_to(&wanted)?;
     make_ext4(staged.path(), tree.path(), free)?;
     staged.commit()?;
     forget_old(&folder)?;
@@ -66,7 +67,7 @@ pub(super) fn check(files: &[(PathBuf, String)]) -> Result<()> {
     for (_, inside) in files {
         let inner = |part| matches!(part, Component::Normal(_));
         if inside.is_empty() || !Path::new(inside).components().all(inner) {
-            let problem = "is no relative path inside of the payload".into();
+            let problem = "is not a relative path inside the payload".into();
             return Err(Error::Package { package: format!("payload {inside:?}"), problem });
         }
     }

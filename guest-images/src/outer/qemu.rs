@@ -11,6 +11,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use rustix::process::Signal;
 use wait::{Activity, Counted, Limits, Missed, Progress, Waiting};
 
 use crate::error::{FileContext, Result};
@@ -19,13 +20,13 @@ use crate::tool;
 /// The plainest CPU model with SVM. `max` emulates more, is slower, and hung now and then.
 const CPU: &str = "EPYC,+svm";
 /// `no_timer_check`: the kernel otherwise counts timer ticks for 10 ms at boot, and ends up without a timer when
-/// a busy host did not let the emulator run in that time. `nohz=off highres=off`: a timer that fires by itself again and
-/// again. One that is armed for each event was lost now and then while a guest ran, and the machine slept for ever.
+/// a busy host did not let the emulator run in that time. `nohz=off highres=off`: a timer that fires by itself again
+/// and again. One that is armed for each event was lost now and then while a guest ran, and the machine slept for ever.
 const CMDLINE: &str = "console=ttyS0 panic=-1 quiet no_timer_check nohz=off highres=off";
 /// Lines kept for error messages.
 const TAIL_LINES: usize = 20;
-/// A machine that lives says so on its console every few seconds (`init/outer.sh`). One that is silent for so long hangs;
-/// a busy host alone does not keep it silent for so long.
+/// A machine that lives prints to its console every few seconds (`init/outer.sh`). One that is silent for this long
+/// hangs; a busy host alone does not keep it silent that long.
 const SILENT_MAX: Duration = Duration::from_secs(90);
 /// How long one wait for a line may take, before progress is looked at again.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -65,7 +66,7 @@ pub(super) enum Ended {
     Exited(ExitStatus),
     /// Its time passed, or it had ended its output and did not end.
     Deadline,
-    /// It hangs: it said nothing for so long, and this is what the monitor says of it.
+    /// It hangs: how long it printed nothing, and its state by the monitor.
     Silent(Duration, String),
 }
 
@@ -114,8 +115,7 @@ impl Qemu {
                 .args(["-device", &format!("nvme,serial=d{number},drive=d{number}")]);
         }
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-        // SAFETY: between fork and exec, only `prctl` is called, which is async-signal-safe.
-        unsafe { command.pre_exec(end_with_parent) };
+        end_with_this_process(&mut command);
         let mut child = command.spawn().map_err(|source| tool::missing(&command, source))?;
         let stdout = child.stdout.take().expect("stdout is piped");
         let (sender, lines) = mpsc::channel();
@@ -160,7 +160,7 @@ impl Qemu {
         }
     }
 
-    /// What the monitor tells of the machine's state.
+    /// The machine's state by the monitor.
     fn examine(&self) -> io::Result<String> {
         let mut monitor = UnixStream::connect(&self.monitor)?;
         monitor.set_read_timeout(Some(ANSWER_WITHIN))?;
@@ -185,12 +185,11 @@ impl Drop for Qemu {
 }
 
 /// Ctrl-C, a panic or a kill of this process: the outer machine never outlives it.
-fn end_with_parent() -> io::Result<()> {
-    // SAFETY: a constant request about the calling process; no memory is involved.
-    match unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
+#[expect(unsafe_code, reason = "the standard library has no other way to do something between fork and exec")]
+fn end_with_this_process(command: &mut Command) {
+    let die = || Ok(rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?);
+    // SAFETY: between fork and exec, only `prctl` is called, which is async-signal-safe.
+    unsafe { command.pre_exec(die) };
 }
 
 fn read_lines(stdout: ChildStdout, sender: &mpsc::Sender<String>) {

@@ -1,8 +1,8 @@
 //! Layers from trees: what differs from machine to machine goes, and of a tree that stands on another one, what the
 //! other one has already.
 //!
-//! A layer is a tar archive in order of its paths, hard links last, with times of 0. A path that the tree below has and this one lacks
-//! becomes a whiteout, an empty file `.wh.NAME`
+//! A layer is a tar archive in order of its paths, hard links last, with times of 0. A path that the tree below has and
+//! this one lacks becomes a whiteout, an empty file `.wh.NAME`
 //! (<https://github.com/opencontainers/image-spec/blob/main/layer.md#whiteouts>).
 
 use std::collections::BTreeMap;

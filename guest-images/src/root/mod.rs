@@ -7,8 +7,8 @@
 //! ```
 //!
 //! The packages come from the archive that [`Apt`] asks. What differs from machine to machine or from run to run (host
-//! name, logs, caches, generated keys, times) is left out, so that equal packages make equal layers; only the database is
-//! another one each time, which is why it has a layer of its own. The layers of one
+//! name, logs, caches, generated keys, times) is left out, so that equal packages make equal layers; only the database
+//! is another one each time, which is why it has a layer of its own. The layers of one
 //! recipe stay as they are until [`crate::ImageSet::refresh_root`]: the same cache gives the same images, with or
 //! without a network.
 
@@ -50,7 +50,7 @@ const BASE_HOOKS: [&str; 4] = [
 /// Run when all is installed.
 const LAST_HOOKS: [&str; 2] = [BYTE_CODE, DATABASE];
 /// Byte code that is valid whatever the time of its source is, which images set to 0: a guest
-/// that compiled the library anew would hold the result in memory of its own.
+/// that compiled the library again would hold the result in memory of its own.
 const BYTE_CODE: &str = "chroot \"$1\" python3 -m compileall -q -f -j0 --invalidation-mode unchecked-hash \
      /usr/lib/python3.11 /usr/lib/python3/dist-packages";
 /// A cluster of databases where Debian has the first one. An emulated guest needs most of a minute to make one.
@@ -119,7 +119,7 @@ fn cached(folder: &Path) -> Option<Root> {
 fn make(cache: &Cache, wanted: &Path) -> Result<Root> {
     eprintln!("guest-images: making a Debian root with {}", PACKAGES.join(", "));
     let apt = Apt::update(cache)?;
-    let staged = Staged::beside(wanted)?;
+    let staged = Staged::next_to(wanted)?;
     fs::create_dir_all(staged.path()).file("create", staged.path())?;
     let at = |name: &str| staged.path().join(name);
 

@@ -1,21 +1,22 @@
 //! The console port: set raw, read line by line.
 
-use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::termios::{OptionalActions, tcdrain, tcgetattr, tcsetattr};
+
 use crate::command::parse;
 use crate::machine;
 use crate::reply;
 use crate::session::Session;
 
-/// A longer line is no command.
+/// A longer line is not a command.
 const LINE_BYTES_MAX: u64 = 4096;
 /// How long the port may take to appear after its driver was loaded.
-const APPEARS_WITHIN: Duration = Duration::from_secs(10);
+const APPEARS_WITHIN: Duration = Duration::from_secs(60);
 
 /// Answers requests that come over the device at `path` until the other side is gone.
 pub fn serve_device(path: &Path) -> io::Result<()> {
@@ -23,8 +24,8 @@ pub fn serve_device(path: &Path) -> io::Result<()> {
     set_raw(&device)?;
     let mut output = device.try_clone()?;
     serve(BufReader::new(&device), &mut output, || {
-        // Waits until the output has left the guest.
-        rustix::termios::tcdrain(&device).ok();
+        // Waits until what was written has left the guest. The machine ends in any case.
+        let _ = tcdrain(&device);
     })
 }
 

@@ -1,4 +1,4 @@
-//! The guest's control port: who pays for what it touches from now on.
+//! The guest's control port: which container is charged for what the guest touches from now on.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::Path;

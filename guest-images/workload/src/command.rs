@@ -6,15 +6,15 @@ use std::str::{FromStr, SplitAsciiWhitespace};
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the arguments are explained with each command")]
 pub enum Command {
-    /// `ping`: who answers, since when.
+    /// `ping`: the program that answers, and since when.
     Ping,
     /// `alloc NAME BYTES [SEED]`: maps anonymous memory and fills every page.
     Alloc { name: String, bytes: u64, seed: u64 },
     /// `touch NAME`: reads one byte of each page.
     Touch { name: String },
-    /// `rewrite NAME [SEED]`: fills every page anew.
+    /// `rewrite NAME [SEED]`: fills every page again.
     Rewrite { name: String, seed: u64 },
-    /// `verify NAME`: compares with what was written, and tells the checksum.
+    /// `verify NAME`: compares with what was written, and returns the checksum.
     Verify { name: String },
     /// `free NAME`: unmaps.
     Free { name: String },
@@ -30,9 +30,10 @@ pub enum Command {
     MapFile { name: String, path: String },
     /// `write-pages NAME PATH PERCENT [SEED]`: maps a file, private, and fills so many of a hundred pages.
     WritePages { name: String, path: String, percent: u64, seed: u64 },
-    /// `read-tree PATH`: reads all files below a folder, and tells how many bytes of them came by DAX.
+    /// `read-tree PATH`: reads all files below a folder, and returns how many bytes of them came by DAX.
     ReadTree { path: String },
-    /// `run MS COMMAND...`: runs a shell's command in the root, so long at most. A space stands for several.
+    /// `run MS COMMAND...`: runs a shell's command in the root, for `MS` milliseconds at most. A space stands for
+    /// several.
     Run { ms: u64, command: String },
     /// `start NAME COMMAND...`: starts one.
     Start { name: String, command: String },

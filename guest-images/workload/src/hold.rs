@@ -11,7 +11,7 @@ fn is_written(page: usize, percent: u64) -> bool {
     (page + 1) * percent / 100 > page * percent / 100
 }
 
-/// Held memory that can tell whether it still is what it was.
+/// Held memory with what is needed to check that it is unchanged.
 #[derive(Debug)]
 pub enum Hold {
     /// Anonymous memory with the pattern of a seed.
@@ -25,7 +25,7 @@ pub enum Hold {
     File {
         /// The mapping.
         memory: Region,
-        /// As [`pattern::checksum`] tells it.
+        /// As [`pattern::checksum`] returns it.
         checksum: String,
     },
     /// A file mapped privately, some of its pages written.
@@ -83,7 +83,7 @@ impl Hold {
         }
     }
 
-    /// Fills the memory anew. A file's mapping is read-only.
+    /// Fills the memory again. A file's mapping is read-only.
     pub fn rewrite(&mut self, new_seed: u64) -> Result<(), String> {
         let Hold::Pattern { memory, seed } = self else {
             return Err("A mapped file cannot be rewritten".into());

@@ -1,16 +1,16 @@
 //! What only the first program of a machine does: mounts, modules, power.
 
-use rustix::mount::{MountFlags, UnmountFlags};
-use rustix::system::RebootCommand;
 use std::ffi::CStr;
 use std::fs::{self, File};
 use std::io;
 
+use rustix::mount::{MountFlags, UnmountFlags};
+use rustix::system::RebootCommand;
+
 /// The port of QEMU's isa-debug-exit device in the outer machine.
 const DEBUG_EXIT_PORT: u16 = 0xf4;
-/// The balloon driver, and where the initramfs has it.
+/// The balloon driver, where the initramfs has it.
 const BALLOON_MODULE: &CStr = c"virtio_balloon";
-const BALLOON_FILE: &str = "/lib/modules/virtio_balloon.ko";
 
 /// Mounts `device` on `folder`, which is made when missing.
 pub fn mount(device: &str, folder: &str, fstype: &str, read_only: bool) -> io::Result<()> {
@@ -29,14 +29,14 @@ pub fn sync() {
     rustix::fs::sync();
 }
 
-/// Unloads the balloon driver: it gives every page back to the guest first.
+/// Unloads the balloon driver, which deflates its balloon first.
 pub fn unload_balloon() -> io::Result<()> {
     Ok(rustix::system::delete_module(BALLOON_MODULE, libc::O_NONBLOCK)?)
 }
 
 /// Loads the balloon driver.
 pub fn load_balloon() -> io::Result<()> {
-    let module = File::open(BALLOON_FILE)?;
+    let module = File::open(format!("/lib/modules/{}.ko", BALLOON_MODULE.to_string_lossy()))?;
     Ok(rustix::system::finit_module(module, c"", 0)?)
 }
 
@@ -60,7 +60,6 @@ pub fn end(end: End) -> io::Result<()> {
 }
 
 /// Ends the outer machine at once: QEMU exits with `2 * code + 1`. Returns only without that device.
-#[allow(unsafe_code)]
 pub fn exit_outer(code: u8) -> io::Result<()> {
     // SAFETY: gives this process access to all ports; the only use is below.
     if unsafe { libc::iopl(3) } < 0 {

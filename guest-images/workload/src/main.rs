@@ -62,6 +62,7 @@ fn load(mib: &str, seconds: &str) -> io::Result<()> {
 }
 
 fn parsed<T: std::str::FromStr>(word: &str) -> io::Result<T> {
-    let problem = || io::Error::new(io::ErrorKind::InvalidInput, format!("{word:?} is no number in range"));
+    let problem =
+        || io::Error::new(io::ErrorKind::InvalidInput, format!("{word:?} is not a number in range"));
     word.parse().map_err(|_| problem())
 }

@@ -13,12 +13,12 @@ const FIRST: &str = "1000";
 /// The child's exit code when the kernel refused to map so much.
 const REFUSED: i32 = 2;
 
-/// Makes this process one that the OOM killer leaves alone: it holds what the test looks at.
+/// Makes this process one that the OOM killer leaves alone: it holds what the test checks.
 pub fn shield() -> io::Result<()> {
     fs::write("/proc/self/oom_score_adj", NEVER)
 }
 
-/// Lets a child fill `bytes` of memory and tells how it ended.
+/// Lets a child fill `bytes` of memory and returns how it ended.
 pub fn provoke(bytes: u64) -> io::Result<Reply> {
     // SAFETY: this program has one thread, so the child may do everything; it ends in `_exit`.
     let child = unsafe { libc::fork() };

@@ -5,7 +5,7 @@ use std::io;
 
 use crate::reply::Reply;
 
-/// Counters told unless others are named. Some exist in newer kernels only.
+/// Counters that are returned unless others are named. Some exist in newer kernels only.
 const VMSTAT: [&str; 14] = [
     "nr_free_pages",
     "pgfault",

@@ -1,10 +1,11 @@
-//! All files of a folder, read through and told about: how many bytes, which checksum, how much of it by DAX.
+//! All files of a folder, read through: how many bytes, which checksum, how much of it by DAX.
 
-use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+
+use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
 
 use crate::pattern::Checksum;
 use crate::reply::Reply;
@@ -12,7 +13,7 @@ use crate::stats;
 
 /// Bytes read at a time.
 const CHUNK_BYTES: usize = 256 << 10;
-/// Folders within folders at most: a link cannot lead in a circle here, a file system made by somebody can.
+/// Folders within folders at most: a link cannot lead in a circle here, a file system from elsewhere can.
 const DEPTH_MAX: u32 = 64;
 
 /// What was read.
@@ -25,7 +26,7 @@ struct Sum {
     checksum: Checksum,
 }
 
-/// Reads every regular file below `path`, in order of their names, on this file system only. Tells `files`, `bytes`,
+/// Reads every regular file below `path`, in order of their names, on this file system only. Returns `files`, `bytes`,
 /// `checksum`, how many of them the kernel serves by DAX (`dax_files`, `dax_bytes`), and what the guest's page cache
 /// held before and after (`cached_before_bytes`, `cached_after_bytes`).
 pub fn read(path: &str) -> io::Result<Reply> {

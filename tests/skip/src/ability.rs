@@ -113,7 +113,7 @@ impl Ability {
             Self::Mount => cannot_administer(),
             Self::MountNamespace => fails("unshare", &["--mount", "--map-root-user", "true"]),
             Self::ErofsMount => cannot_administer().or_else(cannot_mount_erofs),
-            Self::ErofsUtils => fails("fsck.erofs", &["--version"]).or_else(cannot_compress),
+            Self::ErofsUtils => fails("fsck.erofs", &["-V"]).or_else(cannot_compress),
             Self::Ksm => cannot_use_ksm(),
             Self::KsmStat => lacks("/proc/self/ksm_stat", "ksm_process_profit"),
             Self::Damon => cannot_use_damon(),

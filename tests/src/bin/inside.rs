@@ -1,4 +1,4 @@
-//! `inside`: what runs beside the Linux guests, on a host with KVM or in the lab's outer machine.
+//! `inside`: the program that runs next to the Linux guests, on a host with KVM or in the lab's outer machine.
 //!
 //! Its output is for the program that started it. Of a scenario, one line, tab separated: `RESULT`, name, `ok` or
 //! `FAILED`, milliseconds. What went wrong follows in lines that start with `DETAIL`.
@@ -67,7 +67,8 @@ fn main() -> ExitCode {
 }
 
 /// QEMU's emulation of nested guests is not perfect: about one guest in fifty dies of a triple fault, and now and then
-/// the machine around them. A guest that a fault of ours kills dies of it again. On a real processor nothing is repeated.
+/// the machine around them. A guest that a fault of ours kills dies of it again. On a real processor nothing is
+/// repeated.
 fn attempt(emulated: bool, name: &str, run: impl Fn() -> Result<()>) -> std::result::Result<(), String> {
     match evidence::with(&run) {
         Err(error) if emulated && error.contains("triple fault") => {

@@ -5,6 +5,7 @@
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
 use e2e::ground::{GUEST, Ground, OUTER};
+use e2e::wait::TOTAL_MAX;
 use guest_images::KernelSeries;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
@@ -22,8 +23,8 @@ struct Arguments {
 enum Verb {
     /// Three guests share memory under limits; a limit changes; two share a root image; a summary
     Demo {
-        /// What runs the guests: qemu, on this machine as it is; kvm, in the lab where the processor does not virtualize; auto takes kvm
-        /// where it does, else qemu
+        /// What runs the guests: qemu, on this machine as it is; kvm, in the lab where the processor does not
+        /// virtualize; auto takes kvm where it does, else qemu
         #[arg(long, value_name = "auto|kvm|qemu", default_value = "auto", value_parser = ["auto", "kvm", "qemu"])]
         engine: String,
     },
@@ -41,8 +42,11 @@ enum Verb {
     },
 }
 
-/// A demo takes three minutes or four.
-const DEMO_DEADLINE: Duration = Duration::from_secs(600);
+/// A demo takes three minutes or four. Its own waits follow progress; this bounds all of them together.
+const DEMO_DEADLINE: Duration = Duration::from_secs(2 * TOTAL_MAX.as_secs());
+
+/// A boot of the outer machine, and of each guest on average. Emulated, on a busy machine.
+const BOOT_MAX: Duration = Duration::from_secs(150);
 
 fn main() -> ExitCode {
     match run(Arguments::parse().verb) {
@@ -65,8 +69,8 @@ fn run(verb: Verb) -> Result<()> {
             let ground = if ground == Ground::Native { ground } else { Ground::Lab(outer) };
             let (guest, boots) = (guest.to_string(), count.to_string());
             let words = ["boots", "--guest", &guest, "--count", &boots];
-            // A boot that hangs is given up after 90 s; the count goes on.
-            let deadline = Duration::from_secs(60 + 90 * u64::from(count));
+            // A boot that hangs is given up by its own wait; the count goes on.
+            let deadline = BOOT_MAX * (1 + count);
             let code = ground.run(&words, deadline, &mut |line| println!("{line}"))?;
             ensure!(code == 0, "Not all boots reached user space");
             Ok(())

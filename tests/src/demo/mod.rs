@@ -1,7 +1,7 @@
 //! The demo: three guests in containers under limits, with more promised than there is; then two that share one root.
 //!
-//! [`story`] is what happens, [`sharing`] its second part, [`screen`] shows it while it does, [`summary`] says in figures what
-//! was seen.
+//! [`story`] is what happens, [`sharing`] its second part, [`screen`] shows it while it does, [`summary`] says in
+//! figures what was seen.
 
 mod screen;
 mod sharing;
@@ -30,7 +30,7 @@ pub(crate) struct Member {
 }
 
 impl Member {
-    /// `max` of its container at the start: what this engine takes beside guest RAM is in it.
+    /// `max` of its container at the start: what this engine takes next to guest RAM is in it.
     pub(crate) fn limit_bytes(&self) -> u64 {
         Engine::current().limit(self.max_bytes)
     }

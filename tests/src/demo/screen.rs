@@ -18,7 +18,7 @@ const CELL_BYTES: u64 = 16 * MIB;
 /// What was seen in total.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Seen {
-    /// Looks at all guests.
+    /// Samples of all guests.
     pub samples: u64,
     /// Most that all three held together, bytes.
     pub peak_bytes: u64,
@@ -63,7 +63,7 @@ impl Screen {
         shared.print(&format!("  $ {command}\n{}\n", lines.join("\n")), "");
     }
 
-    /// Stops and tells what was seen.
+    /// Stops and returns what was seen.
     pub(crate) fn stop(mut self) -> Result<Seen> {
         drop(self.stop.take());
         let thread = self.thread.take().context("it runs until here")?;
@@ -72,7 +72,7 @@ impl Screen {
 }
 
 impl Shared {
-    /// Prints text above the table, and the table anew.
+    /// Prints text above the table, and the table again.
     fn print(&mut self, text: &str, table: &str) {
         let up = if self.drawn > 0 { format!("\x1b[{}A\x1b[J", self.drawn) } else { String::new() };
         print!("{up}{text}{table}");

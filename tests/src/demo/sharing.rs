@@ -19,7 +19,7 @@ const GUESTS: [(&str, &str); 2] = [("north", "/shops/north"), ("south", "/shops/
 const RAM: &str = "320M";
 /// A file of the services' image that no program has open. The overlay copies a file as a whole when it is written to.
 const FILE: &str = "/usr/lib/x86_64-linux-gnu/libicudata.so.72.1";
-/// What no guest maps of images is let go beyond this.
+/// Pages of images that no guest maps are evicted beyond this.
 const COMMON_BYTES: u64 = 64 * MIB;
 /// What each guest works on. It uses up what was touched at the boot and is free again, so that what comes then is new.
 const WORK_BYTES: u64 = 40 * MIB;
@@ -31,11 +31,11 @@ struct Running {
     agent: Agent,
 }
 
-/// Runs it beside a balancer that has the root in its store.
+/// Runs it with a balancer that has the root in its store.
 pub(super) fn run(host: &Host, images: &Images, screen: &Screen) -> Result<Shared> {
     let root = images.root(&LAYERS)?;
-    // ext4 of Linux 6.16 and newer, and others before it, keep a folio of up to 2 MiB while one page of it is mapped. The lab's
-    // file system lets go of any page that nobody maps; that of another host need not.
+    // ext4 of Linux 6.16 and newer, and others before it, keep a folio of up to 2 MiB while one page of it is mapped.
+    // The lab's file system drops any page that no process maps; that of another host need not.
     let is_kvm = Engine::current() == Engine::Kvm;
     if is_kvm {
         host.set_max("/common", COMMON_BYTES)?;
@@ -51,16 +51,17 @@ pub(super) fn run(host: &Host, images: &Images, screen: &Screen) -> Result<Share
         guests.push(Running { linux, agent });
     }
     screen.say(
-        "Both start redis and nginx, and ask them with python. What no guest maps of images is /common's.",
+        "Both start redis and nginx, and ask them with python. \
+         Pages of images that no guest maps are charged to /common.",
     );
     for guest in &mut guests {
         serve(&mut guest.agent)?;
         guest.agent.alloc("work", WORK_BYTES, 1)?;
     }
     if is_kvm {
-        screen.say("/common has a limit of 64M: what nobody maps beyond that is let go.");
+        screen.say("/common has a limit of 64M: pages beyond that which no guest maps are evicted.");
         let common = || charged(host, "/common");
-        wait::until("what nobody maps is let go", &host, common, |bytes| *bytes <= COMMON_BYTES)?;
+        wait::until("unmapped pages are evicted", &host, common, |bytes| *bytes <= COMMON_BYTES)?;
     }
 
     screen.say("The host holds once what both use, and charges it once.");
@@ -103,7 +104,7 @@ fn write_over(host: &Host, screen: &Screen, guests: &mut [Running]) -> Result<Wr
     let written: u64 =
         printed(&mut guests[0].agent, &format!("printf x >> {FILE}; stat -c %s {FILE}"))?.parse()?;
     let grown = wait::until(
-        "the copy is charged to who wrote",
+        "the copy is charged to the writer",
         &host,
         || Ok(usage(host, 0)?.saturating_sub(north)),
         |grown| *grown + ITS_OWN_BYTES >= written,
@@ -170,7 +171,7 @@ fn usage(host: &Host, guest: usize) -> Result<u64> {
     Ok(wait::until("the usage is read again", &host, look, is_newer)?.usage_bytes)
 }
 
-/// The lines of a report of the pool that say who pays.
+/// The lines of a report of the pool that say which container is charged.
 fn payers(report: &str) -> String {
     let lines: Vec<&str> = report
         .lines()

@@ -25,7 +25,7 @@ const LOWERED_BYTES: u64 = 192 * MIB;
 const RAISED_BYTES: u64 = 448 * MIB;
 /// What web fills once its limit is raised; with its other memory more than the limit before.
 const FILL_BYTES: u64 = 220 * MIB;
-/// Between steps, so that one can follow.
+/// Between steps, so that a reader can follow.
 const PAUSE: Duration = Duration::from_secs(3);
 
 struct Running {
@@ -84,7 +84,10 @@ pub fn run(images: &Images, options: &Options) -> Result<()> {
     );
 
     let mut verified_bytes = 0;
-    screen.say("db is done and frees it. Nobody asks for it: the guest reports free pages, and the host has them back.");
+    screen.say(
+        "db is done and frees it. The balancer does not ask for it: \
+         the guest reports free pages, and the host has them again.",
+    );
     for step in 0..STEPS {
         verified_bytes += verify(&mut guests[1].agent, &format!("load{step}"))?;
         guests[1].agent.free(&format!("load{step}"))?;
@@ -115,7 +118,7 @@ pub fn run(images: &Images, options: &Options) -> Result<()> {
     patch(MEMBERS[0].container, raised_bytes)?;
     let wanted = host.guest_object("web")?.target_bytes;
     wait::until(
-        "web's balloon lets go",
+        "web's balloon deflates",
         &host,
         || Ok(host.guest_object("web")?.actual_bytes),
         |actual| *actual >= wanted * 9 / 10,

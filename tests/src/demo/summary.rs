@@ -48,7 +48,7 @@ pub(crate) struct Summary {
     pub raised: Moved,
     /// Bytes that were compared with what was written, and were all there.
     pub verified_bytes: u64,
-    /// Beside guest RAM, the smallest of the three.
+    /// Next to guest RAM, the smallest of the three.
     pub vmm_overhead_bytes: u64,
     /// Resident memory of the balancer.
     pub balancer_bytes: u64,
@@ -75,10 +75,10 @@ Summary
   Limit raised  PATCH to the balloon's answer: {:.2} s; then web filled {}M that it could not hold before
   Contents      {}M compared with what was written: every byte is there
   Frames        every frame of every guest in exactly one state, at each of {} looks
-  Overhead      {:.1}M for a vmm beside guest RAM, {:.1}M for the balancer
+  Overhead      {:.1}M for a vmm next to guest RAM, {:.1}M for the balancer
   One root      two guests with nginx, redis and python hold {}M of images once; alone {}M: {}M saved
   Binding       {}M of the image that was bound went from the guests to /common
-  Own writes    {}M over a file of the image: {}M more for who wrote, {}M more for the other, whose file is the same
+  Own writes    {}M over a file of the image: {}M more for the writer, {}M for the other guest, whose file is the same
 ",
             boots.join(", "),
             mib(limits),

@@ -8,11 +8,13 @@ use anyhow::{Context, Result, ensure};
 use protocol::frames::Totals;
 
 const MIB: u64 = 1 << 20;
-/// Readings of a working set until it is that of what is touched now: the monitor finds its regions within 40 s, and is read every 4 s.
+/// Readings of a working set until it is that of what is touched now: the monitor finds its regions within 40 s, and is
+/// read every 4 s.
 const READINGS: usize = 10;
 
-/// What is in the guest's balloon, bytes: by the table, which is compared with the kernel just now; on QEMU, where the table only knows
-/// that such frames have no host memory, by QEMU's word and no more than that. Tiling is checked on the way.
+/// What is in the guest's balloon, bytes: by the table, which is compared with the kernel just now; on QEMU, where the
+/// table only knows that such frames have no host memory, by QEMU's figure, and at most those. Tiling is checked on the
+/// way.
 fn ballooned_bytes(host: &Host, guest: &str) -> Result<u64> {
     if Engine::current() == Engine::Kvm {
         return state_bytes(host, guest, |totals| totals.ballooned);
@@ -68,7 +70,7 @@ pub fn moves_host_memory(images: &Images) -> Result<()> {
     let asked = before - low;
     ensure!(before - after >= asked * 9 / 10, "fell by {} of {} MiB", (before - after) / MIB, asked / MIB);
     host.set_max("/web/a", high)?;
-    wait::until("the balloon lets go", &host, || ballooned_bytes(&host, "a"), |b| *b <= 100 * MIB)?;
+    wait::until("the balloon deflates", &host, || ballooned_bytes(&host, "a"), |b| *b <= 100 * MIB)?;
     read(&mut agent)?;
     let again = linux.guest.resident_bytes()?;
     ensure!(again - after >= asked * 9 / 10, "rose by {} of {} MiB", (again - after) / MIB, asked / MIB);
@@ -84,7 +86,7 @@ pub fn free_pages_come_back(images: &Images) -> Result<()> {
     ensure!(full >= 200 * MIB, "{full}");
     agent.free("heap")?;
     wait::until(
-        "freed memory is back at the host",
+        "freed memory is released to the host",
         &host,
         || linux.guest.resident_bytes(),
         |b| *b <= full - 180 * MIB,
@@ -92,7 +94,7 @@ pub fn free_pages_come_back(images: &Images) -> Result<()> {
     match Engine::current() {
         Engine::Kvm => ensure!(state_bytes(&host, "a", |totals| totals.reported)? >= 150 * MIB),
         Engine::Qemu => {
-            println!("the engine qemu cannot tell reported frames from others without host memory")
+            println!("on the engine qemu reported frames look like others without host memory")
         }
     }
     Ok(())
@@ -113,11 +115,11 @@ pub fn without_agent(images: &Images) -> Result<()> {
         |b| *b >= 300 * MIB,
     )?;
     host.set_max("/web/a", engine.limit(400 * MIB))?;
-    wait::until("and lets it go", &host, || ballooned_bytes(&host, "a"), |b| *b <= 120 * MIB)?;
+    wait::until("and deflates again", &host, || ballooned_bytes(&host, "a"), |b| *b <= 120 * MIB)?;
     Ok(())
 }
 
-/// What the kernel's data access monitor says that a guest uses, beside what it does use.
+/// The working set that the kernel's data access monitor (DAMON) finds, next to what the guest does touch.
 pub fn working_set(images: &Images) -> Result<()> {
     match std::fs::read_to_string("/sys/kernel/mm/damon/admin/kdamonds/nr_kdamonds") {
         Ok(many) if many.trim() == "0" => {}
@@ -138,7 +140,7 @@ pub fn working_set(images: &Images) -> Result<()> {
     agent.alloc("small", 32 * MIB, 2)?;
     agent.alloc("large", 128 * MIB, 3)?;
     let settle = |agent: &mut guest_images::Agent, holds: &[&str]| -> Result<u64> {
-        // The monitor looks back a moment and finds its regions one after the other.
+        // The monitor reports the recent past, and finds its regions one after the other.
         let mut guest = host.guest_object("a")?;
         for _ in 0..READINGS {
             let mut age = 0;
@@ -166,10 +168,10 @@ pub fn working_set(images: &Images) -> Result<()> {
         large / MIB,
         used / MIB
     );
-    // Beside what the agent touches there are the kernel and the agent; and the monitor samples.
+    // In addition to what the agent touches there are the kernel and the agent itself; and the monitor samples.
     ensure!((24 * MIB..=used * 2 / 3).contains(&small), "{small} bytes when 32 MiB are touched");
     let more = large.saturating_sub(small);
     ensure!((64 * MIB..=192 * MIB).contains(&more), "{more} bytes more when 128 MiB more are touched");
-    ensure!(small < used && large < used, "what it holds and does not use is not in it");
+    ensure!(small < used && large < used, "memory that is held and not used is not in it");
     Ok(())
 }

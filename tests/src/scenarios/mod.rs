@@ -17,14 +17,15 @@ pub type Scenario = (&'static str, fn(&Images) -> Result<()>);
 
 const SERVICES_UNDER_LIMITS: &str = "redis and postgres run from a shared image while limits change";
 const OVERCOMMIT: &str =
-    "limits of twice the memory of the host: what idle guests have moves to those in need";
+    "limits of twice the memory of the host: memory of idle guests moves to guests in need";
 const OVERCOMMIT_WITHOUT_BALLOON: &str =
-    "the same with a guest whose balloon driver is unloaded, which disturbs nobody";
+    "limits of twice the memory of the host: a guest whose balloon driver is unloaded disturbs no other";
 const ONE_IMAGE_FOR_ALL: &str = "a shared image costs each guest nothing of its own page cache";
-const FILLED_BY_THE_BALANCER: &str = "guests read an image that the balancer fills within its budget, and sampled figures agree with the exact ones";
+const FILLED_BY_THE_BALANCER: &str = "guests read an image that the balancer fills within its budget, \
+    and sampled figures agree with the exact ones";
 const ON_ITS_OWN_DISK: &str = "a guest keeps what it writes over an image on a disk of its own";
 
-/// The demo is no scenario, but its guests boot from a root as well.
+/// The demo is not a scenario, but its guests boot from a root as well.
 const DEMO: &str = "demo";
 
 /// Whether a scenario needs the layers of a root ([`crate::library`]).
@@ -42,8 +43,9 @@ const NOT_ON_QEMU: &[(&str, &str)] = &[
         "QEMU cannot be given images that the balancer fills: it maps what it opens by itself",
     ),
 ];
-/// The budget is what guests hold and what is available beside them, less the reserve.
-const A_HOST_OF_ITS_OWN: &str = "it wants a host whose memory nobody else moves: of this one a reserve could leave guests 1 GiB, but the tests beside them take and free as much";
+/// The budget is what guests hold and what is available next to them, less the reserve.
+const A_HOST_OF_ITS_OWN: &str = "it needs a host of its own: a reserve could leave guests 1 GiB of this one, \
+    but the other tests take and free as much meanwhile";
 
 /// Why guests on an engine do not show a scenario, if they do not.
 #[must_use]
@@ -67,11 +69,11 @@ pub const ALL: &[Scenario] = &[
     ("linux 6.12 boots with one cpu", boot::new_kernel),
     ("linux 6.12 boots with four cpus", boot::new_kernel_four_cpus),
     ("a bzimage boots as a vmlinux does", boot::bzimage),
-    ("a limit of 256M on a guest of 512M holds within seconds of boot", limit::holds_after_boot),
+    ("a limit of 256M on a guest of 512M holds after boot", limit::holds_after_boot),
     ("raising and lowering a limit over rest moves host memory", limit::moves_host_memory),
-    ("a guest that frees memory gives it back without being asked", limit::free_pages_come_back),
+    ("a guest that frees memory releases it without being asked", limit::free_pages_come_back),
     ("the balloon works without any agent in the guest", limit::without_agent),
-    ("what the host kernel says that a guest uses is what it touches", limit::working_set),
+    ("the working set that the host's kernel finds is what the guest touches", limit::working_set),
     ("a guest out of memory deflates instead of dying and its target follows", survive::out_of_memory),
     ("contents survive ballooning", survive::contents),
     ("a disk keeps its bytes through limits and a power-off", survive::disk),

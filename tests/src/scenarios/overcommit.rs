@@ -2,9 +2,9 @@
 //!
 //! ```text
 //!              one slot                     the next
-//!   a   heavy: fills, holds, compares  | reads its disk          | idle     a slot ends when all four are done; whoever is
-//!   b   reads its disk                 | heavy                   |          heavy takes more than a fourth of what guests
-//!   c   idle                           | holds a little          |          may have, so that it must come from the others
+//!   a   heavy: fills, holds, compares  | reads its disk          | idle     a slot ends when all four are done;
+//!   b   reads its disk                 | heavy                   |          the heavy guest takes more than a
+//!   c   idle                           | holds a little          |          fourth of what guests may have
 //!   d   holds a little                 | idle                    |
 //! ```
 //!
@@ -26,10 +26,10 @@ use std::time::{Duration, Instant};
 const MIB: u64 = 1 << 20;
 /// Slots: what is done is a function of the seed, on a machine of any speed.
 const SLOTS: usize = 8;
-/// A slot takes so many ticks of the balancer at least: it decides once a second, and needs some readings for that.
+/// Ticks of the balancer in a slot, at least: it decides once a second, and needs some readings for that.
 const SLOT_TICKS: usize = 12;
-/// What guests have of a host: the memory of the lab's machine for this scenario, and where the host is larger, all beyond it is
-/// kept from them.
+/// What guests have of a host: the memory of the lab's machine for this scenario, and where the host is larger, all
+/// beyond it is kept from them.
 pub const HOST_MIB: u32 = 1024;
 const GUESTS: [&str; 4] = ["a", "b", "c", "d"];
 /// RAM and limit of each: twice the host together.
@@ -41,10 +41,10 @@ const HEAVY_STEPS: std::ops::Range<u64> = 6..8;
 /// What is read of a disk, and what is held a little.
 const READ_BYTES: u64 = 128 * MIB;
 const LITTLE_BYTES: u64 = 24 * MIB;
-/// Less than this is no move.
+/// Less than this does not count as a move.
 const MOVED_BYTES: u64 = 48 * MIB;
-/// Time between two looks.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Time between two samples.
+const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 
 pub fn moves_to_the_needy(images: &Images) -> Result<()> {
     run(images, None)
@@ -68,9 +68,9 @@ struct Running {
     agent: Agent,
 }
 
-/// All figures of a moment.
+/// All figures at one moment.
 #[derive(Debug)]
-struct Look {
+struct Sample {
     at_s: f64,
     guests: Vec<Figures>,
     available_bytes: u64,
@@ -104,28 +104,28 @@ fn run_seeded(images: &Images, seed: u64, without_balloon: Option<usize>) -> Res
             |guest| !guest.balloon.driver_ready,
         )?;
     }
-    let looks = Mutex::new(Vec::new());
+    let samples = Mutex::new(Vec::new());
     let over = AtomicBool::new(false);
     let started = Instant::now();
-    let (loaded, looked) = scope(|scope| {
-        let looker = scope.spawn(|| look_until(&over, &host, started, &looks));
-        let loaded = load(&host, &mut guests, seed, without_balloon, started, &looks);
+    let (loaded, sampled) = scope(|scope| {
+        let sampler = scope.spawn(|| sample_until(&over, &host, started, &samples));
+        let loaded = load(&host, &mut guests, seed, without_balloon, started, &samples);
         over.store(true, Relaxed);
-        (loaded, looker.join().unwrap_or_else(|_| Err(anyhow!("the looks panicked"))))
+        (loaded, sampler.join().unwrap_or_else(|_| Err(anyhow!("the sampler panicked"))))
     });
     let slots = loaded?;
-    looked?;
-    let looks = looks.into_inner().unwrap_or_else(PoisonError::into_inner);
+    sampled?;
+    let samples = samples.into_inner().unwrap_or_else(PoisonError::into_inner);
     for Running { linux, agent } in &mut guests {
         let kills = agent.vmstat("oom_kill")?;
         ensure!(kills == 0, "{kills} programs in {} were killed", linux.guest.name);
         host.assert_near_kernel(&linux.guest)?;
     }
-    ensure!(host_oom_kills()? == killed_before, "the host's kernel killed somebody");
-    tell(&looks, &slots);
-    // Without the one there is room for two of the other three at once: memory has to move for the third only.
+    ensure!(host_oom_kills()? == killed_before, "the host's kernel killed a process");
+    print(&samples, &slots);
+    // Without that guest there is room for two of the other three at once: memory has to move for the third only.
     moved(&slots, if without_balloon.is_some() { 1 } else { 2 })?;
-    kept_apart(&host, &looks, without_balloon)
+    kept_apart(&host, &samples, without_balloon)
 }
 
 /// Leaves [`HOST_MIB`] of the host, and of that what the balancer keeps by itself.
@@ -150,7 +150,7 @@ fn boot(host: &Host, images: &Images) -> Result<Vec<Running>> {
         std::fs::File::create(&disk)?.set_len(READ_BYTES)?;
         let (disk, container) = (disk.display().to_string(), format!("/tenants/{name}"));
         let flags = ["--container", &container, "--container-limit", LIMIT, "--disk", &disk];
-        // Kernels that tell of their stalls, and kernels that do not.
+        // Kernels that report their stalls, and kernels that do not.
         let series = if index % 2 == 0 { "6.1" } else { "6.12" };
         let linux = Linux { series: Some(series), memory: RAM, flags: &flags, ..Linux::default() }
             .start(host, images, name)?;
@@ -167,7 +167,7 @@ fn host_oom_kills() -> Result<u64> {
     line.and_then(|count| count.trim().parse().ok()).context("oom_kill in /proc/vmstat")
 }
 
-/// What came of a slot.
+/// The result of a slot.
 #[derive(Debug)]
 struct Slot {
     from_s: f64,
@@ -179,14 +179,14 @@ struct Slot {
     after: Vec<Figures>,
 }
 
-/// Slots until the time is over.
+/// Runs all slots.
 fn load(
     host: &Host,
     guests: &mut [Running],
     seed: u64,
     without_balloon: Option<usize>,
     started: Instant,
-    looks: &Mutex<Vec<Look>>,
+    samples: &Mutex<Vec<Sample>>,
 ) -> Result<Vec<Slot>> {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut slots: Vec<Slot> = Vec::new();
@@ -195,7 +195,7 @@ fn load(
         let plan = plan(&mut random, last, without_balloon);
         let heavy =
             plan.iter().position(|load| matches!(load, Load::Heavy { .. })).context("one is heavy")?;
-        let (from_s, before) = (started.elapsed().as_secs_f64(), last_figures(host, looks)?);
+        let (from_s, before) = (started.elapsed().as_secs_f64(), last_figures(host, samples)?);
         let after = Mutex::new(Vec::new());
         let results: Vec<Result<u64>> = scope(|scope| {
             let working: Vec<_> = guests
@@ -203,7 +203,7 @@ fn load(
                 .zip(&plan)
                 .map(|(guest, load)| {
                     let after = &after;
-                    scope.spawn(move || work(host, guest, *load, looks, after))
+                    scope.spawn(move || work(host, guest, *load, samples, after))
                 })
                 .collect();
             working
@@ -222,7 +222,7 @@ fn load(
     Ok(slots)
 }
 
-/// Who does what: one is heavy, and not the one that was; the others do what the seed says.
+/// What each guest does: one is heavy, and not the same as last time; the others do what the seed says.
 fn plan(random: &mut fastrand::Rng, last: Option<usize>, without_balloon: Option<usize>) -> Vec<Load> {
     let able = |index: &usize| Some(*index) != last && Some(*index) != without_balloon;
     let candidates: Vec<usize> = (0..GUESTS.len()).filter(able).collect();
@@ -246,7 +246,7 @@ fn work(
     host: &Host,
     guest: &mut Running,
     load: Load,
-    looks: &Mutex<Vec<Look>>,
+    samples: &Mutex<Vec<Sample>>,
     after: &Mutex<Vec<Figures>>,
 ) -> Result<u64> {
     let agent = &mut guest.agent;
@@ -270,7 +270,7 @@ fn work(
     }
     host.ticks(&guest.linux.guest.name, SLOT_TICKS)?;
     if matches!(load, Load::Heavy { .. }) {
-        *after.lock().unwrap_or_else(PoisonError::into_inner) = last_figures(host, looks)?;
+        *after.lock().unwrap_or_else(PoisonError::into_inner) = last_figures(host, samples)?;
     }
     let mut bytes = 0;
     for name in held {
@@ -281,28 +281,33 @@ fn work(
     Ok(bytes)
 }
 
-fn last_figures(host: &Host, looks: &Mutex<Vec<Look>>) -> Result<Vec<Figures>> {
-    let looks = || looks.lock().unwrap_or_else(PoisonError::into_inner);
+fn last_figures(host: &Host, samples: &Mutex<Vec<Sample>>) -> Result<Vec<Figures>> {
+    let samples = || samples.lock().unwrap_or_else(PoisonError::into_inner);
     wait::until(
-        "there is a look",
+        "a first sample",
         host,
-        || Ok(looks().last().map(|look| look.guests.clone())),
+        || Ok(samples().last().map(|sample| sample.guests.clone())),
         Option::is_some,
     )?
     .context("waited for")
 }
 
-/// Looks once a second until it is over.
-fn look_until(over: &AtomicBool, host: &Host, started: Instant, looks: &Mutex<Vec<Look>>) -> Result<()> {
+/// Takes a sample each second until `over` is set.
+fn sample_until(
+    over: &AtomicBool,
+    host: &Host,
+    started: Instant,
+    samples: &Mutex<Vec<Sample>>,
+) -> Result<()> {
     while !over.load(Relaxed) {
-        let look = look(host, started.elapsed().as_secs_f64())?;
-        looks.lock().unwrap_or_else(PoisonError::into_inner).push(look);
-        sleep(LOOK_EVERY);
+        let sample = sample(host, started.elapsed().as_secs_f64())?;
+        samples.lock().unwrap_or_else(PoisonError::into_inner).push(sample);
+        sleep(SAMPLE_EVERY);
     }
     Ok(())
 }
 
-fn look(host: &Host, at_s: f64) -> Result<Look> {
+fn sample(host: &Host, at_s: f64) -> Result<Sample> {
     let (memory, guests) = (host.host_object()?, host.get::<Vec<GuestObject>>("/v1/guests")?);
     ensure!(guests.len() == GUESTS.len(), "{} guests are left", guests.len());
     let figures = |guest: &GuestObject| -> Result<Figures> {
@@ -315,7 +320,7 @@ fn look(host: &Host, at_s: f64) -> Result<Look> {
         })
     };
     ensure!(memory.frames_untiled == 0, "{memory:?}");
-    Ok(Look {
+    Ok(Sample {
         at_s,
         guests: guests.iter().map(figures).collect::<Result<_>>()?,
         available_bytes: memory.memory.available_bytes,
@@ -324,7 +329,7 @@ fn look(host: &Host, at_s: f64) -> Result<Look> {
 }
 
 /// One line a slot, and the extremes.
-fn tell(looks: &[Look], slots: &[Slot]) {
+fn print(samples: &[Sample], slots: &[Slot]) {
     let mib = |of: fn(&Figures) -> u64, all: &[Figures]| -> String {
         let all: Vec<String> = all.iter().map(|figures| (of(figures) / MIB).to_string()).collect();
         all.join(" ")
@@ -342,12 +347,12 @@ fn tell(looks: &[Look], slots: &[Slot]) {
             mib(|f| f.usage_bytes, &slot.after),
         );
     }
-    let least = looks.iter().map(|look| look.available_bytes).min().unwrap_or(0);
-    let budgets = looks.iter().map(|look| look.budget_bytes / MIB);
+    let least = samples.iter().map(|sample| sample.available_bytes).min().unwrap_or(0);
+    let budgets = samples.iter().map(|sample| sample.budget_bytes / MIB);
     println!(
-        "overcommit: {} looks in {:.0} s; at the least {} MiB were available; guests might hold {} to {} MiB",
-        looks.len(),
-        looks.last().map_or(0.0, |look| look.at_s),
+        "overcommit: {} samples in {:.0} s; at the least {} MiB were available; guests might hold {} to {} MiB",
+        samples.len(),
+        samples.last().map_or(0.0, |sample| sample.at_s),
         least / MIB,
         budgets.clone().min().unwrap_or(0),
         budgets.max().unwrap_or(0)
@@ -376,21 +381,21 @@ fn moved(slots: &[Slot], least: usize) -> Result<()> {
     Ok(())
 }
 
-/// Who has no balloon any more is marked, and nobody else ever is.
-fn kept_apart(host: &Host, looks: &[Look], without_balloon: Option<usize>) -> Result<()> {
+/// A guest without a balloon driver is marked, and no other guest ever is.
+fn kept_apart(host: &Host, samples: &[Sample], without_balloon: Option<usize>) -> Result<()> {
     for (index, name) in GUESTS.into_iter().enumerate() {
         let bad = |figures: &Figures| !matches!(figures.health, Health::Well | Health::Slow);
-        let marked = looks.iter().filter(|look| bad(&look.guests[index])).count();
-        println!("overcommit: {name} was marked at {marked} of {} looks", looks.len());
+        let marked = samples.iter().filter(|sample| bad(&sample.guests[index])).count();
+        println!("overcommit: {name} was marked at {marked} of {} samples", samples.len());
         if Some(index) == without_balloon {
             ensure!(marked > 0, "{name} serves no balloon, and is not marked");
             let explained: Explanation = host.get(&format!("/v1/guests/{name}/explain"))?;
             println!("overcommit: {name}: {}", explained.reason);
         } else {
             ensure!(
-                marked * 10 <= looks.len(),
-                "{name} was disturbed: marked at {marked} of {} looks",
-                looks.len()
+                marked * 10 <= samples.len(),
+                "{name} was disturbed: marked at {marked} of {} samples",
+                samples.len()
             );
         }
     }

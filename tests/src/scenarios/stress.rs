@@ -7,7 +7,8 @@ use crate::wait;
 use anyhow::{Context, Result, ensure};
 
 const MIB: u64 = 1 << 20;
-/// Steps of a run: what is done is a function of the seed, on a machine of any speed. About a minute on QEMU without KVM.
+/// Steps of a run: what is done is a function of the seed, on a machine of any speed. About a minute on QEMU without
+/// KVM.
 const STEPS: u32 = 80;
 const GUESTS: usize = 4;
 

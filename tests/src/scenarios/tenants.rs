@@ -1,4 +1,5 @@
-//! Who pays for a Linux guest: two tenants that it serves in turn, and containers that it moves between.
+//! Which containers are charged for a Linux guest: two tenants that it serves in turn, and containers that it moves
+//! between.
 
 use crate::host::Host;
 use crate::linux::{Images, Linux};
@@ -8,7 +9,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 const MIB: u64 = 1 << 20;
-/// What a guest touches beside what it is told to, and parts of host pages of 2 MiB.
+/// What a guest touches in addition to what it is asked to, and parts of host pages of 2 MiB.
 const BLOCKS_APART: u64 = 8 * MIB;
 
 fn put(host: &Host, container: &str, limits: &Value) -> Result<()> {
@@ -30,7 +31,7 @@ fn charges(host: &Host, guest: &str) -> Result<BTreeMap<String, u64>> {
     Ok(charged)
 }
 
-/// A figure is the truth, but for one part in a hundred.
+/// A figure is within a hundredth of the truth.
 fn ensure_near(what: &str, bytes: u64, truth: u64) -> Result<()> {
     let off = bytes.abs_diff(truth);
     let permille = off * 1000 / truth;
@@ -53,7 +54,8 @@ pub fn served_in_turn(images: &Images) -> Result<()> {
         let error = agent.call("charge", &[&to]).err().context("a charge that must be refused")?;
         println!("charge {to}: {error}");
     }
-    // The host may back a frame that the guest's kernel touches by itself by a huge page: less than a hundredth of each part.
+    // The host may back a frame that the guest's kernel touches by itself by a huge page: less than a hundredth of each
+    // part.
     let mut truth = BTreeMap::new();
     for (index, (tenant, mib)) in
         [("/tenants/x", 160), ("/tenants/y", 256), ("/tenants/x", 96)].into_iter().enumerate()
@@ -105,15 +107,19 @@ pub fn moved(images: &Images) -> Result<()> {
     let after = charges(&host, "a")?;
     println!("left: {at_move:?}, then {after:?}");
     let of = |charges: &BTreeMap<String, u64>, path: &str| charges.get(path).copied().unwrap_or(0);
-    // The guest gives free memory back as it likes, but not what a program holds; nothing more comes to whom it left.
+    // The guest releases free memory as it likes, but not what a program holds; no more is charged to the container
+    // that it left.
     let (left, before) = (of(&after, "/a"), of(&at_move, "/a"));
-    ensure!((first.bytes..=before).contains(&left), "/a, which it left, pays {left}, {before} when it left");
+    ensure!(
+        (first.bytes..=before).contains(&left),
+        "/a, which it left, is charged {left}, {before} when it left"
+    );
     // What was free and still charged to /a is used again; the unit of first touch is the host's page of 2 MiB.
     let (new, reused) = (of(&after, "/b"), before - first.bytes);
     let most = second.bytes + BLOCKS_APART;
     ensure!(
         new <= most && new + reused.min(BLOCKS_APART) >= second.bytes,
-        "/b pays {new} for {} of its own",
+        "/b is charged {new} for {} of its own",
         second.bytes
     );
 

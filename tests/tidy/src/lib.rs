@@ -10,6 +10,7 @@ pub mod layers;
 pub mod length;
 pub mod markdown;
 pub mod ratchet;
+pub mod rules;
 pub mod rust;
 pub mod safety;
 pub mod tree;

@@ -20,10 +20,12 @@ const NOTE_LINES: usize = 8;
 pub fn notes(path: &Path, text: &str) -> Vec<Offence> {
     let tokens = rust::tokens(text);
     let is_note = |token: &rust::Token<'_>| {
-        token.kind == rust::Kind::Comment && (token.text.contains("SAFETY:") || token.text.contains("# Safety"))
+        token.kind == rust::Kind::Comment
+            && (token.text.contains("SAFETY:") || token.text.contains("# Safety"))
     };
     let notes: Vec<usize> = tokens.iter().filter(|token| is_note(token)).map(|token| token.line).collect();
-    let has_note = |line: usize| notes.iter().any(|note| (line.saturating_sub(NOTE_LINES)..=line).contains(note));
+    let has_note =
+        |line: usize| notes.iter().any(|note| (line.saturating_sub(NOTE_LINES)..=line).contains(note));
     tokens
         .windows(2)
         .filter(|pair| pair[0].is("unsafe") && ["{", "impl"].iter().any(|next| pair[1].is(next)))
@@ -77,7 +79,10 @@ mod tests {
         let path = Path::new("a.rs");
         assert_eq!(notes(path, UNSAFE)[0].line, 3);
         assert_eq!(notes(path, "// SAFETY: it is.\nunsafe { g() }"), []);
-        assert_eq!(notes(path, &format!("// SAFETY: far away.\n{}unsafe impl T for S {{}}", "\n".repeat(8))).len(), 1);
+        assert_eq!(
+            notes(path, &format!("// SAFETY: far away.\n{}unsafe impl T for S {{}}", "\n".repeat(8))).len(),
+            1
+        );
         assert_eq!(notes(path, "#[unsafe(no_mangle)]\nfn f() {}"), []);
     }
 

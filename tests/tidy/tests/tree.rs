@@ -8,16 +8,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use tidy::ratchet::Ratchet;
-use tidy::{Offence, layers, length, markdown, safety, tree, width, words};
-
-fn text(path: &Path) -> String {
-    fs::read_to_string(tree::root().join(path)).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-}
-
-/// What a rule finds in all files with an extension.
-fn found(extension: &str, rule: impl Fn(&Path, &str) -> Vec<Offence>) -> Vec<Offence> {
-    tree::files(extension).iter().flat_map(|path| rule(path, &text(path))).collect()
-}
+use tidy::rules::{found, text};
+use tidy::{Offence, layers, markdown, rules, safety, tree};
 
 fn known() -> Ratchet {
     Ratchet::parse(include_str!("../known.txt")).unwrap()
@@ -28,34 +20,12 @@ fn none(offences: &[impl Display]) {
     assert!(offences.is_empty(), "{} offences:\n{}", lines.len(), lines.join("\n"));
 }
 
+/// One test: it shows the offences of each rule, and each file is read once per rule.
 #[test]
-fn files_are_short() {
-    none(&known().beyond("file-length", found("rs", length::file)));
-}
-
-#[test]
-fn functions_are_short() {
-    let rule = |path: &Path, text: &str| match tree::is_test(path) {
-        true => vec![],
-        false => length::functions(path, text),
-    };
-    none(&known().beyond("function-length", found("rs", rule)));
-}
-
-#[test]
-fn lines_are_not_wide() {
-    let offences = [found("rs", width::lines), found("md", width::lines)].concat();
-    none(&known().beyond("width", offences));
-}
-
-#[test]
-fn comments_and_pages_are_in_plain_words() {
-    // The list of forbidden words has all of them.
-    let rule = |path: &Path, text: &str| match path.ends_with("tidy/src/words.rs") {
-        true => vec![],
-        false => words::of_rust(path, text),
-    };
-    none(&known().beyond("words", [found("rs", rule), found("md", words::of_markdown)].concat()));
+fn files_functions_and_lines_are_short_and_words_are_plain() {
+    let known = known();
+    let beyond = |(rule, offences)| known.beyond(rule, offences);
+    none(&rules::counted().into_iter().flat_map(beyond).collect::<Vec<_>>());
 }
 
 #[test]
@@ -131,7 +101,7 @@ fn crates_without_unsafe_code_forbid_it() {
     none(&offences);
 }
 
-/// Tests inside of a crate's source count here: `forbid` is for them as well. Folders beside `src` are other crates.
+/// Tests inside of a crate's source count here: `forbid` is for them as well. Folders next to `src` are other crates.
 fn has_unsafe(path: &Path) -> bool {
     let is_source = path.components().any(|part| part.as_os_str() == "src");
     is_source && tidy::rust::tokens(&text(path)).iter().any(|token| token.is("unsafe"))

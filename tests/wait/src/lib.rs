@@ -1,5 +1,6 @@
-//! Waits that follow progress. A wait ends in failure when nothing moved for a while, or after a generous total. How fast the machine
-//! is decides nothing: a guest that boots slowly next to other work is not a failure, and a guest that hangs is one soon.
+//! Waits that follow progress. A wait ends in failure when nothing moved for a while, or after a generous total. How
+//! fast the machine is decides nothing: a guest that boots slowly next to other work is not a failure, and a guest that
+//! hangs is one soon.
 //!
 //! ```text
 //!   look() --holds--> done
@@ -9,7 +10,8 @@
 //!                                                  TOTAL_MAX passed: "not within"
 //! ```
 //!
-//! [`until`] is the loop of a thread. A loop of another kind (sockets with time-outs, async tasks) asks a [`Wait`] at each step.
+//! [`until`] is the loop of a thread. A loop of another kind (sockets with time-outs, async tasks) asks a [`Wait`] at
+//! each step.
 
 #![forbid(unsafe_code)]
 
@@ -22,13 +24,14 @@ use std::fmt::{self, Debug};
 use std::ops::Div;
 use std::time::{Duration, Instant};
 
-/// How long nothing may move. As long as the longest pause of the program under test in which it does nothing at all: the balancer leaves a
-/// guest that ran out of memory alone for 30 s. Twice that, as such a pause may begin just before it would have ended the wait.
+/// How long nothing may move. As long as the longest pause of the program under test in which it does nothing at all:
+/// the balancer leaves a guest that ran out of memory alone for 30 s. Twice that, as such a pause may begin just before
+/// it would have ended the wait.
 pub const QUIET_MAX: Duration = Duration::from_secs(60);
 /// How long a wait may last although something moves: a guest that makes progress without end is a failure as well.
 pub const TOTAL_MAX: Duration = Duration::from_secs(20 * 60);
-/// Time between two looks, at first and at the most. Looks become rarer while a wait lasts: a look often asks the balancer, and the CPU time of
-/// its answers must not pass for progress.
+/// Time between two looks, at first and at the most. Looks become rarer while a wait lasts: a look often asks the
+/// balancer, and the CPU time of its answers must not pass for progress.
 const LOOK_EVERY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
 /// The pause before the next look is this part of the time that the wait has lasted.
 const LOOK_PART: u32 = 20;
@@ -145,7 +148,8 @@ impl Waiting {
     }
 }
 
-/// Looks until the condition holds, as long as there is progress. The error names what was waited for and what was seen last.
+/// Looks until the condition holds, as long as there is progress. The error names what was waited for and what was seen
+/// last.
 ///
 /// # Errors
 /// When a look fails, or the wait ends: see [`Limits`].

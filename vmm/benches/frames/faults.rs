@@ -1,4 +1,5 @@
-//! The cost that a memory cgroup adds to a page fault on this kernel, and the cost of a scan that finds the touched page.
+//! The cost that a memory cgroup adds to a page fault on this kernel, and the cost of a scan that finds the touched
+//! page.
 
 use super::{cgroup, median};
 use protocol::frames::FrameTable;

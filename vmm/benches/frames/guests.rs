@@ -1,7 +1,7 @@
 //! A hundred guests that share one rate limit: each is a process with RAM, a table and the reconciler of `vmm`.
 //!
-//! A quarter touches and releases memory all the time, the others are idle. The figure is the CPU time of all reconciler
-//! threads together, by the kernel's count.
+//! A quarter touches and releases memory all the time, the others are idle. The figure is the CPU time of all
+//! reconciler threads together, by the kernel's count.
 
 use super::median;
 use protocol::frames::{ErrorSource, FrameReader, FrameTable, Transition};

@@ -1,8 +1,9 @@
-//! The cost and the benefit of sharing images: mapping compared with copying, a first touch compared with one of the page
-//! cache, scans of mapped and of resident pages, and merging by the kernel (KSM): `cargo bench -p vmm --bench images`.
+//! The cost and the benefit of sharing images: mapping compared with copying, a first touch compared with one of the
+//! page cache, scans of mapped and of resident pages, and merging by the kernel (KSM): `cargo bench -p vmm --bench
+//! images`.
 //!
-//! Times are CPU time of the working thread unless another clock is named, each a median of several rounds; figures to be
-//! compared are measured in alternation.
+//! Times are CPU time of the working thread unless another clock is named, each a median of several rounds; figures to
+//! be compared are measured in alternation.
 
 mod chunks;
 mod faults;

@@ -1,5 +1,5 @@
-//! Memory saved by a second of CPU time: guests that map one image, compared with guests with copies in RAM that the kernel
-//! merges (KSM at full speed). The same bytes, all of them read.
+//! Memory saved by a second of CPU time: guests that map one image, compared with guests with copies in RAM that the
+//! kernel merges (KSM at full speed). The same bytes, all of them read.
 
 use super::{MIB, file, image, ksm, median, time, touch};
 use std::fs;

@@ -1,7 +1,8 @@
 //! What a kernel file says of itself, checked before anything is loaded by it.
 //!
-//! The loader would catch some of this, in words that name no segment, and would let pass what only shows once the guest runs: a
-//! segment over the page tables, an entry point in the middle of nowhere, a header that asks for more RAM than there is.
+//! The loader would catch some of this, in words that name no segment, and would let pass what only shows once the
+//! guest runs: a segment over the page tables, an entry point in the middle of nowhere, a header that asks for more RAM
+//! than there is.
 
 use crate::layout;
 use devices::GuestRam;
@@ -126,8 +127,8 @@ pub fn elf(file: &File, ram: &GuestRam) -> Result<(), CheckError> {
     })
 }
 
-/// First version of the boot protocol with a 64-bit entry point, and the bit of `xloadflags` that says that there is one
-/// (Documentation/arch/x86/boot.rst).
+/// First version of the boot protocol with a 64-bit entry point, and the bit of `xloadflags` that says that there is
+/// one (Documentation/arch/x86/boot.rst).
 const BOOT_PROTOCOL_MIN: u16 = 0x20c;
 const XLF_KERNEL_64: u16 = 1;
 const SECTOR_BYTES: u64 = 512;

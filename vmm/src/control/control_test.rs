@@ -3,7 +3,7 @@
 use super::*;
 use crate::disk_cache::DiskCache;
 use crate::memory::Ram;
-use protocol::message::{Balloon, Statistics};
+use protocol::message::Balloon;
 use std::time::{Duration, Instant};
 use vm_memory::{Bytes, GuestAddress};
 
@@ -24,7 +24,7 @@ impl Machine for TestMachine {
     fn watch(&self, _: &mut EventOps<'_>, _: u32) {}
 
     fn serve(&mut self, _: u32) -> Vec<GuestUpdate> {
-        vec![GuestUpdate::Statistics(Box::new(Statistics::default()))]
+        vec![GuestUpdate::Statistics(Box::default())]
     }
 
     fn balloon(&self) -> Balloon {

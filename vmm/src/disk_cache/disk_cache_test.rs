@@ -162,3 +162,23 @@ fn a_large_file_is_dropped_in_steps() {
     assert!(drop_all(&mut cache) >= 2, "64 MiB at a time");
     assert_eq!(cache.read().files[0].bytes, 0);
 }
+
+#[test]
+fn an_order_that_follows_from_an_older_reading_drops_no_more_than_is_beyond_it_now() {
+    let disk = Disk::new("older", 8);
+    let file = disk.cached();
+    if !can_drop(&file) {
+        return;
+    }
+    let mut cache = DiskCache::new(vec![file]);
+    let id = cache.files[0].id();
+    assert_eq!(cache.read().files[0].bytes, 8 * MIB);
+    cache.keep(&[keep(id, 4 * MIB)]);
+    drop_all(&mut cache);
+    let left = cache.read().files[0].bytes;
+    assert!(left <= 4 * MIB, "{left}");
+    // The balancer has not heard of that, and by its older reading 2 MiB of 8 MiB are too much.
+    cache.keep(&[keep(id, 6 * MIB)]);
+    drop_all(&mut cache);
+    assert_eq!(cache.read().files[0].bytes, left);
+}

@@ -11,7 +11,8 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// Most bytes of a file that `mincore` is asked for: it visits pages that are not cached too. The rest is an error bound.
+/// Most bytes of a file that `mincore` is asked for: it visits pages that are not cached too. The rest is an error
+/// bound.
 const MINCORE_BYTES_MAX: u64 = 16 << 30;
 
 /// How the kernel is asked.
@@ -38,8 +39,8 @@ pub struct DiskFile {
 impl DiskFile {
     /// The file of a disk of so many bytes that counts in `moved` what it moves.
     ///
-    /// It is opened again instead of duplicated: the kernel reports an error of writing back once to each open file, and the guest's
-    /// next flush has to get it even if pages were dropped before.
+    /// It is opened again instead of duplicated: the kernel reports an error of writing back once to each open file,
+    /// and the guest's next flush has to get it even if pages were dropped before.
     ///
     /// # Errors
     /// When the file cannot be opened to read.

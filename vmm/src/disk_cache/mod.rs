@@ -1,8 +1,8 @@
 //! The host's page cache of this guest's disks: how much there is, and dropping it.
 //!
-//! It is memory of the host that no frame table shows, so it is measured and reported to the balancer, which charges it and has it
-//! dropped when a limit needs the room. No file is read or written here, and the kernel goes on deciding which pages are worth
-//! keeping: all guests have one cache, and guests that share a file share its pages.
+//! It is memory of the host that no frame table shows, so it is measured and reported to the balancer, which charges it
+//! and has it dropped when a limit needs the room. No file is read or written here, and the kernel goes on deciding
+//! which pages are worth keeping: all guests have one cache, and guests that share a file share its pages.
 //!
 //! ```text
 //!   the disks moved bytes          -> a reading, at most one a second, if the reconciler may use CPU time

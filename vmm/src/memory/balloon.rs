@@ -20,7 +20,7 @@ impl RamBalloon {
     /// The backend of a guest's balloon.
     ///
     /// # Errors
-    /// When the page map cannot be opened.
+    /// When the pagemap cannot be opened.
     pub fn new(ram: Arc<Ram>, table: Arc<FrameTable>) -> io::Result<Self> {
         Ok(Self { ram, table, pagemap: Pagemap::open()? })
     }

@@ -28,6 +28,15 @@ pub struct Mark {
     file: u64,
 }
 
+/// What changed since a mark, frames.
+#[derive(Debug, Clone, Copy)]
+pub struct Since {
+    /// Frames that were touched. Less than nothing if memory went away that this process did not release.
+    pub touched: i64,
+    /// Pages of files that were mapped. Less than nothing if the kernel took some away, as it does when memory is short.
+    pub mapped: i64,
+}
+
 /// Watches the kernel's total.
 #[derive(Debug)]
 pub struct Drift(KernelTotal);
@@ -48,27 +57,23 @@ impl Drift {
     pub fn mark(&self, ram: &Ram) -> io::Result<Mark> {
         // What is being released now is not counted, and then it is released since: too much touched, never too little.
         let released = ram.releases.ended.load(Acquire);
-        Ok(Mark { kernel: self.0.frames()?, released, file: self.0.file_frames()? })
+        let kernel = self.0.sample()?;
+        Ok(Mark { kernel: kernel.all_anonymous(), released, file: kernel.file })
     }
 
-    /// Frames that were touched since a mark, as a difference of totals. Less than nothing if memory went away that
-    /// nobody here released.
+    /// What changed since a mark, as differences of totals of one moment.
     ///
     /// # Errors
     /// When the kernel's total cannot be read.
-    pub fn touched_since(&self, ram: &Ram, mark: Mark) -> io::Result<i64> {
-        let kernel = self.0.frames()?;
+    pub fn since(&self, ram: &Ram, mark: Mark) -> io::Result<Since> {
+        let kernel = self.0.sample()?;
+        // What is being released now is counted as released, although the total may not show it yet.
         let released = ram.releases.begun.load(Acquire);
-        Ok(kernel.wrapping_add(released).wrapping_sub(mark.kernel.wrapping_add(mark.released)).cast_signed())
-    }
-
-    /// Pages of files that were mapped since a mark, as a difference of totals. Less than nothing if the kernel took some
-    /// away, as it does when memory is short.
-    ///
-    /// # Errors
-    /// When the kernel's total cannot be read.
-    pub fn mapped_since(&self, mark: Mark) -> io::Result<i64> {
-        Ok(self.0.file_frames()?.wrapping_sub(mark.file).cast_signed())
+        let before = mark.kernel.wrapping_add(mark.released);
+        Ok(Since {
+            touched: kernel.all_anonymous().wrapping_add(released).wrapping_sub(before).cast_signed(),
+            mapped: kernel.file.wrapping_sub(mark.file).cast_signed(),
+        })
     }
 
     /// How much of a difference says nothing, frames.

@@ -1,8 +1,8 @@
 //! Where the kernel may put huge pages: only where nothing is ballooned.
 //!
-//! A touch in an empty 2 MiB block brings a huge page, and with it host memory for every frame of the block: the frames that the
-//! guest gave through its balloon would come back without a deflate, and over its limit. So a block loses the advice for huge
-//! pages with its first ballooned frame, and gets it again when the last one has left.
+//! A touch in an empty 2 MiB block brings a huge page, and with it host memory for every frame of the block: the frames
+//! that the guest gave through its balloon would come back without a deflate, and over its limit. So a block loses the
+//! advice for huge pages with its first ballooned frame, and gets it again when the last one has left.
 
 use super::mapping::Advice;
 use super::{FRAMES_PER_BLOCK, Ram};

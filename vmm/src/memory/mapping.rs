@@ -1,14 +1,16 @@
-//! Memory that this process maps: guest RAM, and files of images. The one place where the VMM maps, unmaps and advises memory.
+//! Memory that this process maps: guest RAM, and files of images. The one place where the VMM maps, unmaps and advises
+//! memory.
 //!
 //! ```text
 //!   reservation, padded by 2 MiB    |....lead....|------- bytes, 2 MiB aligned -------|..tail..|
 //!   what stays of it                             |------- bytes, 2 MiB aligned -------|
 //! ```
 //!
-//! Three rules make the functions here safe to call. The bytes are never borrowed as Rust references: guest, devices and kernel
-//! change them at any time, so they are only read and written through volatile accessors that expect any bytes. Every offset is
-//! checked against the mapping. And a mapping that a guest or its devices can reach is never unmapped: when it is dropped, its
-//! addresses become a reservation without access, so that a late access ends the process instead of reading other memory.
+//! Three rules make the functions here safe to call. The bytes are never borrowed as Rust references: guest, devices
+//! and kernel change them at any time, so they are only read and written through volatile accessors that expect any
+//! bytes. Every offset is checked against the mapping. And a mapping that a guest or its devices can reach is never
+//! unmapped: when it is dropped, its addresses become a reservation without access, so that a late access ends the
+//! process instead of reading other memory.
 #![allow(unsafe_code)]
 
 use protocol::bytes::BLOCK_BYTES;
@@ -95,8 +97,8 @@ impl Mapping {
         let bytes = usize::try_from(bytes).map_err(|_| io::ErrorKind::OutOfMemory)?;
         let padded = bytes.checked_add(ALIGN_BYTES).ok_or(io::ErrorKind::OutOfMemory)?;
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
-        // SAFETY: a fresh mapping at an address of the kernel's choice. Its head and its tail are cut off again; between them stay
-        // `bytes` at an aligned address, which is not null.
+        // SAFETY: a fresh mapping at an address of the kernel's choice. Its head and its tail are cut off again;
+        // between them stay `bytes` at an aligned address, which is not null.
         unsafe {
             let raw = rustix::mm::mmap_anonymous(ptr::null_mut(), padded, protection, flags)?;
             let lead = raw.align_offset(ALIGN_BYTES);
@@ -146,7 +148,8 @@ impl Mapping {
             Advice::Merge => MmAdvice::LinuxMergeable,
         };
         loop {
-            // SAFETY: a part of this mapping, whose bytes are only accessed through volatile accessors that expect any bytes.
+            // SAFETY: a part of this mapping, whose bytes are only accessed through volatile accessors that expect any
+            // bytes.
             match unsafe { rustix::mm::madvise(at.as_ptr().cast(), length, advice) } {
                 Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => {}
                 result => return Ok(result?),
@@ -160,8 +163,8 @@ impl Mapping {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         let (from, to) = (other.base.as_ptr().cast(), self.base.as_ptr().cast());
-        // SAFETY: the place is this mapping's as a whole and stays its: the kernel takes the old pages away and puts the new ones
-        // there in one step. Its bytes are only accessed through volatile accessors that expect any bytes.
+        // SAFETY: the place is this mapping's as a whole and stays its: the kernel takes the old pages away and puts
+        // the new ones there in one step. Its bytes are only accessed through volatile accessors that expect any bytes.
         unsafe { rustix::mm::mremap_fixed(from, self.bytes, self.bytes, MremapFlags::MAYMOVE, to)? };
         // There is nothing left at its old place to be unmapped.
         std::mem::forget(other);

@@ -21,7 +21,7 @@ mod release;
 pub use balloon::RamBalloon;
 pub use drift::{Drift, Mark};
 pub use images::Images;
-pub use kernel_total::KernelTotal;
+pub use kernel_total::{KernelFrames, KernelTotal};
 pub use pagemap::{Method, Pagemap};
 pub use reconcile::{Comparison, Pass, Reconciled};
 pub use release::Released;

@@ -146,7 +146,8 @@ proptest::proptest! {
             // And the table says what the kernel says, after a pass of either kind; one kind suffices for touches.
             comparison.run(if what == 2 || round % 2 == 0 { Pass::Full } else { Pass::Touched }).unwrap();
             let totals = FrameReader::open(table.fd()).unwrap().totals_from_entries();
-            proptest::prop_assert_eq!((totals.private, totals.untiled), (runs.iter().map(|r| r.end - r.start).sum(), 0));
+            let held = runs.iter().map(|run| run.end - run.start).sum();
+            proptest::prop_assert_eq!((totals.private, totals.untiled), (held, 0));
         }
     }
 }

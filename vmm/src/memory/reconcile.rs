@@ -1,6 +1,6 @@
 //! Seeing what the kernel did: first touch, refault, and pages that went away.
 //!
-//! The kernel populates guest RAM without telling anyone. A pass compares the table with the page map and mends the table:
+//! The kernel populates guest RAM without reporting it. A pass compares the table with the pagemap and mends the table:
 //!
 //! ```text
 //!   snapshot of some blocks  ->  held runs of those blocks  ->  mend what did not change since the snapshot
@@ -43,10 +43,10 @@ pub struct Reconciled {
     pub took: Duration,
 }
 
-/// Compares a table with the kernel's page map.
+/// Compares a table with the kernel's pagemap.
 #[derive(Debug)]
 pub struct Comparison {
-    /// Regions, each with its address in the process whose page map it is.
+    /// Regions, each with its address in the process whose pagemap it is.
     slots: Vec<(Region, u64)>,
     /// They keep those addresses what they are.
     _mapped: (Option<Arc<Ram>>, Option<Arc<Images>>),
@@ -58,7 +58,7 @@ pub struct Comparison {
 }
 
 impl Comparison {
-    /// Compares these two, asking the kernel through this page map.
+    /// Compares these two, asking the kernel through this pagemap.
     #[must_use]
     pub fn new(ram: Arc<Ram>, table: Arc<FrameTable>, pagemap: Pagemap) -> Self {
         let slots = ram.slots().collect();
@@ -81,7 +81,7 @@ impl Comparison {
     /// One pass over the table.
     ///
     /// # Errors
-    /// When the page map cannot be read.
+    /// When the pagemap cannot be read.
     pub fn run(&mut self, pass: Pass) -> io::Result<Reconciled> {
         let started = Instant::now();
         let mut done = Reconciled { scanned_frames: 0, mended_frames: 0, took: Duration::ZERO };

@@ -2,11 +2,11 @@
 //!
 //! The backing is private anonymous memory, so `MADV_DONTNEED` frees pages and the next touch reads zeros. Two traps:
 //!
-//! * On a memfd `MADV_DONTNEED` frees nothing and returns success. Guest RAM is not a memfd; a change that makes it one has to
-//!   change this file.
-//! * Of a 2 MiB page that is released in part the kernel only removes the mapping: resident memory falls, the huge page stays
-//!   allocated and charged until memory is short. `MADV_FREE` of a part splits the page itself (`madvise_free_huge_pmd` in
-//!   mm/huge_memory.c), and then `MADV_DONTNEED` frees the 4 KiB pages for good.
+//! * On a memfd `MADV_DONTNEED` frees nothing and returns success. Guest RAM is not a memfd; a change that makes it one
+//!   has to change this file.
+//! * Of a 2 MiB page that is released in part the kernel only removes the mapping: resident memory falls, the huge page
+//!   stays allocated and charged until memory is short. `MADV_FREE` of a part splits the page itself
+//!   (`madvise_free_huge_pmd` in mm/huge_memory.c), and then `MADV_DONTNEED` frees the 4 KiB pages for good.
 
 use super::mapping::Advice;
 use super::pagemap::Pagemap;
@@ -36,8 +36,8 @@ impl Ram {
     /// Releases the host memory behind a run of frames.
     ///
     /// # Errors
-    /// When the run is not RAM or the kernel refuses. Pages that were freed before the refusal stay free, which does no harm: the
-    /// guest gave them.
+    /// When the run is not RAM or the kernel refuses. Pages that were freed before the refusal stay free, which does no
+    /// harm: the guest gave them.
     pub fn release(&self, pagemap: &Pagemap, first: u64, count: u64) -> io::Result<Released> {
         let (Some(host), Some(offset)) = (self.host(first, count), self.offset(first, count)) else {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the run is not guest RAM"));
@@ -67,8 +67,8 @@ impl Ram {
 
     /// Splits the huge page behind a block of which `start..end` covers a part. True if there was one to split.
     ///
-    /// Since Linux 6.12 pages of zeros are not kept when a huge page is split. They are counted as released: otherwise they would
-    /// hide as many touches. The next comparison records that their frames are untouched.
+    /// Since Linux 6.12 pages of zeros are not kept when a huge page is split. They are counted as released: otherwise
+    /// they would hide as many touches. The next comparison records that their frames are untouched.
     fn split_if_partial(&self, pagemap: &Pagemap, block: u64, start: u64, end: u64) -> io::Result<bool> {
         let (block_start, block_end) = (block * FRAMES_PER_BLOCK, (block + 1) * FRAMES_PER_BLOCK);
         let (from, to) = (start.max(block_start), end.min(block_end));

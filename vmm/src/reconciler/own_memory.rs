@@ -35,12 +35,13 @@ impl OwnMemory {
     /// Publishes the table's errors. Returns the frames that were touched since the mark, and the pages of files that
     /// were mapped, which do not count without images.
     fn publish(&mut self, table: &FrameTable, mark: Option<Mark>) -> (Option<i64>, Option<i64>) {
-        let touched = mark.and_then(|mark| self.drift.touched_since(&self.ram, mark).ok());
+        let since = mark.and_then(|mark| self.drift.since(&self.ram, mark).ok());
+        let touched = since.map(|since| since.touched);
         self.drift.publish(table, touched);
         if self.images.is_empty() {
             return (touched, Some(0));
         }
-        let mapped = mark.and_then(|mark| self.drift.mapped_since(mark).ok());
+        let mapped = since.map(|since| since.mapped);
         self.drift.publish_images(table, mapped);
         let lost_frames = lost_frames();
         if lost_frames > std::mem::replace(&mut self.lost_frames, lost_frames) {

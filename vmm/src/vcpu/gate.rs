@@ -67,18 +67,22 @@ impl Drop for Passing<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
+    use std::path::Path;
     use std::sync::atomic::AtomicU64;
-    use std::time::Duration;
+    use std::sync::{Arc, mpsc};
+    use wait::Still;
 
     #[test]
     fn a_thread_at_a_closed_gate_waits_until_it_is_open() {
         kick::install().unwrap();
         let (gate, turns) = (Arc::new(Gate::default()), Arc::new(AtomicU64::new(0)));
         let stop = Arc::new(AtomicBool::new(false));
+        let (found, path) = mpsc::channel();
         let thread = {
             let (gate, turns, stop) = (Arc::clone(&gate), Arc::clone(&turns), Arc::clone(&stop));
             std::thread::spawn(move || {
+                let own = std::fs::read_link("/proc/thread-self").unwrap();
+                found.send(Path::new("/proc").join(own)).unwrap();
                 let _passing = gate.enter();
                 while !stop.load(SeqCst) {
                     gate.pass();
@@ -86,23 +90,32 @@ mod tests {
                 }
             })
         };
-        let moved = || {
+        let runs = || {
             let before = turns.load(SeqCst);
-            std::thread::sleep(Duration::from_millis(50));
-            turns.load(SeqCst) > before
+            wait::until("the thread runs", &Still, || Ok(turns.load(SeqCst)), |now| *now > before).unwrap();
         };
-        while !moved() {}
+        // A thread that goes through the gate spins.
+        let stat = path.recv().unwrap().join("stat");
+        let is_asleep = || Ok(std::fs::read_to_string(&stat)?.contains(") S "));
+        runs();
         for _ in 0..3 {
             gate.set_closed(true);
-            // One turn may be under way.
-            while moved() {}
-            assert!(!moved());
+            // After the turn that is under way it comes to the closed gate.
+            wait::until("the thread waits", &Still, is_asleep, |asleep| *asleep).unwrap();
+            let before = turns.load(SeqCst);
+            for _ in 0..100 {
+                // Woken without reason, it waits again.
+                gate.opened.notify_all();
+                std::thread::yield_now();
+            }
+            wait::until("the thread waits again", &Still, is_asleep, |asleep| *asleep).unwrap();
+            assert_eq!(turns.load(SeqCst), before, "it went through a closed gate");
             gate.set_closed(false);
-            while !moved() {}
+            runs();
         }
         stop.store(true, SeqCst);
         thread.join().unwrap();
-        // Nobody is left to be kicked.
+        // There is no thread left to kick.
         gate.set_closed(true);
     }
 }

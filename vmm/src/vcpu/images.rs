@@ -61,7 +61,7 @@ impl ImageExits {
         }
     }
 
-    /// After KVM could not reach memory: true if that was mended, here or by somebody else since `lost_before`.
+    /// After KVM could not reach memory: true if that was repaired, here or by another thread since `lost_before`.
     #[must_use]
     pub fn heal(&self, lost_before: u64) -> bool {
         let healed = !self.images.is_empty() && (heal() || lost_frames() != lost_before);

@@ -33,7 +33,7 @@ pub enum End {
     ImageStores(u64),
     /// KVM cannot go on.
     Kvm(String),
-    /// The process that ran it ended by itself, or was let go.
+    /// The process that ran it ended by itself, or was detached.
     Machine(String),
 }
 
@@ -115,7 +115,7 @@ fn run(vcpu: &mut VcpuFd, shared: &Shared) -> Option<End> {
     }
 }
 
-/// Hands one exit to whom it concerns.
+/// Hands one exit to the device or part that serves it.
 fn dispatch(exit: VcpuExit<'_>, shared: &Shared) -> Option<End> {
     let action = match exit {
         VcpuExit::IoIn(port, data) => {
@@ -135,7 +135,7 @@ fn dispatch(exit: VcpuExit<'_>, shared: &Shared) -> Option<End> {
         VcpuExit::MmioWrite(address, data) => shared.mmio.write(address, data).unwrap_or(Action::None),
         VcpuExit::Shutdown => return Some(End::Crash),
         VcpuExit::Intr | VcpuExit::IrqWindowOpen => Action::None,
-        // The guest's fault or KVM's: either way this guest cannot go on, and nobody else is concerned.
+        // The guest's fault or KVM's: either way this guest cannot go on, and no other guest is concerned.
         other => return Some(End::Kvm(format!("KVM cannot go on: {other:?}"))),
     };
     match action {

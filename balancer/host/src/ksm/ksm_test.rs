@@ -80,7 +80,7 @@ fn the_settings_must_be_on_and_leave_zeros_alone() {
         (&[][..], "no KSM"),
         (&[("run", "0\n")], "run is 0 and must be 1"),
         (&[("run", "2\n")], "run is 2 and must be 1"),
-        (&[("run", "lots")], "no number"),
+        (&[("run", "lots")], "is not a number"),
         (&[("run", "1"), ("use_zero_pages", "1")], "use_zero_pages is on"),
     ] {
         let reason = told(settings).unwrap_err();

@@ -83,6 +83,7 @@ impl GuestTarget {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Shortfall {
     /// The container.
+    #[schema(value_type = String)]
     pub container: ContainerPath,
     /// What may be used in it, bytes.
     pub budget_bytes: u64,

@@ -192,6 +192,34 @@ fn the_error_of_mapped_pages_is_published_apart_from_that_of_ram() {
 }
 
 #[test]
+fn counts_that_are_read_late_are_within_the_bound_that_was_read_before_them() {
+    let table = FrameTable::new(&[LOW, IMAGE]).unwrap();
+    let reader = FrameReader::open(table.fd()).unwrap();
+    // The guest touched and mapped so many frames, and no scan found them yet.
+    let (touched, mapped) = (300, 200);
+    let scan = || {
+        table.apply(LOW.first, touched, Transition::Touch);
+        table.apply(IMAGE.first, mapped, Transition::Map);
+        table.reconciled();
+        table.checked(1, ErrorSource::KernelTotal);
+        table.checked_images(1);
+    };
+    table.checked(touched, ErrorSource::KernelTotal);
+    table.checked_images(mapped);
+    let totals = reader.totals_after(scan);
+    assert!(totals.private + totals.error_frames_max >= touched, "{totals:?}");
+    assert!(totals.shared + totals.shared_error_frames_max >= mapped, "{totals:?}");
+    assert_eq!(
+        (totals.private, totals.shared),
+        (touched, mapped),
+        "the counts are those of the later moment"
+    );
+    // And the bounds late: what comes between is in a bound that is older than the counts, and on top of the next one.
+    let totals = reader.totals_after(|| table.checked(touched, ErrorSource::KernelTotal));
+    assert_eq!((totals.private, totals.error_frames_max), (touched, 1));
+}
+
+#[test]
 fn as_many_images_as_a_guest_may_have_fit_beside_its_ram() {
     let images = (0..16).map(|index| Region::image((2 << 20) + index * 0x8000, 512));
     let regions: Vec<Region> = [LOW, HIGH].into_iter().chain(images).collect();

@@ -40,7 +40,7 @@ impl Head {
         self.0
     }
 
-    /// `None` only in a table that somebody else wrote.
+    /// `None` only in a table that another program wrote.
     pub fn entry(self) -> Option<Entry> {
         Entry::from_bits((self.0 & 0xffff_ffff) as u32)
     }
@@ -61,7 +61,7 @@ impl Head {
         }
     }
 
-    /// True while somebody folds, or cleans up after having tried to.
+    /// True while a writer folds, or cleans up after it tried to.
     pub fn has_folder(self) -> bool {
         self.0 & FOLDER != 0
     }

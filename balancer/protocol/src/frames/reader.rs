@@ -119,22 +119,38 @@ impl FrameReader {
     /// Totals of all regions in O(1), of one moment.
     #[must_use]
     pub fn totals(&self) -> Totals {
+        self.totals_after(|| {})
+    }
+
+    /// The same; `between` runs after the bounds of the error were read and before the counts are.
+    pub(super) fn totals_after(&self, between: impl FnOnce()) -> Totals {
+        let bounds = self.bounds();
+        between();
         let (ledgers, settled) = self.settled();
-        self.published(&ledgers, &self.sums_of(&ledgers), !settled)
+        self.with_counts(bounds, &ledgers, &self.sums_of(&ledgers), !settled)
     }
 
     /// Totals by region in O(1), all of one moment. Errors and ages are those of the whole table.
     #[must_use]
     pub fn totals_by_region(&self) -> Vec<(Region, Totals)> {
+        self.totals_and_regions().1
+    }
+
+    /// Totals of all regions and of each region in O(1), all of one moment. Errors and ages are those of the whole
+    /// table.
+    #[must_use]
+    pub fn totals_and_regions(&self) -> (Totals, Vec<(Region, Totals)>) {
+        let bounds = self.bounds();
         let (ledgers, settled) = self.settled();
         let sums = self.sums_of(&ledgers);
         let of_region = |(index, region): (usize, &Region)| {
-            let mut totals = self.published(&[], &[], !settled);
+            let mut totals = self.with_counts(bounds.clone(), &[], &[], !settled);
             totals.count(region, &sums[index], self.is_residency_only());
             totals.flows(&ledgers[index]);
             (*region, totals)
         };
-        self.regions.iter().enumerate().map(of_region).collect()
+        let by_region = self.regions.iter().enumerate().map(of_region).collect();
+        (self.with_counts(bounds, &ledgers, &sums, !settled), by_region)
     }
 
     /// Totals counted from the block summaries: O(blocks), the check of [`Self::totals`].
@@ -223,8 +239,8 @@ impl FrameReader {
         }
     }
 
-    /// First frame, number and entry, a whole block at once where its frames are alike. What cannot be in such a region
-    /// is no entry.
+    /// First frame, number and entry, a whole block at once where its frames are alike. What cannot be in such a
+    /// region is not an entry.
     fn for_each_entry(
         &self,
         region: &Region,
@@ -271,6 +287,7 @@ impl FrameReader {
     fn counted(&self, count: impl Fn(&Region, usize) -> Sums) -> Totals {
         let header = self.mapping.header();
         for attempt in 1.. {
+            let bounds = self.bounds();
             let ended = header.ended.0.load(Acquire);
             let begun = header.begun.0.load(Acquire);
             let counts: Vec<Sums> = self.with_blocks().map(|(region, block)| count(region, block)).collect();
@@ -278,7 +295,7 @@ impl FrameReader {
                 header.flows.iter().zip(&self.regions).map(|(flows, _)| Ledger::read(flows)).collect();
             let torn = begun != ended || header.begun.0.load(Acquire) != begun;
             if !torn || attempt == COUNT_ATTEMPTS {
-                let mut totals = self.published(&ledgers, &counts, torn);
+                let mut totals = self.with_counts(bounds, &ledgers, &counts, torn);
                 if !torn {
                     let flows = self.sums_of(&ledgers);
                     let pairs = counts.iter().flatten().zip(flows.iter().flatten());
@@ -293,33 +310,45 @@ impl FrameReader {
         unreachable!("the last attempt returns")
     }
 
-    fn published(&self, ledgers: &[Ledger], counts: &[Sums], torn: bool) -> Totals {
+    /// The errors that the table admits to, and their ages. They are read before the counts: a scan corrects the
+    /// counts first and publishes a smaller error second, so that counts which are as new as their bound, or newer,
+    /// are never further off than it.
+    fn bounds(&self) -> Totals {
         let header = self.mapping.header();
         let age_ms = |at: u64| (at != 0).then(|| monotonic_ns().saturating_sub(at) / 1_000_000);
+        // The age before the error: an error that is newer than its age only makes that age too large.
         let checked_at = header.checked_at_ns.load(Acquire);
         let images_checked_at = header.images_checked_at_ns.load(Acquire);
         let (error_source, error_frames) = match checked_at {
             0 => (ErrorSource::Never, u64::MAX),
             _ => {
-                (ErrorSource::from_bits(header.error_source.load(Relaxed)), header.error_frames.load(Relaxed))
+                (ErrorSource::from_bits(header.error_source.load(Relaxed)), header.error_frames.load(Acquire))
             }
         };
         let shared_error = match images_checked_at {
             0 => u64::MAX,
-            _ => header.images_error_frames.load(Relaxed),
+            _ => header.images_error_frames.load(Acquire),
         };
-        let residency_only = header.residency_only.load(Relaxed) == 1;
-        let mut totals = Totals {
+        Totals {
             error_frames_max: error_frames.min(self.frames_of(RegionKind::Ram)),
             error_source,
             checked_age_ms: age_ms(checked_at),
             shared_error_frames_max: shared_error.min(self.frames_of(RegionKind::Image)),
             shared_checked_age_ms: age_ms(images_checked_at),
+            reconciled_age_ms: age_ms(header.reconciled_at_ns.load(Acquire)),
+            ..Totals::default()
+        }
+    }
+
+    /// Adds counts to bounds that were read before them.
+    fn with_counts(&self, bounds: Totals, ledgers: &[Ledger], counts: &[Sums], torn: bool) -> Totals {
+        let header = self.mapping.header();
+        let residency_only = header.residency_only.load(Relaxed) == 1;
+        let mut totals = Totals {
             image_stores: header.image_stores.load(Relaxed),
             image_lost_frames: header.image_lost_frames.load(Relaxed),
-            reconciled_age_ms: age_ms(header.reconciled_at_ns.load(Relaxed)),
             torn,
-            ..Totals::default()
+            ..bounds
         };
         self.regions
             .iter()

@@ -186,21 +186,22 @@ impl FrameTable {
 
     /// Records that all entries were compared with the kernel's view just now.
     pub fn reconciled(&self) {
-        self.header().reconciled_at_ns.store(monotonic_ns(), Relaxed);
+        self.header().reconciled_at_ns.store(monotonic_ns(), Release);
     }
 
     /// Records how many frames may have another state for the kernel than here, just now, and how that is known.
     pub fn checked(&self, error_frames_max: u64, source: ErrorSource) {
         let header = self.header();
         header.error_source.store(source as u32, Relaxed);
-        header.error_frames.store(error_frames_max, Relaxed);
+        // Released after the counts that it is true of.
+        header.error_frames.store(error_frames_max, Release);
         header.checked_at_ns.store(monotonic_ns(), Release);
     }
 
     /// Records how many pages of images may be mapped and not recorded here, just now.
     pub fn checked_images(&self, error_frames_max: u64) {
         let header = self.header();
-        header.images_error_frames.store(error_frames_max, Relaxed);
+        header.images_error_frames.store(error_frames_max, Release);
         header.images_checked_at_ns.store(monotonic_ns(), Release);
     }
 

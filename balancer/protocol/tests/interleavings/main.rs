@@ -1,7 +1,8 @@
 //! The protocol of a block under every interleaving of a few threads, with the memory model's reorderings, by loom.
 //!
-//! The block's own source is compiled here a second time, with loom's atomics in place of the machine's, and with blocks of
-//! two frames: what matters is how heads, entries and counts change under each other, not how many entries there are.
+//! The block's own source is compiled here a second time, with loom's atomics in place of the machine's, and with
+//! blocks of two frames: what matters is how heads, entries and counts change under each other, not how many entries
+//! there are.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 #![allow(

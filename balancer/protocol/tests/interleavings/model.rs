@@ -73,7 +73,7 @@ impl Table {
         *flows.note(&tally, transition.to())
     }
 
-    /// When nobody writes any more, three ways of counting come to the same, and no entry hangs in the air.
+    /// When no thread writes any more, three ways of counting come to the same, and no entry hangs in the air.
     pub fn check(&self, flows: &Flows) {
         let mut counted = [0; STATES.len()];
         for frame in 0..FRAMES {

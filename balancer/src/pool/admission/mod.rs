@@ -127,7 +127,9 @@ impl Pool {
         let touch = self.touch();
         let Some(image) = self.images.get_mut(key) else { return };
         // Another image may have come in its place.
-        if !Arc::ptr_eq(&image.backing, backing) || image.granules.state(granule) != Some(GranuleState::Filling) {
+        if !Arc::ptr_eq(&image.backing, backing)
+            || image.granules.state(granule) != Some(GranuleState::Filling)
+        {
             return;
         }
         if !done {

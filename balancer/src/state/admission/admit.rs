@@ -1,16 +1,14 @@
-//! Taking in a guest, and letting it go.
+//! A guest registers, or leaves.
 
-use crate::guests::{
-    Budget, CrossCheck, DiskCache, Figures, Guest, KernelSample, ProcessObjects, Sampled, objects,
-    pool_totals,
-};
+use crate::guests::{Guest, GuestSeq, objects};
+use crate::state::charges::charge::command;
+use crate::state::effects::Effect;
 use crate::state::error::Reasons;
+use crate::state::kernel::CandidateSample;
 use crate::state::limits::change::describe;
 use crate::state::{Balancer, State};
-use crate::tree::Tree;
-use policy::GuestMemory;
+use host::meminfo::HostSample;
 use protocol::bytes::{BYTES_MAX, Human};
-use protocol::engine::Engine;
 use protocol::frames::FrameReader;
 use protocol::message::{MAY_CHARGE_MAX, OWNERS_MAX, Register, ToVmm};
 use protocol::objects::ObjectCounts;
@@ -18,26 +16,26 @@ use protocol::path::ContainerPath;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
-/// What is kept of why the frames of a guest cannot be looked at, characters.
+/// What is kept of the reason why the frames of a guest cannot be scanned, characters.
 const UNSEEN_TEXT_MAX: usize = 400;
 
-/// What a guest is told when it is taken in.
+/// The answer to a guest that is admitted.
 #[derive(Debug, Clone, Copy)]
 pub struct Admission {
-    /// Tells this session from others of the same name.
-    pub session: u64,
-    /// Owner id of whom it charges.
+    /// Its registration number.
+    pub seq: GuestSeq,
+    /// Owner id of the container that it charges.
     pub owner: u16,
     /// First target, bytes.
     pub target_bytes: u64,
 }
 
-/// A guest that wants to be taken in.
+/// A guest that wants to be admitted.
 #[derive(Debug)]
 pub struct Candidate {
-    /// What it says of itself.
+    /// What it says about itself.
     pub about: Register,
     /// Process of its `vmm`.
     pub pid: i32,
@@ -47,7 +45,7 @@ pub struct Candidate {
     pub outbox: mpsc::Sender<ToVmm>,
 }
 
-/// Why a guest is not taken in, for the `vmm` to show.
+/// Why a guest is not admitted, for the `vmm` to show.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
     /// One sentence.
@@ -56,7 +54,7 @@ pub enum Refusal {
     NoRoom {
         /// The outermost container that has no room; the root for the host.
         at: ContainerPath,
-        /// What is missing and who holds it, one sentence.
+        /// What is missing and which containers and guests hold it, one sentence.
         reason: String,
     },
 }
@@ -78,218 +76,167 @@ impl From<String> for Refusal {
 }
 
 impl Balancer {
-    /// Takes in a guest, or says why not. One that waits shows its ticket.
+    /// Admits a guest, or says why not. A waiter shows its ticket.
     ///
     /// # Errors
     /// The reason.
     pub fn register(&self, candidate: &Candidate, ticket: Option<u64>) -> Result<Admission, Refusal> {
-        let state = &mut *self.state();
-        let (mut about, pid, frames) = (candidate.about.clone(), candidate.pid, &candidate.frames);
-        check(&about, frames)?;
-        if let Some(other) = state.guests.get(&about.name) {
+        check(&candidate.about, &candidate.frames)?;
+        let Candidate { about, pid, frames, .. } = candidate;
+        let sample = CandidateSample::take(&*self.kernel, about, *pid, frames);
+        self.change(|state, now| state.register(candidate, sample, ticket, now))
+    }
+
+    /// A guest is gone.
+    pub fn hang_up(&self, guest: GuestSeq, reason: &str) {
+        let host = self.kernel.host();
+        self.change(|state, now| state.hang_up(guest, reason, host, now));
+    }
+}
+
+impl State {
+    fn register(
+        &mut self,
+        candidate: &Candidate,
+        sample: CandidateSample,
+        ticket: Option<u64>,
+        now: Instant,
+    ) -> Result<Admission, Refusal> {
+        let (mut about, pid) = (candidate.about.clone(), candidate.pid);
+        about.ram_unseen = about.ram_unseen.map(|why| why.chars().take(UNSEEN_TEXT_MAX).collect());
+        self.check_register(candidate, &sample, ticket)?;
+        // What a waiting process holds already is not missing for it.
+        let held = sample.memory.as_ref().filter(|_| ticket.is_some());
+        let held = held.map_or(0, |memory| memory.kernel.resident_bytes);
+        let admitted = self.admit_container(&about, objects(&about, sample.objects), held, now);
+        let owner = admitted.inspect_err(|refusal| self.waiters.keep_waiting(ticket, refusal))?;
+        let charged = about.charge_to.take();
+        let mut owners: BTreeSet<u16> = [owner].into();
+        if about.comes_back {
+            owners.extend(std::mem::take(&mut about.owners));
+            about.charge_to = charged.clone().filter(|path| self.containers.tree().get(path).is_some());
+        }
+        let charged_container_is_gone = charged != about.charge_to;
+        let (name, detail) = (Some(about.name.as_str()), describe_guest(&about, pid));
+        self.events.push("guest_registered", name, Some(&about.container), &detail);
+        self.waits_no_more(ticket, "admitted", now);
+        let seq = self.guests.next_seq();
+        let outbox = candidate.outbox.clone();
+        let mut guest =
+            Guest::new(seq, about, pid, (owner, owners), Arc::clone(&candidate.frames), outbox, now);
+        guest.process = sample.objects;
+        if let Some(memory) = sample.memory {
+            guest.figures.update(memory);
+        }
+        if charged_container_is_gone {
+            command(&mut guest, &self.containers, None, false);
+        }
+        let owner = self.containers.charging(&guest);
+        self.guests.insert(guest);
+        self.join_pool(seq, now);
+        self.take_host(sample.host);
+        // The first target goes with the answer to the registration; the outbox repeats it with the reason.
+        self.adjust(now);
+        let target_bytes = self.guests.get(seq).and_then(|guest| guest.sent_target_bytes);
+        let target_bytes = target_bytes.unwrap_or(candidate.about.balloon.target_bytes);
+        Ok(Admission { seq, owner, target_bytes })
+    }
+
+    /// All that speaks against a guest, apart from the containers that it would be in.
+    fn check_register(
+        &self,
+        candidate: &Candidate,
+        sample: &CandidateSample,
+        ticket: Option<u64>,
+    ) -> Result<(), Refusal> {
+        let about = &candidate.about;
+        if let Some(other) = self.guests.named(&about.name) {
             return Err(Refusal::Never(format!(
                 "There is a guest {:?} already: its vmm is process {}",
                 about.name, other.pid
             )));
         }
-        state.check_machine(&about, pid)?;
-        about.ram_unseen = about.ram_unseen.map(|why| why.chars().take(UNSEEN_TEXT_MAX).collect());
-        state.check_waiting(&about, ticket)?;
-        let process = ProcessObjects::of_guest(pid, about.machine);
-        state.check_images(&about, frames)?;
-        state.check_merge_domain(&about)?;
-        // What a process that waits holds already is not missing for it.
-        let held = ticket
-            .and_then(|_| KernelSample::of_guest(pid, about.machine))
-            .map_or(0, |kernel| kernel.resident_bytes);
-        if let Err(refusal) = state.admit_container(&about, objects(&about, process), held) {
-            state.keep_waiting(ticket, &refusal);
-            return Err(refusal);
-        }
-        let owner = state.tree.get(&about.container).expect("made above").owner;
-        let charged = about.charge_to.take();
-        let mut owners: BTreeSet<u16> = [owner].into();
-        if about.comes_back {
-            owners.extend(std::mem::take(&mut about.owners));
-            about.charge_to = charged.clone().filter(|path| state.tree.get(path).is_some());
-        }
-        let is_over = charged != about.charge_to;
-        state.sessions += 1;
-        let session = state.sessions;
-        let name = about.name.clone();
-        let mut figures = Figures::of_engine(about.engine);
-        if let Some(kernel) = KernelSample::of_guest(pid, about.machine) {
-            figures.update(kernel, &pool_totals(frames, &about.images));
-        }
-        let unseen = about.ram_unseen.as_ref();
-        let detail = format!(
-            "{} of RAM, {} vCPUs, engine {}, process {pid}{}",
-            Human(about.ram_bytes),
-            about.cpus,
-            about.engine,
-            unseen.map_or_else(String::new, |why| format!(
-                "; which frames of it the host holds is unknown: {why}"
-            ))
-        );
-        state.events.push("guest_registered", Some(&name), Some(&about.container), &detail);
-        state.waits_no_more(ticket, "admitted");
-        let takes_over = about.comes_back || about.machine.is_some_and(|machine| machine.attached);
-        let guest = Guest {
-            session,
-            pid,
-            owner,
-            owners,
-            orders: 0,
-            carried_out: watch::Sender::new(0),
-            look: None,
-            look_wanted: false,
-            is_looked_at: false,
-            unseen: vec![],
-            frames: Arc::clone(frames),
-            balloon: Sampled::now(about.balloon.clone()),
-            statistics: None,
-            disk_cache: DiskCache::default(),
-            figures,
-            cross_check: CrossCheck::of_engine(about.engine),
-            stuck: None,
-            process,
-            merge: None,
-            working_set: None,
-            outbox: candidate.outbox.clone(),
-            sent_target_bytes: None,
-            target_reason: String::new(),
-            paused: false,
-            // One that runs already has what it was left with: it goes to its share from there.
-            memory: GuestMemory {
-                target_bytes: takes_over.then_some(about.balloon.target_bytes),
-                ..GuestMemory::default()
-            },
-            out_of_memory_at: None,
-            reconciled: watch::Sender::new(0),
-            sent_cpu_ppm: None,
-            sent_fds_max: None,
-            registered_at: Instant::now(),
-            budget: Budget::new(Instant::now()),
-            answered_need_at: None,
-            pool_outbox: None,
-            about,
-        };
-        state.guests.insert(name.clone(), guest);
-        state.empty_since = None;
-        if is_over {
-            // The container that it charged is gone.
-            state.order(&name, None, false);
-        }
-        state.join_pool(&name);
-        let owner = state.charging(&state.guests[&name]);
-        // Its own first target goes with the answer to its registration; the outbox repeats it with the reason.
-        state.adjust();
-        let target_bytes =
-            state.guests[&name].sent_target_bytes.expect("a fresh outbox takes the first target");
-        Ok(Admission { session, owner, target_bytes })
+        self.guests.check_machine(about, candidate.pid, sample.machine_parent)?;
+        self.waiters.check(about, ticket)?;
+        self.check_images(about, &candidate.frames)?;
+        self.check_merge_domain(about)?;
+        Ok(())
     }
 
-    /// A guest is gone.
-    pub fn hang_up(&self, name: &str, session: u64, reason: &str) {
-        let state = &mut *self.state();
-        if state.guests.get(name).is_none_or(|guest| guest.session != session) {
-            return;
-        }
-        let guest = state.guests.remove(name).expect("looked up above");
-        state.pool.leave(crate::pool::GuestSeq(session), Instant::now());
-        self.granules_changed.notify_waiters();
-        state.events.push("guest_gone", Some(name), Some(&guest.about.container), reason);
-        if state.guests.is_empty() {
-            state.empty_since = Some(Instant::now());
-        }
-        state.sweep(&guest.about.container);
-        state.sweep_owners(&guest.owners.iter().copied().collect::<Vec<_>>());
-        // What it held is free for those beside it.
-        state.adjust();
-    }
-}
-
-impl State {
-    /// A guest's RAM is where it says: in the process of its `vmm`, in a child of that, or in one that somebody else started, which
-    /// only a guest that was attached may name; and in nobody else's.
-    fn check_machine(&self, about: &Register, pid: i32) -> Result<(), String> {
-        let Some(machine) = about.machine else { return Ok(()) };
-        if about.engine != Engine::Qemu {
-            return Err(format!("machine is given, which the engine {} does not have", about.engine));
-        }
-        match parent(machine.pid) {
-            None => return Err(format!("machine is process {}, but there is none", machine.pid)),
-            Some(of) if of != pid && !machine.attached => {
-                return Err(format!(
-                    "machine is process {}, but that is no child of process {pid}",
-                    machine.pid
-                ));
-            }
-            Some(_) => {}
-        }
-        let has_it = |guest: &&Guest| guest.about.machine.is_some_and(|other| other.pid == machine.pid);
-        match self.guests.values().find(has_it) {
-            Some(other) => Err(format!(
-                "machine is process {}, which is guest {:?} already",
-                machine.pid, other.about.name
-            )),
-            None => Ok(()),
-        }
+    fn hang_up(&mut self, seq: GuestSeq, reason: &str, host: HostSample, now: Instant) {
+        let Some(guest) = self.guests.remove(seq, now) else { return };
+        self.pool.images.leave(seq, now);
+        self.effects.push(Effect::GranulesChanged);
+        let (name, container) = (&guest.about.name, &guest.about.container);
+        self.events.push("guest_gone", Some(name), Some(container), reason);
+        self.sweep(container);
+        self.sweep_owners(&guest.owners.iter().copied().collect::<Vec<_>>());
+        // What it held is free for the other guests.
+        self.take_host(host);
+        self.adjust(now);
     }
 
-    /// Makes the container of a guest where it is missing, with the limits of the launch. `held` is what its process holds
-    /// already of what the host has, bytes.
-    fn admit_container(&mut self, about: &Register, own: ObjectCounts, held: u64) -> Result<(), Refusal> {
-        let mut next = self.tree.clone();
-        let made = next.ensure(&about.container).map_err(|error| error.to_string())?;
+    /// Makes the container of a guest where it is missing, with the limits of the launch, and returns its owner id.
+    /// `held` is what the guest's process holds already of what the host has, bytes.
+    fn admit_container(
+        &mut self,
+        about: &Register,
+        own: ObjectCounts,
+        held: u64,
+        now: Instant,
+    ) -> Result<u16, Refusal> {
+        let (path, before) = (&about.container, self.containers.tree());
+        let mut next = before.clone();
+        let made = next.ensure(path).map_err(|error| error.to_string())?;
         // A guest that comes back after a restart brings the limits of its launch; the journal knows better.
         if let Some(limits) = about.limits.as_ref().filter(|_| made || !about.comes_back) {
-            next.alter(&about.container, limits).map_err(|error| error.to_string())?;
-            Reasons::default()
-                .note_all(next.broken(&about.container))
-                .checked()
-                .map_err(|error| error.chain())?;
+            next.alter(path, limits).map_err(|error| error.to_string())?;
+            let broken = Reasons::default().note_all(next.broken(path)).checked();
+            broken.map_err(|error| error.chain())?;
         }
         if !about.comes_back {
-            let mut beyond = Vec::new();
-            for above in about.container.ancestors() {
-                let limits = next.get(&above).map(|node| &node.limits).expect("ensured above");
-                beyond.extend(self.objects_missing(about, own, &above, limits));
-            }
+            let beyond: Vec<String> =
+                path.ancestors().flat_map(|above| self.objects_missing(about, own, &above, &next)).collect();
             if !beyond.is_empty() {
                 return Err(Refusal::Never(beyond.join("; ")));
             }
-            self.check_memory(about, &next, held)?;
+            self.check_memory(about, &next, held, now)?;
         }
-        let limits = |tree: &Tree| tree.get(&about.container).map(|node| node.limits.clone());
-        let (before, after) = (limits(&self.tree), limits(&next));
+        let missing = || format!("There is no container {path}");
+        let (owner, after) =
+            next.get(path).map(|node| (node.owner, node.limits.clone())).ok_or_else(missing)?;
+        let is_changed = !made && before.get(path).is_none_or(|node| node.limits != after);
         self.adopt(next).map_err(|error| error.chain())?;
-        if let Some(after) = after.filter(|after| !made && before.as_ref() != Some(after)) {
+        if is_changed {
             let text = format!("{}, by the launch of guest {}", describe(&after), about.name);
-            self.events.push("limits_changed", None, Some(&about.container), &text);
+            self.events.push("limits_changed", None, Some(path), &text);
         }
         if made {
-            self.events.push(
-                "container_created",
-                None,
-                Some(&about.container),
-                &format!("For guest {}", about.name),
-            );
+            let text = format!("For guest {}", about.name);
+            self.events.push("container_created", None, Some(path), &text);
         }
-        Ok(())
+        Ok(owner)
     }
 }
 
-/// The process that started this one.
-fn parent(pid: i32) -> Option<i32> {
-    Some(host::proc::Folder::of(pid).read::<host::proc::Stat>().ok()?.parent)
+/// A guest that registers, in one line.
+fn describe_guest(about: &Register, pid: i32) -> String {
+    let unseen = about.ram_unseen.as_ref();
+    let unseen = unseen.map(|why| format!("; which frames of it the host holds is unknown: {why}"));
+    format!(
+        "{} of RAM, {} vCPUs, engine {}, process {pid}{}",
+        Human(about.ram_bytes),
+        about.cpus,
+        about.engine,
+        unseen.unwrap_or_default()
+    )
 }
 
 fn check(about: &Register, frames: &FrameReader) -> Result<(), String> {
     let name = &about.name;
     if format!("/{name}").parse::<ContainerPath>().is_err() || name.is_empty() || name.contains('/') {
         let name: String = name.chars().take(64).collect();
-        return Err(format!("{name:?} is not a guest's name: letters, digits and -_.:@+ make one"));
+        return Err(format!("{name:?} is not a guest's name: it must consist of letters, digits and -_.:@+"));
     }
     if about.ram_bytes == 0 || about.ram_bytes > BYTES_MAX {
         return Err(format!("ram_bytes is {}, but must be between 1 and {BYTES_MAX}", about.ram_bytes));

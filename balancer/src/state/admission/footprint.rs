@@ -1,9 +1,10 @@
 //! Whether there is memory for one guest more: below each `max` on its way to the root, and on the host.
 //!
-//! A guest needs its floor to start, and what its `vmm` takes beside that, with QEMU if it has one; of a QEMU that somebody else
-//! started that is not known, and it runs already. Who is there needs what it uses by its own statistics, no more than the host counts, or its
-//! floor if that is more; one that gives nothing back needs what it holds. A container needs what is in it, or its `min` if that is
-//! more. What is beyond that can be had from its guests.
+//! A guest needs its floor to start, and what its `vmm` takes in addition, with QEMU if it has one; for a QEMU that
+//! was started by someone else this is not known, and it runs already. A guest that runs needs what it uses by its
+//! own statistics, no more than the host counts, or its floor if that is more; a guest that releases nothing needs
+//! what it holds. A container needs what is in it, or its `min` if that is more. What is beyond that can be reclaimed
+//! from its guests.
 
 use crate::guests::{Figures, Guest};
 use crate::state::State;
@@ -13,17 +14,22 @@ use protocol::bytes::Human;
 use protocol::message::Register;
 use protocol::path::ContainerPath;
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 /// Holders that a refusal names.
 const HOLDERS_MAX: usize = 3;
 
 impl State {
-    /// There is memory for a guest. `held` is what its process holds already of what the host has, bytes.
+    /// Checks that there is memory for a guest. `held` is what its process holds already of what the host has, bytes.
+    ///
+    /// # Errors
+    /// What is missing, and which guests and containers hold it.
     pub(in crate::state) fn check_memory(
         &self,
         about: &Register,
         next: &Tree,
         held: u64,
+        now: Instant,
     ) -> Result<(), Refusal> {
         let (mut missing, mut outermost) = (Vec::new(), None);
         let beside = match about.machine {
@@ -31,17 +37,17 @@ impl State {
             _ => Figures::of_engine(about.engine).reserved_bytes(),
         };
         let own = about.floor_bytes.saturating_add(beside);
-        let (before, after) = (self.needs(next, None), self.needs(next, Some((about, own))));
-        let mut who = format!("Guest {:?} needs {} to start", about.name, Human(about.floor_bytes));
+        let (before, after) = (self.needs(next, None, now), self.needs(next, Some((about, own)), now));
+        let mut guest = format!("Guest {:?} needs {} to start", about.name, Human(about.floor_bytes));
         if beside > 0 {
-            who += &format!(" and {} beside its RAM", Human(beside));
+            guest += &format!(" and {} beside its RAM", Human(beside));
         }
         for above in about.container.ancestors() {
             let max = next.get(&above).and_then(|node| node.limits.max_bytes);
             let needed = after.of(&above);
             let Some(max) = max.filter(|max| needed > *max) else { continue };
             missing.push(format!(
-                "{who}, what is in {above} needs {}{}, but max of {above} is {}: {} are missing",
+                "{guest}, what is in {above} needs {}{}, but max of {above} is {}: {} are missing",
                 Human(before.of(&above)),
                 before.holders(&above),
                 Human(max),
@@ -49,12 +55,14 @@ impl State {
             ));
             outermost = Some(above);
         }
-        if let Some(budget) = self.budget {
-            let (root, room) = (ContainerPath::root(), budget.bytes.saturating_add(held));
+        if let Some(budget) = self.decisions.budget {
+            // The budget is of the last plan: what the process took since then is in both. It makes room for the
+            // guest itself alone.
+            let (root, room) = (ContainerPath::root(), budget.bytes.saturating_add(held.min(own)));
             let needed = after.of(&root);
             if needed > room {
                 missing.push(format!(
-                    "{who}, others need {}{}, but the host has {} for guests beside a reserve of {}: {} are missing",
+                    "{guest}, others need {}{}, but the host has {} for guests beside a reserve of {}: {} are missing",
                     Human(before.of(&root)),
                     before.holders(&root),
                     Human(room),
@@ -70,16 +78,16 @@ impl State {
         }
     }
 
-    /// What all containers need, with a guest more if there is one.
-    fn needs(&self, tree: &Tree, more: Option<(&Register, u64)>) -> Needs {
+    /// What all containers need, with one guest more if it is given.
+    fn needs(&self, tree: &Tree, more: Option<(&Register, u64)>, now: Instant) -> Needs {
         let mut needs = Needs::default();
-        for guest in self.guests.values() {
-            needs.add(&guest.about.container, least(guest), guest.about.name.clone());
+        for guest in self.guests.iter() {
+            needs.add(&guest.about.container, least(guest, now), guest.about.name.clone());
         }
         if let Some((about, bytes)) = more {
             needs.add(&about.container, bytes, about.name.clone());
         }
-        // Those inside come behind the one that they are in.
+        // Paths in reverse order: a container comes after all that are inside it.
         for (path, node) in tree.iter().rev() {
             let inside = needs.of(path);
             let promised = node.limits.min_bytes.saturating_sub(inside);
@@ -95,12 +103,12 @@ impl State {
     }
 }
 
-/// What a guest cannot be asked to go below without harm, and what it takes beside its RAM. Bytes.
-fn least(guest: &Guest) -> u64 {
+/// What a guest cannot be asked to go below without harm, and what it takes in addition to its RAM. Bytes.
+fn least(guest: &Guest, now: Instant) -> u64 {
     let held = guest.figures.ram_bytes(&guest.frames.totals());
     let least = match guest.memory.health.is_excluded() {
         true => held,
-        false => guest.used_bytes().unwrap_or(0).min(held),
+        false => guest.used_bytes(now).unwrap_or(0).min(held),
     };
     let least = least.max(guest.about.floor_bytes).min(guest.about.ram_bytes);
     least.saturating_add(guest.figures.reserved_bytes())
@@ -124,7 +132,7 @@ impl Needs {
         self.inside.get(path).copied().unwrap_or(0)
     }
 
-    /// Those inside a container who need most, in brackets; nothing if nobody needs anything.
+    /// The guests and containers inside a container that need most, in brackets; empty if nothing is needed.
     fn holders(&self, path: &ContainerPath) -> String {
         let own_min = format!("min of {path}");
         let mut all: Vec<(u64, &str)> = self

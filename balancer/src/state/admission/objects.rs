@@ -1,35 +1,35 @@
 //! Objects of the host's kernel: how many each guest takes, and whether a limit allows more.
 //!
-//! vCPUs, guests and devices are fixed at launch and cannot be reclaimed: a launch beyond a limit is refused, and so is
-//! a limit below the present number. File descriptors and threads come and go: a launch beyond a limit is refused as
-//! well; a limit that is exceeded later is reported, and each `vmm` is told how many descriptors are left for it.
+//! vCPUs, guests and devices are given at launch and cannot be reclaimed: a launch beyond a limit is refused, and so
+//! is a limit below what is used. File descriptors and threads come and go: a launch beyond a limit is refused as
+//! well; an event tells of a container that grows beyond it later, and each `vmm` is told how many descriptors are
+//! left for it.
 
 use crate::guests::Guest;
 use crate::objects::{ObjectUsage, ObjectsObject};
 use crate::state::State;
+use crate::state::registry::Registry;
 use crate::tree::{Node, Tree, TreeError};
-use protocol::limits::{Limits, LimitsError};
+use protocol::limits::LimitsError;
 use protocol::message::{Register, ToVmm};
 use protocol::objects::{ObjectCounts, ObjectKind};
 use protocol::path::ContainerPath;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// A container that exceeds a limit again and again is reported once in this time.
+/// One event in this time tells of a container that crosses a limit again and again.
 const EVENT_EVERY: Duration = Duration::from_secs(60);
 
 impl State {
-    /// How many the guests in a container and in those inside it have.
-    pub(in crate::state) fn objects_inside(&self, path: &ContainerPath) -> ObjectCounts {
-        let mut sum = ObjectCounts::default();
-        self.guests_inside(path).for_each(|guest| sum += guest.objects());
-        sum
-    }
-
-    /// The same as clients see it.
-    pub(in crate::state) fn objects_object(&self, path: &ContainerPath, node: &Node) -> ObjectsObject {
-        let counts = self.objects_inside(path);
-        let age_ms = self.guests_inside(path).filter_map(|guest| guest.objects_age_ms()).max();
+    /// What the guests in a container and in those inside it have, as clients see it.
+    pub(in crate::state) fn objects_object(
+        &self,
+        path: &ContainerPath,
+        node: &Node,
+        now: Instant,
+    ) -> ObjectsObject {
+        let counts = self.guests.objects_inside(path);
+        let age_ms = self.guests.inside(path).filter_map(|guest| guest.objects_age_ms(now)).max();
         ObjectsObject::from_fn(|kind| {
             let (used, max) = (counts.of(kind), node.limits.max_of(kind));
             ObjectUsage {
@@ -41,34 +41,36 @@ impl State {
         })
     }
 
-    /// The limits of a container, on the way of a launch to the root, that the launch would break.
+    /// What a limit of a container on the way from a new guest to the root does not allow.
     pub(in crate::state) fn objects_missing(
         &self,
         about: &Register,
         own: ObjectCounts,
         above: &ContainerPath,
-        limits: &Limits,
+        next: &Tree,
     ) -> Vec<String> {
-        let others = self.objects_inside(above);
+        let Some(Node { limits, .. }) = next.get(above) else { return vec![] };
+        let others = self.guests.objects_inside(above);
         let mut sum = others;
         sum += own;
         sum.beyond(limits)
             .map(|(kind, max)| {
-                let (field, name, over) = (kind.field(), &about.name, sum.of(kind) - max);
-                let (others, own) = (others.of(kind), own.of(kind));
+                let (field, others, own, over) =
+                    (kind.field(), others.of(kind), own.of(kind), sum.of(kind) - max);
                 format!(
-                    "{field} of {above} is {max}, but its guests have {others} and guest {name:?} needs {own}: \
-                     {over} too many"
+                    "{field} of {above} is {max}, but its guests have {others} and guest {:?} needs {own}: \
+                     {over} too many",
+                    about.name
                 )
             })
             .collect()
     }
 
-    /// Limits below the number of objects that cannot be reclaimed.
+    /// Limits below what is used and cannot be reclaimed.
     pub(in crate::state) fn objects_held(&self, path: &ContainerPath, next: &Tree) -> Vec<TreeError> {
         let Some(node) = next.get(path) else { return vec![] };
-        let before = self.tree.get(path).map(|node| &node.limits);
-        let counts = self.objects_inside(path);
+        let before = self.containers.tree().get(path).map(|node| &node.limits);
+        let counts = self.guests.objects_inside(path);
         let lowered =
             |kind: ObjectKind| before.and_then(|limits| limits.max_of(kind)) != node.limits.max_of(kind);
         counts
@@ -82,45 +84,70 @@ impl State {
             .collect()
     }
 
-    /// Reports containers that exceed a limit, and tells each `vmm` how many descriptors are left for it.
-    pub(in crate::state) fn watch_objects(&mut self) {
-        let now = Instant::now();
-        self.exceeded.retain(|_, at| now.duration_since(*at) < EVENT_EVERY);
-        let limited = |node: &Node| ObjectKind::ALL.iter().any(|kind| node.limits.max_of(*kind).is_some());
-        let mut counts: BTreeMap<ContainerPath, ObjectCounts> = self
-            .tree
-            .iter()
-            .filter(|(_, node)| limited(node))
-            .map(|(path, _)| (path.clone(), ObjectCounts::default()))
-            .collect();
-        if !counts.is_empty() {
-            for guest in self.guests.values() {
-                for above in guest.about.container.ancestors() {
-                    if let Some(sum) = counts.get_mut(&above) {
-                        *sum += guest.objects();
-                    }
-                }
-            }
+    /// Tells of containers that have more than they may, and tells each `vmm` how many descriptors are left for it.
+    pub(in crate::state) fn watch_objects(&mut self, now: Instant) {
+        let tree = self.containers.tree();
+        let counts = limited_counts(tree, &self.guests);
+        for (path, kind, max, used) in self.objects.update(tree, &counts, now) {
+            let detail = format!("{} is {max}, but its guests have {used}", kind.field());
+            self.events.push("objects_exceeded", None, Some(&path), &detail);
         }
-        for (path, sum) in &counts {
-            let limits = &self.tree.get(path).expect("taken from the tree").limits;
-            for (kind, max) in sum.beyond(limits) {
-                if self.exceeded.insert((path.clone(), kind), now).is_none() {
-                    let detail = format!("{} is {max}, but its guests have {}", kind.field(), sum.of(kind));
-                    self.events.push("objects_exceeded", None, Some(path), &detail);
-                }
-            }
-        }
-        for guest in self.guests.values_mut() {
-            let fds_max = fds_left(&self.tree, &counts, guest);
-            if guest.sent_fds_max != fds_max && guest.say(ToVmm::FdsMax { fds_max }) {
+        for guest in self.guests.iter_mut() {
+            let fds_max = fds_left(tree, &counts, guest);
+            if guest.sent_fds_max != fds_max && guest.send(ToVmm::FdsMax { fds_max }) {
                 guest.sent_fds_max = fds_max;
             }
         }
     }
 }
 
-/// How many descriptors the limits leave for a guest next to the others.
+/// What containers with limits on objects have.
+fn limited_counts(tree: &Tree, guests: &Registry) -> BTreeMap<ContainerPath, ObjectCounts> {
+    let limited = |node: &Node| ObjectKind::ALL.iter().any(|kind| node.limits.max_of(*kind).is_some());
+    let limited = tree.iter().filter(|(_, node)| limited(node));
+    let mut counts: BTreeMap<ContainerPath, ObjectCounts> =
+        limited.map(|(path, _)| (path.clone(), ObjectCounts::default())).collect();
+    if counts.is_empty() {
+        return counts;
+    }
+    for guest in guests.by_seq() {
+        for above in guest.about.container.ancestors() {
+            if let Some(sum) = counts.get_mut(&above) {
+                *sum += guest.objects();
+            }
+        }
+    }
+    counts
+}
+
+/// Limits on objects that are exceeded, or were until lately, and when they last were.
+#[derive(Debug, Default)]
+pub(in crate::state) struct Exceeded(BTreeMap<(ContainerPath, ObjectKind), Instant>);
+
+impl Exceeded {
+    /// Takes new counts into account. Returns the limits that are exceeded now and were not lately: path, kind,
+    /// limit, count.
+    fn update(
+        &mut self,
+        tree: &Tree,
+        counts: &BTreeMap<ContainerPath, ObjectCounts>,
+        now: Instant,
+    ) -> Vec<(ContainerPath, ObjectKind, u64, u64)> {
+        self.0.retain(|_, at| now.saturating_duration_since(*at) < EVENT_EVERY);
+        let mut news = Vec::new();
+        for (path, sum) in counts {
+            let Some(node) = tree.get(path) else { continue };
+            for (kind, max) in sum.beyond(&node.limits) {
+                if self.0.insert((path.clone(), kind), now).is_none() {
+                    news.push((path.clone(), kind, max, sum.of(kind)));
+                }
+            }
+        }
+        news
+    }
+}
+
+/// How many descriptors the limits leave for a guest after what the others have.
 fn fds_left(tree: &Tree, counts: &BTreeMap<ContainerPath, ObjectCounts>, guest: &Guest) -> Option<u32> {
     let own = guest.objects().fds;
     let left = |above: ContainerPath| {

@@ -1,6 +1,6 @@
-//! What a limit leaves for a guest that comes from elsewhere: moved into a container, or charging it.
+//! What a limit leaves for a guest that comes from elsewhere: it is moved into a container, or charges it.
 
-use crate::guests::Guest;
+use crate::guests::{Guest, GuestSeq};
 use crate::state::{State, StateError};
 use crate::tree::TreeError;
 use accounting::{GuestReading, Usage};
@@ -11,8 +11,8 @@ use protocol::path::ContainerPath;
 use std::collections::{BTreeMap, BTreeSet};
 
 impl State {
-    /// Limits on the way to a container that a guest would break that moves there: by what its frames and its
-    /// `vmm` take, or by what it needs to live. Limits above both containers hold it already.
+    /// Limits that a guest would break if it moved to this container: by what its frames and its `vmm` take, or by
+    /// what it needs to live. Limits above both containers hold it already.
     pub(in crate::state) fn room_for_move(
         &self,
         guest: &Guest,
@@ -21,28 +21,27 @@ impl State {
         with_charges: bool,
     ) -> Vec<StateError> {
         let usage = self.usage_with(|other| {
-            let mut reading = other.reading();
+            let mut reading = self.reading_of(other);
             if std::ptr::eq(guest, other) {
                 move_reading(&mut reading, owner, with_charges);
             }
             reading
         });
         let memory = self.foreign_limits(guest, to).into_iter().filter_map(|above| {
-            let floors = self
-                .guests_inside(&above.path)
-                .fold(guest.about.floor_bytes, |sum, other| sum.saturating_add(other.about.floor_bytes));
+            let floors = self.guests.floors_inside(&above.path).saturating_add(guest.about.floor_bytes);
             let charged = self.usage_inside(&usage, &above.path).bytes;
             above.check("container", to, floors.max(charged)).err()
         });
         memory.chain(self.objects_for_move(guest, to)).collect()
     }
 
-    /// The same of limits on objects of the kernel: they hold for a guest that moves in as for one that is launched there.
+    /// The same for limits on objects of the kernel: they hold for a guest that moves in as for one that is launched
+    /// there.
     fn objects_for_move(&self, guest: &Guest, to: &ContainerPath) -> Vec<StateError> {
         let mut missing = Vec::new();
         for above in to.ancestors().filter(|above| !guest.about.container.is_inside(above)) {
-            let Some(node) = self.tree.get(&above) else { continue };
-            let mut sum = self.objects_inside(&above);
+            let Some(node) = self.containers.tree().get(&above) else { continue };
+            let mut sum = self.guests.objects_inside(&above);
             sum += guest.objects();
             for (kind, max) in sum.beyond(&node.limits) {
                 let bound = format!(
@@ -57,7 +56,7 @@ impl State {
         missing
     }
 
-    /// Limits on the way to a container that is to be charged which leave no room for one frame more.
+    /// Limits that leave no room for one frame more in a container that is to be charged, or above it.
     pub(in crate::state) fn room_for_charge(&self, guest: &Guest, to: &ContainerPath) -> Vec<StateError> {
         let usage = self.memory_usage();
         let check = |above: Limit| {
@@ -67,39 +66,39 @@ impl State {
         self.foreign_limits(guest, to).into_iter().filter_map(check).collect()
     }
 
-    /// Limits on the way from a container to the root, up to where the guest's own container is inside.
+    /// Limits on the way from a container to the root, up to the first that the guest's own container is inside of.
     fn foreign_limits(&self, guest: &Guest, to: &ContainerPath) -> Vec<Limit> {
         to.ancestors()
             .filter(|above| !guest.about.container.is_inside(above))
             .filter_map(|path| {
-                let max_bytes = self.tree.get(&path)?.limits.max_bytes?;
+                let max_bytes = self.containers.tree().get(&path)?.limits.max_bytes?;
                 Some(Limit { path, max_bytes })
             })
             .collect()
     }
 
-    /// Ceilings of guests that charge containers beside their own, by their names.
-    pub(in crate::state) fn ceilings(&self) -> BTreeMap<String, Ceiling> {
-        let abroad: Vec<(&Guest, Usage)> = self
+    /// Ceilings of guests that charge other containers in addition to their own.
+    pub(in crate::state) fn ceilings(&self) -> BTreeMap<GuestSeq, Ceiling> {
+        let charging: Vec<(&Guest, Usage)> = self
             .guests
-            .values()
+            .iter()
             .filter(|guest| guest.owners.len() > 1)
-            .map(|guest| (guest, self.accounting.usage(&guest.reading())))
+            .map(|guest| (guest, self.accounting.usage(&self.reading_of(guest))))
             .collect();
-        if abroad.is_empty() {
+        if charging.is_empty() {
             return BTreeMap::new();
         }
         let usage = self.memory_usage();
         let paths: BTreeMap<u16, &ContainerPath> =
-            self.tree.iter().map(|(path, node)| (node.owner, path)).collect();
+            self.containers.tree().iter().map(|(path, node)| (node.owner, path)).collect();
         let inside = |usage: &Usage, above: &ContainerPath| {
             let inside = |owner| paths.get(owner).is_some_and(|path: &&ContainerPath| path.is_inside(above));
             let costs = usage.iter().filter(|(owner, _)| inside(*owner));
             costs.fold(0u64, |sum, (_, cost)| sum.saturating_add(cost.bytes))
         };
         let of = |(guest, own): &(&Guest, Usage)| {
-            let look = guest.look.as_ref()?;
-            let held = look.private_bytes.values().fold(0u64, |sum, bytes| sum.saturating_add(*bytes));
+            let scan = guest.scan.as_ref()?;
+            let held = scan.private_bytes.values().fold(0u64, |sum, bytes| sum.saturating_add(*bytes));
             let limits: BTreeSet<Limit> = guest
                 .owners
                 .iter()
@@ -108,7 +107,7 @@ impl State {
                 .collect();
             let charged = limits.into_iter().map(|limit| Charged {
                 usage_bytes: inside(&usage, &limit.path),
-                foreign_bytes: abroad
+                foreign_bytes: charging
                     .iter()
                     .filter(|(other, _)| !other.about.container.is_inside(&limit.path))
                     .fold(0u64, |sum, (_, usage)| sum.saturating_add(inside(usage, &limit.path))),
@@ -117,9 +116,9 @@ impl State {
                 max_bytes: limit.max_bytes,
                 container: limit.path,
             });
-            Some((guest.about.name.clone(), ceiling(held, charged)?))
+            Some((guest.seq, ceiling(held, charged)?))
         };
-        abroad.iter().filter_map(of).collect()
+        charging.iter().filter_map(of).collect()
     }
 }
 
@@ -145,7 +144,7 @@ impl Limit {
     }
 }
 
-/// What is known of a guest, as it will be when it has moved.
+/// Changes what is known of a guest to what it will be when it has moved.
 fn move_reading(reading: &mut GuestReading, to: u16, with_charges: bool) {
     if with_charges {
         reading.table_elsewhere_bytes.clear();

@@ -1,22 +1,33 @@
 //! Guests that wait for memory: first come, first served.
 //!
-//! Waiters are served first come, first served, and ahead of newcomers that would not have to wait. Otherwise small
-//! guests could starve a large one. A waiter only delays guests that need memory of the same container.
+//! A waiter goes before later waiters and before newcomers that need room in the same container: otherwise a guest
+//! that needs much would wait for ever behind small ones. A waiter that needs room elsewhere delays no other guest.
 
+use crate::guests::age_ms;
 use crate::objects::WaitingObject;
 use crate::state::admission::admit::Refusal;
 use crate::state::{Balancer, State};
 use protocol::message::Register;
 use protocol::path::ContainerPath;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::watch;
 
-/// Guests that may wait at the same time.
+/// Guests that wait at a time.
 const WAITING_MAX: usize = 256;
 
+/// The guests that wait, in the order in which they came.
+#[derive(Debug, Default)]
+pub(in crate::state) struct Waiters {
+    queue: BTreeMap<u64, Waiter>,
+    tickets: u64,
+    /// There may be room for them.
+    room: watch::Sender<()>,
+}
+
 #[derive(Debug)]
-pub(in crate::state) struct Waiter {
+struct Waiter {
     guest: String,
     container: ContainerPath,
     floor_bytes: u64,
@@ -26,7 +37,7 @@ pub(in crate::state) struct Waiter {
     since: Instant,
 }
 
-/// The place of a waiter, which is given up when this is dropped.
+/// A place in the queue; it is given up when this is dropped.
 #[derive(Debug)]
 pub struct Ticket {
     balancer: Arc<Balancer>,
@@ -34,7 +45,7 @@ pub struct Ticket {
 }
 
 impl Ticket {
-    /// The number that a further try names.
+    /// What to show when it is tried again.
     #[must_use]
     pub fn number(&self) -> u64 {
         self.number
@@ -43,58 +54,64 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        let state = &mut *self.balancer.state();
-        state.waits_no_more(Some(self.number), "waiting_ended");
-        // The waiter behind it may be next.
-        state.room.send_replace(());
+        self.balancer.change(|state, now| {
+            state.waits_no_more(Some(self.number), "waiting_ended", now);
+            // The next waiter may be served.
+            state.waiters.room_may_be();
+        });
     }
 }
 
 impl Balancer {
-    /// Adds a guest to the waiters.
+    /// Puts a guest into the queue.
     ///
     /// # Errors
-    /// The reason, when there are too many.
+    /// The reason, when too many wait.
     pub fn wait(
         self: &Arc<Self>,
         about: &Register,
         at: ContainerPath,
         reason: &str,
     ) -> Result<Ticket, String> {
-        let state = &mut *self.state();
-        if state.waiting.len() >= WAITING_MAX {
+        self.change(|state, now| {
+            let number = state.waiters.add(about, at, reason, now)?;
+            state.events.push("waiting", Some(&about.name), Some(&about.container), reason);
+            Ok(Ticket { balancer: Arc::clone(self), number })
+        })
+    }
+}
+
+impl Waiters {
+    fn add(
+        &mut self,
+        about: &Register,
+        at: ContainerPath,
+        reason: &str,
+        now: Instant,
+    ) -> Result<u64, String> {
+        if self.queue.len() >= WAITING_MAX {
             return Err(format!("{WAITING_MAX} guests wait already. {reason}"));
         }
-        state.events.push("waiting", Some(&about.name), Some(&about.container), reason);
-        state.tickets += 1;
+        self.tickets += 1;
         let waiter = Waiter {
             guest: about.name.clone(),
             container: about.container.clone(),
             floor_bytes: about.floor_bytes,
             at,
             reason: reason.to_owned(),
-            since: Instant::now(),
+            since: now,
         };
-        state.waiting.insert(state.tickets, waiter);
-        Ok(Ticket { balancer: Arc::clone(self), number: state.tickets })
+        self.queue.insert(self.tickets, waiter);
+        Ok(self.tickets)
     }
 
-    /// Changes when there may be room for a waiter: at each tick, and whenever a limit changes or a guest leaves.
-    #[must_use]
-    pub fn watch_room(&self) -> watch::Receiver<()> {
-        self.state().room.subscribe()
+    pub(in crate::state) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
     }
-}
 
-impl State {
-    /// Checks that no guest of this name waits already, and that no earlier waiter needs the memory that this one would
-    /// take.
-    pub(in crate::state) fn check_waiting(
-        &self,
-        about: &Register,
-        ticket: Option<u64>,
-    ) -> Result<(), Refusal> {
-        let others = || self.waiting.iter().filter(|(number, _)| Some(**number) != ticket);
+    /// No guest of this name waits already, and no earlier waiter needs what this guest would take.
+    pub(in crate::state) fn check(&self, about: &Register, ticket: Option<u64>) -> Result<(), Refusal> {
+        let others = || self.queue.iter().filter(|(number, _)| Some(**number) != ticket);
         if others().any(|(_, waiter)| waiter.guest == about.name) {
             return Err(Refusal::Never(format!("A guest {:?} waits for memory already", about.name)));
         }
@@ -106,33 +123,45 @@ impl State {
         Err(Refusal::NoRoom { at: first.at.clone(), reason })
     }
 
-    /// Notes why a waiter was not admitted.
+    /// A waiter was tried and refused again.
     pub(in crate::state) fn keep_waiting(&mut self, ticket: Option<u64>, refusal: &Refusal) {
-        let waiter = ticket.and_then(|ticket| self.waiting.get_mut(&ticket));
+        let waiter = ticket.and_then(|ticket| self.queue.get_mut(&ticket));
         if let (Some(waiter), Refusal::NoRoom { at, reason }) = (waiter, refusal) {
             (waiter.at, waiter.reason) = (at.clone(), reason.clone());
         }
     }
 
-    /// Removes a waiter that was admitted or gave up.
-    pub(in crate::state) fn waits_no_more(&mut self, ticket: Option<u64>, kind: &str) {
-        let Some(waiter) = ticket.and_then(|ticket| self.waiting.remove(&ticket)) else { return };
-        let detail = format!("After {:.1} s", waiter.since.elapsed().as_secs_f64());
-        self.events.push(kind, Some(&waiter.guest), Some(&waiter.container), &detail);
-        if self.guests.is_empty() && self.waiting.is_empty() && kind == "waiting_ended" {
-            self.empty_since = Some(Instant::now());
-        }
+    /// Wakes the waiters: there may be room for them.
+    pub(in crate::state) fn room_may_be(&self) {
+        self.room.send_replace(());
+    }
+
+    pub(in crate::state) fn watch_room(&self) -> watch::Receiver<()> {
+        self.room.subscribe()
     }
 
     /// The waiters in their order.
-    pub(in crate::state) fn waiting_objects(&self) -> Vec<WaitingObject> {
+    pub(in crate::state) fn objects(&self, now: Instant) -> Vec<WaitingObject> {
         let object = |waiter: &Waiter| WaitingObject {
             guest: waiter.guest.clone(),
             container: waiter.container.clone(),
             floor_bytes: waiter.floor_bytes,
             reason: waiter.reason.clone(),
-            waited_ms: crate::state::tick::adjust::since(waiter.since),
+            waited_ms: age_ms(waiter.since, now),
         };
-        self.waiting.values().map(object).collect()
+        self.queue.values().map(object).collect()
+    }
+}
+
+impl State {
+    /// A waiter was admitted, or gave up.
+    pub(in crate::state) fn waits_no_more(&mut self, ticket: Option<u64>, kind: &str, now: Instant) {
+        let Some(waiter) = ticket.and_then(|ticket| self.waiters.queue.remove(&ticket)) else { return };
+        let waited = now.saturating_duration_since(waiter.since);
+        let detail = format!("After {:.1} s", waited.as_secs_f64());
+        self.events.push(kind, Some(&waiter.guest), Some(&waiter.container), &detail);
+        if self.waiters.is_empty() && kind == "waiting_ended" {
+            self.guests.still_empty(now);
+        }
     }
 }

@@ -3,8 +3,9 @@
 use crate::objects::{FrameSource, SourceObject};
 use protocol::frames::{State, Totals};
 
-/// Of a guest whose balloon holds so many frames by its own word, where that is all there is (engine qemu).
-pub(in crate::state) fn sources(totals: &Totals, told_ballooned: Option<u64>) -> Vec<SourceObject> {
+/// Sources of a guest's frames. The second argument are the frames in its balloon by its own report, where there is
+/// no other source (engine qemu).
+pub(in crate::state) fn sources(totals: &Totals, reported_ballooned: Option<u64>) -> Vec<SourceObject> {
     let error = totals.error_frames_max;
     let of = |states: &[State], source, frames, error_frames_max| SourceObject {
         states: states.to_vec(),
@@ -14,20 +15,20 @@ pub(in crate::state) fn sources(totals: &Totals, told_ballooned: Option<u64>) ->
         error_frames_max,
     };
     let mut known = vec![of(&[State::Private], FrameSource::Pagemap, totals.private, error)];
-    match told_ballooned {
+    match reported_ballooned {
         None => {
             known.push(of(&[State::Untouched], FrameSource::Pagemap, totals.untouched, error));
             let given = totals.ballooned.saturating_add(totals.reported);
             known.push(of(&[State::Ballooned, State::Reported], FrameSource::Vmm, given, error));
         }
-        Some(told) => {
+        Some(reported) => {
             known
                 .push(SourceObject { unknown: true, ..of(&[], FrameSource::Pagemap, totals.unknown, error) });
             // It is unknown which frames these are, and whether the guest uses them.
-            let frames = told.min(totals.unknown);
+            let frames = reported.min(totals.unknown);
             let ballooned = of(&[State::Ballooned], FrameSource::Guest, frames, totals.unknown);
             known.push(SourceObject { unknown: true, ..ballooned });
-            // Of images, the pagemap shows the pages that no guest has touched yet.
+            // The pagemap shows which pages of images were not touched yet.
             if totals.untouched > 0 {
                 let error = totals.shared_error_frames_max;
                 known.push(of(&[State::Untouched], FrameSource::Pagemap, totals.untouched, error));
@@ -45,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_known_covers_each_frame_once() {
+    fn the_sources_cover_each_frame_once() {
         let kvm = Totals {
             frames: 100,
             private: 40,
@@ -60,7 +61,7 @@ mod tests {
         let known = sources(&qemu, Some(25));
         assert_eq!(sum(&known[..2]), 100);
         assert!(!known[0].unknown && known[1].unknown && known[1].states.is_empty());
-        // With images: pages that no guest has touched yet are known.
+        // With images: those pages that were not touched yet are known.
         let with_images =
             Totals { frames: 130, untouched: 20, shared: 10, shared_error_frames_max: 2, ..qemu };
         let known = sources(&with_images, Some(0));
@@ -71,7 +72,7 @@ mod tests {
             (20, 2, FrameSource::Pagemap)
         );
         let known = sources(&qemu, Some(25));
-        // A part of what is unknown, by the guest's word: all of it may be wrong.
+        // A part of what is unknown, by the guest's report: all of it may be wrong.
         assert_eq!(
             (known[2].frames, known[2].error_frames_max, known[2].source),
             (25, 60, FrameSource::Guest)

@@ -4,3 +4,4 @@ pub(in crate::state) mod bindings;
 pub(in crate::state) mod change;
 pub(in crate::state) mod policy;
 pub(in crate::state) mod preview;
+mod sweep;

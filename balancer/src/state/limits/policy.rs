@@ -1,22 +1,20 @@
-//! The policy as clients see it: knobs, and why a guest has its target.
+//! The policy as clients see it: knobs, and why a guest has what it has.
 
 use crate::objects::{ContainerExplanation, KnobsPatch, PolicyObject};
 use crate::state::error::Reasons;
-use crate::state::tick::adjust::since;
 use crate::state::{Balancer, State, StateError};
 use crate::tree::TreeError;
 use policy::{self, Explanation, IDLE_TAX_RANGE, INTERVAL_MS_RANGE, Knobs, Observation};
 use protocol::bytes::{BYTES_MAX, Human};
 use protocol::limits::LimitsError;
 use protocol::path::ContainerPath;
-use std::time::Duration;
-use tokio::sync::watch;
+use std::time::Instant;
 
 impl Balancer {
     /// The policy.
     #[must_use]
     pub fn policy(&self) -> PolicyObject {
-        self.state().policy()
+        self.view(State::policy)
     }
 
     /// Changes knobs; targets that follow are on their way when this returns.
@@ -24,61 +22,52 @@ impl Balancer {
     /// # Errors
     /// Every value that is out of its bounds, or that the journal cannot be written; nothing changed.
     pub fn turn_knobs(&self, patch: &KnobsPatch) -> Result<PolicyObject, StateError> {
-        let state = &mut *self.state();
-        let knobs = patched(state.knobs, patch)?;
-        if knobs != state.knobs {
-            state.journal.commit_knobs(&knobs)?;
-            let text = format!(
-                "reserve_bytes={},idle_tax_percent={},interval_ms={},oom_policy={}",
-                knobs.reserve_bytes.map_or("default".into(), |bytes| bytes.to_string()),
-                knobs.idle_tax_percent,
-                knobs.interval_ms,
-                knobs.oom_policy.name()
-            );
-            state.events.push("policy_changed", None, None, &text);
-            state.knobs = knobs;
-            // The host's memory for guests is measured again.
-            state.memory = Default::default();
-            state.interval.send_replace(Duration::from_millis(knobs.interval_ms));
-            state.adjust();
-        }
-        Ok(state.policy())
+        self.change(|state, now| {
+            let knobs = patched(state.decisions.knobs, patch)?;
+            if knobs != state.decisions.knobs {
+                state.containers.commit_knobs(&knobs)?;
+                let text = format!(
+                    "reserve_bytes={},idle_tax_percent={},interval_ms={},oom_policy={}",
+                    knobs.reserve_bytes.map_or("default".into(), |bytes| bytes.to_string()),
+                    knobs.idle_tax_percent,
+                    knobs.interval_ms,
+                    knobs.oom_policy.name()
+                );
+                state.events.push("policy_changed", None, None, &text);
+                state.decisions.set_knobs(knobs);
+                state.adjust(now);
+            }
+            Ok(state.policy(now))
+        })
     }
 
-    /// The time between two turns, whenever it changes.
-    #[must_use]
-    pub fn watch_interval(&self) -> watch::Receiver<Duration> {
-        self.state().interval.subscribe()
-    }
-
-    /// The policy's input at this moment.
+    /// The input of the policy now.
     #[must_use]
     pub fn observation(&self) -> Observation {
-        self.state().observe()
+        self.view(|state, now| state.observe(now).observation)
     }
 
-    /// Why a guest has its target.
+    /// Why a guest has what it has.
     ///
     /// # Errors
-    /// When there is none of this name.
+    /// When there is no guest of this name.
     pub fn explain_guest(&self, name: &str) -> Result<Explanation, StateError> {
-        let observation = self.state().observe();
+        let observation = self.observation();
         let guest = observation.guests.iter().position(|view| view.name == name);
         let guest = guest.ok_or_else(|| StateError::NoGuest(name.to_owned()))?;
         let explained = policy::explain(&observation, &policy::decide(&observation), guest);
-        Ok(self.state().with_limits(explained))
+        Ok(self.view(|state, _| state.with_limits(explained)))
     }
 
-    /// Why the guests in a container have their targets.
+    /// Why the guests in a container have what they have.
     ///
     /// # Errors
-    /// When there is none of this path.
+    /// When there is no container of this path.
     pub fn explain_container(&self, path: &ContainerPath) -> Result<ContainerExplanation, StateError> {
-        let observation = {
-            let state = self.state();
-            state.tree.get(path).ok_or_else(|| TreeError::Missing(path.clone()))?;
-            state.observe()
-        };
+        let observation = self.view(|state, now| {
+            state.containers.tree().get(path).ok_or_else(|| TreeError::Missing(path.clone()))?;
+            Ok::<_, StateError>(state.observe(now).observation)
+        })?;
         let plan = policy::decide(&observation);
         let inside = |view: &policy::GuestView| observation.containers[view.container].path.is_inside(path);
         let guests: Vec<usize> =
@@ -86,43 +75,38 @@ impl Balancer {
         let sum = |of: fn(&policy::GuestTarget) -> u64| {
             guests.iter().fold(0u64, |sum, i| sum.saturating_add(of(&plan.targets[*i])))
         };
-        let explained: Vec<_> = guests.iter().map(|i| policy::explain(&observation, &plan, *i)).collect();
-        let state = self.state();
+        let explained = guests.iter().map(|i| policy::explain(&observation, &plan, *i));
         Ok(ContainerExplanation {
             path: path.clone(),
             target_bytes: sum(|target| target.target_bytes),
             need_bytes: sum(|target| target.need_bytes),
-            guests: explained.into_iter().map(|explained| state.with_limits(explained)).collect(),
+            guests: self.view(|state, _| explained.map(|explained| state.with_limits(explained)).collect()),
         })
     }
 
-    /// Tasks of the host stalled for memory: the host is looked at and decided about now, not at the next turn.
+    /// Tasks of the host stalled for memory: the host is read and decided about now, not at the next tick.
     pub fn stalled(&self) {
-        let state = &mut *self.state();
-        let first = state.stalled_at.is_none_or(|at| since(at) > policy::STALL_MS);
-        state.stalled_at = Some(std::time::Instant::now());
-        state.host = host::meminfo::HostSample::take();
-        if first {
-            let left = Human(state.host.memory.available_bytes);
-            state.events.push(
-                "host_stalled",
-                None,
-                None,
-                &format!("Tasks of the host stall for memory; {left} are left"),
-            );
-        }
-        state.adjust();
+        let host = self.kernel.host();
+        self.change(|state, now| {
+            state.take_host(host);
+            if state.host.stalled(now) {
+                let left = Human(state.host.memory().available_bytes);
+                let detail = format!("Tasks of the host stall for memory; {left} are left");
+                state.events.push("host_stalled", None, None, &detail);
+            }
+            state.adjust(now);
+        });
     }
 }
 
 impl State {
-    /// Adds the innermost limit that is exceeded because the guest cannot release memory.
+    /// Adds to the reason why a guest cannot release memory the limit that is exceeded by that, the innermost one.
     fn with_limits(&self, mut explained: Explanation) -> Explanation {
-        let Some(guest) = self.guests.get(&explained.guest) else { return explained };
+        let Some(guest) = self.guests.named(&explained.guest) else { return explained };
         if let Some(why) = &mut explained.cannot_give {
             let usage = self.usage();
             let exceeded = guest.about.container.ancestors().find_map(|path| {
-                let max = self.tree.get(&path)?.limits.max_bytes?;
+                let max = self.containers.tree().get(&path)?.limits.max_bytes?;
                 let used = self.usage_inside(&usage, &path).bytes;
                 (used > max).then(|| {
                     format!(
@@ -137,8 +121,12 @@ impl State {
         explained
     }
 
-    fn policy(&self) -> PolicyObject {
-        PolicyObject { knobs: self.knobs, budget: self.budget, stalled_age_ms: self.stalled_at.map(since) }
+    fn policy(&self, now: Instant) -> PolicyObject {
+        PolicyObject {
+            knobs: self.decisions.knobs,
+            budget: self.decisions.budget,
+            stalled_age_ms: self.host.stalled_age_ms(now),
+        }
     }
 }
 

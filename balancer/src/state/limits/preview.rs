@@ -1,23 +1,26 @@
-//! What a change would do, without making it: the same checks and the same policy, but nothing is sent.
+//! What a change would do, without making it: the same checks, the same policy, and then nothing is sent.
 
 use crate::guests::Guest;
 use crate::objects::{KnobsPatch, PlannedTarget, Preview};
 use crate::pool::Subject;
 use crate::state::limits::policy::patched;
+use crate::state::tick::adjust::Observed;
 use crate::state::{Balancer, State, StateError};
-use policy::{self, Observation, Plan};
+use policy::{self, Plan};
 use protocol::limits::{Limits, LimitsPatch};
 use protocol::path::ContainerPath;
+use std::time::Instant;
 
 impl Balancer {
     /// What a container of these limits would do.
     ///
     /// # Errors
-    /// As the change itself would be refused; the same holds for all below.
+    /// As the change itself would be refused; this holds for all previews.
     pub fn preview_put(&self, path: &ContainerPath, limits: Limits) -> Result<Preview, StateError> {
-        let state = self.state();
-        let (_, next) = state.tree_with(path, limits)?;
-        Ok(preview(&state.observe_with(&next)))
+        self.view(|state, now| {
+            let (_, next) = state.tree_with(path, limits)?;
+            Ok(preview(&state.observe_with(&next, now)))
+        })
     }
 
     /// What other limits would do.
@@ -25,9 +28,10 @@ impl Balancer {
     /// # Errors
     /// As above.
     pub fn preview_patch(&self, path: &ContainerPath, patch: &LimitsPatch) -> Result<Preview, StateError> {
-        let state = self.state();
-        let next = state.tree_altered(path, patch)?;
-        Ok(preview(&state.observe_with(&next)))
+        self.view(|state, now| {
+            let next = state.tree_altered(path, patch)?;
+            Ok(preview(&state.observe_with(&next, now)))
+        })
     }
 
     /// What the end of a container would do.
@@ -35,12 +39,13 @@ impl Balancer {
     /// # Errors
     /// As above.
     pub fn preview_delete(&self, path: &ContainerPath) -> Result<Preview, StateError> {
-        let state = self.state();
-        let next = state.tree_without(path)?;
-        Ok(preview(&state.observe_with(&next)))
+        self.view(|state, now| {
+            let next = state.tree_without(path)?;
+            Ok(preview(&state.observe_with(&next, now)))
+        })
     }
 
-    /// What a move would do to targets. Pages of images that the guest maps are assumed to stay charged as they are.
+    /// What a move would do to targets. What the guest maps of images is taken as charged as it is now.
     ///
     /// # Errors
     /// As above.
@@ -50,18 +55,19 @@ impl Balancer {
         to: &ContainerPath,
         with_charges: bool,
     ) -> Result<Preview, StateError> {
-        let state = &mut *self.state();
-        let owner = state.check_move(name, to, with_charges)?;
-        let observation = state.observe_guest_as(name, |guest| {
-            guest.about.container = to.clone();
-            guest.about.charge_to = None;
-            if with_charges {
-                guest.owners.clear();
-            }
-            guest.owners.insert(owner);
-            guest.owner = owner;
-        });
-        Ok(preview(&observation))
+        self.change(|state, now| {
+            let owner = state.check_move(name, to, with_charges)?;
+            let observed = state.observe_guest_as(name, now, |guest| {
+                guest.about.container = to.clone();
+                guest.about.charge_to = None;
+                if with_charges {
+                    guest.owners.clear();
+                }
+                guest.owners.insert(owner);
+                guest.owner = owner;
+            })?;
+            Ok(preview(&observed))
+        })
     }
 
     /// What charging a container would do to targets; the guest's own again if that is `None`.
@@ -69,15 +75,16 @@ impl Balancer {
     /// # Errors
     /// As above.
     pub fn preview_charge(&self, name: &str, to: Option<&ContainerPath>) -> Result<Preview, StateError> {
-        let state = &mut *self.state();
-        let own = state.existing(name)?.about.container.clone();
-        let to = to.filter(|to| **to != own);
-        let owner = state.check_charge(name, to)?;
-        let observation = state.observe_guest_as(name, |guest| {
-            guest.about.charge_to = to.cloned();
-            guest.owners.insert(owner);
-        });
-        Ok(preview(&observation))
+        self.change(|state, now| {
+            let own = state.guests.existing(name)?.about.container.clone();
+            let to = to.filter(|to| **to != own);
+            let owner = state.check_charge(name, to)?;
+            let observed = state.observe_guest_as(name, now, |guest| {
+                guest.about.charge_to = to.cloned();
+                guest.owners.insert(owner);
+            })?;
+            Ok(preview(&observed))
+        })
     }
 
     /// What a binding would do.
@@ -90,9 +97,10 @@ impl Balancer {
         container: &ContainerPath,
         replace: bool,
     ) -> Result<Preview, StateError> {
-        let state = &mut *self.state();
-        let next = state.bindings_with(subject, container, replace)?;
-        Ok(preview(&state.with_bindings(&next, State::observe)))
+        self.change(|state, now| {
+            let next = state.bindings_with(subject, container, replace)?;
+            Ok(preview(&state.with_bindings(&next, |state| state.observe(now))))
+        })
     }
 
     /// What the end of a binding would do.
@@ -100,9 +108,10 @@ impl Balancer {
     /// # Errors
     /// As above.
     pub fn preview_unbind(&self, subject: &Subject) -> Result<Preview, StateError> {
-        let state = &mut *self.state();
-        let (_, next) = state.bindings_without(subject)?;
-        Ok(preview(&state.with_bindings(&next, State::observe)))
+        self.change(|state, now| {
+            let (_, next) = state.bindings_without(subject)?;
+            Ok(preview(&state.with_bindings(&next, |state| state.observe(now))))
+        })
     }
 
     /// What other knobs would do.
@@ -110,31 +119,37 @@ impl Balancer {
     /// # Errors
     /// As above.
     pub fn preview_knobs(&self, patch: &KnobsPatch) -> Result<Preview, StateError> {
-        let state = self.state();
-        let mut observation = state.observe();
-        observation.knobs = patched(state.knobs, patch)?;
-        // As when they are changed, the host's memory for guests is measured again.
-        observation.memory = Default::default();
-        Ok(preview(&observation))
+        self.view(|state, now| {
+            let mut observed = state.observe(now);
+            observed.observation.knobs = patched(state.decisions.knobs, patch)?;
+            // As when they are turned, what the host has for guests is measured again.
+            observed.observation.memory = Default::default();
+            Ok(preview(&observed))
+        })
     }
 }
 
 impl State {
-    /// The policy's input if a guest were changed. The guest is as before when this returns.
-    fn observe_guest_as(&mut self, name: &str, change: impl FnOnce(&mut Guest)) -> Observation {
-        let guest = self.guests.get_mut(name).expect("it was looked up for the checks");
+    /// The input of the policy if a guest were changed. The guest is as before when this returns.
+    fn observe_guest_as(
+        &mut self,
+        name: &str,
+        now: Instant,
+        change: impl FnOnce(&mut Guest),
+    ) -> Result<Observed, StateError> {
+        let guest = self.guests.existing_mut(name)?;
         let about = (guest.about.container.clone(), guest.about.charge_to.clone());
         let owned = (guest.owner, guest.owners.clone());
         change(guest);
-        let observation = self.observe();
-        let guest = self.guests.get_mut(name).expect("nothing leaves by observing");
+        let observed = self.observe(now);
+        let guest = self.guests.existing_mut(name)?;
         (guest.about.container, guest.about.charge_to) = about;
         (guest.owner, guest.owners) = owned;
-        observation
+        Ok(observed)
     }
 }
 
-fn preview(observation: &Observation) -> Preview {
+fn preview(Observed { observation, .. }: &Observed) -> Preview {
     let Plan { targets, shortfalls, .. } = policy::decide(observation);
     let targets = targets
         .iter()

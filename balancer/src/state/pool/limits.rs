@@ -1,26 +1,25 @@
-//! The limits of containers that pay for pages of the shared pool: what nobody maps goes, and what is mapped is told of.
+//! The limits of containers that pay for pages of the shared pool: pages that no guest maps are evicted, and too
+//! many mapped pages are an event.
 
 use crate::objects::PoolShortfall;
-use crate::state::State;
-use crate::state::pool::pages::COMMON;
+use crate::pool::Pool;
+use crate::state::pool::{COMMON, payers_of};
+use crate::state::{State, StateError};
 use crate::tree::{Tree, TreeError};
-use accounting::{ContainerId, POOL};
+use accounting::{ContainerId, Usage};
 use protocol::bytes::Human;
 use protocol::limits::LimitsError;
 use protocol::path::ContainerPath;
-use std::collections::BTreeMap;
 
 impl State {
-    /// A `max` below what a container pays for and guests map is refused: that cannot be let go. Of images that the balancer fills it
-    /// can, down to what guests need at once.
-    pub(in crate::state) fn check_pinned(
-        &self,
-        path: &ContainerPath,
-        next: &Tree,
-    ) -> Result<(), crate::state::StateError> {
+    /// A `max` below what a container pays for and guests map is refused: mapped pages cannot be evicted. Those of
+    /// images that the balancer fills can be, down to what guests need at once.
+    pub(in crate::state) fn check_pinned(&self, path: &ContainerPath, next: &Tree) -> Result<(), StateError> {
         let max_of = |tree: &Tree| tree.get(path).and_then(|node| node.limits.max_bytes);
-        let Some(max) = max_of(next).filter(|max| Some(*max) != max_of(&self.tree)) else { return Ok(()) };
-        let needed: u64 = self.payers_of(path).map(|payer| self.pool.needed_bytes(payer)).sum();
+        let Some(max) = max_of(next).filter(|max| Some(*max) != max_of(self.containers.tree())) else {
+            return Ok(());
+        };
+        let needed: u64 = self.payers_of(path).map(|payer| self.pool.images.needed_bytes(payer)).sum();
         let least = self.pinned_bytes(path) + needed;
         if least <= max {
             return Ok(());
@@ -35,87 +34,84 @@ impl State {
         Err(TreeError::Limits { path: path.clone(), broken }.into())
     }
 
-    /// Lets unmapped pages go where a limit is exceeded: of those who pay for them, and of those that are inside a container
-    /// that holds too much. They go before any guest shrinks.
+    /// Evicts unmapped pages where a limit is exceeded: pages of the containers that pay for them, and of those
+    /// inside a container that holds too much. They are evicted before any guest has to release memory.
     pub(in crate::state) fn keep_pool_limits(&mut self) {
         let usage = self.usage();
-        let mut shortfalls = Vec::new();
-        let mut excess: BTreeMap<ContainerPath, u64> = BTreeMap::new();
-        for path in self.paying_containers() {
-            let over = |above: ContainerPath| {
-                let max = self.tree.get(&above)?.limits.max_bytes?;
-                Some(self.usage_inside(&usage, &above).bytes.saturating_sub(max))
-            };
-            let most = path.ancestors().filter_map(over).max().unwrap_or(0);
-            excess.insert(path.clone(), most);
-            let pinned_bytes = self.pinned_bytes(&path);
-            let Some(max_bytes) = self.tree.get(&path).and_then(|node| node.limits.max_bytes) else {
-                continue;
-            };
-            let kept_bytes = self.payers_of(&path).map(|payer| self.pool.kept_bytes(payer)).sum();
-            let over = self.usage_inside(&usage, &path).bytes.saturating_sub(max_bytes);
-            let missing_bytes = over.min(pinned_bytes + kept_bytes);
-            let unmapped: u64 = self.payers_of(&path).map(|payer| self.pool.unmapped_bytes(payer)).sum();
-            if missing_bytes > 0 && unmapped == 0 {
-                shortfalls.push(PoolShortfall {
-                    container: path,
-                    max_bytes,
-                    mapped_bytes: pinned_bytes,
-                    kept_bytes,
-                    missing_bytes,
-                });
-            }
-        }
-        for (path, mut bytes) in excess {
-            for payer in self.payers_of(&path) {
-                let bytes_here = bytes.min(self.pool.unmapped_bytes(payer));
-                self.pool.evict(payer, bytes_here);
+        let paths = self.paying_containers();
+        let shortfalls: Vec<PoolShortfall> =
+            paths.iter().filter_map(|path| self.pool_shortfall(path, &usage)).collect();
+        for path in &paths {
+            let excess = |above: ContainerPath| self.excess_bytes(&above, &usage);
+            let mut bytes = path.ancestors().filter_map(excess).max().unwrap_or(0);
+            for payer in self.payers_of(path) {
+                let bytes_here = bytes.min(self.pool.images.unmapped_bytes(payer));
+                self.pool.images.evict(payer, bytes_here);
                 bytes -= bytes_here;
             }
         }
         for shortfall in &shortfalls {
-            if !self.pool_shortfalls.iter().any(|known| known.container == shortfall.container) {
-                let detail = format!(
-                    "max is {}, but guests map {} of what it pays for, and the kernel keeps {} beside that: {} cannot be let go",
-                    Human(shortfall.max_bytes),
-                    Human(shortfall.mapped_bytes),
-                    Human(shortfall.kept_bytes),
-                    Human(shortfall.missing_bytes)
-                );
-                self.events.push("pool_shortfall", None, Some(&shortfall.container), &detail);
+            if !self.pool.shortfalls.iter().any(|known| known.container == shortfall.container) {
+                self.events.push("pool_shortfall", None, Some(&shortfall.container), &describe(shortfall));
             }
         }
-        self.pool_shortfalls = shortfalls;
+        self.pool.shortfalls = shortfalls;
+    }
+
+    /// By how much a container exceeds its `max`, bytes; `None` for one without.
+    fn excess_bytes(&self, path: &ContainerPath, usage: &Usage) -> Option<u64> {
+        let max = self.containers.tree().get(path)?.limits.max_bytes?;
+        Some(self.usage_inside(usage, path).bytes.saturating_sub(max))
+    }
+
+    /// What a container pays for beyond its `max` although nothing of it can be evicted.
+    fn pool_shortfall(&self, path: &ContainerPath, usage: &Usage) -> Option<PoolShortfall> {
+        let max_bytes = self.containers.tree().get(path)?.limits.max_bytes?;
+        let sum = |of: fn(&Pool, ContainerId) -> u64| -> u64 {
+            self.payers_of(path).map(|payer| of(&self.pool.images, payer)).sum()
+        };
+        let (mapped_bytes, kept_bytes) = (sum(Pool::pinned_bytes), sum(Pool::kept_bytes));
+        let missing_bytes = self.excess_bytes(path, usage)?.min(mapped_bytes + kept_bytes);
+        (missing_bytes > 0 && sum(Pool::unmapped_bytes) == 0).then(|| PoolShortfall {
+            container: path.clone(),
+            max_bytes,
+            mapped_bytes,
+            kept_bytes,
+            missing_bytes,
+        })
     }
 
     /// The pool's own container, and those that images are bound to.
     fn paying_containers(&self) -> Vec<ContainerPath> {
         let bound: Vec<u16> =
-            self.pool.iter().filter_map(|(_, image)| image.bound.map(|bound| bound.0)).collect();
+            self.pool.images.iter().filter_map(|(_, image)| image.bound.map(|bound| bound.0)).collect();
         let pays = |(path, node): &(&ContainerPath, &crate::tree::Node)| {
             path.as_str() == COMMON || bound.contains(&node.owner)
         };
-        self.tree.iter().filter(pays).map(|(path, _)| path.clone()).collect()
+        self.containers.tree().iter().filter(pays).map(|(path, _)| path.clone()).collect()
     }
 
     /// What a container pays for as a whole and guests map, bytes.
     fn pinned_bytes(&self, path: &ContainerPath) -> u64 {
-        self.payers_of(path).map(|payer| self.pool.pinned_bytes(payer)).sum()
+        self.payers_of(path).map(|payer| self.pool.images.pinned_bytes(payer)).sum()
     }
 
-    /// The books' names of a container that pays for images as a whole.
+    /// The names that a container has in the pool's accounts, if it pays for images as a whole.
     pub(in crate::state) fn payers_of(
         &self,
         path: &ContainerPath,
     ) -> impl Iterator<Item = ContainerId> + use<> {
-        let own = self.tree.get(path).map(|node| ContainerId(node.owner));
-        let pool = (path.as_str() == COMMON).then_some(POOL);
-        own.into_iter().chain(pool)
+        payers_of(self.containers.tree(), path)
     }
+}
 
-    /// What of the pool counts against the limit of a container, bytes. What is charged to the pool's own container squeezes
-    /// no guest: that is let go instead.
-    pub(in crate::state) fn pool_bytes_for_policy(&self, path: &ContainerPath, owner: u16) -> u64 {
-        if path.as_str() == COMMON { 0 } else { self.pool.enforceable_bytes(ContainerId(owner)) }
-    }
+/// A shortfall as a sentence.
+fn describe(shortfall: &PoolShortfall) -> String {
+    format!(
+        "max is {}, but guests map {} of what it pays for, and the kernel keeps {} next to that: {} cannot be evicted",
+        Human(shortfall.max_bytes),
+        Human(shortfall.mapped_bytes),
+        Human(shortfall.kept_bytes),
+        Human(shortfall.missing_bytes)
+    )
 }

@@ -1,9 +1,10 @@
-//! The shared pool and the guests: who maps which image, and who pays for it.
+//! The shared pool and the guests: which guest maps which image, and which container pays for it.
 
-use crate::guests::Guest;
+use crate::guests::{Guest, GuestSeq};
 use crate::objects::PoolObject;
-use crate::pool::{Backed, GuestSeq, Key, Opened, PoolImage, Sampling};
-use crate::state::{Balancer, State};
+use crate::pool::{Backed, Key, Opened, PoolImage};
+use crate::state::pool::{COMMON, common};
+use crate::state::{Balancer, State, StateError};
 use crate::tree::{Tree, TreeError};
 use accounting::{ContainerId, POOL, System};
 use protocol::bytes::FRAME_BYTES;
@@ -16,146 +17,152 @@ use protocol::path::ContainerPath;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// The pool's own container.
-pub const COMMON: &str = "/common";
-
 impl Balancer {
     /// The trust domain of guests in a container.
     #[must_use]
     pub fn domain(&self, container: &ContainerPath) -> Domain {
-        self.state().tree.domain(container)
+        self.view(|state, _| state.containers.tree().domain(container))
     }
 
-    /// Images that guests are about to map come into the pool. Returns what holds them there: of one that is known already, what did
-    /// before.
+    /// Images that guests are about to map come into the pool. Returns what holds them there: for an image that is
+    /// known already, this is what held it before.
     ///
     /// # Errors
     /// In one sentence, for the `vmm` to show.
     pub fn open_images(&self, images: &[Opened]) -> Result<Vec<Backed>, String> {
-        let state = &mut *self.state();
-        for image in images {
-            let backing = Arc::clone(&image.backing);
-            let opened = state.pool.open(&image.key, &image.origin, backing, Instant::now());
-            opened.map_err(|error| error.to_string())?;
-        }
-        state.rebind();
-        let known = |image: &Opened| {
-            let known = state.pool.get(&image.key).map_or(&image.backing, |known| &known.backing);
-            (image.key.clone(), Arc::clone(known))
-        };
-        Ok(images.iter().map(known).collect())
+        self.change(|state, now| {
+            for image in images {
+                let backing = Arc::clone(&image.backing);
+                let opened = state.pool.images.open(&image.key, &image.origin, backing, now);
+                opened.map_err(|error| error.to_string())?;
+            }
+            state.rebind();
+            let known = |image: &Opened| {
+                let known = state.pool.images.get(&image.key).map_or(&image.backing, |known| &known.backing);
+                (image.key.clone(), Arc::clone(known))
+            };
+            Ok(images.iter().map(known).collect())
+        })
     }
 
     /// Images of a guest that registers which the pool does not know: those that were mapped under an earlier balancer.
     #[must_use]
     pub fn unknown_images(&self, about: &Register) -> Vec<Key> {
-        let state = self.state();
-        let domain = state.tree.domain(&about.container);
-        let key = |digest| Key { digest, domain: domain.clone() };
-        let keys = about.images.iter().take(IMAGES_MAX).map(|image| key(image.digest));
-        keys.filter(|key| state.pool.get(key).is_none()).collect()
+        self.view(|state, _| {
+            let domain = state.containers.tree().domain(&about.container);
+            let key = |digest| Key { digest, domain: domain.clone() };
+            let keys = about.images.iter().take(IMAGES_MAX).map(|image| key(image.digest));
+            keys.filter(|key| state.pool.images.get(key).is_none()).collect()
+        })
     }
 
-    /// An image is not what it was: whoever runs the host hears of it.
+    /// The content of an image is not what it was: this is an event.
     pub fn image_changed(&self, key: Option<&Key>, detail: &str) {
-        let state = &mut *self.state();
-        if let Some(key) = key {
-            state.pool.accuse(key, detail);
-        }
-        state.pool_event("image_changed", None, detail);
+        self.change(|state, now| {
+            if let Some(key) = key {
+                state.pool.images.accuse(key, detail);
+            }
+            state.pool.event(&mut state.events, "image_changed", detail, now);
+        });
     }
 
-    /// What is to be looked at; all of it, if it is wanted now.
-    #[must_use]
-    pub fn plan_look(&self, all: bool) -> Sampling {
-        self.state().pool.due(Instant::now(), all)
-    }
-
-    /// Looks at all files and tables, unless that was done since a moment. Who waits for another one's look takes what that saw.
-    pub async fn look_at_pool_since(&self, since: Instant) {
-        if self.oldest_look().is_some_and(|at| at >= since) {
+    /// Scans all files and tables, unless that was done since a moment. A request that waits for the scan of another
+    /// one takes its result.
+    pub async fn scan_pool_since(&self, since: Instant) {
+        if self.oldest_scan().is_some_and(|at| at >= since) {
             return;
         }
-        let _turn = self.looking.lock().await;
-        if self.oldest_look().is_none_or(|at| at < since) {
-            self.look_at_pool(true).await;
+        let _scan = self.pool_scan.lock().await;
+        if self.oldest_scan().is_none_or(|at| at < since) {
+            self.scan_pool(true).await;
         }
     }
 
-    /// Looks at files and tables, and takes in what was seen. Returns how long the look took.
-    pub async fn look_at_pool(&self, all: bool) -> Duration {
-        let plan = self.plan_look(all);
-        if plan.is_empty() {
+    /// Scans files and tables, and takes in what was seen. Returns how long the scan took.
+    pub async fn scan_pool(&self, all: bool) -> Duration {
+        let due = self.change(|state, now| state.pool.images.due(now, all));
+        if due.is_empty() {
             return Duration::ZERO;
         }
-        let looked = tokio::task::spawn_blocking(move || {
+        let scanned = tokio::task::spawn_blocking(move || {
             let begun = Instant::now();
-            (plan.run(), begun.elapsed())
+            (due.run(), begun.elapsed())
         });
-        // A look that panicked is a bug that the log tells of; figures keep their age.
-        let Ok((answers, took)) = looked.await else { return Duration::ZERO };
-        let state = &mut *self.state();
-        for (key, wrong) in state.pool.apply(answers, Instant::now()) {
-            let guests = state.pool.get(&key).map(PoolImage::names).unwrap_or_default();
-            let whose =
-                if guests.is_empty() { "no guest maps it".to_owned() } else { format!("mapped by {guests}") };
-            let detail = format!("Image {} of domain {}, {whose}: {wrong}", key.digest, key.domain);
-            state.pool_event("image_changed", None, &detail);
-        }
-        state.keep_pool_limits();
+        // A scan that panicked is a bug that the log shows; figures keep their age.
+        let Ok((answers, took)) = scanned.await else { return Duration::ZERO };
+        self.change(|state, now| {
+            for (key, wrong) in state.pool.images.apply(answers, now) {
+                let guests = state.pool.images.get(&key).map(PoolImage::names).unwrap_or_default();
+                let mapped = if guests.is_empty() {
+                    "no guest maps it".to_owned()
+                } else {
+                    format!("mapped by {guests}")
+                };
+                let detail = format!("Image {} of domain {}, {mapped}: {wrong}", key.digest, key.domain);
+                state.pool.event(&mut state.events, "image_changed", &detail, now);
+            }
+            state.keep_pool_limits();
+        });
         took
     }
 
     /// The pool as clients see it.
     #[must_use]
     pub fn pool(&self) -> PoolObject {
-        self.state().pool_object()
+        self.view(State::pool_object)
     }
 
-    /// When the oldest look at an image, or at a table that covers it, began. `None` if one was not looked at yet, or there is
-    /// none.
-    fn oldest_look(&self) -> Option<Instant> {
-        let state = self.state();
-        let looks = state.pool.iter().flat_map(|(_, image)| {
-            std::iter::once(image.seen_at).chain(image.sharers.values().map(|sharer| sharer.seen_at))
-        });
-        looks.collect::<Option<Vec<Instant>>>()?.into_iter().min()
+    /// When the oldest scan of an image, or of a table that covers it, began. `None` if one was not scanned yet, or
+    /// there is none.
+    fn oldest_scan(&self) -> Option<Instant> {
+        self.view(|state, _| {
+            let scans = state.pool.images.iter().flat_map(|(_, image)| {
+                std::iter::once(image.seen_at).chain(image.sharers.values().map(|sharer| sharer.seen_at))
+            });
+            scans.collect::<Option<Vec<Instant>>>()?.into_iter().min()
+        })
     }
 }
+
 impl State {
-    /// The pool's own container is there from the start.
+    /// Makes the pool's own container where it is missing.
     pub(in crate::state) fn make_common(&mut self) {
-        let common = common();
-        if self.tree.get(&common).is_some() {
+        let (common, tree) = (common(), self.containers.tree());
+        if tree.get(&common).is_some() {
             return;
         }
-        let mut next = self.tree.clone();
-        let made = next.put(&common, Limits::default()).map_err(crate::state::StateError::from);
+        let mut next = tree.clone();
+        let made = next.place(&common, Limits::default()).map_err(StateError::from);
         if let Err(error) = made.and_then(|_| self.adopt(next)) {
-            tracing::error!(error = %error.chain(), "{COMMON} cannot be made: what nobody maps is the host's");
+            let error = error.chain();
+            tracing::error!(
+                error,
+                "{COMMON} cannot be made: pages that no guest maps are charged to the host"
+            );
         }
     }
 
-    /// Who really pays for what is charged to a container in the pool's books.
+    /// The owner id of the container that really pays for what is charged to a container in the pool's accounts.
     pub(in crate::state) fn payer(&self, payer: ContainerId) -> u16 {
-        let known = |owner: u16| self.tree.iter().any(|(_, node)| node.owner == owner);
-        if payer != POOL && known(payer.0) {
+        let tree = self.containers.tree();
+        if payer != POOL && self.containers.path_of(payer.0).is_some() {
             return payer.0;
         }
-        self.tree.get(&common()).map_or(crate::tree::OWNER_ROOT, |node| node.owner)
+        tree.get(&common()).map_or(crate::tree::OWNER_ROOT, |node| node.owner)
     }
 
-    /// Asks the bindings anew who pays for each image.
+    /// Looks up again in the bindings which container pays for each image.
     pub(in crate::state) fn rebind(&mut self) {
-        let (bindings, tree) = (&self.bindings, &self.tree);
-        self.pool.rebind(|digest, origin| {
+        let (bindings, tree) = (self.containers.bindings(), self.containers.tree());
+        self.pool.images.rebind(|digest, origin| {
             let container = bindings.of(digest, origin)?;
             tree.get(container).map(|node| ContainerId(node.owner))
         });
     }
 
-    /// What a guest says of its images must be what its table says, and what the pool has. An image that it does not tell
-    /// of is a file of its own: it shares that with nobody whom the pool knows, and pays for what it maps of it.
+    /// What a guest reports of its images must be what its table says, and what the pool has. An image that it does
+    /// not report is a file of its own: no guest that the pool knows shares it, and the guest pays for what it maps
+    /// of it.
     pub(in crate::state) fn check_images(
         &self,
         about: &Register,
@@ -171,7 +178,7 @@ impl State {
             .filter(|region| region.kind == RegionKind::Image)
             .map(|region| (region.first, region.count))
             .collect();
-        let domain = self.tree.domain(&about.container);
+        let domain = self.containers.tree().domain(&about.container);
         for (index, image) in images.iter().enumerate() {
             let digest = image.digest;
             if images[..index].iter().any(|other| other.digest == digest) {
@@ -185,7 +192,7 @@ impl State {
             };
             regions.swap_remove(at);
             let key = Key { digest, domain: domain.clone() };
-            let Some(known) = self.pool.get(&key) else {
+            let Some(known) = self.pool.images.get(&key) else {
                 return Err(format!("Image {digest} is not open for domain {domain}"));
             };
             let frames = known.backing.bytes() / FRAME_BYTES;
@@ -199,44 +206,45 @@ impl State {
         Ok(())
     }
 
-    /// A guest that was taken in maps its images.
-    pub(in crate::state) fn join_pool(&mut self, name: &str) {
-        let guest = &self.guests[name];
-        let domain = self.tree.domain(&guest.about.container);
+    /// A guest that was admitted maps its images.
+    pub(in crate::state) fn join_pool(&mut self, seq: GuestSeq, now: Instant) {
+        let Some(guest) = self.guests.get(seq) else { return };
+        let domain = self.containers.tree().domain(&guest.about.container);
         let container = ContainerId(self.pool_payer(guest));
-        for image in guest.about.images.clone() {
-            let guest = &self.guests[name];
+        for image in &guest.about.images {
             let key = Key { digest: image.digest, domain: domain.clone() };
             let table = (Arc::clone(&guest.frames), image.first);
-            self.pool.join(&key, GuestSeq(guest.session), name, container, table, Instant::now());
+            self.pool.images.join(&key, seq, &guest.about.name, container, table, now);
         }
     }
 
-    /// Who pays for pages of the pool that a guest maps from now on.
-    pub(in crate::state) fn pool_payer(&self, guest: &Guest) -> u16 {
+    /// Owner id of the container that pays for pages of the pool that a guest maps from now on.
+    fn pool_payer(&self, guest: &Guest) -> u16 {
         // The resident set knows guests only as a whole.
-        if self.accounting == System::Rss { guest.owner } else { self.charging(guest) }
+        if self.accounting == System::Rss { guest.owner } else { self.containers.charging(guest) }
     }
 
-    /// Who pays for a guest's pages of the pool is another container from now on, and with `all` for those that it has.
-    pub(in crate::state) fn charge_pool(&mut self, name: &str, all: bool) {
-        let guest = &self.guests[name];
-        let (session, container) = (guest.session, ContainerId(self.pool_payer(guest)));
-        self.pool.charge(GuestSeq(session), container, all);
+    /// Another container pays for pages of the pool that a guest maps from now on, and with `all` for those that it
+    /// maps already.
+    pub(in crate::state) fn charge_pool(&mut self, seq: GuestSeq, all: bool) {
+        let Some(guest) = self.guests.get(seq) else { return };
+        let container = ContainerId(self.pool_payer(guest));
+        self.pool.images.charge(seq, container, all);
     }
 
-    /// Guests that share pages inside a container, with another trust domain in the tree that is to be.
+    /// Guests that share pages inside a container, that would have another trust domain in the next tree.
     pub(in crate::state) fn check_domains(
         &self,
         path: &ContainerPath,
         next: &Tree,
-    ) -> Result<(), crate::state::StateError> {
+    ) -> Result<(), StateError> {
         let torn = |guest: &&Guest| {
             self.shares_pages(guest)
-                && self.tree.domain(&guest.about.container) != next.domain(&guest.about.container)
+                && self.containers.tree().domain(&guest.about.container)
+                    != next.domain(&guest.about.container)
         };
         let names: Vec<&str> =
-            self.guests_inside(path).filter(torn).map(|guest| guest.about.name.as_str()).collect();
+            self.guests.inside(path).filter(torn).map(|guest| guest.about.name.as_str()).collect();
         if names.is_empty() {
             return Ok(());
         }
@@ -255,26 +263,24 @@ impl State {
         &self,
         guest: &Guest,
         path: &ContainerPath,
-    ) -> Result<(), crate::state::StateError> {
-        let (from, to) = (self.tree.domain(&guest.about.container), self.tree.domain(path));
+    ) -> Result<(), StateError> {
+        let (from, to) =
+            (self.containers.tree().domain(&guest.about.container), self.containers.tree().domain(path));
         if from == to || !self.shares_pages(guest) {
             return Ok(());
         }
         let name = guest.about.name.clone();
-        Err(crate::state::StateError::OtherDomain { name, path: path.clone(), from, to })
+        Err(StateError::OtherDomain { name, path: path.clone(), from, to })
     }
 
     /// True for a guest that maps images, or whose RAM is merged.
     fn shares_pages(&self, guest: &Guest) -> bool {
-        guest.about.merge || self.pool.has_guest(GuestSeq(guest.session))
+        guest.about.merge || self.pool.images.has_guest(guest.seq)
     }
 
-    /// The pool's own container stays, and so does one that something is bound to.
-    pub(in crate::state) fn check_unbound(
-        &self,
-        path: &ContainerPath,
-    ) -> Result<(), crate::state::StateError> {
-        let bound = self.bindings.iter().find(|(_, payer)| *payer == path);
+    /// The pool's own container stays, and so does one that images are bound to.
+    pub(in crate::state) fn check_unbound(&self, path: &ContainerPath) -> Result<(), StateError> {
+        let bound = self.containers.bindings().iter().find(|(_, payer)| *payer == path);
         let inside = match bound {
             _ if path.as_str() == COMMON => "what no guest maps of the shared pool".to_owned(),
             Some((subject, _)) => format!("a binding of {subject}"),
@@ -282,21 +288,4 @@ impl State {
         };
         Err(TreeError::Busy { path: path.clone(), inside }.into())
     }
-
-    /// An event about the pool, within its budget.
-    pub(in crate::state) fn pool_event(
-        &mut self,
-        kind: &str,
-        container: Option<&ContainerPath>,
-        detail: &str,
-    ) {
-        if self.pool_budget.take(Instant::now()).is_some() {
-            self.events.push(kind, None, container, detail);
-        }
-    }
-}
-
-/// Its path.
-pub(in crate::state) fn common() -> ContainerPath {
-    COMMON.parse().expect("a path with one plain name")
 }

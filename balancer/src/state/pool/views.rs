@@ -1,25 +1,25 @@
 //! The shared pool as clients see it: its images, and what each guest and each container has of them.
 
-use crate::guests::Guest;
+use crate::guests::{Guest, age_ms};
 use crate::objects::{PoolGuestObject, PoolImageObject, PoolObject, PoolPayerObject, SharerObject};
 use crate::pool::{GuestSeq, Key, PoolImage};
 use crate::state::State;
-use crate::state::pool::pages::{COMMON, common};
+use crate::state::pool::{COMMON, common};
 use protocol::bytes::FRAME_BYTES;
 use protocol::path::ContainerPath;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
 impl State {
-    pub(in crate::state) fn pool_object(&self) -> PoolObject {
-        let (pool, common) = (&self.pool, common());
+    pub(in crate::state) fn pool_object(&self, now: Instant) -> PoolObject {
+        let (pool, common) = (&self.pool.images, common());
         let images: Vec<PoolImageObject> =
-            pool.iter().map(|(key, image)| self.pool_image_object(key, image)).collect();
+            pool.iter().map(|(key, image)| self.pool_image_object(key, image, now)).collect();
         let sum = |of: fn(&PoolImageObject) -> u64| images.iter().map(of).fold(0u64, u64::saturating_add);
         let guests: Vec<PoolGuestObject> =
-            self.guests.values().filter_map(|guest| self.pool_guest_object(guest)).collect();
+            self.guests.iter().filter_map(|guest| self.pool_guest_object(guest)).collect();
         PoolObject {
-            max_bytes: self.tree.get(&common).and_then(|node| node.limits.max_bytes),
+            max_bytes: self.containers.tree().get(&common).and_then(|node| node.limits.max_bytes),
             container: common,
             resident_bytes: sum(|image| image.resident_bytes),
             mapped_bytes: sum(|image| image.mapped_bytes),
@@ -33,20 +33,18 @@ impl State {
             containers: self.pool_payer_objects(&guests),
             images,
             guests,
-            shortfalls: self.pool_shortfalls.clone(),
+            shortfalls: self.pool.shortfalls.clone(),
         }
     }
 
-    fn pool_image_object(&self, key: &Key, image: &PoolImage) -> PoolImageObject {
+    fn pool_image_object(&self, key: &Key, image: &PoolImage, now: Instant) -> PoolImageObject {
         let mapped: BTreeMap<GuestSeq, u64> = image.ledger.sharers().collect();
         let alone_bytes = mapped.values().sum::<u64>() * FRAME_BYTES;
         let sharers = image.sharers.iter().map(|(seq, sharer)| SharerObject {
             guest: sharer.name.clone(),
             mapped_bytes: mapped.get(seq).map_or(0, |pages| pages * FRAME_BYTES),
-            age_ms: age_ms(sharer.seen_at),
+            age_ms: sharer.seen_at.map(|at| age_ms(at, now)),
         });
-        let path_of =
-            |owner: u16| self.tree.iter().find(|(_, node)| node.owner == owner).map(|(path, _)| path.clone());
         PoolImageObject {
             digest: key.digest,
             domain: key.domain.to_string(),
@@ -58,8 +56,8 @@ impl State {
             alone_bytes,
             saved_bytes: alone_bytes.saturating_sub(image.mapped_bytes()),
             error_bytes: image.error_bytes(),
-            age_ms: age_ms(image.seen_at),
-            bound_to: image.bound.and_then(|bound| path_of(bound.0)),
+            age_ms: image.seen_at.map(|at| age_ms(at, now)),
+            bound_to: image.bound.and_then(|bound| self.containers.path_of(bound.0)).cloned(),
             changed: image.changed.clone(),
             books_bytes: image.ledger.storage_bytes() as u64,
             sharers: sharers.collect(),
@@ -68,13 +66,11 @@ impl State {
 
     /// A guest and the pool; `None` for one that maps no image.
     pub(in crate::state) fn pool_guest_object(&self, guest: &Guest) -> Option<PoolGuestObject> {
-        if !self.pool.has_guest(GuestSeq(guest.session)) {
+        let (images, seq) = (&self.pool.images, guest.seq);
+        if !images.has_guest(seq) {
             return None;
         }
-        let (alone_bytes, charged_bytes) = (
-            self.pool.mapped_by(GuestSeq(guest.session)),
-            self.pool.charged_to_guest(GuestSeq(guest.session)),
-        );
+        let (alone_bytes, charged_bytes) = (images.mapped_by(seq), images.charged_to_guest(seq));
         let guest = guest.about.name.clone();
         Some(PoolGuestObject {
             guest,
@@ -86,12 +82,12 @@ impl State {
 
     fn pool_payer_objects(&self, guests: &[PoolGuestObject]) -> Vec<PoolPayerObject> {
         let mut charged: BTreeMap<u16, u64> = BTreeMap::new();
-        for (payer, bytes) in self.pool.charges() {
+        for (payer, bytes) in self.pool.images.charges() {
             *charged.entry(self.payer(*payer)).or_default() += bytes;
         }
         let of = |(path, node): (&ContainerPath, &crate::tree::Node)| {
             let inside = guests.iter().filter(|guest| {
-                self.guests.get(&guest.guest).is_some_and(|guest| guest.about.container == *path)
+                self.guests.named(&guest.guest).is_some_and(|guest| guest.about.container == *path)
             });
             let alone_bytes = inside.clone().map(|guest| guest.alone_bytes).sum::<u64>();
             let charged_bytes = charged.get(&node.owner).copied().unwrap_or(0);
@@ -103,10 +99,6 @@ impl State {
                 saved_bytes: alone_bytes.saturating_sub(charged_bytes),
             })
         };
-        self.tree.iter().filter_map(of).collect()
+        self.containers.tree().iter().filter_map(of).collect()
     }
-}
-
-fn age_ms(at: Option<Instant>) -> Option<u64> {
-    at.map(|at| u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX))
 }

@@ -1,91 +1,83 @@
 //! Observe, decide, send.
 
+use crate::guests::{Guest, GuestSeq};
 use crate::state::State;
-use crate::tree::Tree;
-use policy::{
-    self, ContainerView, GuestTarget, Health, HostView, Observation, OutOfMemory, Plan, is_worth_sending,
-};
+use crate::tree::{Node, Tree};
+use policy::{ContainerView, GuestTarget, GuestView, Health, Observation, OutOfMemory, is_worth_sending};
 use protocol::bytes::Human;
 use protocol::message::ToVmm;
 use protocol::path::ContainerPath;
 use std::collections::HashMap;
 use std::time::Instant;
 
+/// The input of the policy, and the guests in it. A plan names guests by their place in the observation, and `guests`
+/// has their numbers at the same places.
+#[derive(Debug)]
+pub(in crate::state) struct Observed {
+    pub observation: Observation,
+    pub guests: Vec<GuestSeq>,
+}
+
 impl State {
-    /// What the policy is told now.
-    pub(in crate::state) fn observe(&self) -> Observation {
-        self.observe_with(&self.tree)
+    /// The input of the policy now.
+    pub(in crate::state) fn observe(&self, now: Instant) -> Observed {
+        self.observe_with(self.containers.tree(), now)
     }
 
-    /// The same if the tree were another one.
-    pub(in crate::state) fn observe_with(&self, tree: &Tree) -> Observation {
-        // Paths are in the order of their text, so that the root comes first and each container behind the one it is in.
+    /// The input of the policy if this were the tree.
+    pub(in crate::state) fn observe_with(&self, tree: &Tree, now: Instant) -> Observed {
+        // Paths are in the order of their text, so that the root comes first and each container behind the one it is
+        // in.
         let index: HashMap<&str, usize> =
             tree.iter().enumerate().map(|(at, (path, _))| (path.as_str(), at)).collect();
         let place = |path: &ContainerPath| index.get(path.as_str()).copied().unwrap_or(0);
-        let container = |(path, node): (&ContainerPath, &crate::tree::Node)| ContainerView {
+        let container = |(path, node): (&ContainerPath, &Node)| ContainerView {
             path: path.clone(),
             parent: path.parent().map_or(0, |parent| place(&parent)),
             limits: node.limits.clone(),
-            charged_bytes: self.pool_bytes_for_policy(path, node.owner),
+            charged_bytes: self.pool.bytes_for_policy(path, node.owner),
         };
         let mut ceilings = self.ceilings();
-        let guest = |guest: &crate::guests::Guest| {
-            let mut view = guest.view(place(&guest.about.container));
-            view.ceiling = ceilings.remove(&view.name);
-            view
+        let guest = |guest: &Guest| {
+            let ceiling = ceilings.remove(&guest.seq);
+            GuestView { ceiling, ..guest.view(place(&guest.about.container), now) }
         };
-        Observation {
-            now_ms: since(self.started_at),
-            host: self.host_view(),
-            knobs: self.knobs,
-            memory: self.memory,
+        let observation = Observation {
+            now_ms: crate::guests::age_ms(self.host.started_at(), now),
+            host: self.host.view(self.available_bytes(), now),
+            knobs: self.decisions.knobs,
+            memory: self.decisions.memory,
             containers: tree.iter().map(container).collect(),
-            guests: self.guests.values().map(guest).collect(),
-        }
+            guests: self.guests.iter().map(guest).collect(),
+        };
+        Observed { observation, guests: self.guests.iter().map(|guest| guest.seq).collect() }
     }
 
-    /// The host, if the kernel says anything of it.
-    fn host_view(&self) -> Option<HostView> {
-        let memory = &self.host.memory;
-        (memory.total_bytes > 0).then(|| HostView {
-            total_bytes: memory.total_bytes,
-            available_bytes: memory.available_bytes,
-            age_ms: since(self.host.at),
-            stalled_age_ms: self.stalled_at.map(since),
-        })
+    /// Decides again and sends every target that changed enough; page cache that is in the way of a limit is dropped.
+    pub(in crate::state) fn adjust(&mut self, now: Instant) {
+        let observed = self.observe(now);
+        let plan = policy::decide(&observed.observation);
+        for (at, target) in plan.targets.iter().enumerate() {
+            self.send_target(&observed, at, target, now);
+        }
+        self.decisions.waits = plan.any_waits();
+        self.pause_guests(&observed, &plan);
+        self.end_victim(&observed, &plan);
+        self.decisions.remember(plan, &mut self.events);
+        self.drop_disk_caches(now);
+        self.waiters.room_may_be();
     }
 
-    /// Decides anew and sends every target that changed enough; what page cache is in the way of a limit is dropped.
-    pub(in crate::state) fn adjust(&mut self) {
-        let observation = self.observe();
-        let plan = policy::decide(&observation);
-        for (i, target) in plan.targets.iter().enumerate() {
-            self.send_target(&observation, i, target);
-        }
-        for shortfall in &plan.shortfalls {
-            if !self.shortfalls.iter().any(|known| known.container == shortfall.container) {
-                self.events.push("shortfall", None, Some(&shortfall.container), &shortfall.to_string());
-            }
-        }
-        self.waits = plan.any_waits();
-        self.hold_up(&observation, &plan);
-        self.end_victim(&observation, &plan);
-        self.memory = plan.memory;
-        self.budget = plan.budget;
-        self.shortfalls = plan.shortfalls;
-        self.drop_disk_caches();
-        self.room.send_replace(());
-    }
-
+    /// Sends the target of the guest at this place of the observation, if it is worth sending.
     pub(in crate::state) fn send_target(
         &mut self,
-        observation: &Observation,
-        i: usize,
+        observed: &Observed,
+        at: usize,
         target: &GuestTarget,
+        now: Instant,
     ) {
-        let view = &observation.guests[i];
-        let guest = self.guests.get_mut(&view.name).expect("a plan has the guests of its observation");
+        let (observation, view) = (&observed.observation, &observed.observation.guests[at]);
+        let Some(guest) = self.guests.get_mut(observed.guests[at]) else { return };
         let before = guest.memory.health;
         guest.memory = target.memory;
         // Its share is above what it was kept at: from here on it is a guest like any other.
@@ -94,84 +86,38 @@ impl State {
             guest.out_of_memory_at = None;
         }
         if target.ask_again || is_worth_sending(guest.sent_target_bytes, target.target_bytes) {
-            let reason = target.reason.text(observation, i);
+            let reason = target.reason.text(observation, at);
             let message = ToVmm::Target { target_bytes: target.target_bytes, reason: reason.clone() };
-            if guest.say(message) {
+            if guest.send(message) {
                 let detail = format!("{}: {reason}", Human(target.target_bytes));
                 self.events.push("target_changed", Some(&view.name), Some(&guest.about.container), &detail);
                 guest.sent_target_bytes = Some(target.target_bytes);
                 guest.target_reason = reason;
             } else {
-                tracing::warn!(guest = view.name, "its vmm does not listen; the target is sent again later");
+                tracing::warn!(guest = view.name, "its outbox is full; the target is sent again later");
             }
         }
         // What counts is what it was asked for.
         guest.memory.target_bytes = guest.sent_target_bytes;
-        let health = target.memory.health;
-        if health != before {
-            let told = |health| !matches!(health, Health::Well | Health::WithoutStatistics);
-            let held = Human(target.held_bytes);
-            if told(health) {
-                let asked = Human(target.target_bytes);
-                let detail = format!("{}: it holds {held}, and {asked} is its target", health.sentence());
-                self.guest_event(health.name(), &view.name, &detail);
-            } else if told(before) {
-                let detail = format!("{}; it holds {held}", Health::Well.sentence());
-                self.guest_event("well", &view.name, &detail);
-            }
+        if let Some((kind, detail)) = change_of_health(before, target) {
+            guest.event(&mut self.events, kind, &detail, now);
         }
-    }
-
-    /// Lets the guests stand still that the plan names, and the others go on.
-    fn hold_up(&mut self, observation: &Observation, plan: &Plan) {
-        for (i, view) in observation.guests.iter().enumerate() {
-            let Some(guest) = self.guests.get_mut(&view.name) else { continue };
-            let paused = plan.paused.contains(&i);
-            // A `vmm` that does not listen is told again at the next turn.
-            if guest.paused == paused || !guest.say(ToVmm::Pause { paused }) {
-                continue;
-            }
-            guest.paused = paused;
-            let left = Human(self.host.memory.available_bytes);
-            let (kind, detail) = match paused {
-                true => {
-                    let (held, target) = (Human(view.held_bytes()), Human(plan.targets[i].target_bytes));
-                    (
-                        "paused",
-                        format!(
-                            "The host has {left} left: it stands still by oom_policy, because it holds {held} and {target} is its target"
-                        ),
-                    )
-                }
-                false => ("resumed", format!("It goes on; the host has {left} left")),
-            };
-            self.events.push(kind, Some(&view.name), Some(&guest.about.container), &detail);
-        }
-    }
-
-    /// Ends the guest that the plan names, once.
-    fn end_victim(&mut self, observation: &Observation, plan: &Plan) {
-        let Some(view) = plan.victim.map(|i| &observation.guests[i]) else {
-            if plan.memory.starving_since_ms.is_some() && self.memory.starving_since_ms.is_none() {
-                let left = Human(self.host.memory.available_bytes);
-                self.events.push("host_starves", None, None, &format!("{left} are left on the host"));
-            }
-            return;
-        };
-        let guest = &self.guests[&view.name];
-        let detail = format!(
-            "The host has {} left: it is ended by oom_policy, because it holds {} of its RAM",
-            Human(self.host.memory.available_bytes),
-            Human(view.held_bytes())
-        );
-        let (pid, container) = (guest.pid, guest.about.container.clone());
-        self.events.push("oom_killed", Some(&view.name), Some(&container), &detail);
-        // A guest that has just ended by itself has released its memory as well.
-        host::process::kill(pid).ok();
     }
 }
 
-/// Milliseconds since then.
-pub(in crate::state) fn since(at: Instant) -> u64 {
-    u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX)
+/// The event about the health of a guest, if that changed.
+fn change_of_health(before: Health, target: &GuestTarget) -> Option<(&'static str, String)> {
+    let health = target.memory.health;
+    let is_ill = |health| !matches!(health, Health::Well | Health::WithoutStatistics);
+    let (held, asked) = (Human(target.held_bytes), Human(target.target_bytes));
+    if health == before {
+        None
+    } else if is_ill(health) {
+        let detail = format!("{}: it holds {held}, and {asked} is its target", health.sentence());
+        Some((health.name(), detail))
+    } else if is_ill(before) {
+        Some(("well", format!("{}; it holds {held}", Health::Well.sentence())))
+    } else {
+        None
+    }
 }

@@ -1,7 +1,9 @@
-//! The host's page cache of guests' disks: whom it is charged to, and having it dropped where a limit needs the room.
+//! The host's page cache of guests' disks: the containers that are charged for it, and dropping it where a limit
+//! needs room.
 
-use crate::guests::Guest;
+use crate::guests::{Guest, GuestSeq};
 use crate::state::State;
+use crate::state::registry::Registry;
 use accounting::{CacheClaim, Cost, System, Usage};
 use policy::{CachedView, Excess, keep};
 use protocol::disk::{FileId, KeepCached};
@@ -13,134 +15,142 @@ use std::time::Instant;
 /// A file that guests have as a disk.
 #[derive(Debug)]
 struct Cached<'a> {
-    /// What there is of it by the largest claim, bytes.
+    /// What the host has of it by the largest claim, bytes.
     bytes: u64,
-    /// True if all say that it cannot be dropped: one alone does not keep what others pay for.
+    /// True if all guests say that it cannot be dropped: one guest alone does not keep what others pay for.
     stays: bool,
-    /// Who has it, in the order of registration, and what each is charged, bytes.
+    /// The guests that have it, in the order of registration, and what each is charged, bytes.
     charges: Vec<(&'a Guest, u64)>,
 }
 
-/// What a guest's `vmm` says of a file.
+/// What the `vmm` of a guest reports of a file.
 #[derive(Debug)]
-struct Word<'a> {
+struct Claim<'a> {
     guest: &'a Guest,
     bytes: u64,
     stays: bool,
 }
 
 impl<'a> Cached<'a> {
-    fn new(words: Vec<Word<'a>>, accounting: System) -> Self {
-        let claim = |word: &Word<'_>| CacheClaim { owner: word.guest.owner, bytes: word.bytes };
-        let paid = accounting.divide_cache(&words.iter().map(claim).collect::<Vec<_>>());
+    fn new(claims: Vec<Claim<'a>>, accounting: System) -> Self {
+        let claim = |claim: &Claim<'_>| CacheClaim { owner: claim.guest.owner, bytes: claim.bytes };
+        let paid = accounting.divide_cache(&claims.iter().map(claim).collect::<Vec<_>>());
         Self {
-            bytes: words.iter().map(|word| word.bytes).max().unwrap_or(0),
-            stays: words.iter().all(|word| word.stays),
-            charges: words.into_iter().map(|word| word.guest).zip(paid).collect(),
+            bytes: claims.iter().map(|claim| claim.bytes).max().unwrap_or(0),
+            stays: claims.iter().all(|claim| claim.stays),
+            charges: claims.into_iter().map(|claim| claim.guest).zip(paid).collect(),
         }
+    }
+
+    /// The first guest that pays for the file.
+    fn first_payer(&self) -> Option<GuestSeq> {
+        self.charges.iter().find(|(_, bytes)| *bytes > 0).map(|(guest, _)| guest.seq)
+    }
+
+    fn view(&self) -> CachedView {
+        let paying = self.charges.iter().filter(|(_, bytes)| *bytes > 0);
+        let payers = paying.map(|(guest, bytes)| (guest.about.container.clone(), *bytes)).collect();
+        CachedView { bytes: self.bytes, payers }
     }
 }
 
-impl State {
-    /// All files that guests have as disks.
-    fn cached_files(&self) -> BTreeMap<FileId, Cached<'_>> {
-        let mut claims: BTreeMap<FileId, Vec<Word<'_>>> = BTreeMap::new();
-        let host_bytes = self.host.memory.page_cache_bytes();
-        let mut guests: Vec<&Guest> = self.guests.values().collect();
-        guests.sort_unstable_by_key(|guest| guest.session);
-        for guest in guests {
+impl Registry {
+    /// All files that guests have as disks, on a host that has no more page cache than this.
+    fn cached_files(&self, host_bytes: u64, accounting: System) -> BTreeMap<FileId, Cached<'_>> {
+        let mut claims: BTreeMap<FileId, Vec<Claim<'_>>> = BTreeMap::new();
+        for guest in self.by_seq() {
             for file in guest.disk_cache.files(host_bytes) {
-                claims.entry(file.file).or_default().push(Word {
-                    guest,
-                    bytes: file.bytes,
-                    stays: file.stays,
-                });
+                let claim = Claim { guest, bytes: file.bytes, stays: file.stays };
+                claims.entry(file.file).or_default().push(claim);
             }
         }
-        let divided = |(file, words)| (file, Cached::new(words, self.accounting));
+        let divided = |(file, claims)| (file, Cached::new(claims, accounting));
         claims.into_iter().map(divided).collect()
     }
 
-    /// What each guest is charged for the page cache of its disks, by its name.
-    pub(in crate::state) fn disk_cache_costs(&self) -> BTreeMap<&str, Cost> {
-        let mut costs: BTreeMap<&str, Cost> = BTreeMap::new();
-        for cached in self.cached_files().into_values() {
+    /// What each guest is charged for the page cache of its disks.
+    fn disk_cache_costs(&self, host_bytes: u64, accounting: System) -> BTreeMap<GuestSeq, Cost> {
+        let mut costs: BTreeMap<GuestSeq, Cost> = BTreeMap::new();
+        for cached in self.cached_files(host_bytes, accounting).into_values() {
             for (guest, bytes) in cached.charges {
-                *costs.entry(&guest.about.name).or_default() += Cost { bytes, error_bytes: 0 };
+                *costs.entry(guest.seq).or_default() += Cost { bytes, error_bytes: 0 };
             }
         }
-        // Unmapped memory is no error of a system that counts only what is mapped: it is its rule.
-        if self.accounting != System::Rss {
-            let host_bytes = self.host.memory.page_cache_bytes();
-            for guest in self.guests.values() {
+        // Unmapped memory is not an error of a system that counts only what is mapped: it is its rule.
+        if accounting != System::Rss {
+            for guest in self.by_seq() {
                 for file in guest.disk_cache.files(host_bytes) {
                     let error_bytes = file.error_bytes;
-                    *costs.entry(&guest.about.name).or_default() += Cost { bytes: 0, error_bytes };
+                    *costs.entry(guest.seq).or_default() += Cost { bytes: 0, error_bytes };
                 }
             }
         }
         costs
     }
+}
 
-    /// Adds that to what all guests cost whom. A guest's own container pays, also while it charges another one for what it
-    /// touches: a disk is read for the guest as a whole.
-    pub(in crate::state) fn add_disk_cache(&self, usage: &mut Usage) {
-        for (name, cost) in self.disk_cache_costs() {
-            *usage.entry(self.guests[name].owner).or_default() += cost;
-        }
+impl State {
+    /// What each guest is charged for the page cache of its disks.
+    pub(in crate::state) fn disk_cache_costs(&self) -> BTreeMap<GuestSeq, Cost> {
+        self.guests.disk_cache_costs(self.host.memory().page_cache_bytes(), self.accounting)
     }
 
-    /// Has page cache dropped where a container is above its limit with it, by the cheapest word: no guest is asked.
-    pub(in crate::state) fn drop_disk_caches(&mut self) {
-        let now = Instant::now();
-        let orders = self.drop_orders();
-        for (name, files) in orders {
-            let Some(guest) = self.guests.get_mut(&name).filter(|guest| guest.disk_cache.may_order(now))
-            else {
-                continue;
-            };
-            tracing::debug!(guest = name, ?files, "page cache of its disks is dropped");
-            if guest.say(ToVmm::DropDiskCache { files }) {
-                guest.disk_cache.ordered(now);
+    /// Adds the page cache of disks to what the containers are charged. A guest's own container pays, also while the
+    /// guest charges another one for what it touches: a disk is read for the guest as a whole.
+    pub(in crate::state) fn add_disk_cache(&self, usage: &mut Usage) {
+        let costs = self.disk_cache_costs();
+        for guest in self.guests.by_seq() {
+            if let Some(cost) = costs.get(&guest.seq) {
+                *usage.entry(guest.owner).or_default() += *cost;
             }
         }
     }
 
-    /// Who is to drop what. Of those who pay for a file the first one is told: its pages are the same for all.
-    fn drop_orders(&self) -> BTreeMap<String, Vec<KeepCached>> {
-        let mut orders: BTreeMap<String, Vec<KeepCached>> = BTreeMap::new();
-        let droppable: Vec<(FileId, Cached<'_>)> =
-            self.cached_files().into_iter().filter(|(_, cached)| !cached.stays && cached.bytes > 0).collect();
-        if droppable.is_empty() {
-            return orders;
+    /// Has page cache dropped where a container is above its limit with it: this is the cheapest way, no guest releases
+    /// anything for it. The `vmm` drops it, which has the files open.
+    pub(in crate::state) fn drop_disk_caches(&mut self, now: Instant) {
+        for (seq, files) in self.caches_to_drop() {
+            let guest = self.guests.get_mut(seq).filter(|guest| guest.disk_cache.may_ask(now));
+            let Some(guest) = guest else { continue };
+            tracing::debug!(guest = guest.about.name, ?files, "page cache of its disks is dropped");
+            if guest.send(ToVmm::DropDiskCache { files }) {
+                guest.disk_cache.asked(now);
+            }
         }
+    }
+
+    /// What each guest is to drop. Of the guests that pay for a file the first one is asked: its pages are the same
+    /// for all.
+    fn caches_to_drop(&self) -> BTreeMap<GuestSeq, Vec<KeepCached>> {
+        let mut drops: BTreeMap<GuestSeq, Vec<KeepCached>> = BTreeMap::new();
+        let host_bytes = self.host.memory().page_cache_bytes();
+        let cached = self.guests.cached_files(host_bytes, self.accounting);
+        let droppable: Vec<(FileId, Cached<'_>)> =
+            cached.into_iter().filter(|(_, cached)| !cached.stays && cached.bytes > 0).collect();
+        if droppable.is_empty() {
+            return drops;
+        }
+        let excesses = self.excesses();
+        if excesses.is_empty() {
+            return drops;
+        }
+        let views: Vec<CachedView> = droppable.iter().map(|(_, cached)| cached.view()).collect();
+        for ((file, cached), keep_bytes) in droppable.iter().zip(keep(&views, &excesses)) {
+            if let Some(guest) = cached.first_payer().filter(|_| keep_bytes < cached.bytes) {
+                drops.entry(guest).or_default().push(KeepCached { file: *file, keep_bytes });
+            }
+        }
+        drops
+    }
+
+    /// Containers that are above their limits.
+    fn excesses(&self) -> Vec<Excess> {
         let usage = self.usage();
         let excess = |path: &ContainerPath, ceiling: u64| {
             let bytes = self.usage_inside(&usage, path).bytes.saturating_sub(ceiling);
             (bytes > 0).then(|| Excess { container: path.clone(), bytes })
         };
-        let excesses: Vec<Excess> =
-            self.tree.iter().filter_map(|(path, node)| excess(path, node.limits.ceiling_bytes()?)).collect();
-        if excesses.is_empty() {
-            return orders;
-        }
-        let payers = |cached: &Cached<'_>| {
-            let paying = cached.charges.iter().filter(|(_, bytes)| *bytes > 0);
-            paying.map(|(guest, bytes)| (guest.about.container.clone(), *bytes)).collect()
-        };
-        let views: Vec<CachedView> = droppable
-            .iter()
-            .map(|(_, cached)| CachedView { bytes: cached.bytes, payers: payers(cached) })
-            .collect();
-        for ((file, cached), keep_bytes) in droppable.iter().zip(keep(&views, &excesses)) {
-            let first = cached.charges.iter().find(|(_, bytes)| *bytes > 0);
-            if let Some((guest, _)) = first.filter(|_| keep_bytes < cached.bytes) {
-                orders
-                    .entry(guest.about.name.clone())
-                    .or_default()
-                    .push(KeepCached { file: *file, keep_bytes });
-            }
-        }
-        orders
+        let containers = self.containers.tree().iter();
+        containers.filter_map(|(path, node)| excess(path, node.limits.ceiling_bytes()?)).collect()
     }
 }

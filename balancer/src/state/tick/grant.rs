@@ -1,50 +1,42 @@
-//! What somebody gives reaches those who wait for it at once, not at the next turn.
+//! What a guest releases reaches the guests that wait for it at once, not at the next tick.
 
-use crate::guests::{KernelSample, pool_totals};
 use crate::state::{Balancer, State};
-use host::meminfo::HostSample;
-use policy;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// Guests that give tell of it megabyte by megabyte: what came in this time is given on together.
+/// A guest that releases memory reports it megabyte by megabyte: what came in this time is given away together.
 const GRANT_EVERY: Duration = Duration::from_millis(100);
 
 impl Balancer {
-    /// Gives what becomes free to those who wait, whenever somebody gives; for as long as the program runs.
+    /// Gives what is released to the guests that wait for it, for as long as the program runs.
     pub async fn grant_what_is_freed(self: Arc<Self>) {
         loop {
             self.freed.notified().await;
-            self.state().grant();
+            if self.view(|state, _| state.decisions.waits) {
+                let host = self.kernel.host();
+                self.change(|state, now| {
+                    state.take_host(host);
+                    state.grant(now);
+                });
+            }
             tokio::time::sleep(GRANT_EVERY).await;
         }
     }
 }
 
 impl State {
-    /// A guest gave something: true if that is worth a look, because somebody waits for it.
-    pub(in crate::state) fn gave(&mut self, name: &str) -> bool {
-        let Some(guest) = self.guests.get_mut(name).filter(|_| self.waits) else { return false };
-        // What it was found to hold a while ago would count as held still.
-        if let Some(kernel) = KernelSample::of_guest(guest.pid, guest.about.machine) {
-            guest.figures.update(kernel, &pool_totals(&guest.frames, &guest.about.images));
-        }
-        true
-    }
-
-    /// Sends the targets that grow. Nobody is asked for more before the next turn: what guests could give is as old as their
-    /// last statistics.
-    fn grant(&mut self) {
-        if !self.waits {
+    /// Sends the targets that grow. No guest is asked for more before the next tick: what guests could release is as
+    /// old as their last statistics.
+    fn grant(&mut self, now: Instant) {
+        if !self.decisions.waits {
             return;
         }
-        self.host = HostSample::take();
-        let observation = self.observe();
-        let plan = policy::decide(&observation);
-        self.waits = plan.any_waits();
-        for (i, (target, view)) in plan.targets.iter().zip(&observation.guests).enumerate() {
+        let observed = self.observe(now);
+        let plan = policy::decide(&observed.observation);
+        self.decisions.waits = plan.any_waits();
+        for (at, (target, view)) in plan.targets.iter().zip(&observed.observation.guests).enumerate() {
             if target.grows(view) {
-                self.send_target(&observation, i, target);
+                self.send_target(&observed, at, target, now);
             }
         }
     }

@@ -1,8 +1,9 @@
-//! What happens at each tick and when a guest answers.
+//! Decisions at each tick and after each change, and what guests report.
 
 pub(in crate::state) mod adjust;
-pub(in crate::state) mod attach;
 pub(in crate::state) mod disk_cache;
-pub(in crate::state) mod grant;
-pub(in crate::state) mod receive;
-pub(in crate::state) mod sample;
+mod grant;
+mod moments;
+mod pause;
+mod receive;
+mod requests;

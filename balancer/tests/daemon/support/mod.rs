@@ -14,19 +14,60 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt::Debug;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
+use std::pin::pin;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
-use tokio_seqpacket::UnixSeqpacket;
 use tokio_seqpacket::ancillary::AncillaryMessageWriter;
+use tokio_seqpacket::{UCred, UnixSeqpacket};
+use wait::{Activity, Limits, Waiting};
 
 pub const MIB: u64 = 1 << 20;
-/// Every wait ends.
-pub const DEADLINE: Duration = Duration::from_secs(20);
+/// How long one step of a wait may take, before progress is looked at again.
+const STEP: Duration = Duration::from_millis(500);
+
+/// [`wait::until`] of an async task.
+pub async fn until<T: Debug>(
+    what: &str,
+    activity: &Activity,
+    mut look: impl AsyncFnMut() -> T,
+    holds: impl Fn(&T) -> bool,
+) -> T {
+    let mut waiting = Waiting::begin(Limits::default(), activity);
+    loop {
+        let seen = look().await;
+        if holds(&seen) {
+            return seen;
+        }
+        match waiting.go_on(activity) {
+            Ok(pause) => tokio::time::sleep(pause).await,
+            Err(missed) => panic!("Waited for: {what}: {missed}; last seen: {seen:#?}"),
+        }
+    }
+}
+
+/// What the process at the other end of a socket answers, waited for while it moves.
+pub async fn answered<T>(socket: &impl AsRawFd, answer: impl Future<Output = T>) -> T {
+    let pid = UCred::from_socket_peer(socket).ok().and_then(|peer| u32::try_from(peer.pid()?).ok());
+    within(&pid.map_or_else(Activity::default, Activity::of), answer).await
+}
+
+/// What a task returns, waited for while there is activity.
+pub async fn within<T>(activity: &Activity, task: impl Future<Output = T>) -> T {
+    let mut waiting = Waiting::begin(Limits::default(), activity);
+    let mut task = pin!(task);
+    loop {
+        match tokio::time::timeout(STEP, task.as_mut()).await {
+            Ok(returned) => return returned,
+            Err(_) => waiting.go_on(activity).map_or_else(|missed| panic!("no answer: {missed}"), drop),
+        }
+    }
+}
 
 /// A running balancer; killed when it goes out of scope.
 pub struct Daemon {
     child: Child,
+    activity: Activity,
     pub client: Client,
 }
 
@@ -41,12 +82,9 @@ impl Daemon {
         let child =
             command(place, &["serve"]).args(interval).args(arguments).stderr(Stdio::null()).spawn().unwrap();
         let client = Client::new(&place.api_socket());
-        let daemon = Self { child, client };
-        let start = Instant::now();
-        while daemon.client.call::<Value>(Method::GET, "/v1/version", vec![]).await.is_err() {
-            assert!(start.elapsed() < DEADLINE, "the balancer did not come up");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        let daemon = Self { activity: Activity::of(child.id()), child, client };
+        let version = async || daemon.client.call::<Value>(Method::GET, "/v1/version", vec![]).await;
+        until("the balancer is up", &daemon.activity, version, Result::is_ok).await.unwrap();
         daemon
     }
 
@@ -67,14 +105,9 @@ impl Daemon {
 
     /// Its exit code, once it ends by itself.
     pub async fn ended(&mut self) -> Option<i32> {
-        let start = Instant::now();
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status.code();
-            }
-            assert!(start.elapsed() < DEADLINE, "the balancer did not end");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        let child = &mut self.child;
+        let look = async || child.try_wait().unwrap();
+        until("the balancer ends", &self.activity, look, Option::is_some).await.unwrap().code()
     }
 
     pub async fn call(&self, method: Method, path: &str, body: &str) -> Result<Value, ClientError> {
@@ -198,15 +231,29 @@ impl Daemon {
 
     /// Waits until an object satisfies a condition.
     pub async fn until<T: DeserializeOwned + Debug>(&self, path: &str, condition: impl Fn(&T) -> bool) -> T {
-        let start = Instant::now();
-        loop {
-            let object = self.client.get(path).await.unwrap();
-            if condition(&object) {
-                return object;
-            }
-            assert!(start.elapsed() < DEADLINE, "{path} did not become as expected: {object:#?}");
-            tokio::time::sleep(Duration::from_millis(20)).await;
+        let read = async || self.client.get(path).await.unwrap();
+        until(path, &self.activity, read, condition).await
+    }
+
+    /// Waits for `count` ticks. Each reads the host's memory, and the age of that reading shows the tick. So an effect
+    /// that a tick would have had is there when this returns.
+    pub async fn ticks(&self, count: usize) {
+        // The reading was taken not before the first of these moments, not after the second.
+        let read = async || {
+            let asked = Instant::now();
+            let age = Duration::from_millis(self.host().await.age_ms);
+            (asked.checked_sub(age).unwrap(), Instant::now().checked_sub(age).unwrap())
+        };
+        let mut last = read().await;
+        for tick in 0..count {
+            let what = format!("tick {tick} of {count}");
+            last = until(&what, &self.activity, read, |now| now.0 > last.1).await;
         }
+    }
+
+    /// What its process does.
+    pub fn activity(&self) -> &Activity {
+        &self.activity
     }
 }
 
@@ -279,7 +326,7 @@ impl Vmm {
         self.socket.send(&message::encode(message).unwrap()).await.unwrap();
     }
 
-    /// The next message that is no question.
+    /// The next message that is not a question.
     pub async fn hear(&self) -> ToVmm {
         loop {
             let message = self.hear_any().await.expect("the balancer hung up");
@@ -294,10 +341,7 @@ impl Vmm {
     /// The next message; `None` at the hang-up.
     pub async fn hear_any(&self) -> Option<ToVmm> {
         let mut packet = vec![0; message::MESSAGE_BYTES_MAX];
-        let info = tokio::time::timeout(DEADLINE, self.socket.recv(&mut packet))
-            .await
-            .expect("the balancer is silent")
-            .ok()?;
+        let info = answered(&self.socket, self.socket.recv(&mut packet)).await.ok()?;
         (info.bytes_read() > 0).then(|| message::decode(&packet[..info.bytes_read()]).unwrap())
     }
 
@@ -318,7 +362,7 @@ impl Vmm {
         self.say(&FromVmm::Reconciled { mended_frames: 0, took_us: 1 }).await;
     }
 
-    /// Carries out the next order to charge somebody, as a `vmm` does whose table is right.
+    /// Carries out the next charge command, as a `vmm` does whose table is right.
     pub async fn carry_out(&self) -> message::Charge {
         loop {
             if let ToVmm::Charge(charge) = self.hear().await {

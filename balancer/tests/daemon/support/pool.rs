@@ -1,7 +1,7 @@
 //! A store with images, and guests that map them: real descriptors, a real table, and the word of a test for what is
 //! mapped.
 
-use super::{DEADLINE, MIB, Vmm, about};
+use super::{MIB, Vmm, about, answered};
 use protocol::frames::{FrameTable, Region, State};
 use protocol::image::{Digest, ImageHandle, MappedImage};
 use protocol::message::{self, FromVmm, OpenImages, PROTOCOL_VERSION, Register, ToVmm};
@@ -53,7 +53,7 @@ impl Folder {
         tree.canonicalize().unwrap()
     }
 
-    /// Puts any content into the store under its right name, as nobody should.
+    /// Puts any content into the store under its right name, as no program should.
     pub fn adopt(&self, content: &[u8]) -> String {
         let file = self.dir.path().join("content");
         fs::write(&file, content).unwrap();
@@ -106,8 +106,7 @@ pub async fn open(
     socket.send(&message::encode(&FromVmm::OpenImages(asked)).unwrap()).await.unwrap();
     let (mut packet, mut ancillary) = (vec![0; message::MESSAGE_BYTES_MAX], [0; 256]);
     let heard = socket.recv_with_ancillary(&mut packet, &mut ancillary);
-    let (info, reader) =
-        tokio::time::timeout(DEADLINE, heard).await.expect("the balancer is silent").unwrap();
+    let (info, reader) = answered(&socket, heard).await.unwrap();
     let mut files = vec![];
     for message in reader.into_messages() {
         if let OwnedAncillaryMessage::FileDescriptors(fds) = message {
@@ -171,7 +170,7 @@ async fn taken_in(vmm: &Vmm) {
 /// Pages that are really mapped by this process.
 pub struct Pinned(*mut libc::c_void, usize);
 
-// SAFETY: nobody reads or writes through it; it is only unmapped.
+// SAFETY: no code reads or writes through it; it is only unmapped.
 unsafe impl Send for Pinned {}
 
 impl Drop for Pinned {
@@ -202,7 +201,7 @@ impl Mapped {
         self.images[0].1.read_exact_at(&mut buffer, at).unwrap();
     }
 
-    /// Lets go of all that can. False if something stays that nobody maps.
+    /// Drops all pages that can be dropped. False if unmapped pages stay.
     pub fn drop_cache(&self) -> bool {
         use balancer::pool::{Pagecache, PoolBacking};
         let file = &self.images[0].1;

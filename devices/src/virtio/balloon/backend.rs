@@ -22,7 +22,7 @@ pub struct Outcome {
 
 /// Guest RAM and its frame table. Runs are sorted, disjoint and inside RAM.
 ///
-/// Each call is finished when it returns: the driver is told at once, and acts on it.
+/// Each call is finished when it returns: the driver gets its answer at once, and acts on it.
 pub trait BalloonBackend: Send {
     /// Whether all of `run` is guest RAM that may be ballooned.
     fn is_ram(&self, run: FrameRun) -> bool;
@@ -35,6 +35,6 @@ pub trait BalloonBackend: Send {
     /// The driver was reset and has forgotten its balloon: every ballooned frame may be used again.
     /// `changed_frames` are those that left the balloon by that.
     fn driver_reset(&mut self) -> Outcome;
-    /// Frames that are in the balloon now. Fewer than the driver gave, if the guest used some of them all the same.
+    /// Frames that are in the balloon now. Fewer than the driver gave, if the guest used some of them nevertheless.
     fn ballooned_frames(&self) -> u64;
 }

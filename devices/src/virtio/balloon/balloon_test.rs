@@ -56,7 +56,7 @@ fn events(guest: &FakeGuest<Balloon>) -> Vec<BalloonEvent> {
 }
 
 #[test]
-fn only_what_is_served_is_offered() {
+fn only_features_that_are_served_are_offered() {
     for bits in 0..8 {
         let options = BalloonOptions {
             deflate_on_oom: bits & 1 != 0,
@@ -257,7 +257,7 @@ fn a_guest_out_of_memory_is_noticed() {
     set_target(&guest, 900);
     send(&mut guest, DEFLATE, 1001..1101);
     events(&guest);
-    // Nobody asked for this.
+    // The device did not ask for this.
     send(&mut guest, DEFLATE, 1200..1456);
     assert_eq!(events(&guest), [BalloonEvent::OomDeflated { frames: 256 }]);
 }

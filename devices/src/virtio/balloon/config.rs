@@ -11,7 +11,7 @@ const ACTUAL_OFFSET: u64 = 4;
 pub(super) struct Config {
     /// Frames that the host asks the driver to hold.
     pub target: u32,
-    /// Frames that the driver says it holds.
+    /// Frames that the driver claims to hold.
     pub actual: u32,
 }
 

@@ -25,7 +25,7 @@ pub struct BalloonCounters {
     pub bad_chains: u64,
     /// Statistics with a tag that is not known.
     pub unknown_stats: u64,
-    /// Statistics buffers that nobody had asked for.
+    /// Statistics buffers that the device had not asked for.
     pub unasked_stats: u64,
     /// Events that were not fetched in time.
     pub dropped_events: u64,

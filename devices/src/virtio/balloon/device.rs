@@ -32,7 +32,7 @@ pub struct BalloonOptions {
     pub stats: bool,
 }
 
-/// The statistics buffer: whose turn it is.
+/// The statistics buffer: which side has it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum StatsTurn {
     /// The driver has not sent its first buffer.
@@ -110,7 +110,7 @@ impl Balloon {
         self.config.target
     }
 
-    /// Frames that the driver says it holds. Its own word: nothing may depend on it.
+    /// Frames that the driver says it holds. The driver may lie: nothing may depend on it.
     pub fn actual_frames(&self) -> u32 {
         self.config.actual
     }

@@ -15,7 +15,7 @@ pub enum BalloonEvent {
     },
     /// The driver wrote another `actual`.
     ActualChanged {
-        /// Frames that it says it holds.
+        /// Frames that it claims to hold.
         frames: u32,
     },
     /// There is a new statistics sample.

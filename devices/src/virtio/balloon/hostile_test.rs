@@ -102,7 +102,7 @@ fn reports_outside_ram_or_of_the_wrong_direction_are_refused() {
 }
 
 #[test]
-fn statistics_that_nobody_asked_for_go_back_unread() {
+fn statistics_without_a_request_are_returned_unread() {
     let (mut guest, _) = machine(all());
     let buffer = guest.readable(&[0; 10]);
     for turn in 0..100 {
@@ -158,12 +158,12 @@ fn one_event_does_a_bounded_amount_of_work() {
 }
 
 #[test]
-fn events_that_nobody_fetches_are_dropped_and_counted() {
+fn events_that_are_not_fetched_are_dropped_and_counted() {
     let (mut guest, _) = machine(all());
     let before = guest.transport().device_mut().take_events().len();
     assert_eq!(before, 1, "the driver is ready");
     for turn in 0..EVENTS_MAX as u32 + 5 {
-        // Two kinds in turn, so that they do not merge.
+        // Two kinds alternate, so that they do not merge.
         guest.write_config(4, &turn.to_le_bytes());
         send(&mut guest, INFLATE, [turn * 2, turn * 2 + 1]);
         guest.transport().device_mut().set_target(turn + 1);
@@ -187,7 +187,7 @@ fn a_queue_that_is_stopped_and_set_up_again_starts_anew() {
     }
     send(&mut guest, INFLATE, [1001]);
     assert_eq!(ram.count(FrameState::Ballooned), 2);
-    // The buffer of before is given back into rings that never had it: the driver's own doing, and nobody else's harm.
+    // The earlier buffer is returned into rings that never had it: the driver caused it, and it harms only itself.
     let mut transport = guest.transport();
     assert!(transport.device_mut().request_stats());
     transport.queue_event(STATS_QUEUE);

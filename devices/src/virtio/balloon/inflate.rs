@@ -21,10 +21,10 @@ impl Balloon {
     /// Serves frame numbers of one event as one: they are merged across descriptors and chains, so that memory is given
     /// back in runs that are as long as possible.
     ///
-    /// The used entries come last, and the order carries the protocol. On inflation they say that the frames are gone: a driver that
-    /// moves a page (balloon compaction) or takes it back (deflation) must not do so while the host is still about to
-    /// drop its contents. On deflation they are what MUST_TELL_HOST makes the driver wait for: it uses the pages the
-    /// moment it sees the entry, and by then they have to be accounted as its own again.
+    /// The used entries come last, and the order carries the protocol. On inflation they say that the frames are gone:
+    /// a driver that moves a page (balloon compaction) or takes it back (deflation) must not do so while the host is
+    /// still about to drop its contents. On deflation they are what MUST_TELL_HOST makes the driver wait for: it uses
+    /// the pages the moment it sees the entry, and by then they have to be accounted as its own again.
     pub(super) fn process_pfns(
         &mut self,
         mem: &DeviceMemory,

@@ -1,16 +1,17 @@
 //! The balloon device (virtio 1.3, section 5.5).
 //!
-//! The host asks for memory by writing a target into the configuration (`num_pages`) and raising a configuration interrupt. The
-//! driver allocates pages, sends their frame numbers through the *inflate* queue, and writes how many it holds
-//! into `actual`. With the used entry the host has taken the frames. To give back, the target falls; the driver sends the
-//! frame numbers through the *deflate* queue, waits for the used entry (that is MUST_TELL_HOST) and only then uses the pages.
+//! The host asks for memory by writing a target into the configuration (`num_pages`) and raising a configuration
+//! interrupt. The driver allocates pages, sends their frame numbers through the *inflate* queue, and writes how many it
+//! holds into `actual`. With the used entry the host has taken the frames. To give back, the target falls; the driver
+//! sends the frame numbers through the *deflate* queue, waits for the used entry (that is MUST_TELL_HOST) and only then
+//! uses the pages.
 //!
-//! The *statistics* queue runs the other way round: one buffer of the driver always waits at the host. To ask for statistics the
-//! host gives it back; the driver fills it and sends it again. So the very first buffer is old by the time anybody asks,
-//! and is never taken for a sample.
+//! The *statistics* queue runs the other way round: one buffer of the driver always waits at the host. To ask for
+//! statistics the host gives it back; the driver fills it and sends it again. So the very first buffer is old by the
+//! time the host asks, and is never used as a sample.
 //!
-//! *Free page reporting* sends blocks of free guest memory as device-writable buffers. The driver keeps them allocated until the
-//! used entry arrives, and afterwards finds any contents, usually zeros, in them.
+//! *Free page reporting* sends blocks of free guest memory as device-writable buffers. The driver keeps them allocated
+//! until the used entry arrives, and afterwards finds any contents, usually zeros, in them.
 //!
 //! # Which queue is which
 //!
@@ -30,10 +31,10 @@
 //!
 //! # What a hostile guest can do
 //!
-//! `actual` is the driver's own word and is used for display only; [`Balloon::held_frames`] counts what the host did itself.
-//! Frame numbers outside RAM are refused one by one, repeated ones are counted. A chain of the wrong direction, with part of a
-//! frame number, or longer than [`CHAIN_PFNS_MAX`] is answered and does nothing. Each event serves at most
-//! [`BATCH_CHAINS`] chains.
+//! `actual` is what the driver claims and is used for display only; [`Balloon::held_frames`] counts what the host did
+//! itself. Frame numbers outside RAM are refused one by one, repeated ones are counted. A chain of the wrong direction,
+//! with part of a frame number, or longer than [`CHAIN_PFNS_MAX`] is answered and does nothing. Each event serves at
+//! most [`BATCH_CHAINS`] chains.
 
 mod backend;
 mod config;
@@ -58,7 +59,7 @@ pub const FRAME_SHIFT: u32 = 12;
 
 /// Feature bit numbers (section 5.5.3).
 pub mod feature {
-    /// The driver tells the host before it uses pages from the balloon.
+    /// The driver notifies the host before it uses pages from the balloon.
     pub const MUST_TELL_HOST: u32 = 0;
     /// There is a statistics queue.
     pub const STATS_VQ: u32 = 1;
@@ -70,7 +71,7 @@ pub mod feature {
 
 /// Queue of frames that the driver gives.
 pub const INFLATE_QUEUE: usize = 0;
-/// Queue of frames that the driver takes back.
+/// Queue of frames by which the driver deflates.
 pub const DEFLATE_QUEUE: usize = 1;
 /// Queue of statistics, if they were negotiated.
 pub const STATS_QUEUE: usize = 2;

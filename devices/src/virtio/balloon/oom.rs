@@ -1,7 +1,8 @@
 //! Telling a deflation for lack of memory from those that were asked for.
 //!
-//! The protocol has no message for it: a driver with DEFLATE_ON_OOM sends frames through the deflate queue as ever. What gives it
-//! away is that nobody asked: the balloon is not above its target. Two things look the same and are not:
+//! The protocol has no message for it: a driver with DEFLATE_ON_OOM sends frames through the deflate queue as ever.
+//! What gives it away is that the host did not ask for it: the balloon is not above its target. Two things look the
+//! same and are not:
 //!
 //! - Balloon compaction moves a page: one frame is inflated at its new place, then one deflated at its old one.
 //! - A target that rises while the driver deflates towards a lower one: the chain under way still follows that.
@@ -31,7 +32,7 @@ impl OomWatch {
         }
     }
 
-    /// `frames` came out of the balloon, which holds `held` now. Returns how many of them nobody asked for.
+    /// `frames` came out of the balloon, which holds `held` now. Returns how many of them the host did not ask for.
     pub fn deflated(&mut self, frames: u64, target: u32, held: u64) -> u64 {
         let moved = frames == 1 && std::mem::take(&mut self.single_inflated);
         self.single_inflated = false;

@@ -1,7 +1,7 @@
 //! Frame numbers to runs of frames: sorted, without repetitions, as long as possible.
 //!
-//! Giving back one run costs about as much as giving back one frame, so this is where inflation is made cheap: Linux sends
-//! frame numbers one by one, in the order of its allocator, which is mostly but not always falling.
+//! Giving back one run costs about as much as giving back one frame, so this is where inflation is made cheap: Linux
+//! sends frame numbers one by one, in the order of its allocator, which is mostly but not always falling.
 
 use super::FrameRun;
 

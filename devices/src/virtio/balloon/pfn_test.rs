@@ -26,7 +26,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_not_ram_is_left_out_and_counted(mut list in pfns(), start in 0..64u64, len in 0..64u64) {
+    fn frames_that_are_not_ram_are_left_out_and_counted(mut list in pfns(), start in 0..64u64, len in 0..64u64) {
         let ram = start..start + len;
         let (runs, _) = merge(&mut list);
         let all = frames(&runs);

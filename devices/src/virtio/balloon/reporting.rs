@@ -8,8 +8,9 @@ use crate::virtio::queue::{Chain, QueueOutcome, drain_batch};
 use virtio_queue::Queue;
 
 impl Balloon {
-    /// Gives back what is reported. The guest keeps the blocks allocated until it sees the used entries, which therefore come after
-    /// the memory is gone: given back any later, it would take contents that the guest has written since.
+    /// Gives back what is reported. The guest keeps the blocks allocated until it sees the used entries, which
+    /// therefore come after the memory is gone: given back any later, it would take contents that the guest has written
+    /// since.
     pub(super) fn process_reports(&mut self, mem: &DeviceMemory, queue: &mut Queue) -> QueueOutcome {
         let mut state = (self, Vec::new());
         drain_batch(

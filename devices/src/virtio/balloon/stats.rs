@@ -9,7 +9,7 @@ pub(super) const STATS_MAX: usize = 64;
 /// Bytes that are read of one buffer.
 pub(super) const BUFFER_BYTES_MAX: usize = STATS_MAX * STAT_BYTES;
 
-/// What the guest's kernel says about its memory. Absent values were not sent: tags 10 to 15 came with Linux 6.12.
+/// What the guest's kernel reports about its memory. Absent values were not sent: tags 10 to 15 came with Linux 6.12.
 /// Counts are since the guest booted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BalloonStats {
@@ -37,9 +37,9 @@ pub struct BalloonStats {
     pub oom_kill: Option<u64>,
     /// Tag 11: allocations that had to reclaim memory themselves.
     pub alloc_stall: Option<u64>,
-    /// Tag 12: pages looked at by background reclaim.
+    /// Tag 12: pages scanned by background reclaim.
     pub async_scan: Option<u64>,
-    /// Tag 13: pages looked at by allocations.
+    /// Tag 13: pages scanned by allocations.
     pub direct_scan: Option<u64>,
     /// Tag 14: pages reclaimed in the background.
     pub async_reclaim: Option<u64>,

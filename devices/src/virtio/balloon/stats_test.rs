@@ -9,7 +9,7 @@ fn encode(entries: &[(u16, u64)]) -> Vec<u8> {
 }
 
 #[test]
-fn what_linux_6_12_sends_is_decoded() {
+fn statistics_of_linux_6_12_are_decoded() {
     let entries: Vec<(u16, u64)> = (0..16).map(|tag| (tag, 1000 + u64::from(tag))).collect();
     let (stats, unknown) = BalloonStats::decode(&encode(&entries));
     assert_eq!(unknown, 0);
@@ -43,7 +43,10 @@ fn an_older_kernel_leaves_fields_absent_and_the_last_value_of_a_tag_counts() {
 
 proptest! {
     #[test]
-    fn any_bytes_decode_to_what_they_say(entries in prop::collection::vec((0..20u16, any::<u64>()), 0..100), cut in 0..10usize) {
+    fn any_bytes_decode_to_what_they_say(
+        entries in prop::collection::vec((0..20u16, any::<u64>()), 0..100),
+        cut in 0..10usize,
+    ) {
         let mut bytes = encode(&entries);
         bytes.truncate(bytes.len().saturating_sub(cut));
         let whole = &entries[..(bytes.len() / STAT_BYTES).min(STATS_MAX)];

@@ -66,7 +66,7 @@ fn sectors_are_written_and_flushed() {
 }
 
 #[test]
-fn the_configuration_says_what_is_served() {
+fn the_configuration_lists_what_is_served() {
     for read_only in [true, false] {
         let machine = Machine::new(read_only);
         assert_eq!(u64::from_le_bytes(machine.guest.read_config(0)), 16);
@@ -101,7 +101,7 @@ fn a_read_only_disk_is_not_written() {
 }
 
 #[test]
-fn what_is_beyond_the_disk_is_refused_whole() {
+fn a_request_beyond_the_disk_is_refused_whole() {
     let mut machine = Machine::new(false);
     let before = machine.file.metadata().unwrap().len();
     for sector in [16, 17, 15, u64::MAX, u64::MAX / 512, u64::MAX / 512 + 1] {

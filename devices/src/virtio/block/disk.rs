@@ -1,6 +1,8 @@
 //! The file behind a disk: its capacity, and vectored transfers between it and guest RAM. The one module of this crate with unsafe
 //! code: the kernel reads and writes guest RAM, which is never borrowed as a Rust reference.
 #![allow(unsafe_code)]
+// Guest RAM is given to the kernel by address, as it must not be borrowed as a Rust reference.
+#![allow(unsafe_code)]
 
 use super::{REQUEST_BYTES_MAX, SECTOR_BYTES};
 use crate::virtio::buffers::{Access, Readable, Segments, Writable};
@@ -21,7 +23,7 @@ type Transfer = unsafe extern "C" fn(RawFd, *const libc::iovec, libc::c_int, lib
 
 impl Disk {
     pub fn new(mut file: File, read_only: bool) -> io::Result<Self> {
-        // Seeking, unlike fstat, also tells the length of a block device.
+        // Seeking, unlike fstat, also returns the length of a block device.
         let len = file.seek(SeekFrom::End(0))?;
         if !len.is_multiple_of(SECTOR_BYTES) {
             let text = format!("Disk of {len} bytes is not a multiple of {SECTOR_BYTES} bytes");
@@ -76,13 +78,13 @@ impl Disk {
         let mut rest = vectors.as_mut_slice();
         while !rest.is_empty() {
             let count = rest.len().min(libc::UIO_MAXIOV as usize) as libc::c_int;
-            // SAFETY: each vector describes guest memory that `guards` keeps mapped, and that may be written where the call
-            // does so; it is never borrowed as a Rust reference,
-            // and any bytes are valid in it. The descriptor is open for as long as `self`.
+            // SAFETY: each vector describes guest memory that `guards` keeps mapped, and that may be written where the
+            // call does so; it is never borrowed as a Rust reference, and any bytes are valid in it. The descriptor is
+            // open for as long as `self`.
             let done =
                 unsafe { call(self.file.as_raw_fd(), rest.as_ptr(), count, position as libc::off64_t) };
             match usize::try_from(done) {
-                // The file got shorter behind our back.
+                // The file became shorter meanwhile.
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(done) => {
                     position += done as u64;

@@ -1,8 +1,9 @@
 //! The block device (virtio 1.3, section 5.2) over a raw file or a host block device.
 //!
-//! Served are reads, writes, flushes and the id. Data moves between the file and guest RAM by one vectored system call, without a
-//! copy in between. What a hostile guest can choose is bounded: a request moves at most [`REQUEST_BYTES_MAX`], all of it
-//! inside the file as it was when the device was made and inside guest RAM, or nothing at all.
+//! Served are reads, writes, flushes and the id. Data moves between the file and guest RAM by one vectored system call,
+//! without a copy in between. What a hostile guest can choose is bounded: a request moves at most
+//! [`REQUEST_BYTES_MAX`], all of it inside the file as it was when the device was made and inside guest RAM, or nothing
+//! at all.
 
 mod disk;
 mod request;
@@ -31,7 +32,7 @@ pub const SEGMENT_BYTES_MAX: u32 = 64 * 1024;
 pub const REQUEST_BYTES_MAX: usize = (SEGMENTS_MAX * SEGMENT_BYTES_MAX) as usize;
 
 const QUEUE_SIZES: [u16; 1] = [256];
-/// Up to 32 MiB in one event, then the VMM looks at its other work.
+/// Up to 32 MiB in one event, then the VMM does its other work.
 const BATCH_CHAINS: usize = 8;
 const ID_BYTES: usize = blk::VIRTIO_BLK_ID_BYTES as usize;
 /// Configuration up to and including `blk_size` (section 5.2.4).
@@ -77,8 +78,8 @@ enum Refusal {
 }
 
 impl Block {
-    /// A disk of the bytes of `file`, which is a regular file or a block device. `id` is what the guest reads as the serial
-    /// number; only its first 20 bytes count.
+    /// A disk of the bytes of `file`, which is a regular file or a block device. `id` is what the guest reads as the
+    /// serial number; only its first 20 bytes count.
     ///
     /// # Errors
     /// When the length of the file is unknown or not a multiple of 512 bytes.
@@ -119,7 +120,7 @@ impl Block {
             Err(error) => {
                 self.counters.bad_chains += 1;
                 tracing::debug!(%error, "Block request is malformed");
-                // A driver that is told of no error takes the last status in that place for this one's.
+                // A driver that sees no error takes the last status in that place for the status of this request.
                 let place = matches!(error, ChainError::ReadOnly { .. } | ChainError::OutsideRam { .. });
                 let status = request::status_of(mem, again).filter(|_| place);
                 return status.map_or(0, |mut status| status.write(&[blk::VIRTIO_BLK_S_IOERR as u8]) as u32);

@@ -68,7 +68,7 @@ fn a_driver_finds_the_device_and_negotiates() {
 }
 
 #[test]
-fn only_what_is_served_is_offered() {
+fn only_features_that_are_served_are_offered() {
     assert_eq!(guest().transport().offered_features(), 0b101 | 1 << 40 | 1 << 32);
 }
 
@@ -224,7 +224,7 @@ fn an_available_index_that_jumps_needs_a_reset() {
     guest.set_avail_index(0, 1000);
     guest.notify(0);
     assert_eq!(guest.get(reg::VIRTIO_MMIO_STATUS), 0x4f);
-    assert_eq!(guest.acknowledge(), 2, "the driver is told");
+    assert_eq!(guest.acknowledge(), 2, "the driver gets an interrupt");
     assert_eq!(guest.transport().counters().queue_errors, 1);
     guest.notify(0);
     assert!(!guest.transport().queue_event(1));
@@ -243,7 +243,7 @@ fn a_head_beyond_the_table_needs_a_reset() {
 }
 
 #[test]
-fn configuration_changes_are_told_to_a_driver_that_is_ready() {
+fn a_driver_that_is_ready_is_notified_of_configuration_changes() {
     let mut guest = guest();
     let generation = guest.get(reg::VIRTIO_MMIO_CONFIG_GENERATION);
     guest.transport().config_changed();
@@ -316,7 +316,10 @@ fn access() -> impl Strategy<Value = Access> {
 
 proptest! {
     #[test]
-    fn no_register_traffic_breaks_the_transport(list in prop::collection::vec(access(), 0..200), noise in any::<u64>()) {
+    fn no_register_traffic_breaks_the_transport(
+        list in prop::collection::vec(access(), 0..200),
+        noise in any::<u64>(),
+    ) {
         let mem = crate::testing::memory(0x8000);
         let bytes: Vec<u8> = (0..0x8000u64).map(|at| (at.wrapping_mul(noise) >> 13) as u8).collect();
         vm_memory::Bytes::write_slice(&mem, &bytes, vm_memory::GuestAddress(0)).unwrap();

@@ -10,7 +10,8 @@
 //!
 //! Status bits only ever get added, in this order. A register written at the wrong moment, or with the wrong
 //! width, changes nothing and is counted. Queues are set up after FEATURES_OK, one register at a time, and checked as a
-//! whole when the driver says QueueReady: only then can an address outside RAM be told from a half-written one.
+//! whole when the driver says QueueReady: only then can an address outside RAM be distinguished from a half-written
+//! one.
 
 mod bus;
 mod registers;
@@ -36,7 +37,7 @@ pub const MMIO_WINDOW_BYTES: u64 = 0x1000;
 pub struct TransportCounters {
     /// Register accesses of the wrong width, at the wrong moment, or to no register.
     pub bad_accesses: u64,
-    /// Status writes that skip or take back a step.
+    /// Status writes that skip or undo a step.
     pub bad_status_writes: u64,
     /// Feature sets that the device does not offer, or without VIRTIO_F_VERSION_1.
     pub refused_features: u64,
@@ -142,7 +143,7 @@ impl<D: VirtioDevice> VirtioMmio<D> {
         outcome.more && !outcome.broken
     }
 
-    /// Tells the driver that the configuration changed. A driver that is not ready yet finds out by reading it.
+    /// Notifies the driver that the configuration changed. A driver that is not ready yet finds out by reading it.
     pub fn config_changed(&mut self) {
         self.config_generation = self.config_generation.wrapping_add(1);
         if self.status & status::DRIVER_OK != 0 {

@@ -14,7 +14,7 @@ pub(super) const CONFIG_OFFSET: u64 = reg::VIRTIO_MMIO_CONFIG as u64;
 const MAGIC: u32 = u32::from_le_bytes(*b"virt");
 /// The transport of virtio 1.0 and later.
 const VERSION: u32 = 2;
-/// Nobody registers these; Linux shows it in sysfs.
+/// There is no registry for these; Linux shows it in sysfs.
 const VENDOR: u32 = u32::from_le_bytes(*b"BLST");
 /// What the shared memory registers say where there is no such region (section 4.2.2).
 const NO_SHARED_MEMORY: u32 = u32::MAX;
@@ -143,7 +143,8 @@ impl<D: VirtioDevice> VirtioMmio<D> {
         }
         let mut added = value & !old;
         if added & status::FEATURES_OK != 0 && !self.features_acceptable() {
-            // The bit stays clear, which the driver has to look for (section 3.1.1, step 6), and with it all that follow.
+            // The bit stays clear, which the driver has to look for (section 3.1.1, step 6), and with it all that
+            // follow.
             self.counters.refused_features += 1;
             added &= !(status::FEATURES_OK | status::DRIVER_OK);
         }
@@ -154,8 +155,8 @@ impl<D: VirtioDevice> VirtioMmio<D> {
         }
     }
 
-    /// Linux's balloon driver notifies its statistics queue before it sets DRIVER_OK, against section 3.1.1, when nobody may look
-    /// at the queue yet. So every queue is looked at once the driver is ready.
+    /// Linux's balloon driver notifies its statistics queue before it sets DRIVER_OK, against section 3.1.1, when the
+    /// device may not look at the queue yet. So every queue is served once the driver is ready.
     fn serve_early_buffers(&mut self) {
         for index in 0..self.queues.len() {
             // More rounds than a queue has entries: what comes later comes with its own notification.

@@ -1,4 +1,5 @@
-//! Linux guests on images that the balancer fills: within its budget, exactly, and beside what sampling tells of the same.
+//! Linux guests on images that the balancer fills: within its budget, exactly, and next to sampled figures of the same
+//! guests.
 
 use super::{MIB, image, pool};
 use crate::host::Host;
@@ -18,18 +19,18 @@ const BUDGET_BYTES: u64 = 8 * MIB;
 /// What the balancer fills at once: the exact figures are multiples of it.
 const GRANULE_BYTES: u64 = 64 << 10;
 
-/// What guests that did the same are said to map and to be charged, bytes.
+/// What guests that did the same map and are charged by the API, bytes.
 #[derive(Debug, PartialEq, Eq)]
 struct Figures {
     mapped: Vec<u64>,
     charged: Vec<u64>,
-    /// What they may be off by, by their own word.
+    /// The error bound that is published with them.
     error: u64,
 }
 
 pub fn filled_by_the_balancer(images: &Images) -> Result<()> {
-    let exact = beside("managed", images)?;
-    let sampled = beside("pagecache", images)?;
+    let exact = figures("managed", images)?;
+    let sampled = figures("pagecache", images)?;
     println!("exact {exact:?}, sampled {sampled:?}");
     ensure!(exact.error == 0, "what the balancer fills is known: {exact:?}");
     let pairs = |of: fn(&Figures) -> &Vec<u64>| of(&exact).iter().zip(of(&sampled)).collect::<Vec<_>>();
@@ -45,7 +46,7 @@ pub fn filled_by_the_balancer(images: &Images) -> Result<()> {
 }
 
 /// Two guests boot from the layer and read it with this backing. With the balancer's own, in the end within a budget.
-fn beside(backing: &str, images: &Images) -> Result<Figures> {
+fn figures(backing: &str, images: &Images) -> Result<Figures> {
     let host = Host::with_store_and(&images.library, &["--pool", backing])?;
     let (root, is_managed) = (images.root(&[LAYER.0])?, backing == "managed");
     let mut guests = Vec::new();
@@ -85,7 +86,8 @@ fn beside(backing: &str, images: &Images) -> Result<Figures> {
     Ok(figures)
 }
 
-/// The budget falls below what guests map, which goes; then both read at once, and the pool never holds more. Returns what they read.
+/// The budget falls below what guests map, and pages are evicted; then both read at once, and the pool never holds
+/// more. Returns what they read.
 fn within_budget(host: &Host, guests: &mut [(LinuxGuest, Agent)]) -> Result<Vec<String>> {
     host.set_max("/common", BUDGET_BYTES)?;
     let held = || Ok(pool(host)?.resident_bytes);
@@ -106,7 +108,7 @@ fn within_budget(host: &Host, guests: &mut [(LinuxGuest, Agent)]) -> Result<Vec<
             let pool = pool(host)?;
             let resident = pool.resident_bytes;
             ensure!(resident <= BUDGET_BYTES, "{resident} bytes are held, {BUDGET_BYTES} may be");
-            ensure!(resident.is_multiple_of(GRANULE_BYTES), "{resident} bytes are no granules");
+            ensure!(resident.is_multiple_of(GRANULE_BYTES), "{resident} bytes are not whole granules");
             (looks, most) = (looks + 1, most.max(resident));
         }
         for reader in readers {
@@ -114,8 +116,8 @@ fn within_budget(host: &Host, guests: &mut [(LinuxGuest, Agent)]) -> Result<Vec<
         }
         Ok(())
     })?;
-    println!("within {BUDGET_BYTES} bytes: {most} at the most, at {looks} looks, each charged once");
-    ensure!(most * 10 >= BUDGET_BYTES * 9, "{most} bytes at the most: the budget was not felt");
+    println!("within {BUDGET_BYTES} bytes: {most} at the most, in {looks} samples, each charged once");
+    ensure!(most * 10 >= BUDGET_BYTES * 9, "{most} bytes at the most: the budget was not reached");
     let checksum = |read: &Value| Ok(read["checksum"].as_str().context("checksum")?.to_owned());
     answers.iter().map(checksum).collect()
 }

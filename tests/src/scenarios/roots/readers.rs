@@ -1,4 +1,4 @@
-//! Guests that read all of one image: the host has it once, and what one writes is its own.
+//! Guests that read all of one image: the host has it once, and pages that one guest writes are charged to that guest.
 
 use super::{MIB, SERVICES, image, pool, run, unchanged};
 use crate::host::Host;
@@ -11,8 +11,8 @@ const SERVICES_LAYER: &str = "/images/1";
 const LARGE_FILE: &str = "/usr/lib/x86_64-linux-gnu/libLLVM-14.so.1";
 /// Guests that read the same image.
 const READERS: usize = 4;
-/// What a guest touches beside what it writes, in host pages of 2 MiB.
-const APART: u64 = 8 * MIB;
+/// What a guest touches in addition to what it writes, in host pages of 2 MiB.
+const MARGIN_BYTES: u64 = 8 * MIB;
 
 /// What a `vmm` holds of images: its proportional part of the pages that it maps, bytes.
 fn image_part(linux: &LinuxGuest) -> Result<u64> {
@@ -74,7 +74,7 @@ pub fn one_image_for_all(images: &Images) -> Result<()> {
         assert_charged(&host, &services, read.bytes, number + 1)?;
     }
 
-    // What one guest writes is its own, and its own alone.
+    // What one guest writes is charged to it, and to no other.
     let file_bytes: u64 = run(&mut guests[0].1, &format!("stat -c %s {LARGE_FILE}"))?.parse()?;
     let percent = (image_bytes / 10 * 100).div_ceil(file_bytes);
     let others = |host: &Host| (1..READERS).map(|number| costs(host, number)).collect::<Result<Vec<_>>>();
@@ -83,7 +83,7 @@ pub fn one_image_for_all(images: &Images) -> Result<()> {
     let before = writer.meminfo("anon_pages_bytes")?;
     let held = writer.write_pages("own", &format!("/root{LARGE_FILE}"), percent, 7)?;
     let written = held.bytes * percent / 100;
-    ensure!(written * 10 >= image_bytes, "{written} bytes of {image_bytes} are no tenth");
+    ensure!(written * 10 >= image_bytes, "{written} bytes of {image_bytes} are less than a tenth");
     let grown = writer.meminfo("anon_pages_bytes")?.saturating_sub(before);
     ensure!(grown.abs_diff(written) <= MIB, "{written} bytes were written, and {grown} became private");
     ensure!(writer.verify("own")?.intact);
@@ -95,12 +95,12 @@ pub fn one_image_for_all(images: &Images) -> Result<()> {
     let own = own_after.private.saturating_sub(own_before.private);
     // The guest takes them from what it has free, which the host may hold for it already.
     ensure!(
-        own <= written + APART,
+        own <= written + MARGIN_BYTES,
         "the writer's own memory grew by {own} bytes for {written} that it wrote"
     );
     for (before, after) in others_before.iter().zip(&others_after) {
         ensure!(after.images == before.images, "another guest's images: {before:?}, {after:?}");
-        ensure!(after.private <= before.private + MIB, "another guest pays: {before:?}, {after:?}");
+        ensure!(after.private <= before.private + MIB, "another guest is charged: {before:?}, {after:?}");
     }
     let (_, reader) = &mut guests[1];
     let again = reader.read_tree(SERVICES_LAYER)?;
@@ -108,7 +108,7 @@ pub fn one_image_for_all(images: &Images) -> Result<()> {
     unchanged(&host, images, &services)
 }
 
-/// What a guest costs, bytes: memory of its own, and pages of images that it maps.
+/// What is charged for a guest, bytes: private memory, and pages of images that it maps.
 #[derive(Debug)]
 struct Costs {
     private: u64,

@@ -1,4 +1,5 @@
-//! A guest whose layer above the images is on a disk of its own: what it writes stays there, and nobody else reads it.
+//! A guest whose layer above the images is on a disk of its own: what it writes stays there, and no other guest reads
+//! it.
 
 use super::{MIB, run, unchanged};
 use crate::host::Host;
@@ -48,7 +49,8 @@ pub fn on_its_own_disk(images: &Images) -> Result<()> {
     ensure!(run(&mut other, &sums)? == original, "another guest reads what was written");
     run(&mut other, &format!("[ -e /usr/bin/diff ] && [ -e /usr/share/perl5 ] && ! [ -e {NEW} ]"))?;
     host.assert_near_kernel(&linux.guest)?;
-    // What it reads of its own is on its disk, hence in the host's page cache of that disk; of images nothing is its own.
+    // What it reads of its own is on its disk, hence in the host's page cache of that disk; of images nothing is its
+    // own.
     let layer = other.read_tree("/images/0")?;
     ensure!(agent.read_tree("/images/0")?.checksum == layer.checksum, "the image is another one");
     unchanged(&host, images, &images.digest(LAYER)?)

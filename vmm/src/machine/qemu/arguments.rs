@@ -218,7 +218,8 @@ mod tests {
         for words in [
             "-smp 2 -m 256M -object memory-backend-ram,id=ram,size=256M,reserve=",
             ",memory-backend=ram ",
-            " -kernel k -append no_timer_check swiotlb=noforce console=ttyS0 reboot=k panic=-1 -chardev file,id=console",
+            " -kernel k -append no_timer_check swiotlb=noforce console=ttyS0 reboot=k panic=-1 -chardev ",
+            " file,id=console",
             "id=console,append=on,path=/c,,d ",
             "readonly=on,file=./a -device virtio-blk-pci,drive=disk0",
             "readonly=off,file=/x/b -device virtio-blk-pci,drive=disk1",

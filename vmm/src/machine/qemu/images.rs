@@ -40,8 +40,8 @@ impl SharedImages {
                 return Err(QemuError::Input(ImageError::Twice { name, other }.into()));
             }
             if image.backing == Backing::Managed {
-                let why = "its pages come from a managed pool, and QEMU cannot ask for them; a balancer with --pool pagecache \
-                           can serve it";
+                let why = "its pages come from a managed pool, and QEMU cannot ask for them; a balancer with --pool \
+                           pagecache can serve it";
                 return Err(QemuError::Unsupported { what: "--root", why });
             }
         }

@@ -1,7 +1,8 @@
 //! A guest on a QEMU of this process, from its spec to its end.
 //!
 //! ```text
-//!   files checked, disks locked -> QEMU starts, paused -> RAM found, frame table -> registered -> target -> runs -> End
+//!   files checked, disks locked -> QEMU starts, paused -> RAM found, frame table -> registered -> target -> runs ->
+//!   End
 //! ```
 
 use super::arguments::Accelerator;

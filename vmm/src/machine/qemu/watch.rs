@@ -59,11 +59,21 @@ impl MachineMemory {
         })
     }
 
-    fn mark(&self) -> Option<Mark> {
+    /// The books before a pass: the faults come first, so that a fault between the two reads counts as one since.
+    fn mark_before(&self) -> Option<Mark> {
+        mark_before(|| self.faults(), || self.total.frames().ok())
+    }
+
+    /// The books now, to be compared with an earlier mark: the faults come last, so that no page is in the total
+    /// without its fault.
+    fn mark_now(&self) -> Option<Mark> {
+        mark_now(|| self.faults(), || self.total.frames().ok())
+    }
+
+    fn faults(&self) -> Option<u64> {
         let mut text = [0; 1024];
         let count = self.stat.read_at(&mut text, 0).ok()?;
-        let faults = faults(&String::from_utf8_lossy(&text[..count]))?;
-        Some(Mark { total: self.total.frames().ok()?, faults })
+        faults(&String::from_utf8_lossy(&text[..count]))
     }
 
     /// Frames whose state may have changed since a pass that began at this mark.
@@ -74,7 +84,7 @@ impl MachineMemory {
     }
 
     fn publish(&self, table: &FrameTable) -> Option<Pass> {
-        let error = match (self.compared, self.mark()) {
+        let error = match (self.compared, self.mark_now()) {
             (Some(since), Some(now)) if since == now => (0, None),
             (Some(since), Some(now)) => (self.error_frames(since, now), Some(Pass::Full)),
             _ => (u64::MAX, Some(Pass::Full)),
@@ -92,7 +102,7 @@ impl Watch for MachineMemory {
     }
 
     fn begin(&mut self) {
-        self.begun = self.mark();
+        self.begun = self.mark_before();
     }
 
     fn passed(&mut self, table: &FrameTable) {
@@ -111,6 +121,16 @@ impl Watch for Unseen {
     }
     fn begin(&mut self) {}
     fn passed(&mut self, _: &FrameTable) {}
+}
+
+fn mark_before(faults: impl FnOnce() -> Option<u64>, total: impl FnOnce() -> Option<u64>) -> Option<Mark> {
+    let faults = faults()?;
+    Some(Mark { total: total()?, faults })
+}
+
+fn mark_now(faults: impl FnOnce() -> Option<u64>, total: impl FnOnce() -> Option<u64>) -> Option<Mark> {
+    let total = total()?;
+    Some(Mark { total, faults: faults()? })
 }
 
 /// Minor and major faults of all threads, by `/proc/PID/stat` (proc_pid_stat(5), fields 10 and 12).
@@ -132,6 +152,33 @@ mod tests {
         let stat = "12 (qemu) (x) S 1 12 12 0 -1 4194304 1500 7 3 9 11 12 0 0 20";
         assert_eq!(faults(stat), Some(1503));
         assert_eq!((faults("12 (x) S 1"), faults("")), (None, None));
+    }
+
+    #[test]
+    fn a_fault_between_the_two_reads_of_a_mark_is_in_the_error_whichever_read_is_late() {
+        use std::cell::Cell;
+        // 1000 frames and 10 faults; meanwhile the guest touches 30 frames and gives 20 others back.
+        let (total, count) = (Cell::new(1000), Cell::new(10));
+        let touch = |frames| (total.set(total.get() + frames), count.set(count.get() + frames));
+        let read = |cell: &Cell<u64>| Some(cell.get());
+        let memory = MachineMemory {
+            frames_per_fault: 1,
+            ..MachineMemory::open(i32::try_from(std::process::id()).unwrap()).unwrap()
+        };
+        let off = statm_error_frames();
+        // 30 frames are touched while the second read of the first mark is late: a pass that begins after it may miss
+        // none.
+        let since = mark_before(|| read(&count), || (touch(30), read(&total)).1).unwrap();
+        let now = mark_now(|| read(&count), || read(&total)).unwrap();
+        assert!(memory.error_frames(since, now) - off >= 30);
+        // 20 frames are released and 30 touched; the second read of the second mark is late, and 30 more are touched
+        // then.
+        let since = mark_before(|| read(&count), || read(&total)).unwrap();
+        (total.set(total.get() - 20), touch(30));
+        let now = mark_now(|| (touch(30), read(&count)).1, || read(&total)).unwrap();
+        assert!(memory.error_frames(since, now) - off >= 50, "{since:?} {now:?}");
+        let late = mark_now(|| read(&count), || (touch(30), read(&total)).1).unwrap();
+        assert!(memory.error_frames(since, late) - off >= 80, "{since:?} {late:?}");
     }
 
     #[test]

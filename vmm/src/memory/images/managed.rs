@@ -23,7 +23,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 
-/// A granule of an image: the image by its place among those that the balancer was told of.
+/// A granule of an image: the image by its place among those that were reported to the balancer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Granule {
     /// The image.
@@ -135,7 +135,7 @@ impl Images {
         Ok(())
     }
 
-    /// Managed images, by their places among those that the balancer was told of.
+    /// Managed images, by their places among those that were reported to the balancer.
     fn managed(&self) -> impl Iterator<Item = (u16, &Image)> {
         let told = self.all.iter().filter(|image| image.what.digest.is_some());
         (0..).zip(told).filter(|(_, image)| image.what.backing == Backing::Managed)

@@ -68,9 +68,9 @@ fn a_touch_is_told_of_once_and_waits_until_its_granule_is_there() {
     assert_eq!((byte, asked), (7, vec![Granule { image: 0, number: 5 }]));
     let reader = FrameReader::open(table.fd()).unwrap();
     assert_eq!(reader.totals().shared, 16);
-    // The whole granule is there, and not a page beside it.
+    // The whole granule is there, and not a page next to it.
     assert_eq!(read(&images, 6 * GRANULE_BYTES - 1, |granule| panic!("{granule:?}")), 7);
-    // Let go, it is told of again, though the memory still has it.
+    // Once evicted it is reported again, though the memory still has it.
     images.let_go(Granule { image: 0, number: 5 }, &table).unwrap();
     assert_eq!(reader.totals().shared, 0);
     let mut again = 0;

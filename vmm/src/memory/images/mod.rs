@@ -50,7 +50,7 @@ pub struct Images {
     all: Vec<Image>,
     /// Watches those that the balancer fills, if there are any.
     uffd: Option<Uffd>,
-    /// What those are mapped from, device and inode, by their places among those that the balancer was told of.
+    /// What those are mapped from, device and inode, by their places among those that were reported to the balancer.
     memory: Mutex<[Option<(u64, u64)>; IMAGES_MAX]>,
 }
 
@@ -111,7 +111,8 @@ impl Images {
         self.all.iter().map(|image| (image.region, image.address()))
     }
 
-    /// What the balancer is told of them. An image that was named by a path of no store has no digest, and is not the pool's.
+    /// What is reported to the balancer about them. An image that was named by a path outside a store has no digest, and
+    /// does not belong to the pool.
     #[must_use]
     pub fn told(&self) -> Vec<MappedImage> {
         let told = |image: &Image| {

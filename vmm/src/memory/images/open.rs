@@ -67,7 +67,7 @@ pub enum ImageError {
         "Images with a managed backing cannot be mapped (balancer serve --pool pagecache needs no rights)"
     )]
     Watch(#[from] UffdError),
-    /// It does not fit beside the rest of guest memory.
+    /// It does not fit next to the rest of guest memory.
     #[error("Cannot place the image {name} in guest memory")]
     Describe {
         /// The image as it was named.
@@ -133,7 +133,7 @@ impl OpenImage {
 /// Opens an image by its path. It is a file of the guest's own: what the pool has is opened by the balancer.
 ///
 /// # Errors
-/// When it is no regular file that can be read, or has a length that cannot be mapped.
+/// When it is not a regular file that can be read, or has a length that cannot be mapped.
 pub fn open_path(path: &Path) -> Result<OpenImage, ImageError> {
     let name = path.display().to_string();
     let file = files::open(path, false, Kind::Regular)

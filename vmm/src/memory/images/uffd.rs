@@ -1,10 +1,10 @@
-//! userfaultfd(2): an access to a page that is not there stops, and is reported here. The ioctls are raw calls: the crate
-//! `userfaultfd` has neither minor faults nor `UFFDIO_CONTINUE`, and needs libclang to be built.
+//! userfaultfd(2): an access to a page that is not there stops, and is reported here. The ioctls are raw calls: the
+//! crate `userfaultfd` has neither minor faults nor `UFFDIO_CONTINUE`, and needs libclang to be built.
 //!
-//! A mapping of a memfd is watched in two modes. *Missing*: the memfd has no page there. *Minor*: it has one, but it is not mapped
-//! here yet. Either way the page is mapped by [`Uffd::resume`] alone, never by the kernel on its own, so all mapped pages are known.
-//! Kernel code stops as well, that of KVM and of system calls: the descriptor is opened without `UFFD_USER_MODE_ONLY`, which
-//! takes a right.
+//! A mapping of a memfd is watched in two modes. *Missing*: the memfd has no page there. *Minor*: it has one, but it is
+//! not mapped here yet. Either way the page is mapped by [`Uffd::resume`] alone, never by the kernel on its own, so all
+//! mapped pages are known. Kernel code stops as well, that of KVM and of system calls: the descriptor is opened without
+//! `UFFD_USER_MODE_ONLY`, which takes a right.
 
 use rustix::mm::UserfaultfdFlags;
 use std::fs::File;
@@ -65,7 +65,8 @@ ioctl_iowr_nr!(UFFDIO_CONTINUE, UFFDIO, 0x07, RangeCall);
 pub enum UffdError {
     /// This user may not do it.
     #[error(
-        "No permission to watch page faults (userfaultfd): give this user access to /dev/userfaultfd, or set vm.unprivileged_userfaultfd to 1"
+        "No permission to watch page faults (userfaultfd): give this user access to /dev/userfaultfd, \
+         or set vm.unprivileged_userfaultfd to 1"
     )]
     Forbidden(#[source] io::Error),
     /// Not in this kernel.
@@ -120,7 +121,8 @@ impl Uffd {
     /// # Safety
     /// `argument` has the layout that the request wants.
     unsafe fn call<T>(&self, request: libc::c_ulong, argument: &mut T) -> io::Result<()> {
-        // SAFETY: a descriptor that is open, and a valid pointer to a struct of the request's layout by the caller's promise.
+        // SAFETY: a descriptor that is open, and a valid pointer to a struct of the request's layout by the caller's
+        // promise.
         match unsafe { libc::ioctl(self.0.as_raw_fd(), request as _, &raw mut *argument) } {
             0 => Ok(()),
             _ => Err(io::Error::last_os_error()),
@@ -157,7 +159,8 @@ impl Uffd {
         Ok(faults.map(address).collect())
     }
 
-    /// Maps pages that the memfd has, and resumes the threads that wait for them. False if it does not have all of them.
+    /// Maps pages that the memfd has, and resumes the threads that wait for them. False if it does not have all of
+    /// them.
     ///
     /// # Errors
     /// When the kernel refuses.
@@ -167,8 +170,8 @@ impl Uffd {
         while next < at + bytes {
             let range = Range { start: next, bytes: at + bytes - next };
             let mut call = RangeCall { range, mode: 0, result: 0 };
-            // SAFETY: the struct of that call. It maps the memfd's own pages, in a mapping that is watched and hence only read through
-            // volatile accessors and by the kernel.
+            // SAFETY: the struct of that call. It maps the memfd's own pages, in a mapping that is watched and hence
+            // only read through volatile accessors and by the kernel.
             let done = unsafe { self.call(UFFDIO_CONTINUE(), &mut call) };
             next += match (u64::try_from(call.result), done) {
                 (Ok(mapped), Ok(())) => mapped.max(PAGE),

@@ -1,4 +1,4 @@
-//! An image whose file got shorter while it is mapped: its bytes are zeros from then on, and nobody falls over it.
+//! An image whose file got shorter while it is mapped: its bytes are zeros from then on, and no process ends.
 //!
 //! Behind the end of its file a mapping has no pages: an access of this process is SIGBUS, an access of the guest fails
 //! `KVM_RUN` with EFAULT. The store never shortens an image (I1), but a file is not the guest's and not ours. So:

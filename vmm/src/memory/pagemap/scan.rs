@@ -111,7 +111,7 @@ fn call(file: &File, start: u64, end: u64, wanted: Wanted, regions: &mut [PageRe
         ..ScanArg::default()
     };
     loop {
-        // SAFETY: the argument has the kernel's layout and size, and `vec` points to `vec_len` regions that nobody else uses.
+        // SAFETY: the argument has the kernel's layout and size, and `vec` points to `vec_len` regions that only this call uses.
         let count = unsafe { libc::ioctl(file.as_raw_fd(), PAGEMAP_SCAN as _, &raw mut argument) };
         match usize::try_from(count) {
             Ok(count) => return Ok(count.min(regions.len())),

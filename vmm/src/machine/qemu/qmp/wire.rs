@@ -15,7 +15,10 @@ pub trait Command: Serialize {
 }
 
 macro_rules! commands {
-    ($($(#[$doc:meta])* $name:ident = $text:literal { $($(#[$field_doc:meta])* $field:ident: $type:ty),* } -> $return:ty;)*) => {
+    ($(
+        $(#[$doc:meta])*
+        $name:ident = $text:literal { $($(#[$field_doc:meta])* $field:ident: $type:ty),* } -> $return:ty;
+    )*) => {
         $(
             $(#[$doc])*
             #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
