@@ -106,7 +106,7 @@ impl Inner {
             limits: node.limits.clone(),
             transient: node.transient,
             owner: node.owner,
-            trust_domain: tree.domain(path),
+            trust_domain: tree.domain(path).to_string(),
             usage_bytes: cost.bytes,
             usage_error_bytes: cost.error_bytes,
             usage_age_ms: inside()
@@ -137,10 +137,10 @@ impl Inner {
         let held = guest.disk_cache.files(self.host.memory().page_cache_bytes());
         let frames = guest.frames.totals();
         let (kernel, usage) = (guest.figures.kernel(), self.usage_of(guest, disk_cache));
-        let state = match guest.out_of_memory(now) {
-            OutOfMemory::No => "no",
-            OutOfMemory::Holding { .. } => "holding",
-            OutOfMemory::Returning { .. } => "returning",
+        let out_of_memory = match guest.out_of_memory(now) {
+            OutOfMemory::No => OutOfMemoryState::No,
+            OutOfMemory::Holding { .. } => OutOfMemoryState::Holding,
+            OutOfMemory::Returning { .. } => OutOfMemoryState::Returning,
         };
         GuestObject {
             name: guest.about.name.clone(),

@@ -1,7 +1,7 @@
 //! What other tasks wait for: events, room for waiters, another interval, granules.
 
 use super::Balancer;
-use crate::events::Event;
+use crate::objects::Event;
 use crate::pool::Library;
 use protocol::place::Place;
 use std::sync::Arc;

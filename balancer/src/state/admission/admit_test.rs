@@ -158,7 +158,7 @@ fn the_guest_that_the_policy_ends_is_killed() {
     let (_dir, kernel, balancer) = balancer();
     let (a, mut inbox) = candidate(about("a"), 4000);
     balancer
-        .turn_knobs(&crate::state::KnobsPatch {
+        .turn_knobs(&crate::objects::KnobsPatch {
             oom_policy: Some(policy::OomPolicy::Kill),
             ..Default::default()
         })
