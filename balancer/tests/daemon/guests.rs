@@ -366,7 +366,7 @@ async fn a_guest_without_a_balloon_and_with_unseen_ram_is_shown_as_such() {
     let said =
         |arguments: &[&str]| String::from_utf8(command(&place, arguments).output().unwrap().stdout).unwrap();
     let ps = said(&["ps"]);
-    assert!(ps.contains("plain has no balloon") && ps.contains("the host holds: it is a file"), "{ps}");
+    assert!(ps.contains("plain has no balloon") && ps.contains("is unknown: it is a file"), "{ps}");
     let explained = said(&["explain", "plain"]);
     let limit = "cannot be made to release memory; /web/plain uses 30";
     assert!(
