@@ -1,4 +1,4 @@
-//! The host's page cache of guests' disks: what a `vmm` tells of it, and how much of it may stay.
+//! The host's page cache of guests' disks: what a `vmm` reports, and how much of it may stay.
 //!
 //! Guests may have the same file, so a file has a name that is the same in every process of the host.
 
@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 /// Files behind the disks of one guest at most; a `vmm` has fewer interrupt lines.
 pub const DISK_FILES_MAX: usize = 32;
 
-/// A file, as every process of a host names it. A block device is its device number and inode 0: the page cache belongs to
-/// the device, whatever its nodes are called.
+/// A file, as every process of a host names it. A block device is its device number and inode 0: the page cache belongs
+/// to the device, whatever its nodes are called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FileId {

@@ -13,7 +13,7 @@ const HOST: &str = "=host";
 #[serde(try_from = "String", into = "String")]
 pub struct Domain(String);
 
-/// Why a text is no trust domain.
+/// Why a text is not a trust domain.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{0:?} is no trust domain: letters, digits and -_.:@+ make one, at most {NAME_BYTES_MAX}, no dot in front"

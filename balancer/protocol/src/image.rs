@@ -10,8 +10,8 @@ use utoipa::ToSchema;
 /// Images of one guest at most: each takes a virtio device and a KVM memory slot.
 pub const IMAGES_MAX: usize = 16;
 
-/// A managed image is filled, mapped and let go in parts of this many bytes: a fault costs about the same for 4 KiB and for
-/// 64 KiB (17 us), and what is mapped without being read is bounded by it.
+/// A managed image is filled, mapped and evicted in parts of this many bytes: a fault costs about the same for 4 KiB and
+/// for 64 KiB (17 us), and what is mapped without being read is bounded by it.
 pub const GRANULE_BYTES: u64 = 64 << 10;
 
 /// Granules that one message may ask for.
@@ -27,7 +27,7 @@ const DIGEST_BYTES: usize = 32;
 #[schema(value_type = String, example = "sha256:2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae")]
 pub struct Digest([u8; DIGEST_BYTES]);
 
-/// Why a text is no digest.
+/// Why a text is not a digest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is no digest of an image: expected {ALGORITHM}: and 64 hexadecimal digits in lower case")]
 pub struct DigestError(String);

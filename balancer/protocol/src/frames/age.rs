@@ -1,7 +1,7 @@
 //! The age of a frame's state: how long it has been what it is.
 //!
-//! An entry has eight bits for it: the minute in which it entered its state, modulo 255, plus one. Before a number comes
-//! round again the writer rewrites the oldest stamps to 0, "longer ago than can be told".
+//! An entry has eight bits for it: the minute in which it entered its state, modulo 255, plus one. Before a number
+//! comes round again the writer rewrites the oldest stamps to 0, "longer ago than can be told".
 
 /// One tick of ages, milliseconds.
 pub const AGE_TICK_MS: u64 = 60_000;

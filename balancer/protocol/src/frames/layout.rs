@@ -1,6 +1,7 @@
 //! The bytes of the table, shared by writer and reader. Every access is atomic: the other side is another process.
 //!
-//! The only module of this crate with unsafe code: it maps the memory of another process and hands out references to atomics in it.
+//! The only module of this crate with unsafe code: it maps the memory of another process and hands out references to
+//! atomics in it.
 //!
 //! ```text
 //!  0        header                                                                   2 pages

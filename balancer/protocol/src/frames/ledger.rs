@@ -1,9 +1,9 @@
 //! Flows between states: the totals of a guest's regions, in O(1).
 //!
-//! `flows[from][to]` counts the frames that ever went from one state to another; a total is what was there at the start,
-//! plus what came, less what left. Every flow adds to one state what it takes from another, so that the totals tile
-//! whenever they are read. The counters only grow: two equal readings in a row are the flows of one moment, and a reader
-//! in another process needs nothing from the writer.
+//! `flows[from][to]` counts the frames that ever went from one state to another; a total is what was there at the
+//! start, plus what came, less what left. Every flow adds to one state what it takes from another, so that the totals
+//! tile whenever they are read. The counters only grow: two equal readings in a row are the flows of one moment, and a
+//! reader in another process needs nothing from the writer.
 
 use super::atomic::{AtomicU64, Ordering::Acquire, Ordering::Release};
 use super::region::Region;
@@ -24,15 +24,15 @@ pub(super) fn add(flows: &Flows, left: &[u64; STATES.len()], to: State) {
 }
 
 impl Ledger {
-    /// One reading, of several moments if somebody writes.
+    /// One reading, of several moments if a process writes.
     pub fn read(flows: &Flows) -> Self {
         Self(std::array::from_fn(|from| std::array::from_fn(|to| flows[from][to].load(Acquire))))
     }
 
     /// The flows of these regions at one moment, or the last of so many attempts and `false`.
     ///
-    /// An operation is in the flows when it ends. One that went on from where another had brought a frame may end before
-    /// that does, and then a state has less than nothing for a moment: that is no moment to answer with.
+    /// An operation is in the flows when it ends. One that went on from where another had brought a frame may end
+    /// before that does, and then a state has less than nothing for a moment: that is not a moment to answer with.
     pub fn settled(flows: &[Flows], regions: &[Region], attempts: u32) -> (Vec<Self>, bool) {
         let read =
             || -> Vec<Self> { flows.iter().zip(regions).map(|(flows, _)| Self::read(flows)).collect() };

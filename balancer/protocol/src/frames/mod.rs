@@ -8,28 +8,29 @@
 //!  ...      entries: state 0..3, found 3, revision 4..8, age 8..16, owner 16..32             4 bytes per frame
 //! ```
 //!
-//! **Size.** An entry is 4 bytes; with its block's share a frame takes 4.06 bytes of address space. While the frames of a
-//! block are alike its head speaks for all, and entries that never spoke take no memory: a guest that was not touched
+//! **Size.** An entry is 4 bytes; with its block's share a frame takes 4.06 bytes of address space. While the frames of
+//! a block are alike its head speaks for all, and entries that never spoke take no memory: a guest that was not touched
 //! costs 16 KiB per GiB.
 //!
-//! **Cost.** A run over whole blocks that are alike is one compare-and-swap per block. Where frames differ a run costs a
-//! compare-and-swap per frame, and a run over the whole of such a block makes it alike again ([`block`] has the picture).
-//! `cargo bench -p protocol` measures both.
+//! **Cost.** A run over whole blocks that are alike is one compare-and-swap per block. Where frames differ a run costs
+//! a compare-and-swap per frame, and a run over the whole of such a block makes it alike again ([`block`] has the
+//! picture). `cargo bench -p protocol` measures both.
 //!
-//! **Regions.** A table covers RAM and the images that the guest has mapped. In an image frames are untouched or shared;
-//! pages of the pool are mapped and unmapped there alone, and nothing else happens there ([`RegionKind`]).
+//! **Regions.** A table covers RAM and the images that the guest has mapped. In an image frames are untouched or
+//! shared; pages of the pool are mapped and unmapped there alone, and nothing else happens there ([`RegionKind`]).
 //!
-//! **Tiling.** Every transition is one addition to the `flows` of its region, which takes from one state what it gives to
-//! another: the totals of each region tile at every moment ([`ledger`]). Blocks and entries are counted independently of that and must come to the
-//! same figures whenever nobody writes.
+//! **Tiling.** Every transition is one addition to the `flows` of its region, which takes from one state what it gives
+//! to another: the totals of each region tile at every moment ([`ledger`]). Blocks and entries are counted
+//! independently of that and must come to the same figures whenever no process writes.
 //!
-//! **Concurrency.** Any number of threads write, without a lock; the reader is another process that waits for nobody: it
-//! repeats a reading that changed under it a bounded number of times, then answers with [`Totals::torn`]. A killed or
-//! hostile writer can make the figures wrong, and that is all it can do. `tests/interleavings` checks the protocol of a
-//! block with every interleaving of a few threads.
+//! **Concurrency.** Any number of threads write, without a lock; the reader is another process that never waits:
+//! it repeats a reading that changed under it a bounded number of times, then answers with [`Totals::torn`]. A killed
+//! or hostile writer can make the figures wrong, and that is all it can do. `tests/interleavings` checks the protocol
+//! of a block with every interleaving of a few threads.
 //!
-//! **Unknown.** Where a process that does not tell gives memory back (engine qemu), a frame is private or not, by the kernel's
-//! word, and nothing more is known: [`FrameTable::set_residency_only`] makes the totals say `unknown` for what would be untouched.
+//! **Unknown.** Where a process that does not tell gives memory back (engine qemu), a frame is private or not, by the
+//! kernel's word, and nothing more is known: [`FrameTable::set_residency_only`] makes the totals say `unknown` for what
+//! would be untouched.
 //!
 //! **Truth.** What the kernel does by itself is found by scans; [`Totals`] says how much may be missing.
 

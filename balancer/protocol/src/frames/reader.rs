@@ -26,7 +26,7 @@ const COUNT_ATTEMPTS: u32 = 10;
 pub struct Frame {
     /// Its state.
     pub state: State,
-    /// Owner id of the container that is charged; 0 for nobody.
+    /// Owner id of the container that is charged; 0 for none.
     pub owner: u16,
     /// How long it has been in that state, milliseconds, a minute exact; `None` for longer than about two hours.
     pub age_ms: Option<u64>,
@@ -104,7 +104,7 @@ impl FrameReader {
         self.frames_of(RegionKind::Image) * FRAME_BYTES
     }
 
-    /// True if nobody tells why a frame of RAM has no host memory: `unknown` in the totals.
+    /// True if it is not known why a frame of RAM has no host memory: `unknown` in the totals.
     #[must_use]
     pub fn is_residency_only(&self) -> bool {
         self.mapping.header().residency_only.load(Relaxed) == 1
@@ -240,7 +240,7 @@ impl FrameReader {
     }
 
     /// First frame, number and entry, a whole block at once where its frames are alike. What cannot be in such a
-    /// region is no entry.
+    /// region is not an entry.
     fn for_each_entry(
         &self,
         region: &Region,
@@ -282,8 +282,8 @@ impl FrameReader {
         ledgers.iter().zip(&self.regions).map(|(ledger, region)| ledger.totals(region.count)).collect()
     }
 
-    /// Counts while nobody writes, or gives the last attempt as torn. A settled count that comes to other figures than
-    /// the flows of the same moment is told as untiled.
+    /// Counts while no process writes, or gives the last attempt as torn. A settled count that comes to other figures
+    /// than the flows of the same moment is told as untiled.
     fn counted(&self, count: impl Fn(&Region, usize) -> Sums) -> Totals {
         let header = self.mapping.header();
         for attempt in 1.. {

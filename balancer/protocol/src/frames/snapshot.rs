@@ -1,12 +1,12 @@
-//! The table as it was before somebody looked at the kernel.
+//! The table as it was before the kernel was scanned.
 
 use super::block::{Block, Seen};
 use super::head::{Head, Mode};
 use super::layout::{BLOCK_FRAMES, FRAMES_PER_BLOCK};
 use super::state::State;
 
-/// A run of whole blocks as they were. What a scan finds is recorded only where nothing changed since: what a device did
-/// meanwhile is newer and wins, even if it led to the same state again.
+/// A run of whole blocks as they were. What a scan finds is recorded only where nothing changed since: what a device
+/// did meanwhile is newer and wins, even if it led to the same state again.
 #[derive(Debug, Default)]
 pub struct Snapshot {
     first: u64,

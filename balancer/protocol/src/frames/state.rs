@@ -54,7 +54,7 @@ impl State {
         STATES.get(usize::try_from(bits).ok()?).copied()
     }
 
-    /// True if somebody is charged for a frame in this state: its content belongs to one container.
+    /// True if a container is charged for a frame in this state: its content belongs to one container.
     #[must_use]
     pub fn is_charged(self) -> bool {
         matches!(self, Self::Private | Self::Compressed | Self::Swapped)

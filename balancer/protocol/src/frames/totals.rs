@@ -36,10 +36,10 @@ impl ErrorSource {
 
 /// Frames by state. Counts are frames of 4 KiB.
 ///
-/// What the `vmm` does itself (inflate, deflate, report) is counted exactly and at once. What the kernel does behind its
-/// back (first touch, refault) is found later; until then a frame with host memory is still counted under the state that
-/// it had. `error_frames_max` bounds the number of such frames at one moment, `checked_age_ms` ago. Frames that were
-/// touched since that moment come on top and are in the next figure.
+/// What the `vmm` does itself (inflate, deflate, report) is counted exactly and at once. What the kernel does behind
+/// its back (first touch, refault) is found later; until then a frame with host memory is still counted under the state
+/// that it had. `error_frames_max` bounds the number of such frames at one moment, `checked_age_ms` ago. Frames that
+/// were touched since that moment come on top and are in the next figure.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Totals {
     /// Frames of all regions that these figures are of.
@@ -58,12 +58,12 @@ pub struct Totals {
     pub compressed: u64,
     /// Written out.
     pub swapped: u64,
-    /// Frames of RAM without host memory of which nobody tells why: untouched, in the balloon, reported or given back. None
-    /// where the `vmm` does that itself (engine kvm).
+    /// Frames of RAM without host memory for an unknown reason: untouched, in the balloon, reported or given back.
+    /// None where the `vmm` does that itself (engine kvm).
     #[serde(default)]
     pub unknown: u64,
-    /// Frames that no state accounts for, or that two do, or whose state is impossible in their region. In figures that were counted from
-    /// blocks or entries also frames whose state is another than by the flows. Must stay 0.
+    /// Frames that no state accounts for, or that two do, or whose state is impossible in their region. In figures that
+    /// were counted from blocks or entries also frames whose state is another than by the flows. Must stay 0.
     pub untiled: u64,
     /// Ballooned frames that were found in use again, since boot.
     pub refaults: u64,
@@ -79,8 +79,8 @@ pub struct Totals {
     /// Age of that bound, milliseconds; `null` when there was none. A look at the kernel's total renews it.
     #[serde(default)]
     pub checked_age_ms: Option<u64>,
-    /// Most pages of images that were mapped and not counted as shared yet, `shared_checked_age_ms` ago. What the host's
-    /// kernel takes away by itself, when memory is short, comes on top until the next comparison.
+    /// Most pages of images that were mapped and not counted as shared yet, `shared_checked_age_ms` ago. What the
+    /// host's kernel takes away by itself, when memory is short, comes on top until the next comparison.
     #[serde(default)]
     pub shared_error_frames_max: u64,
     /// Age of that bound, milliseconds; `null` when there was none.

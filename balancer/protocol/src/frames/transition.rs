@@ -1,4 +1,5 @@
-//! What can happen to a frame. A writer names a transition, never a pair of states: an illegal pair cannot be written down.
+//! What can happen to a frame. A writer names a transition, never a pair of states: an illegal pair cannot be written
+//! down.
 
 use super::region::RegionKind;
 use super::state::State;

@@ -83,8 +83,8 @@ impl FrameTable {
         &self.regions
     }
 
-    /// Nobody will tell this table why a frame of RAM has no host memory: what is not private there is unknown. To be said
-    /// before the table is handed over.
+    /// No process will tell this table why a frame of RAM has no host memory: what is not private there is unknown. To
+    /// be said before the table is handed over.
     pub fn set_residency_only(&self) {
         self.header().residency_only.store(1, Release);
     }
@@ -109,7 +109,7 @@ impl FrameTable {
         self.entry(frame).map(Entry::state)
     }
 
-    /// Owner of a frame, `None` outside all regions; 0 for nobody.
+    /// Owner of a frame, `None` outside all regions; 0 for none.
     #[must_use]
     pub fn owner(&self, frame: u64) -> Option<u16> {
         self.entry(frame).map(Entry::owner)
@@ -176,7 +176,8 @@ impl FrameTable {
         })
     }
 
-    /// Charges every frame to this owner, whoever was charged before. Returns the number of frames that changed.
+    /// Charges every frame to this owner, whichever container was charged before. Returns the number of frames that
+    /// changed.
     pub fn take_charges(&self, to: u16) -> u64 {
         self.rewrite(|entry| {
             (entry.state().is_charged() && entry.owner() != to).then(|| entry.with_owner(to))
