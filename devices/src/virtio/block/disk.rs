@@ -1,8 +1,6 @@
 //! The file behind a disk: its capacity, and vectored transfers between it and guest RAM. The one module of this crate
 //! with unsafe code: the kernel reads and writes guest RAM, which is never borrowed as a Rust reference.
 #![allow(unsafe_code)]
-// Guest RAM is given to the kernel by address, as it must not be borrowed as a Rust reference.
-#![allow(unsafe_code)]
 
 use super::{REQUEST_BYTES_MAX, SECTOR_BYTES};
 use crate::virtio::buffers::{Access, Readable, Segments, Writable};
