@@ -70,7 +70,7 @@ pub fn foreign_folder() -> Result<()> {
 }
 
 /// The guest's devices are served by the thread that speaks to the balancer. Here a socket of this test is the
-/// balancer: a guest that asks to be taken back gets no answer.
+/// balancer: a guest that asks for readmission gets no answer.
 pub fn hanging_balancer() -> Result<()> {
     let mut host = Host::new()?;
     let mut guest = start(&host, "a", "serve 1", &[])?;

@@ -80,7 +80,7 @@ pub fn kept() -> Result<()> {
         press(&mut guest, "a", &format!("sum={content}"), 1)?;
         ensure!(undumped(&guest)? == 1, "{backing}: an image is in a core dump");
 
-        // A balancer without this image does not take back a guest that maps it.
+        // A balancer without this image does not readmit a guest that maps it.
         let store = host.path("store");
         let aside = host.path("aside");
         host.kill_balancer();

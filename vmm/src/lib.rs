@@ -18,9 +18,9 @@
 //! | [`engine`], [`cli`] | the choice of the hypervisor; the command line |
 //!
 //! Threads: the event loop (main), one per vCPU, one reconciler, one that waits for faults of managed images, one for
-//! QEMU's monitor, and one that registers again while a balancer is missing. A device is locked by the vCPU that touches
-//! its registers or by the event loop that serves its queues; no two device locks are ever held at once, and a queue event
-//! takes the lock once.
+//! QEMU's monitor, and one that registers again while a balancer is missing. A device is locked by the vCPU that
+//! touches its registers or by the event loop that serves its queues; no two device locks are ever held at once, and a
+//! queue event takes the lock once.
 
 #![deny(unsafe_code)]
 

@@ -32,7 +32,8 @@ impl TokenBucket {
         self.cpu_ns.set_rate(rate, burst, now);
     }
 
-    /// True if an expensive piece of work may begin. It may cost more than the balance, and then the next one waits longer.
+    /// True if an expensive piece of work may begin. It may cost more than the balance, and then the next one waits
+    /// longer.
     pub fn is_open(&mut self, now: Instant) -> bool {
         self.opens_in(now).is_zero()
     }

@@ -1,4 +1,5 @@
-//! The kernel's total as a measure of guest RAM. It is the total of the process, so this test needs a process of its own.
+//! The kernel's total as a measure of guest RAM. It is the total of the process, so this test needs a process of its
+//! own.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 

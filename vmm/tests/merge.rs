@@ -1,5 +1,5 @@
-//! Guest RAM that the kernel merges (KSM): the frame table stays true, and released frames leave KSM. KSM belongs to the
-//! host and the total to the process, so this test needs a process of its own.
+//! Guest RAM that the kernel merges (KSM): the frame table stays true, and released frames leave KSM. KSM belongs to
+//! the host and the total to the process, so this test needs a process of its own.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 

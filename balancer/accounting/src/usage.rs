@@ -1,5 +1,5 @@
-//! What a guest costs, from readings of its frame table and of the kernel. Where nobody tells every transition, the
-//! systems are applied to totals: private frames have one user, so totals by owner are all that a rule needs.
+//! What a guest costs, from readings of its frame table and of the kernel. Where no process reports every transition,
+//! the systems are applied to totals: private frames have one user, so totals by owner are all that a rule needs.
 
 use super::System;
 use protocol::bytes::{BLOCK_BYTES, FRAME_BYTES};
@@ -12,7 +12,7 @@ pub struct GuestReading {
     pub owner: u16,
     /// Resident set of its `vmm` by the kernel; `None` when the process is gone.
     pub resident_bytes: Option<u64>,
-    /// What the host holds for it beside the resident set: page tables. Bytes.
+    /// What the host holds for it in addition to the resident set: page tables. Bytes.
     pub beside_bytes: u64,
     /// What its frame table says the host holds for it.
     pub table_bytes: u64,
@@ -26,13 +26,13 @@ pub struct GuestReading {
     /// By how much the charge may be too small because pages that are taken for pages of images are not, or no ledger
     /// charges them.
     pub error_bytes: u64,
-    /// Blocks of 2 MiB that hold at least one of its frames; `None` where nobody counted them.
+    /// Blocks of 2 MiB that hold at least one of its frames; `None` where they were not counted.
     pub blocks_used: Option<u64>,
     /// Guest memory that its table covers.
     pub ram_bytes: u64,
 }
 
-/// What somebody is charged. Bytes.
+/// What a container is charged. Bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Cost {
     /// The charge.
@@ -52,15 +52,15 @@ impl std::ops::AddAssign for Cost {
 pub type Usage = BTreeMap<u16, Cost>;
 
 impl System {
-    /// What a guest costs whom. A frame table is a hostile process's word: the kernel's figure counts where it is
-    /// larger, and no more is charged elsewhere than the table holds.
+    /// What a guest costs each container. A frame table is a hostile process's word: the kernel's figure counts where
+    /// it is larger, and no more is charged elsewhere than the table holds.
     #[must_use]
     pub fn usage(self, reading: &GuestReading) -> Usage {
         let resident = reading.resident_bytes.unwrap_or(0);
         let bytes = |bytes| Cost { bytes, error_bytes: 0 };
         let error_bytes = reading.error_bytes;
-        // What is not mapped is no part of the resident set: that is the rule of this system, and its weakness. What is
-        // mapped of the pool is charged by the pool's own ledger, by this rule as well.
+        // What is not mapped is not part of the resident set: that is the rule of this system, and its weakness. What
+        // is mapped of the pool is charged by the pool's own ledger, by this rule as well.
         if self == Self::Rss {
             let bytes = resident.saturating_sub(reading.pool_bytes);
             return [(reading.owner, Cost { bytes, error_bytes })].into();
@@ -80,7 +80,7 @@ impl System {
         }
         *usage.entry(reading.owner).or_default() += charge(own);
         let blocks_bytes = usage.values().fold(0u64, |sum, cost| sum.saturating_add(cost.bytes));
-        // The process beside the frames, and what its table hides.
+        // The process in addition to the frames, and what its table hides.
         let beside = resident.saturating_sub(reading.images_bytes).saturating_sub(held);
         let beside = beside.saturating_add(reading.beside_bytes);
         *usage.entry(reading.owner).or_default() += Cost { bytes: beside, error_bytes };

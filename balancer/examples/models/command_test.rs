@@ -1,12 +1,13 @@
 //! The command line of this example.
 
-/// Runs the example itself: its test lies next to its program.
-fn models(arguments: &[&str]) -> (Option<i32>, String, String) {
-    let test = std::env::current_exe().unwrap();
-    let program = test.parent().unwrap().join("models");
-    let output = std::process::Command::new(program).args(arguments).output().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    (output.status.code(), text(output.stdout), text(output.stderr))
+use super::{Models, run};
+use clap::Parser;
+
+/// Runs the command: what it prints, or its exit code and the error.
+fn models(arguments: &[&str]) -> Result<String, (i32, String)> {
+    let arguments = Models::try_parse_from(["models"].iter().chain(arguments));
+    let command = arguments.map_err(|error| (error.exit_code(), error.to_string()))?;
+    run(&command).map_err(|error| (1, format!("{error:#}")))
 }
 
 #[test]
@@ -16,9 +17,9 @@ fn a_given_trace_is_played_and_figure_and_document_are_written() {
     std::fs::write(&document, "# Head\n<!-- models:begin -->\n<!-- models:end -->\n").unwrap();
     let trace = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/models/traces/short.jsonl");
     let (svg_path, document_path) = (svg.to_str().unwrap(), document.to_str().unwrap());
-    let (code, out, err) =
-        models(&["--json", "--seed", "3", "--trace", trace, "--svg", svg_path, "--into", document_path]);
-    assert_eq!((code, err.as_str()), (Some(0), ""));
+    let out =
+        models(&["--json", "--seed", "3", "--trace", trace, "--svg", svg_path, "--into", document_path])
+            .unwrap();
     let report: serde_json::Value = serde_json::from_str(&out).unwrap();
     assert_eq!((&report["seed"], report["systems"].as_array().unwrap().len()), (&3.into(), 4));
     assert_eq!(report["events"]["short"], 18);
@@ -31,7 +32,7 @@ fn a_given_trace_is_played_and_figure_and_document_are_written() {
 fn a_generated_trace_can_be_written_to_a_file() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("mixed.jsonl");
-    assert_eq!(models(&["--record", path.to_str().unwrap()]), (Some(0), String::new(), String::new()));
+    assert_eq!(models(&["--record", path.to_str().unwrap()]), Ok(String::new()));
     let lines = std::fs::read_to_string(path).unwrap();
     assert!(lines.lines().count() > 1000 && lines.ends_with("\"event\":\"end\"}\n"));
 }
@@ -50,8 +51,8 @@ fn bad_files_are_named() {
         (&["--seed", "many"], 2, &["many"]),
         (&["--record", bad, "--json"], 2, &["--json"]),
     ] {
-        let (found, out, err) = models(arguments);
-        assert_eq!((found, out.as_str()), (Some(code), ""), "{arguments:?}: {err}");
+        let (found, err) = models(arguments).unwrap_err();
+        assert_eq!(found, code, "{arguments:?}: {err}");
         for word in words {
             assert!(err.contains(word), "{arguments:?}: {err:?} does not say {word:?}");
         }

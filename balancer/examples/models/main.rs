@@ -57,11 +57,16 @@ struct Models {
 }
 
 fn main() -> anyhow::Result<()> {
-    let command = Models::parse();
+    print!("{}", run(&Models::parse())?);
+    Ok(())
+}
+
+/// Carries the command out; returns what it prints.
+fn run(command: &Models) -> anyhow::Result<String> {
     if let Some(path) = &command.record {
         fs::write(path, mixed(command.seed).to_text())
             .with_context(|| format!("Cannot write {}", path.display()))?;
-        return Ok(());
+        return Ok(String::new());
     }
     let trace = match &command.trace {
         Some(path) => {
@@ -94,9 +99,7 @@ fn main() -> anyhow::Result<()> {
         let document = into_markers("models", &document, &markdown(&report)).unwrap_or(document);
         fs::write(path, document).with_context(|| format!("Cannot write {}", path.display()))?;
     }
-    let out = if command.json { serde_json::to_string_pretty(&report)? + "\n" } else { text(&report) };
-    print!("{out}");
-    Ok(())
+    Ok(if command.json { serde_json::to_string_pretty(&report)? + "\n" } else { text(&report) })
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
-//! May a guest map this image? The check runs when an image was built, and when a guest is to map an image of another origin.
+//! May a guest map this image? The check runs when an image was built, and when a guest is to map an image of another
+//! origin.
 //!
-//! The whole tree is walked, in time and memory bounded by the image's length and [`ENTRIES_MAX`], whatever the image says: a folder
-//! is entered once, and all folders together are not longer than the image.
+//! The whole tree is walked, in time and memory bounded by the image's length and [`ENTRIES_MAX`], whatever the image
+//! says: a folder is entered once, and all folders together are not longer than the image.
 
 use super::ENTRIES_MAX;
 use super::erofs::format::{FileType, Layout};
@@ -93,8 +94,9 @@ impl From<ReadError> for CheckError {
     }
 }
 
-/// Checks that a guest can map this image, and every regular file in it with DAX: blocks of 4096 bytes, nothing compressed, packed or
-/// chunked, nothing outside, a tree without cycles, a length that is a multiple of 2 MiB. Does not check the digest.
+/// Checks that a guest can map this image, and every regular file in it with DAX: blocks of 4096 bytes, nothing
+/// compressed, packed or chunked, nothing outside, a tree without cycles, a length that is a multiple of 2 MiB. Does
+/// not check the digest.
 ///
 /// # Errors
 /// The first defect, with its path in the image.

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use std::path::Path;
 use std::process::Command;
 
-/// A folder with a file in it, and a file beside that.
+/// A folder with a file in it, and a file next to it.
 fn small() -> Vec<u8> {
     let mut memory = Memory::default();
     memory.file("folder/file", b"contents");

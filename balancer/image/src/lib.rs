@@ -6,11 +6,13 @@
 //!   OCI layout -/  (names, modes)   (places)  (contents)                                (opened by guests)
 //! ```
 //!
-//! A source is read twice: for its tree, which is kept in memory, then for the contents, which are streamed to the places that
-//! the plan gave them. So a tar, compressed or not, needs no unpacked copy, and memory grows with the number of files only.
+//! A source is read twice: for its tree, which is kept in memory, then for the contents, which are streamed to the
+//! places that the plan gave them. So a tar, compressed or not, needs no unpacked copy, and memory grows with the
+//! number of files only.
 //!
-//! The same tree gives the same bytes on every machine: order, times, identities and hard links are normalized ([`erofs`]). Times and
-//! attributes that belong to the machine and not to the tree, such as labels of SELinux, are left out ([`tree::is_kept`]).
+//! The same tree gives the same bytes on every machine: order, times, identities and hard links are normalized
+//! ([`erofs`]). Times and attributes that belong to the machine and not to the tree, such as labels of SELinux, are
+//! left out ([`tree::is_kept`]).
 
 #![forbid(unsafe_code)]
 

@@ -22,8 +22,9 @@ pub const PREFIXES: [(&[u8], u8); 5] = [
     (b"security.", 6),
 ];
 
-/// True for an extended attribute that is a part of the tree. Labels of SELinux, hashes of IMA and the bookkeeping of overlayfs belong
-/// to the machine that the tree was on; with them the same tree would have another digest on every machine.
+/// True for an extended attribute that is a part of the tree. Labels of SELinux, hashes of IMA and the bookkeeping of
+/// overlayfs belong to the machine that the tree was on; with them the same tree would have another digest on every
+/// machine.
 #[must_use]
 pub fn is_kept(name: &[u8]) -> bool {
     if let Some(rest) = name.strip_prefix(b"trusted.overlay.") {
@@ -109,7 +110,7 @@ impl Inode {
         Self { mode: mode & 0o7777, uid: 0, gid: 0, xattrs: BTreeMap::new(), kind }
     }
 
-    /// An empty folder that nobody described: `rwxr-xr-x`, of root.
+    /// An empty folder that no entry described: `rwxr-xr-x`, of root.
     #[must_use]
     pub fn folder() -> Self {
         Self::new(0o755, Kind::Directory(BTreeMap::new()))
@@ -174,7 +175,7 @@ impl Tree {
     /// Gives an inode a name in a folder, instead of what had that name.
     ///
     /// # Errors
-    /// When it is no name of a file.
+    /// When it is not a name of a file.
     ///
     /// # Panics
     /// When `folder` is none: the caller has looked.
@@ -185,7 +186,7 @@ impl Tree {
         Ok(())
     }
 
-    /// What has a name in a folder; nothing in what is no folder.
+    /// What has a name in a folder; nothing if it is not a folder.
     #[must_use]
     pub fn lookup(&self, folder: InodeId, name: &[u8]) -> Option<InodeId> {
         match &self.get(folder).kind {
@@ -194,8 +195,8 @@ impl Tree {
         }
     }
 
-    /// The one order of the tree that depends on nothing but names: folder by folder, the names of one by their bytes. An inode with
-    /// several names comes where its first one does.
+    /// The one order of the tree that depends on nothing but names: folder by folder, the names of one by their bytes.
+    /// An inode with several names comes where its first one does.
     #[must_use]
     pub fn traversal(&self) -> Traversal<'_> {
         let mut traversal = Traversal {

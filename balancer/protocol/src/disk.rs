@@ -1,4 +1,4 @@
-//! The host's page cache of guests' disks: what a `vmm` tells of it, and how much of it may stay.
+//! The host's page cache of guests' disks: what a `vmm` reports, and how much of it may stay.
 //!
 //! Guests may have the same file, so a file has a name that is the same in every process of the host.
 

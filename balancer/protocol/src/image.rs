@@ -10,8 +10,8 @@ use utoipa::ToSchema;
 /// Images of one guest at most: each takes a virtio device and a KVM memory slot.
 pub const IMAGES_MAX: usize = 16;
 
-/// A managed image is filled, mapped and evicted in parts of this many bytes: a fault costs about the same for 4 KiB
-/// and for 64 KiB (17 us), and it bounds the bytes that are mapped without being read.
+/// A managed image is filled, mapped and evicted in parts of this many bytes: a fault costs about the same for 4 KiB and
+/// for 64 KiB (17 us), and what is mapped without being read is bounded by it.
 pub const GRANULE_BYTES: u64 = 64 << 10;
 
 /// Granules that one message may ask for.
@@ -29,7 +29,7 @@ pub struct Digest([u8; DIGEST_BYTES]);
 
 /// Why a text is not a digest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not the digest of an image: expected {ALGORITHM}: and 64 hexadecimal digits in lower case")]
+#[error("{0:?} is no digest of an image: expected {ALGORITHM}: and 64 hexadecimal digits in lower case")]
 pub struct DigestError(String);
 
 impl Digest {
@@ -88,9 +88,9 @@ impl From<Digest> for String {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Backing {
-    /// The page cache of its file: simple; the users of a page are sampled.
+    /// The page cache of its file: simple; who uses a page is sampled.
     Pagecache,
-    /// Memory that the balancer fills: the first toucher of a page is known exactly, and a budget is never exceeded.
+    /// Memory that the balancer fills: who touches a page first is seen exactly, and a budget is never exceeded.
     Managed,
 }
 

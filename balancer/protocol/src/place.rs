@@ -12,8 +12,8 @@ pub struct Place(PathBuf);
 
 impl Place {
     /// The folder that was named, or the user's own: `/run/ballast` for root, `$XDG_RUNTIME_DIR/ballast`
-    /// otherwise, `/tmp/ballast-UID` if there is no such variable, or if it is not an absolute path and has to be ignored (XDG Base
-    /// Directory Specification). An empty [`RUN_DIR_VARIABLE`] counts as unset.
+    /// otherwise, `/tmp/ballast-UID` if there is no such variable, or if it is not an absolute path and has to be
+    /// ignored (XDG Base Directory Specification). An empty [`RUN_DIR_VARIABLE`] counts as unset.
     #[must_use]
     pub fn new(named: Option<PathBuf>) -> Self {
         Self(

@@ -52,9 +52,9 @@ pub enum PrivateError {
 /// Longest path of a folder: a socket's address has 108 bytes (unix(7)), of which `/guests.sock` and a NUL take 13.
 pub const DIR_BYTES_MAX: usize = 108 - 13;
 
-/// Makes sure that `dir` exists and belongs to this user alone: it is made with mode 0700, or is owned by this user and closed to
-/// others. An open folder is closed if it is empty, or if it holds the file `known` and only its owner may write into it:
-/// `--run-dir /tmp` must not lock other users out of `/tmp`. Returns true if the folder was made.
+/// Makes sure that `dir` exists and belongs to this user alone: it is made with mode 0700, or is owned by this user and
+/// closed to others. An open folder is closed if it is empty, or if it holds the file `known` and only its owner may
+/// write into it: `--run-dir /tmp` must not lock other users out of `/tmp`. Returns true if the folder was made.
 ///
 /// # Errors
 /// When it cannot be made, or other users may have changed it.

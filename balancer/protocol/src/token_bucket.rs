@@ -1,8 +1,10 @@
-//! A rate limit: tokens come at a constant rate, unused ones are saved up to a bound, and one event takes one or more of them.
+//! A rate limit: tokens come at a constant rate, unused ones are saved up to a bound, and one event takes one or more
+//! of them.
 //!
 //! ```text
 //!   balance   burst ---------------\      full: more time earns nothing
-//!                                   \___/-- 0: `take` is refused; `spend` goes on into debt, and `wait` says how long it lasts
+//!                                   \___/-- 0: `take` is refused; `spend` goes on into debt, and `wait` says how long
+//!                                   it lasts
 //! ```
 
 use std::time::{Duration, Instant};

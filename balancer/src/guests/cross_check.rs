@@ -1,9 +1,9 @@
 //! Finding a `vmm` that lies in its frame table: the kernel's figures of the process are the measure.
 //!
 //! A table may differ from the kernel by its published error, by what the kernel's own counters leave out and by what
-//! the process holds beside guest RAM. It may also lag: a guest touches memory all the time, and what it touched
-//! since the last comparison is on top of the error. So a difference is a suspicion first, and the guest is asked to
-//! compare:
+//! the process holds in addition to guest RAM. It may also lag: a guest touches memory all the time, and what it
+//! touched since the last comparison is on top of the error. So a difference is a suspicion first, and the guest is
+//! asked to compare:
 //!
 //! ```text
 //!   each turn:  table and kernel differ --> ask the vmm to compare, now
@@ -13,8 +13,8 @@
 //! ```
 //!
 //! Nothing that a guest is charged waits for this: the larger figure always counts. So a lie that is too small to be
-//! found, or one inside a large error that the table admits to, gains nothing but a wrong figure for frames. Whom a
-//! table charges beside its own container was allowed before, believed or not.
+//! found, or one inside a large error that the table admits to, gains nothing but a wrong figure for frames. The
+//! containers that a table charges in addition to its own were allowed before, trusted or not.
 
 use super::figures::table_bytes;
 use super::reading::Reading;
@@ -23,15 +23,15 @@ use protocol::bytes::{FRAME_BYTES, Human};
 use protocol::engine::Engine;
 use std::time::{Duration, Instant};
 
-/// Anonymous memory that a `vmm` may hold beside guest RAM: twice what an idle one takes altogether. Bytes.
+/// Anonymous memory that a `vmm` may hold in addition to guest RAM: twice what an idle one takes altogether. Bytes.
 const OWN_BYTES: u64 = 16 << 20;
 /// What a guest may touch in a millisecond, and go on doing so: 8 GiB/s.
 const TOUCH_BYTES_PER_MS: u64 = 8 << 20;
-/// A comparison older than this is no answer.
+/// A comparison older than this is not an answer.
 const ANSWER_AGE_MS_MAX: u64 = 50;
 /// Answers in a row that convict.
 const STRIKES: u32 = 2;
-/// So long may a suspicion stay without an answer that tells.
+/// The longest time that a suspicion stays without a clear answer.
 const SILENT_MAX: Duration = Duration::from_secs(60);
 /// Time between two questions once the figures agreed, or did not for good.
 const ASK_EVERY: Duration = Duration::from_secs(30);
@@ -60,13 +60,13 @@ pub struct CrossCheck {
     asked_at: Option<Instant>,
     /// No question before this.
     not_before: Option<Instant>,
-    /// The process beside guest RAM is QEMU, which may hold anything there.
+    /// The process that holds guest RAM is QEMU, which may hold anything there.
     is_qemu: bool,
 }
 
 impl CrossCheck {
-    /// Of a guest on this balancer. What a `vmm` holds beside guest RAM is known, what QEMU holds is not: there the
-    /// table is only found to claim more than there is. Less gains nothing, since the kernel's figure is charged.
+    /// Of a guest on this engine. What a `vmm` holds in addition to guest RAM is known, what QEMU holds is not: there
+    /// the table is only found to claim more than there is. Less gains nothing, since the kernel's figure is charged.
     #[must_use]
     pub fn of_engine(engine: Engine) -> Self {
         Self { is_qemu: engine == Engine::Qemu, ..Self::default() }
@@ -183,7 +183,7 @@ fn difference(reading: &Reading) -> Option<Difference> {
     let (kernel, totals) = (&reading.kernel, &reading.table.totals);
     let frames_bytes = |frames: u64| frames.saturating_mul(FRAME_BYTES);
     // Frames whose state the table does not know yet, but no more than it has. One that was never compared knows
-    // nothing; it is no excuse not to compare when asked.
+    // nothing; it does not excuse failing to compare when asked.
     let checked = totals.checked_age_ms.map_or(0, |_| totals.error_frames_max.min(totals.frames));
     let error = frames_bytes(checked);
     let counters = frames_bytes(statm_error_frames());

@@ -96,13 +96,13 @@ const READINGS: usize = 8;
 /// Files and shared memory that a `vmm` may have mapped in addition to images: twice its program and its libraries.
 /// Bytes.
 const OWN_FILES_BYTES: u64 = 16 << 20;
-/// A table that does not count more than that for so long, although its `vmm` was asked to compare, is not trusted
+/// A table that does not count more than that for this time, although its `vmm` was asked to compare, is not trusted
 /// about it.
 const DOUBT_MAX: Duration = Duration::from_secs(60);
 /// After so much of this time the `vmm` is asked.
 const DOUBT_ASKS: Duration = Duration::from_secs(3);
 
-/// Bytes that a guest holds, and what its `vmm` takes beside them.
+/// Bytes that a guest holds, and what its `vmm` takes in addition.
 #[derive(Debug, Default)]
 pub struct Figures {
     reading: Option<Reading>,
@@ -198,7 +198,7 @@ impl Figures {
     }
 
     /// Host memory behind guest RAM, bytes: by the table's word, or by the kernel's count if that is more than the
-    /// process can hold beside it.
+    /// process can hold in addition to it.
     #[must_use]
     pub fn ram_bytes(&self, totals: &Totals) -> u64 {
         let beside = self.overhead_bytes().max(OVERHEAD_BYTES_ASSUMED);
@@ -206,8 +206,8 @@ impl Figures {
         table_bytes(totals).max(counted)
     }
 
-    /// What the process takes beside guest RAM, bytes. The guest touches and gives back pages between the two readings,
-    /// and the kernel's own figure is off by some pages per CPU: of the last few, the one in the middle.
+    /// What the process takes in addition to guest RAM, bytes. The guest touches and gives back pages between the two
+    /// readings, and the kernel's own figure is off by some pages per CPU: of the last few, the one in the middle.
     #[must_use]
     pub fn overhead_bytes(&self) -> u64 {
         let mut readings: Vec<u64> = self.overheads.iter().copied().collect();

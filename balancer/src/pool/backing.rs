@@ -9,8 +9,8 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 
-/// An image in one trust domain, as the host holds it. Every call may wait for the disk, so it must not be made on the daemon's own
-/// thread.
+/// An image in one trust domain, as the host holds it. Every call may wait for the disk, so it must not be made on the
+/// daemon's own thread.
 pub trait PoolBacking: Debug + Send + Sync {
     /// Which kind it is, for guests and clients.
     fn kind(&self) -> Backing;
@@ -24,7 +24,8 @@ pub trait PoolBacking: Debug + Send + Sync {
     /// When the system gives none.
     fn open_for_guest(&self) -> io::Result<File>;
 
-    /// A descriptor whose lock says in the store that the image is in use, if the descriptor of the guest has no such lock. The guest keeps it.
+    /// A descriptor whose lock says in the store that the image is in use, if the descriptor of the guest has no such
+    /// lock. The guest keeps it.
     ///
     /// # Errors
     /// When the system gives none.

@@ -1,4 +1,5 @@
-//! Bindings: a container is charged for an image as a whole, by the image itself or by a host path that it was built from.
+//! Bindings: a container is charged for an image as a whole, by the image itself or by a host path that it was built
+//! from.
 //!
 //! A binding of the image itself wins; of paths, the longest one that the image's origin is or lies in.
 
@@ -35,7 +36,7 @@ pub enum SubjectError {
         /// What is wrong with it.
         reason: &'static str,
     },
-    /// It is no digest either.
+    /// It is not a digest either.
     #[error("{0:?} is neither a path (write /srv/images) nor the digest of an image (sha256:...)")]
     Neither(String),
 }

@@ -9,8 +9,9 @@ use protocol::bytes::FRAME_BYTES;
 use protocol::image::GRANULE_BYTES;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Granules of managed images that a guest needs at once. One instruction needs its code and two operands, each of which may lie across
-/// two granules; a device reads meanwhile; the rest is for programs that are more than one instruction long.
+/// Granules of managed images that a guest needs at once. One instruction needs its code and two operands, each of
+/// which may lie across two granules; a device reads meanwhile; the rest is for programs that are more than one
+/// instruction long.
 const NEEDED_GRANULES: u64 = 16;
 const UNITS_PER_BYTE: u64 = UNITS_PER_FRAME / FRAME_BYTES;
 
@@ -89,8 +90,8 @@ impl Pool {
         self.paid_unmapped(payer).map(PoolImage::kept_bytes).sum()
     }
 
-    /// Mapped pages that a container is charged for, whichever guest maps them, bytes: they cannot be evicted. Mapped pages of managed
-    /// images can, except for those that guests need at once: see [`Pool::needed_bytes`].
+    /// Mapped pages that a container is charged for, whichever guest maps them, bytes: they cannot be evicted. Mapped
+    /// pages of managed images can, except for those that guests need at once: see [`Pool::needed_bytes`].
     #[must_use]
     pub fn pinned_bytes(&self, payer: ContainerId) -> u64 {
         let sampled = self.paid_unmapped(payer).filter(|image| !image.is_managed());
@@ -116,8 +117,8 @@ impl Pool {
         guests.len() as u64 * NEEDED_GRANULES * GRANULE_BYTES
     }
 
-    /// Memory that would be saved if equal images of several domains were one: pages that are resident in more than one of them,
-    /// bytes.
+    /// Memory that would be saved if equal images of several domains were one: pages that are resident in more than one
+    /// of them, bytes.
     #[must_use]
     pub fn would_have_saved_bytes(&self) -> u64 {
         let images: Vec<_> = self.images.iter().collect();
@@ -130,7 +131,8 @@ impl Pool {
         images.chunk_by(|a, b| a.0.digest == b.0.digest).map(of).sum::<u64>() * FRAME_BYTES
     }
 
-    /// Images whose unmapped pages are charged to a container: those that are bound to it; for the pool those that are not bound.
+    /// Images whose unmapped pages are charged to a container: those that are bound to it; for the pool those that are
+    /// not bound.
     fn paid_unmapped(&self, payer: ContainerId) -> impl Iterator<Item = &PoolImage> {
         self.images.values().filter(move |image| image.bound.unwrap_or(POOL) == payer)
     }

@@ -7,8 +7,8 @@
 //!                        +-- failed --> absent
 //! ```
 //!
-//! A guest holds a granule from the moment when it was told that it is there until it reports that it has unmapped it, or is gone.
-//! The guests' frame tables do not count here.
+//! A guest holds a granule from the moment when it was told that it is there until it reports that it has unmapped it,
+//! or is gone. The guests' frame tables do not count here.
 
 use super::numbers::{GranuleIndex, GuestSeq, Touch};
 use std::collections::BTreeMap;

@@ -72,7 +72,8 @@ pub struct PoolImage {
     pub(super) kept: Kept,
 }
 
-/// Pages that no guest maps and that the kernel did not evict: they are part of a large folio of which another page is mapped.
+/// Pages that no guest maps and that the kernel did not evict: they are part of a large folio of which another page is
+/// mapped.
 #[derive(Debug)]
 pub(super) struct Kept {
     pages: PageSet,
@@ -86,7 +87,8 @@ impl Kept {
         Self { pages: PageSet::new(pages), since: now }
     }
 
-    /// Adds pages that were tried, and removes those that are gone or mapped now. After a while all of them are tried again.
+    /// Adds pages that were tried, and removes those that are gone or mapped now. After a while all of them are tried
+    /// again.
     pub(super) fn update(&mut self, tried: &[Run], ledger: &ImageLedger, now: Instant) {
         if self.pages.is_empty() || now.duration_since(self.since) >= KEPT_FOR {
             *self = Self::new(self.pages.pages(), now);

@@ -18,7 +18,8 @@ use std::time::Instant;
 /// Images at a time, at most: each takes a descriptor.
 pub const IMAGES_OPEN_MAX: usize = 1024;
 
-/// The pool. It reads neither files nor tables nor the clock: a [`Sampling`](super::Sampling) does, and callers pass the time.
+/// The pool. It reads neither files nor tables nor the clock: a [`Sampling`](super::Sampling) does, and callers pass
+/// the time.
 #[derive(Debug)]
 pub struct Pool {
     pub(super) system: System,

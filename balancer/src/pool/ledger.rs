@@ -1,5 +1,5 @@
-//! The payers of the pages of one image in one trust domain. Samples of residency and sharers become transitions between two samples,
-//! which the host's accounting system counts.
+//! The payers of the pages of one image in one trust domain. Samples of residency and sharers become transitions
+//! between two samples, which the host's accounting system counts.
 //!
 //! ```text
 //!                 touch by the pool        share by the first guest     share by others
@@ -8,12 +8,13 @@
 //!        +------------- free ------------+     +------- unshare by the last guest ----------+
 //! ```
 //!
-//! A page that no guest maps is charged to the pool, not to an earlier user of it. If several guests came within one interval, the one
-//! that registered first came first. The tables of guests are hostile: a page that they call shared counts only while the kernel says
-//! that it is resident, so no table makes the charges differ from the memory that the host holds.
+//! A page that no guest maps is charged to the pool, not to an earlier user of it. If several guests came within one
+//! interval, the one that registered first came first. The tables of guests are hostile: a page that they call shared
+//! counts only while the kernel says that it is resident, so no table makes the charges differ from the memory that the
+//! host holds.
 //!
-//! A second instance of the accounting system gets the same transitions with every guest as a container of its own: it says what each
-//! guest would pay for itself.
+//! A second instance of the accounting system gets the same transitions with every guest as a container of its own: it
+//! says what each guest would pay for itself.
 
 use super::numbers::GuestSeq;
 use super::page_set::PageSet;
@@ -99,12 +100,14 @@ impl ImageLedger {
         }
     }
 
-    /// Time passes: the accounting system gives a container time before a charge that others caused counts against its limit.
+    /// Time passes: the accounting system gives a container time before a charge that others caused counts against its
+    /// limit.
     pub fn advance(&mut self, now_ms: u64) {
         self.by_container.advance(now_ms);
     }
 
-    /// Takes a sample into account. Returns how many runs of pages each guest began or ceased to map: the cost of this call.
+    /// Takes a sample into account. Returns how many runs of pages each guest began or ceased to map: the cost of this
+    /// call.
     pub fn apply(&mut self, seen: &Seen) -> BTreeMap<GuestSeq, u64> {
         let resident = seen.resident.clone().unwrap_or_else(|| self.resident.clone());
         let (before, mapped_before) = (self.resident.clone(), self.mapped.clone());
@@ -160,8 +163,8 @@ impl ImageLedger {
         if payer == POOL { charged.saturating_sub(books.fragmentation()) } else { charged }
     }
 
-    /// Units by which the charges differ from the resident pages. Must be 0 except with `rss`, where every sharer is charged for
-    /// all pages that it maps.
+    /// Units by which the charges differ from the resident pages. Must be 0 except with `rss`, where every sharer is
+    /// charged for all pages that it maps.
     #[must_use]
     pub fn unbalanced(&self) -> u64 {
         let charged = self.charges().fold(0u64, |sum, (_, units)| sum.saturating_add(units));

@@ -143,14 +143,14 @@ fn check(system: System, ops: &[Op]) -> Result<(), TestCaseError> {
                         .for_each(|user| user.container = ContainerId(to));
                 }
             }
-            // Rss knows guests as a whole: there is no charging somebody else for what comes.
+            // Rss knows guests as a whole: no other container can be charged for what comes.
             Op::Charge(seq, to) if system != System::Rss => {
                 if let Some(user) = model.users.get_mut(&seq) {
                     user.container = ContainerId(to);
                     ledger.join(seq, *user);
                 }
             }
-            // Nobody is in a container that is removed.
+            // No guest is in a container that is removed.
             Op::Remove(container) if !model.users.values().any(|user| user.container.0 == container) => {
                 ledger.remove(ContainerId(container));
                 let users = model.pages.iter_mut().flatten().flatten();

@@ -1,5 +1,5 @@
-//! May a guest have this image? Once per balancer and file, the image is checked against its digest, and every file in it must be
-//! usable with DAX. A file that changed since is checked again.
+//! May a guest have this image? Once per balancer and file, the image is checked against its digest, and every file in
+//! it must be usable with DAX. A file that changed since is checked again.
 
 use super::backing::{PoolBacking, Stamp};
 use super::image::Key;
@@ -135,14 +135,14 @@ impl Library {
         let origin = store.manifest(&key.digest)?.origin;
         let file = store.file_for_domain(&key.digest, key.domain.as_str())?.file;
         let io = |source| LibraryError::Io { digest: key.digest, source };
-        // The store's descriptor has a lock that says that the image is in use. Only guests may say so: the pool samples the image
-        // as long as it has resident pages.
+        // The store's descriptor has a lock that says that the image is in use. Only guests may say so: the pool
+        // samples the image as long as it has resident pages.
         let pagecache =
             Pagecache::new(file).and_then(|locked| Pagecache::new(locked.open_unlocked()?)).map_err(io)?;
         let file = Arc::new(pagecache);
         let backing: Arc<dyn PoolBacking> = match self.backing {
             Backing::Pagecache => Arc::clone(&file) as _,
-            // The balancer reads the file as long as the memory lives, and so long the file is locked as in use.
+            // The balancer reads the file as long as the memory lives, and the file is locked as in use until then.
             Backing::Managed => Arc::new(Managed::new(Arc::clone(&file)).map_err(io)?),
         };
         Ok(Opened { key: key.clone(), origin, backing, file })

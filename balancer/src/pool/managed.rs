@@ -1,14 +1,14 @@
-//! Memory of the balancer as backing of the pool. The balancer fills it granule by granule from the image's file, nothing else is in
-//! it, and a granule that is evicted is free at once. The head of `admission` says who needs it.
+//! Memory of the balancer as backing of the pool. The balancer fills it granule by granule from the image's file,
+//! nothing else is in it, and a granule that is evicted is free at once. The head of `admission` says who needs it.
 //!
-//! The memory is a memfd that is sealed against changes of its length, so that no mapping of it can fail, and against further
-//! seals, so that no process can prevent the balancer from filling it. A seal against writing (`F_SEAL_FUTURE_WRITE`) would forbid
-//! punching holes as well (`shmem_fallocate` in mm/shmem.c), and with it every eviction. Guests cannot write because they get a
-//! read-only descriptor, of a file whose mode allows no writing. A process with the rights of the balancer's user could open it
-//! again for writing, as it could write into the store.
+//! The memory is a memfd that is sealed against changes of its length, so that no mapping of it can fail, and against
+//! further seals, so that no process can prevent the balancer from filling it. A seal against writing
+//! (`F_SEAL_FUTURE_WRITE`) would forbid punching holes as well (`shmem_fallocate` in mm/shmem.c), and with it every
+//! eviction. Guests cannot write because they get a read-only descriptor, of a file whose mode allows no writing. A
+//! process with the rights of the balancer's user could open it again for writing, as it could write into the store.
 //!
-//! Reading a hole through a mapping puts a page of zeros there (`shmem_fault`). An honest `vmm` never does: it is stopped by
-//! userfaultfd. No granule accounts for pages that came this way; they are found, evicted and reported.
+//! Reading a hole through a mapping puts a page of zeros there (`shmem_fault`). An honest `vmm` never does: it is
+//! stopped by userfaultfd. No granule accounts for pages that came this way; they are found, evicted and reported.
 
 use super::backing::{PoolBacking, Stamp};
 use super::numbers::GranuleIndex;

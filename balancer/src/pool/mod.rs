@@ -13,10 +13,11 @@
 //!             charges by container: pages that no guest maps are charged to the pool's own container, /common
 //! ```
 //!
-//! There are two backings. With `pagecache` every figure is sampled: it has an age, and an error that comes from the tables of the
-//! guests. A dishonest table can have the wrong container charged, but the charges always sum to the memory that the kernel reports as
-//! resident. With `managed` the balancer fills memory itself and is asked for every granule: residency, the first user and the holders
-//! are known at every moment, and a budget is never exceeded. `admission` says who needs that.
+//! There are two backings. With `pagecache` every figure is sampled: it has an age, and an error that comes from the
+//! tables of the guests. A dishonest table can have the wrong container charged, but the charges always sum to the
+//! memory that the kernel reports as resident. With `managed` the balancer fills memory itself and is asked for every
+//! granule: residency, the first user and the holders are known at every moment, and a budget is never exceeded.
+//! `admission` says who needs that.
 //!
 //! | file | question it answers |
 //! |---|---|

@@ -13,10 +13,11 @@ use std::time::{Duration, Instant};
 
 /// An image that no guest maps and of which no page is resident is closed after this.
 const IDLE: Duration = Duration::from_secs(60);
-/// Reading the part of a guest's table that covers an image, and applying it, may take one part in this many of a CPU for each guest:
-/// a guest that makes it expensive is sampled less often, and other guests are not affected.
+/// Reading the part of a guest's table that covers an image, and applying it, may take one part in this many of a CPU
+/// for each guest: a guest that makes it expensive is sampled less often, and other guests are not affected.
 const GUEST_CPU_PART: u32 = 1000;
-/// Upper bound of the cost of a run of pages that a guest began or ceased to map, in both instances of the accounting system.
+/// Upper bound of the cost of a run of pages that a guest began or ceased to map, in both instances of the accounting
+/// system.
 const RUN_COST: Duration = Duration::from_micros(2);
 
 impl Pool {
@@ -111,8 +112,8 @@ impl Pool {
         wrong
     }
 
-    /// Marks this number of bytes to be evicted with the next sample, first of images that no guest maps. Bytes that cannot be marked
-    /// are mapped, or kept by the kernel.
+    /// Marks this number of bytes to be evicted with the next sample, first of images that no guest maps. Bytes that
+    /// cannot be marked are mapped, or kept by the kernel.
     pub fn evict(&mut self, payer: ContainerId, bytes: u64) {
         let mut left = self.evict_managed(payer, bytes).div_ceil(FRAME_BYTES);
         let mut images: Vec<&mut PoolImage> = self

@@ -45,7 +45,7 @@ impl HostState {
         self.started_at
     }
 
-    /// Tasks stalled. True if the last stall was so long ago that the policy has forgotten it.
+    /// Tasks stalled. True if the policy has forgotten the last stall.
     pub(in crate::state) fn stalled(&mut self, now: Instant) -> bool {
         let is_first = self.stalled_age_ms(now).is_none_or(|age| age > policy::STALL_MS);
         self.stalled_at = Some(now);

@@ -14,10 +14,9 @@
 //! What happens under the lock although it leaves the state:
 //!
 //! - The journal: the order of the commits must be the order of the changes, and a change that is answered must be on
-//! disk.
-//! - Messages to guests: they go into the outbox of the guest, a bounded channel. Under the lock they are in the
-//! order of the
-//!   decisions: a target cannot overtake a newer one, and the state never shows a message as sent that was not. An
+//!   disk.
+//! - Messages to guests: they go into the outbox of the guest, a bounded channel. Under the lock they are in the order
+//!   of the decisions: a target cannot overtake a newer one, and the state never shows a message as sent that was not. An
 //!   outbox that is full refuses the message at once; what matters is sent again with the next tick.
 //!
 //! Between a reading of the state and the change that follows from it, and between a change and its effects, other
@@ -27,8 +26,7 @@
 //!   ([`GuestSeq`](crate::guests::GuestSeq)), which is never given again. What belongs to a guest that left is dropped.
 //! - A newer sample may be there: a sample that is older than the one in the state is dropped.
 //! - A process that is to be killed may have ended. Its number cannot have been given again as long as the kernel has
-//! other
-//!   numbers to give; the window is the same as between the end of a process and the hang-up of its socket.
+//!   other numbers to give; the window is the same as between the end of a process and the hang-up of its socket.
 //! - A notification may find nothing to do: each task asks the state again what is due.
 //!
 //! | folder | what is in it |

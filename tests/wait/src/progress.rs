@@ -36,9 +36,9 @@ impl Progress for Still {
     }
 }
 
-/// So much CPU time is a step of progress, seconds. A program that has nothing to do uses some as well, for timers: QEMU with an
-/// idle Linux guest 0.24 s in a minute (measured), hence less than one step in [`crate::QUIET_MAX`]. A guest that boots makes a
-/// step in that time even where it gets only 2 % of a processor.
+/// So much CPU time is a step of progress, seconds. A program that has nothing to do uses some as well, for timers:
+/// QEMU with an idle Linux guest 0.24 s in a minute (measured), hence less than one step in [`crate::QUIET_MAX`]. A
+/// guest that boots makes a step in that time even where it gets only 2 % of a processor.
 const CPU_STEP_S: u64 = 1;
 /// `USER_HZ` of Linux on x86: the unit of times in /proc/PID/stat.
 const TICKS_PER_SECOND: u64 = 100;

@@ -1,8 +1,8 @@
 //! The time of the first touch of 64 KiB of an image, by the clock: of an image that the balancer fills, with the real
 //! balancer and the real thread that serves faults, compared with a fault of the page cache and with a copy.
 //!
-//! This process is the guest, so the cost that KVM adds to a fault, leaving and entering the guest, is not included. The
-//! touching thread waits while others work: so it is time by the clock and not CPU time.
+//! This process is the guest, so the cost that KVM adds to a fault, leaving and entering the guest, is not included.
+//! The touching thread waits while others work: so it is time by the clock and not CPU time.
 
 use super::{MIB, median, touch};
 use protocol::bytes::FRAME_BYTES;

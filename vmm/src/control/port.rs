@@ -1,5 +1,5 @@
-//! The control port: a console by which a guest chooses the container that is charged for the frames it touches from now
-//! on.
+//! The control port: a console by which a guest chooses the container that is charged for the frames it touches from
+//! now on.
 //!
 //! ```text
 //!  guest                        vmm                          balancer

@@ -9,9 +9,9 @@
 //! and no more frames than that can have changed behind the table's back, whatever became of them later. A mark is set
 //! where a comparison begins, so that what is touched while it runs is included. The total is the whole process's: what
 //! the VMM itself allocates makes the bound larger, what it frees at most [`KernelTotal::inexact_frames`] smaller.
-//! Under memory pressure the kernel (6.12) may also split huge pages of mostly zeros and drop those: as many touches are
-//! hidden then until the next pass, though not from the total itself.
-//! Pages of images are watched in the same way: the process's total of file pages grows by what the guest maps.
+//! Under memory pressure the kernel (6.12) may also split huge pages of mostly zeros and drop those: as many touches
+//! are hidden then until the next pass, though not from the total itself. Pages of images are watched in the same way:
+//! the process's total of file pages grows by what the guest maps.
 //!
 //! A total that cannot be read leaves the bound of a scan: all frames that are not private yet.
 
@@ -33,7 +33,8 @@ pub struct Mark {
 pub struct Since {
     /// Frames that were touched. Less than nothing if memory went away that this process did not release.
     pub touched: i64,
-    /// Pages of files that were mapped. Less than nothing if the kernel took some away, as it does when memory is short.
+    /// Pages of files that were mapped. Less than nothing if the kernel took some away, as it does when memory is
+    /// short.
     pub mapped: i64,
 }
 
@@ -98,8 +99,8 @@ impl Drift {
         }
     }
 
-    /// Publishes the error of what is recorded of images: `mapped` since the last comparison began, `None` if that is not
-    /// known.
+    /// Publishes the error of what is recorded of images: `mapped` since the last comparison began, `None` if that is
+    /// not known.
     pub fn publish_images(&self, table: &FrameTable, mapped: Option<i64>) {
         let error = match mapped {
             Some(mapped) => u64::try_from(mapped).unwrap_or(0) + self.inexact_frames(),

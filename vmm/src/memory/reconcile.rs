@@ -65,7 +65,8 @@ impl Comparison {
         Self { _mapped: (Some(ram), None), ..Self::of_slots(slots, table, pagemap) }
     }
 
-    /// Compares with memory of another process: regions with their addresses there. Where nothing is mapped nothing is held.
+    /// Compares with memory of another process: regions with their addresses there. Where nothing is mapped nothing is
+    /// held.
     #[must_use]
     pub fn of_slots(slots: Vec<(Region, u64)>, table: Arc<FrameTable>, pagemap: Pagemap) -> Self {
         Self { slots, _mapped: (None, None), table, pagemap, snapshot: Snapshot::default(), held: Vec::new() }

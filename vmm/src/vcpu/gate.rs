@@ -1,7 +1,8 @@
 //! Where paused vCPUs wait: `oom_policy` may pause a guest until its host has memory again.
 //!
-//! A vCPU checks the gate before each `KVM_RUN`, in the order of `kick`: clear `immediate_exit`, check, run. A thread that closes the
-//! gate kicks every vCPU out of the guest. Devices are served meanwhile: requests that the guest made before the pause are done.
+//! A vCPU checks the gate before each `KVM_RUN`, in the order of `kick`: clear `immediate_exit`, check, run. A thread
+//! that closes the gate kicks every vCPU out of the guest. Devices are served meanwhile: requests that the guest made
+//! before the pause are done.
 
 use super::kick;
 use protocol::sync::MutexExt;

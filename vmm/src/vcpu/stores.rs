@@ -1,7 +1,7 @@
 //! Stores of a guest into its images: dropped, counted, and in a storm a reason to end the guest (I2).
 //!
-//! Images are read-only for the guest, so an honest one stores there by mistake at most. Each store costs the host an exit,
-//! which a hostile guest can cause without end:
+//! Images are read-only for the guest, so an honest one stores there by mistake at most. Each store costs the host an
+//! exit, which a hostile guest can cause without end:
 //!
 //! ```text
 //!   the first STORES_FREE at once are dropped, and one more every 1/STORES_PER_SECOND s
@@ -18,7 +18,8 @@ use std::time::{Duration, Instant};
 pub const STORES_FREE: u32 = 4096;
 /// Stores per second that may go on for ever.
 pub const STORES_PER_SECOND: u32 = 256;
-/// Stores that had to wait, without a time of quiet that earned [`STORES_FREE`] again, until the guest ends: two seconds.
+/// Stores that had to wait, without a time of quiet that earned [`STORES_FREE`] again, until the guest ends: two
+/// seconds.
 pub const SLOWED_MAX: u32 = 512;
 
 /// The consequence of a store. The store is dropped in any case.
@@ -109,7 +110,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the pattern is: no more stores in a time than were free and than that time earns, until the guest ends.
+        /// Whatever the pattern is: no more stores in a time than were free and than that time earns, until the guest
+        /// ends.
         #[test]
         fn the_rate_holds(pauses in prop::collection::vec(0u64..2_000_000, 1..12_000)) {
             let start = Instant::now();

@@ -1,16 +1,16 @@
 //! The working set of guests, as the kernel's data access monitor sees it: DAMON, by its files
-//! (`Documentation/admin-guide/mm/damon/usage.rst`). It samples accessed bits, including those of KVM's page tables, and no guest
-//! has to cooperate.
+//! (`Documentation/admin-guide/mm/damon/usage.rst`). It samples accessed bits, including those of KVM's page tables,
+//! and no guest has to cooperate.
 //!
-//! `balancer serve --working-sets` needs this, for operators who want to see how much of its memory a guest uses before they lower a
-//! limit. The policy does not depend on it. It is off by default, and needs root.
+//! `balancer serve --working-sets` needs this, for operators who want to see how much of its memory a guest uses before
+//! they lower a limit. The policy does not depend on it. It is off by default, and needs root.
 //!
 //! ```text
 //!   one kdamond, one context     target i: process and RAM of guest i     scheme i: count what was accessed there
 //! ```
 //!
-//! There is one such set of files per host. If another program uses it already, working sets are not known. A set of files that a
-//! killed balancer left is recognized by a marker file and taken over.
+//! There is one such set of files per host. If another program uses it already, working sets are not known. A set of
+//! files that a killed balancer left is recognized by a marker file and taken over.
 
 mod error;
 
@@ -29,8 +29,8 @@ pub const WATCHED_MAX: usize = 64;
 pub const AGGREGATION: Duration = Duration::from_secs(4);
 /// Time between two samples: one access check for each region.
 const SAMPLE: Duration = Duration::from_millis(200);
-/// A region is used if this many of those samples found it accessed. One is not enough: regions are cut and joined by the samples, so a
-/// region of which a small part is used now and then would count as a whole.
+/// A region is used if this many of those samples found it accessed. One is not enough: regions are cut and joined by
+/// the samples, so a region of which a small part is used now and then would count as a whole.
 const ACCESSES_MIN: u64 = 2;
 /// Bounds of the number of regions, for each guest that is watched: the cost of a sample, and its resolution.
 const REGIONS: std::ops::RangeInclusive<usize> = 64..=256;
@@ -58,7 +58,8 @@ impl Damon {
     /// Takes it for this balancer. `marker` is the file that records that.
     ///
     /// # Errors
-    /// When the kernel does not have it, it does not watch processes, this user may not use it, or another program does.
+    /// When the kernel does not have it, it does not watch processes, this user may not use it, or another program
+    /// does.
     pub fn open(files: &Path, marker: &Path) -> Result<Self, DamonError> {
         let number = files.join("nr_kdamonds");
         let text = match fs::read_to_string(&number) {
@@ -146,8 +147,8 @@ impl Damon {
         Ok(())
     }
 
-    /// Memory of each watched guest that was accessed within the last [`AGGREGATION`], bytes. Waits until the kernel has counted, at
-    /// most twice as long: must not be called on the daemon's own thread.
+    /// Memory of each watched guest that was accessed within the last [`AGGREGATION`], bytes. Waits until the kernel
+    /// has counted, at most twice as long: must not be called on the daemon's own thread.
     ///
     /// # Errors
     /// When the kernel does not answer, for instance because all of its processes have ended.
@@ -198,8 +199,8 @@ fn boot_id() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default()
 }
 
-/// Guest RAM of this number of bytes in a process: the smallest run of private anonymous mappings without a gap that has room for it.
-/// Advice about huge pages may cut one mapping into several.
+/// Guest RAM of this number of bytes in a process: the smallest run of private anonymous mappings without a gap that
+/// has room for it. Advice about huge pages may cut one mapping into several.
 #[must_use]
 pub fn find_ram(maps: &str, ram_bytes: u64) -> Option<(u64, u64)> {
     let mut runs: Vec<(u64, u64)> = Vec::new();

@@ -1,13 +1,13 @@
 //! Merging of equal pages by the kernel (KSM), and the processes that take part.
 //!
-//! Merging of guests (`merge = true`) needs this: a study of sharing compares the pool with it, and hosts without images get some
-//! sharing by it. It is off by default, and needs root.
+//! Merging of guests (`merge = true`) needs this: a study of sharing compares the pool with it, and hosts without
+//! images get some sharing by it. It is off by default, and needs root.
 //!
-//! KSM has neither groups nor salts: every page of every process that asked for it is merged with every other one, host-wide.
-//! So a guest may ask for it only if no process outside its trust domain has, and that is checked here: [`Ksm::mergeable`] scans
-//! all processes, by one line each where the kernel has it (`ksm_mergeable` of `/proc/PID/ksm_stat`, as in 6.18), otherwise by
-//! the flags of every mapping. Reading another process's files may block, so none of this happens under a lock or on the thread
-//! that serves.
+//! KSM has neither groups nor salts: every page of every process that asked for it is merged with every other one,
+//! host-wide. So a guest may ask for it only if no process outside its trust domain has, and that is checked here:
+//! [`Ksm::mergeable`] scans all processes, by one line each where the kernel has it (`ksm_mergeable` of
+//! `/proc/PID/ksm_stat`, as in 6.18), otherwise by the flags of every mapping. Reading another process's files may
+//! block, so none of this happens under a lock or on the thread that serves.
 //!
 //! Paths are those of `Documentation/admin-guide/mm/ksm.rst` and `Documentation/filesystems/proc.rst`.
 

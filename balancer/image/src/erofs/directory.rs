@@ -18,7 +18,8 @@ pub struct Entry<'a> {
     pub kind: u8,
 }
 
-/// How many entries go into each block, for names in their order, and the bytes of the folder: of the last block the used bytes count.
+/// How many entries go into each block, for names in their order, and the bytes of the folder: of the last block the
+/// used bytes count.
 pub fn blocks<'a>(names: impl Iterator<Item = &'a [u8]>) -> (Vec<usize>, u64) {
     let (mut counts, mut used) = (vec![0], 0);
     for name in names {

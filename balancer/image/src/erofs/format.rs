@@ -173,7 +173,8 @@ impl InodeHead {
         out
     }
 
-    /// Of the first 32 or 64 bytes of an inode, and how many those are; `None` for a version or layout that Linux does not know.
+    /// Of the first 32 or 64 bytes of an inode, and how many those are; `None` for a version or layout that Linux does
+    /// not know.
     #[must_use]
     pub fn decode(disk: &[u8; EXTENDED_BYTES as usize]) -> Option<(Self, u64)> {
         let format = u16_at(disk, 0);

@@ -1,5 +1,5 @@
-//! An image, read by hand. Whoever made it may be hostile: every place is checked against the file, and nothing is read twice because
-//! the file says so.
+//! An image, read by hand. Its maker may be hostile: every place is checked against the file, and nothing is read
+//! twice because the file says so.
 
 use super::directory::{self, Entry};
 use super::format;
@@ -139,7 +139,8 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Contents of a flat file from an offset on, into all of `buffer`, which must not reach beyond the file's end or its block.
+    /// Contents of a flat file from an offset on, into all of `buffer`, which must not reach beyond the file's end or
+    /// its block.
     ///
     /// # Errors
     /// When they lie outside the image.

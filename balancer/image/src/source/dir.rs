@@ -1,7 +1,8 @@
 //! A folder.
 //!
-//! Other processes may write into it while it is read. No path is followed through a symbolic link or out of the folder (`openat2`), so
-//! no foreign file can be smuggled in. A file that was written to meanwhile is an error: a mixture of two versions is not a version.
+//! Other processes may write into it while it is read. No path is followed through a symbolic link or out of the folder
+//! (`openat2`), so no foreign file can be smuggled in. A file that was written to meanwhile is an error: a mixture of
+//! two versions is not a version.
 
 use super::{Origin, Sink, Source};
 use crate::error::BuildError;
@@ -203,8 +204,8 @@ fn stamp(stat: &Stat) -> Stamp {
     }
 }
 
-/// The attributes that are a part of the tree. An `O_PATH` descriptor has none for `fgetxattr`; its name in `/proc` leads
-/// to the inode itself, a symbolic link too.
+/// The attributes that are a part of the tree. An `O_PATH` descriptor has none for `fgetxattr`; its name in `/proc`
+/// leads to the inode itself, a symbolic link too.
 fn xattrs(fd: &OwnedFd) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, Errno> {
     let path = format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd());
     let mut kept = BTreeMap::new();

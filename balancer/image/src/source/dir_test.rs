@@ -106,7 +106,7 @@ fn a_file_that_changes_while_it_is_read_is_named() {
             )
             .unwrap();
         }),
-        // Nobody can put a file from outside into an image by replacing a folder by a link.
+        // No process can put a file from outside into an image by replacing a folder by a link.
         ("symbolic links", &|| {
             fs::remove_dir_all(dir.path().join("sub")).unwrap();
             symlink(outside.path(), dir.path().join("sub")).unwrap();

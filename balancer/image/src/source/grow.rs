@@ -6,8 +6,8 @@
 //! | `a/.wh..wh..opq` | folder `a` with `trusted.overlay.opaque=y` |
 //! | either, where the layer's own `a` is not a folder | nothing: that hides everything below `a` (umoci writes such layers) |
 //!
-//! Hostile archives: no path leads out of the tree, through a symbolic link, or through a file. Nothing is ever done on the
-//! host's file system by a name of the archive.
+//! Hostile archives: no path leads out of the tree, through a symbolic link, or through a file. Nothing is ever done on
+//! the host's file system by a name of the archive.
 
 use super::archive::Archive;
 use super::tar::{Member, TarError};

@@ -66,8 +66,8 @@ pub struct LayerOrigin {
     pub digest: String,
 }
 
-/// The sources behind a path, lowest layer first: a folder, unless it holds a file `oci-layout`; a tar, as it is or compressed with
-/// gzip or zstd.
+/// The sources behind a path, lowest layer first: a folder, unless it holds a file `oci-layout`; a tar, as it is or
+/// compressed with gzip or zstd.
 ///
 /// # Errors
 /// When it is none of them, or an OCI image layout that cannot be used.

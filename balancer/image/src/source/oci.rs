@@ -1,5 +1,6 @@
-//! An OCI image layout (OCI image specification 1.1, `image-layout.md`): `index.json` names manifests, a manifest names layers, and each is
-//! a file `blobs/sha256/HEX`. Every one is read by its digest, so what was verified is what is used.
+//! An OCI image layout (OCI image specification 1.1, `image-layout.md`): `index.json` names manifests, a manifest names
+//! layers, and each is a file `blobs/sha256/HEX`. Every one is read by its digest, so what was verified is what is
+//! used.
 
 use super::LayerOrigin;
 use super::decompress::Compression;

@@ -1,8 +1,8 @@
 //! Members of a tar, one after the other.
 //!
-//! Headers are crate `tar`'s, the walk is not: that crate splits extended headers at line ends, which bytes of a file capability may be,
-//! then reads no length and no owner from them; it keeps extended headers of any length in memory; and it takes an archive that ends
-//! between two members for a whole one.
+//! Headers are crate `tar`'s, the walk is not: that crate splits extended headers at line ends, which bytes of a file
+//! capability may be, then reads no length and no owner from them; it keeps extended headers of any length in memory;
+//! and it takes an archive that ends between two members for a whole one.
 
 use crate::tree::is_kept;
 use std::collections::BTreeMap;
@@ -257,7 +257,8 @@ fn text(mut bytes: Vec<u8>) -> Vec<u8> {
     bytes
 }
 
-/// Records of an extended header: `LENGTH KEY=VALUE\n`, where the length counts itself and the value may be any bytes (POSIX, pax).
+/// Records of an extended header: `LENGTH KEY=VALUE\n`, where the length counts itself and the value may be any bytes
+/// (POSIX, pax).
 fn records(mut rest: &[u8], at: u64) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, TarError> {
     let mut records = BTreeMap::new();
     while !rest.is_empty() {

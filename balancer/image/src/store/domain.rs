@@ -1,8 +1,8 @@
 //! Trust domains: which guests share pages with each other.
 //!
-//! Two guests that map one inode share its pages, and each can measure by the time of a read which pages the other one reads. So guests of different
-//! domains get different inodes with the same bytes. Blocks on the disk are shared where the file system can (reflink): the
-//! page cache is per inode all the same.
+//! Two guests that map one inode share its pages, and each can measure by the time of a read which pages the other one
+//! reads. So guests of different domains get different inodes with the same bytes. Blocks on the disk are shared where
+//! the file system can (reflink): the page cache is per inode all the same.
 
 use super::draft::Draft;
 use super::error::failed;
@@ -17,15 +17,16 @@ use std::path::PathBuf;
 /// An image that is open for the guests of a domain.
 #[derive(Debug)]
 pub struct Opened {
-    /// Open for reading, and locked: the image cannot be removed while this, a descriptor that was made from it, or a mapping is there.
+    /// Open for reading, and locked: the image cannot be removed while this, a descriptor that was made from it, or a
+    /// mapping is there.
     pub file: File,
     /// Its length: a multiple of 2 MiB.
     pub bytes: u64,
 }
 
 impl Store {
-    /// Opens an image for a domain. The first time, the domain gets a file of its own, by reflink or by copying, and its content is held
-    /// against the digest; from then on it cannot change.
+    /// Opens an image for a domain. The first time, the domain gets a file of its own, by reflink or by copying, and
+    /// its content is held against the digest; from then on it cannot change.
     ///
     /// # Errors
     /// When there is no such image, when it is damaged, or when there is no room.
@@ -57,7 +58,7 @@ impl Store {
             }
         }
         let opened = self.open_copy(&path)?.ok_or_else(|| StoreError::Unknown { text: digest.to_string() });
-        // Until now, so that nobody could remove the image in between.
+        // Until now, so that no process could remove the image in between.
         drop(source);
         opened
     }

@@ -22,7 +22,8 @@ impl Draft {
         self.0.as_file()
     }
 
-    /// Locked, so that no process takes it for a draft of a killed process. The caller holds the lock of the names, so that no process sees it unlocked.
+    /// Locked, so that no process takes it for a draft of a killed process. The caller holds the lock of the names, so
+    /// that no process sees it unlocked.
     pub(super) fn new(folder: &Path) -> Result<Self, StoreError> {
         let file = tempfile::Builder::new()
             .prefix(PREFIX)
@@ -56,8 +57,8 @@ impl Store {
         Draft::new(&self.images())
     }
 
-    /// Makes a draft an image. If there is one of that digest already, and it is whole, that one stays, with its origin; a damaged one is
-    /// replaced, and processes that have it open keep the old content.
+    /// Makes a draft an image. If there is one of that digest already, and it is whole, that one stays, with its
+    /// origin; a damaged one is replaced, and processes that have it open keep the old content.
     ///
     /// # Errors
     /// When the store cannot be written to.
@@ -80,7 +81,8 @@ impl Store {
         Ok(manifest)
     }
 
-    /// Removes drafts that no process holds, and manifests without their images. The caller holds the lock of the names.
+    /// Removes drafts that no process holds, and manifests without their images. The caller holds the lock of the
+    /// names.
     fn remove_stale(&self) -> Result<(), StoreError> {
         let mut folders = vec![self.images()];
         folders.extend(self.domain_folders()?);

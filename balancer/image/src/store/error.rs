@@ -55,7 +55,7 @@ pub enum StoreError {
         /// What was given.
         name: String,
     },
-    /// Somebody has it open.
+    /// A process has it open.
     #[error("Image {digest} is in use: stop the guests that map it first")]
     InUse {
         /// Which.

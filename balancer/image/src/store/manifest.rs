@@ -16,8 +16,8 @@ pub struct Manifest {
     pub digest: Digest,
     /// Its length: a multiple of 2 MiB.
     pub bytes: u64,
-    /// What it was built from: the canonical path of a folder or tar, or `PATH@sha256:..` of a manifest in an OCI image layout. An image
-    /// that is built again from elsewhere keeps its first origin, since bindings refer to it.
+    /// What it was built from: the canonical path of a folder or tar, or `PATH@sha256:..` of a manifest in an OCI image
+    /// layout. An image that is built again from elsewhere keeps its first origin, since bindings refer to it.
     pub origin: String,
     /// Which layer of an OCI image.
     #[serde(default, skip_serializing_if = "Option::is_none")]

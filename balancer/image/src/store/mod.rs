@@ -4,13 +4,15 @@
 //!   STORE/lock                            held while names change, for moments
 //!   STORE/images/<hex>.erofs, <hex>.json  an image, mode 0444, and its manifest
 //!   STORE/images/.draft-*                 being built; its builder holds a lock on it
-//!   STORE/domains/<domain>/<hex>.erofs    the same bytes as another inode: the file that guests of one trust domain share
+//!   STORE/domains/<domain>/<hex>.erofs    the same bytes as another inode: the file that guests of one trust domain
+//!   share
 //! ```
 //!
-//! * A file is complete when it has its name: written under another one, synced, renamed; and it is never written again. A killed
-//!   process leaves a draft without a lock, which the next build removes.
-//! * Whoever opened an image holds a shared lock on it (`flock`), which lives as long as any descriptor of that opening, in whatever process,
-//!   or a mapping: so an image in use cannot be removed, and no list of users can be wrong.
+//! * A file is complete when it has its name: written under another one, synced, renamed; and it is never written
+//!   again. A killed process leaves a draft without a lock, which the next build removes.
+//! * A process that opened an image holds a shared lock on it (`flock`), which lives as long as any descriptor of that
+//!   opening, in whatever process, or a mapping: so an image in use cannot be removed, and no list of users can be
+//!   wrong.
 
 mod domain;
 mod draft;
@@ -59,7 +61,8 @@ impl Store {
         )
     }
 
-    /// Opens a store, and makes it if there is none: mode 0700, since images hold whatever the folders held that they were made from.
+    /// Opens a store, and makes it if there is none: mode 0700, since images hold whatever the folders held that they
+    /// were made from.
     ///
     /// # Errors
     /// When others may write into it: they could put another file where an image was verified.

@@ -10,8 +10,8 @@ use std::path::Path;
 const DIGITS_MIN: usize = 8;
 
 impl Store {
-    /// The image that is named by `sha256:` and 64 digits, by 8 or more of its first digits with or without `sha256:`, or by a path in
-    /// this store (of `images` or of a domain).
+    /// The image that is named by `sha256:` and 64 digits, by 8 or more of its first digits with or without `sha256:`,
+    /// or by a path in this store (of `images` or of a domain).
     ///
     /// # Errors
     /// When it means none here, or several.

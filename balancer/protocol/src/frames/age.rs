@@ -1,11 +1,11 @@
 //! The age of a frame's state: how long it has been what it is.
 //!
 //! An entry has eight bits for it: the minute in which it entered its state, modulo 255, plus one. Before a number
-//! comes round again the writer rewrites the oldest stamps to 0, "longer ago than a stamp can say".
+//! comes round again the writer rewrites the oldest stamps to 0, "longer ago than can be told".
 
 /// One tick of ages, milliseconds.
 pub const AGE_TICK_MS: u64 = 60_000;
-/// Stamps older than this many ticks are retired when it is time to: ages are known up to about two hours.
+/// Stamps older than this many ticks are retired when it is time to: ages are told up to about two hours.
 pub(super) const TICKS_KEPT: u64 = 128;
 /// Retiring is due every so many ticks, so that no stamp gets older than `TICKS_KEPT` and twice this: less than 255.
 pub(super) const TICKS_BETWEEN_RETIRING: u64 = 32;

@@ -11,22 +11,22 @@
 //!                 v        |    one frame differs: E stands still from now on
 //!              uniform ----+-------------------------------> mixed
 //!                 ^                                         |  ^
-//!                 +---- no change in between --- folding <-+  |
+//!                 +---- no write interfered ----- folding <-+  |
 //!                                                     |         |
-//!                  a change, or a frame must stay +---------+
+//!                  a write did, or a frame must stay +---------+
 //!                                   folding starts with E of sequence k+1
 //! ```
 //!
 //! What makes it right without a lock:
 //!
-//! * A live entry speaks for its frame in every mode. It changes by compare-and-swap alone, and the thread that
+//! * A live entry speaks for its frame in every mode. It changes by compare-and-swap alone, and the writer that
 //!   succeeds counts the transition: each is counted once.
 //! * An entry that inherits is replaced only while what it inherits stands still: in mode mixed, or as `previous`. A
 //!   writer that wants to replace one in another mode first makes the head mixed, which makes the folder's last
 //!   compare-and-swap fail.
 //! * A sequence number is given out once (in 2^28 folds of a block), and only the folder makes entries inherit. There
-//!   is one folder at a time, and it leaves none that inherits from `previous`. No thread waits for it: a thread that
-//!   finds a folder at work goes frame by frame.
+//!   is one folder at a time, and it leaves none that inherits from `previous`. No writer waits for it: one that finds
+//!   a folder at work goes frame by frame.
 //!
 //! So an operation repeats a step only when another one succeeded: lock-free. `counts` follow the entries, as signed
 //! lanes that may be wrong for the moment in which their writer has changed an entry and not counted it yet.
@@ -71,7 +71,7 @@ impl Tally {
     }
 }
 
-/// A block as a thread saw it. A block that was being folded shows nothing: the folder knows better.
+/// A block as a reader saw it. A block that was being folded shows nothing: the writer that folds it knows better.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Seen<'a> {
     Uniform(Head),
@@ -149,7 +149,7 @@ impl Block<'_> {
         Some(head)
     }
 
-    /// The frame as it is now; `None` if it could not be caught, or if the table makes no sense.
+    /// The frame as it is now; `None` if it could not be caught, or if there is no sense in the table.
     pub fn read(&self, frame: usize) -> Option<Entry> {
         let cell = &self.entries[frame];
         for _ in 0..DECODE_ATTEMPTS {
@@ -174,7 +174,7 @@ impl Block<'_> {
         head.entry().filter(|_| head.mode() == Mode::Uniform)
     }
 
-    /// Frames by state from the block's summary. Out of 0..=frames while a thread counts, or in a hostile table.
+    /// Frames by state from the block's summary. Out of 0..=frames while a writer counts, or in a hostile table.
     pub fn summary(&self) -> [i64; STATES.len()] {
         let mut sums = [0; STATES.len()];
         let mut rest =
@@ -316,14 +316,14 @@ impl Block<'_> {
     }
 
     /// Applies a change to all frames of a mixed block that this writer took as its folder, and makes it uniform if all
-    /// become alike without a change in between.
+    /// become alike and no writer interferes.
     fn fold(&self, taken: Head, change: &Change, tally: &mut Tally) {
         let base = taken.entry().expect("the head of an own table names a state");
         self.previous.store(base.bits(), Release);
         let target = change.fresh();
         let folding = Head::new(target, taken.next_sequence(), Mode::Folding).with_folder();
-        // No other thread writes a mixed head that has a folder. A swap, as all changes of heads are, keeps them in one
-        // order.
+        // No other writer changes a mixed head that has a folder. A swap, as all changes of heads are, keeps them in
+        // one order.
         self.head.swap(folding.bits(), AcqRel);
         let mut alike = true;
         for cell in self.entries {

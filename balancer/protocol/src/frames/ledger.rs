@@ -24,7 +24,7 @@ pub(super) fn add(flows: &Flows, left: &[u64; STATES.len()], to: State) {
 }
 
 impl Ledger {
-    /// One reading, of several moments if a thread writes.
+    /// One reading, of several moments if a process writes.
     pub fn read(flows: &Flows) -> Self {
         Self(std::array::from_fn(|from| std::array::from_fn(|to| flows[from][to].load(Acquire))))
     }
@@ -32,7 +32,7 @@ impl Ledger {
     /// The flows of these regions at one moment, or the last of so many attempts and `false`.
     ///
     /// An operation is in the flows when it ends. One that went on from where another had brought a frame may end
-    /// before that does, and then a state has less than nothing for a moment: such a reading is not an answer.
+    /// before that does, and then a state has less than nothing for a moment: that is not a moment to answer with.
     pub fn settled(flows: &[Flows], regions: &[Region], attempts: u32) -> (Vec<Self>, bool) {
         let read =
             || -> Vec<Self> { flows.iter().zip(regions).map(|(flows, _)| Self::read(flows)).collect() };

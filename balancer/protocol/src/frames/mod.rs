@@ -21,12 +21,12 @@
 //!
 //! **Tiling.** Every transition is one addition to the `flows` of its region, which takes from one state what it gives
 //! to another: the totals of each region tile at every moment ([`ledger`]). Blocks and entries are counted
-//! independently of that and must come to the same figures whenever no thread writes.
+//! independently of that and must come to the same figures whenever no process writes.
 //!
-//! **Concurrency.** Any number of threads write, without a lock; the reader is another process that never waits: it
-//! repeats a reading that changed under it a bounded number of times, then answers with [`Totals::torn`]. A killed or
-//! hostile writer can make the figures wrong, and that is all it can do. `tests/interleavings` checks the protocol of a
-//! block with every interleaving of a few threads.
+//! **Concurrency.** Any number of threads write, without a lock; the reader is another process that never waits:
+//! it repeats a reading that changed under it a bounded number of times, then answers with [`Totals::torn`]. A killed
+//! or hostile writer can make the figures wrong, and that is all it can do. `tests/interleavings` checks the protocol
+//! of a block with every interleaving of a few threads.
 //!
 //! **Unknown.** Where a process that does not tell gives memory back (engine qemu), a frame is private or not, by the
 //! kernel's word, and nothing more is known: [`FrameTable::set_residency_only`] makes the totals say `unknown` for what

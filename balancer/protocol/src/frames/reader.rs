@@ -104,7 +104,7 @@ impl FrameReader {
         self.frames_of(RegionKind::Image) * FRAME_BYTES
     }
 
-    /// True if it is unknown why a frame of RAM has no host memory: `unknown` in the totals.
+    /// True if it is not known why a frame of RAM has no host memory: `unknown` in the totals.
     #[must_use]
     pub fn is_residency_only(&self) -> bool {
         self.mapping.header().residency_only.load(Relaxed) == 1
@@ -282,8 +282,8 @@ impl FrameReader {
         ledgers.iter().zip(&self.regions).map(|(ledger, region)| ledger.totals(region.count)).collect()
     }
 
-    /// Counts while no thread writes, or gives the last attempt as torn. A settled count that comes to other figures
-    /// than the flows of the same moment is reported as untiled.
+    /// Counts while no process writes, or gives the last attempt as torn. A settled count that comes to other figures
+    /// than the flows of the same moment is told as untiled.
     fn counted(&self, count: impl Fn(&Region, usize) -> Sums) -> Totals {
         let header = self.mapping.header();
         for attempt in 1.. {

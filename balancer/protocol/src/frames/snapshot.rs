@@ -1,4 +1,4 @@
-//! The table as it was before a scan of the kernel's pagemap.
+//! The table as it was before the kernel was scanned.
 
 use super::block::{Block, Seen};
 use super::head::{Head, Mode};

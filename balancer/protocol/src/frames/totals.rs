@@ -44,7 +44,7 @@ impl ErrorSource {
 pub struct Totals {
     /// Frames of all regions that these figures are of.
     pub frames: u64,
-    /// Never used, or released and not used since.
+    /// Never used, or given back and not used since.
     pub untouched: u64,
     /// Anonymous memory of this guest; in RAM alone.
     pub private: u64,
@@ -52,14 +52,14 @@ pub struct Totals {
     pub shared: u64,
     /// In the balloon.
     pub ballooned: u64,
-    /// Released by free page reporting.
+    /// Given back by free page reporting.
     pub reported: u64,
     /// Compressed.
     pub compressed: u64,
     /// Written out.
     pub swapped: u64,
-    /// Frames of RAM without host memory whose state is unknown: untouched, in the balloon, reported or released. None
-    /// where the `vmm` makes these changes itself (engine kvm).
+    /// Frames of RAM without host memory for an unknown reason: untouched, in the balloon, reported or given back.
+    /// None where the `vmm` does that itself (engine kvm).
     #[serde(default)]
     pub unknown: u64,
     /// Frames that no state accounts for, or that two do, or whose state is impossible in their region. In figures that

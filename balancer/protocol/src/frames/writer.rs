@@ -83,13 +83,13 @@ impl FrameTable {
         &self.regions
     }
 
-    /// This table will not learn why a frame of RAM has no host memory: a frame there that is not private is unknown.
-    /// To be called before the table is handed over.
+    /// No process will tell this table why a frame of RAM has no host memory: what is not private there is unknown. To
+    /// be said before the table is handed over.
     pub fn set_residency_only(&self) {
         self.header().residency_only.store(1, Release);
     }
 
-    /// The owner that is charged for frames that are touched from now on: an id that the balancer gave.
+    /// Who is charged for frames that are touched from now on: an id that the balancer gave.
     pub fn set_owner(&self, owner: u16) {
         self.owner.store(owner, Relaxed);
     }
@@ -176,7 +176,7 @@ impl FrameTable {
         })
     }
 
-    /// Charges every frame to this owner, whichever owner was charged before. Returns the number of frames that
+    /// Charges every frame to this owner, whichever container was charged before. Returns the number of frames that
     /// changed.
     pub fn take_charges(&self, to: u16) -> u64 {
         self.rewrite(|entry| {

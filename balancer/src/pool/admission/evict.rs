@@ -18,8 +18,8 @@ use std::time::Instant;
 const SHRINK_AT_ONCE: u64 = 256;
 
 impl Pool {
-    /// A payer's managed images may hold no more than this. Granules that no guest holds are evicted at once; then the domains that
-    /// hold most are told to unmap their oldest ones.
+    /// A payer's managed images may hold no more than this. Granules that no guest holds are evicted at once; then the
+    /// domains that hold most are told to unmap their oldest ones.
     pub fn shrink(&mut self, payer: ContainerId, budget_bytes: u64, now: Instant) -> Vec<Eviction> {
         let budget = budget_bytes / GRANULE_BYTES;
         let mut evictions = Vec::new();
@@ -85,8 +85,8 @@ impl PoolImage {
         self.ledger.apply(&Seen { resident, ..Seen::default() });
     }
 
-    /// Evicts pages of a managed image's memory that no granule accounts for, and returns how many bytes they were. A `vmm` put them
-    /// there by reading pages that it was not given.
+    /// Evicts pages of a managed image's memory that no granule accounts for, and returns how many bytes they were. A
+    /// `vmm` put them there by reading pages that it was not given.
     pub(in super::super) fn evict_foreign(&self) -> std::io::Result<u64> {
         let Some(managed) = self.backing.as_managed() else { return Ok(0) };
         if managed.held_bytes()? <= self.granules.count() * GRANULE_BYTES {

@@ -1,22 +1,27 @@
 //! Which guest gets a granule of a managed image, and which granule is evicted for it.
 //!
-//! `--pool managed` is for hosts whose `max` of `/common` must hold at every moment, and for images on file systems whose page cache
-//! cannot be evicted page by page: with the page cache as backing the kernel decides when a page of an image is freed, and the pool can
-//! exceed its `max` until then. Here the balancer decides before a page is filled. The price is one question per granule of 64 KiB.
+//! `--pool managed` is for hosts whose `max` of `/common` must hold at every moment, and for images on file systems
+//! whose page cache cannot be evicted page by page: with the page cache as backing the kernel decides when a page of an
+//! image is freed, and the pool can exceed its `max` until then. Here the balancer decides before a page is filled. The
+//! price is one question per granule of 64 KiB.
 //!
-//! The budget is hard: it is the `max` of the container that pays for the image, or of the pool's own, and no granule is filled beyond
-//! it. When it is reached, the first of these is evicted:
+//! The budget is hard: it is the `max` of the container that pays for the image, or of the pool's own, and no granule
+//! is filled beyond it. When it is reached, the first of these is evicted:
 //!
 //! 1. the oldest granule that no guest holds;
-//! 2. if the asking domain holds less than its share of the budget: the oldest of the domain that holds most beyond its share;
-//! 3. if the asking guest holds less than its share of its domain's: the oldest that a guest beyond its share holds alone;
+//! 2. if the asking domain holds less than its share of the budget: the oldest of the domain that holds most beyond its
+//!    share;
+//! 3. if the asking guest holds less than its share of its domain's: the oldest that a guest beyond its share holds
+//!    alone;
 //! 4. the oldest that the asking guest holds alone.
 //!
-//! So a guest within its share never loses pages to a guest that is at or over its share, however many guests the other domain
-//! runs: a domain's share is the budget divided by the domains that use it, a guest's share is that divided by the guests of the domain.
-//! Inside a domain, and only there, a guest whose granules are all held by other guests as well evicts the oldest of these.
+//! So a guest within its share never loses pages to a guest that is at or over its share, however many guests the other
+//! domain runs: a domain's share is the budget divided by the domains that use it, a guest's share is that divided by
+//! the guests of the domain. Inside a domain, and only there, a guest whose granules are all held by other guests as
+//! well evicts the oldest of these.
 //!
-//! Filling uses the disk, which all guests share: each guest may have [`FILL_BURST`] granules filled at once and [`FILL_RATE`] a second.
+//! Filling uses the disk, which all guests share: each guest may have [`FILL_BURST`] granules filled at once and
+//! [`FILL_RATE`] a second.
 //!
 //! | file | question it answers |
 //! |---|---|
@@ -42,8 +47,8 @@ use std::time::{Duration, Instant};
 
 /// Granules that a guest may have filled at once: 256 MiB, more than a root file system touches while it boots.
 pub const FILL_BURST: u32 = 4096;
-/// And in each second: 128 MiB, a part of a disk's throughput, so that one guest that thrashes leaves most of it to others. It costs the
-/// balancer about 10 % of a CPU, at 50 us for each granule.
+/// And in each second: 128 MiB, a part of a disk's throughput, so that one guest that thrashes leaves most of it to
+/// others. It costs the balancer about 10 % of a CPU, at 50 us for each granule.
 pub const FILL_RATE: u32 = 2048;
 /// How long a guest may take to unmap a granule.
 pub const UNMAP_DEADLINE: Duration = Duration::from_secs(2);
@@ -57,7 +62,8 @@ pub enum Asked {
     Fill(Arc<dyn PoolBacking>),
     /// The guest had enough granules filled: to be asked again after this.
     Later(Duration),
-    /// It is being filled for another guest, or other guests are to unmap for it: to be asked again when something changed.
+    /// It is being filled for another guest, or other guests are to unmap for it: to be asked again when something
+    /// changed.
     Wait,
     /// No granule can be evicted for it.
     Full,
@@ -77,8 +83,8 @@ pub struct Eviction {
 }
 
 impl Pool {
-    /// A guest asks for a granule of an image whose payer may hold this number of bytes. Returns the answer, and the evictions that
-    /// make room.
+    /// A guest asks for a granule of an image whose payer may hold this number of bytes. Returns the answer, and the
+    /// evictions that make room.
     pub fn ask(
         &mut self,
         guest: GuestSeq,

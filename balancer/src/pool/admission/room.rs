@@ -92,8 +92,8 @@ impl Pool {
         self.oldest_alone(payer, guest).or_else(|| self.oldest_of_domain(payer, domain))
     }
 
-    /// Granules that take room for the guests of each domain, each granule once. Every domain whose guests map images of the payer
-    /// is there.
+    /// Granules that take room for the guests of each domain, each granule once. Every domain whose guests map images
+    /// of the payer is there.
     pub(super) fn held_by_domain(&self, payer: ContainerId) -> BTreeMap<Domain, u64> {
         let mut held = BTreeMap::new();
         for (key, image) in self.paid_by(payer).filter(|(_, image)| !image.sharers.is_empty()) {

@@ -1,7 +1,5 @@
-//! The file behind a disk: its capacity, and vectored transfers between it and guest RAM. The one module of this crate with unsafe
-//! code: the kernel reads and writes guest RAM, which is never borrowed as a Rust reference.
-#![allow(unsafe_code)]
-// Guest RAM is given to the kernel by address, as it must not be borrowed as a Rust reference.
+//! The file behind a disk: its capacity, and vectored transfers between it and guest RAM. The one module of this crate
+//! with unsafe code: the kernel reads and writes guest RAM, which is never borrowed as a Rust reference.
 #![allow(unsafe_code)]
 
 use super::{REQUEST_BYTES_MAX, SECTOR_BYTES};
@@ -18,7 +16,8 @@ pub(super) struct Disk {
     read_only: bool,
 }
 
-/// Vectored transfer at a position: preadv(2) or pwritev(2). Unsafe to call: the vectors have to describe mapped memory.
+/// Vectored transfer at a position: preadv(2) or pwritev(2). Unsafe to call: the vectors have to describe mapped
+/// memory.
 type Transfer = unsafe extern "C" fn(RawFd, *const libc::iovec, libc::c_int, libc::off64_t) -> libc::ssize_t;
 
 impl Disk {

@@ -174,7 +174,8 @@ mod tests {
         // 20 frames are released and 30 touched; the second read of the second mark is late, and 30 more are touched
         // then.
         let since = mark_before(|| read(&count), || read(&total)).unwrap();
-        (total.set(total.get() - 20), touch(30));
+        total.set(total.get() - 20);
+        touch(30);
         let now = mark_now(|| (touch(30), read(&count)).1, || read(&total)).unwrap();
         assert!(memory.error_frames(since, now) - off >= 50, "{since:?} {now:?}");
         let late = mark_now(|| read(&count), || (touch(30), read(&total)).1).unwrap();

@@ -7,8 +7,9 @@
 //!            +------------------------- unmap (MADV_DONTNEED) -----------------------+
 //! ```
 //!
-//! The mapping is private because the kernel refuses to watch a shared mapping that cannot be made writable; as it is never written
-//! to, its pages are the memfd's own. It stays one mapping, whichever granules are mapped, and it is watched at every moment.
+//! The mapping is private because the kernel refuses to watch a shared mapping that cannot be made writable; as it is
+//! never written to, its pages are the memfd's own. It stays one mapping, whichever granules are mapped, and it is
+//! watched at every moment.
 
 use super::super::mapping::{Advice, Mapping, Sharing};
 use super::uffd::Uffd;
@@ -114,8 +115,8 @@ impl Images {
         file.metadata().is_ok_and(|meta| known == Some((meta.dev(), meta.ino())))
     }
 
-    /// Puts other memory in the place of an image, in one step for all its readers. No granule of it is mapped afterwards. Returns
-    /// after [`Images::waited_for`] was read, which another thread has to do.
+    /// Puts other memory in the place of an image, in one step for all its readers. No granule of it is mapped
+    /// afterwards. Returns after [`Images::waited_for`] was read, which another thread has to do.
     ///
     /// # Errors
     /// When the memory is not what it has to be, or the kernel refuses.

@@ -5,9 +5,10 @@
 //!  host                                    one mapping each: PROT_READ, MAP_SHARED, of a file that is open once
 //! ```
 //!
-//! Neither the guest nor a device can write there: KVM's slot is read-only, so a guest's store is an exit, which is dropped and
-//! counted (`vcpu/stores.rs`); devices get [`devices::DeviceMemory`]. A file that gets shorter while it is mapped ends neither
-//! the guest nor the process ([`vanish`]). An image that the balancer fills itself is mapped in another way ([`managed`]).
+//! Neither the guest nor a device can write there: KVM's slot is read-only, so a guest's store is an exit, which is
+//! dropped and counted (`vcpu/stores.rs`); devices get [`devices::DeviceMemory`]. A file that gets shorter while it is
+//! mapped ends neither the guest nor the process ([`vanish`]). An image that the balancer fills itself is mapped in
+//! another way ([`managed`]).
 
 mod managed;
 mod open;
@@ -33,7 +34,8 @@ use std::sync::Mutex;
 use uffd::Uffd;
 use vm_memory::{GuestAddress, GuestRegionMmap};
 
-/// Alignment of an image's first address: Linux puts no memory block across it, and namespaces want it (ndctl issue 76).
+/// Alignment of an image's first address: Linux puts no memory block across it, and namespaces want it (ndctl issue
+/// 76).
 const ALIGN_BYTES: u64 = 128 << 20;
 
 /// An image where the guest has it.
@@ -106,13 +108,14 @@ impl Images {
         self.all.iter().map(|image| image.what.bytes).sum()
     }
 
-    /// Guest-physical regions in frames, ascending, and where each is in the host: for KVM's slots, and to ask the kernel.
+    /// Guest-physical regions in frames, ascending, and where each is in the host: for KVM's slots, and to ask the
+    /// kernel.
     pub fn slots(&self) -> impl Iterator<Item = (Region, u64)> {
         self.all.iter().map(|image| (image.region, image.address()))
     }
 
-    /// What is reported to the balancer about them. An image that was named by a path outside a store has no digest, and
-    /// does not belong to the pool.
+    /// What is reported to the balancer about them. An image that was named by a path outside a store has no digest,
+    /// and does not belong to the pool.
     #[must_use]
     pub fn told(&self) -> Vec<MappedImage> {
         let told = |image: &Image| {

@@ -4,12 +4,13 @@
 //! `KVM_RUN` with EFAULT. The store never shortens an image (I1), but a file is not the guest's and not ours. So:
 //!
 //! ```text
-//!  SIGBUS in a guarded mapping --> fstat: where does the file end? --> zeros are mapped from there on --> the access repeats
-//!  EFAULT of a vCPU            --> the same for all mappings       --> something changed: run on, else the guest ends
+//!  SIGBUS in a guarded mapping --> fstat: where does the file end? --> zeros are mapped from there on --> the access
+//!  repeats EFAULT of a vCPU            --> the same for all mappings       --> something changed: run on, else the
+//!  guest ends
 //! ```
 //!
-//! Any other SIGBUS, an unreadable disk for one, ends the process as it always did. The handler calls `fstat` and `mmap`,
-//! which are system calls and nothing more, and reads atomics.
+//! Any other SIGBUS, an unreadable disk for one, ends the process as it always did. The handler calls `fstat` and
+//! `mmap`, which are system calls and nothing more, and reads atomics.
 
 use protocol::bytes::FRAME_BYTES;
 use std::io;
@@ -96,8 +97,8 @@ impl Slot {
             return false;
         }
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED;
-        // SAFETY: a part of a mapping that is guarded, hence of this process and still there; who reads it through volatile
-        // accessors or through KVM expects any bytes.
+        // SAFETY: a part of a mapping that is guarded, hence of this process and still there; who reads it through
+        // volatile accessors or through KVM expects any bytes.
         let mapped = unsafe {
             libc::mmap((base + end) as *mut libc::c_void, bytes - end, libc::PROT_READ, flags, -1, 0)
         };

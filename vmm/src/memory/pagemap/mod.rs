@@ -1,14 +1,15 @@
 //! Which pages of guest RAM the kernel holds.
 //!
 //! Two methods, chosen when the pagemap is opened: `PAGEMAP_SCAN` (Linux 6.7, [`scan`]) answers in runs and steps over
-//! huge pages as a whole; before that `/proc/self/pagemap` is read, eight bytes per page ([`read`]). Neither needs a privilege.
+//! huge pages as a whole; before that `/proc/self/pagemap` is read, eight bytes per page ([`read`]). Neither needs a
+//! privilege.
 //!
-//! *Held* means that the page is charged: it has memory of its own, or was swapped out by the host. The zero page that a
-//! guest gets when it reads a page that it never wrote, 4 KiB or huge, is not held. Both methods agree on that.
+//! *Held* means that the page is charged: it has memory of its own, or was swapped out by the host. The zero page that
+//! a guest gets when it reads a page that it never wrote, 4 KiB or huge, is not held. Both methods agree on that.
 //!
-//! Write-protect tracking (`PAGE_IS_WRITTEN`, `WP_ASYNC`) would report the pages that were written to since the last scan. It is
-//! not used: the question is which pages were *touched*, a scan that skips private blocks is cheaper, and every first write would
-//! fault twice.
+//! Write-protect tracking (`PAGE_IS_WRITTEN`, `WP_ASYNC`) would report the pages that were written to since the last
+//! scan. It is not used: the question is which pages were *touched*, a scan that skips private blocks is cheaper, and
+//! every first write would fault twice.
 
 mod read;
 mod scan;
@@ -83,8 +84,8 @@ impl Pagemap {
         self.method
     }
 
-    /// Visits the runs of pages that the kernel holds, of `pages` from `address` on: ranges of page numbers counted from
-    /// `address`, ascending. Two runs may touch.
+    /// Visits the runs of pages that the kernel holds, of `pages` from `address` on: ranges of page numbers counted
+    /// from `address`, ascending. Two runs may touch.
     ///
     /// # Errors
     /// When the kernel refuses.
@@ -102,8 +103,8 @@ impl Pagemap {
         }
     }
 
-    /// Visits the runs of pages of a file that are mapped, as [`Self::held_runs`] visits what is held. The kernel maps some
-    /// that were never touched next to one that was, if they are in its page cache.
+    /// Visits the runs of pages of a file that are mapped, as [`Self::held_runs`] visits what is held. The kernel maps
+    /// some that were never touched next to one that was, if they are in its page cache.
     ///
     /// # Errors
     /// When the kernel refuses.
@@ -129,7 +130,8 @@ impl Pagemap {
         Ok(held)
     }
 
-    /// Visits the parts of a run of huge pages that are not the zero page. A huge page is a zero page as a whole, or not at all.
+    /// Visits the parts of a run of huge pages that are not the zero page. A huge page is a zero page as a whole, or
+    /// not at all.
     fn visit_huge(&self, address: u64, run: Range<u64>, visit: &mut impl FnMut(Range<u64>)) {
         let mut at = run.start;
         while at < run.end {

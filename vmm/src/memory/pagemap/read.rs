@@ -9,8 +9,9 @@ use std::os::unix::fs::FileExt;
 const PRESENT: u64 = 1 << 63;
 const SWAPPED: u64 = 1 << 62;
 const FILE: u64 = 1 << 61;
-/// Mapped by this process alone. The zero page is nobody's, and page numbers are hidden from us; so this tells it apart.
-/// A page that KSM merged looks the same, so guest RAM is not merged where there is only this (`memory/merge.rs`).
+/// Mapped by this process alone. The zero page is nobody's, and page numbers are hidden from us; so this tells it
+/// apart. A page that KSM merged looks the same, so guest RAM is not merged where there is only this
+/// (`memory/merge.rs`).
 const EXCLUSIVE: u64 = 1 << 56;
 const ENTRY_BYTES: u64 = 8;
 const PAGES_PER_READ: usize = 4096;

@@ -1,8 +1,9 @@
 //! The `PAGEMAP_SCAN` ioctl (Linux 6.7, include/uapi/linux/fs.h): runs of pages by category.
 //!
 //! `walk_end` is not used to go on. With more regions than the kernel's own buffer holds it is stale (seen on 6.18: all
-//! regions were returned, `walk_end` was not at the end), and a loop on it would see pages twice. Instead: fewer regions
-//! than there is room for means that the walk is complete, and otherwise it goes on at the end of the last region.
+//! regions were returned, `walk_end` was not at the end), and a loop on it would see pages twice. Instead: fewer
+//! regions than there is room for means that the walk is complete, and otherwise it goes on at the end of the last
+//! region.
 #![allow(unsafe_code)]
 
 use protocol::bytes::BLOCK_BYTES;
@@ -111,7 +112,8 @@ fn call(file: &File, start: u64, end: u64, wanted: Wanted, regions: &mut [PageRe
         ..ScanArg::default()
     };
     loop {
-        // SAFETY: the argument has the kernel's layout and size, and `vec` points to `vec_len` regions that only this call uses.
+        // SAFETY: the argument has the kernel's layout and size, and `vec` points to `vec_len` regions that only this
+        // call uses.
         let count = unsafe { libc::ioctl(file.as_raw_fd(), PAGEMAP_SCAN as _, &raw mut argument) };
         match usize::try_from(count) {
             Ok(count) => return Ok(count.min(regions.len())),
