@@ -59,8 +59,8 @@ pub struct GuestObject {
     /// Bytes that it causes by the host's accounting system, whichever container is charged. Where a frame table
     /// counts, the larger of the kernel's figure and the table's.
     pub usage_bytes: u64,
-    /// Bytes by which `usage_bytes` may be too small: pages that its process has mapped of which it is not known yet, or
-    /// cannot be, whether they are of an image, and pages of images that the pool does not count: of images that the
+    /// Bytes by which `usage_bytes` may be too small: pages that its process has mapped of which it is not known yet,
+    /// or cannot be, whether they are of an image, and pages of images that the pool does not count: of images that the
     /// pool does not know, and pages that were mapped since the last scan.
     pub usage_error_bytes: u64,
     /// Pages that it has mapped of images that the pool does not know (`vmm --root PATH`), bytes, by its frame table.
