@@ -96,8 +96,10 @@ mod tests {
 
     #[test]
     fn figures_and_pressure_are_parsed() {
-        let meminfo = "MemTotal:       2048 kB\nMemFree:         512 kB\nMemAvailable:   1024 kB\nSwapCached: 7 kB\nBuffers: 2 kB\nCached: 3 kB\n";
-        let pressure = "some avg10=1.50 avg60=0.00 avg300=0.00 total=1\nfull avg10=0.25 avg60=0.00 avg300=0.00 total=1\n";
+        let meminfo = "MemTotal:       2048 kB\nMemFree:         512 kB\nMemAvailable:   1024 kB\n\
+                       SwapCached: 7 kB\nBuffers: 2 kB\nCached: 3 kB\n";
+        let pressure = "some avg10=1.50 avg60=0.00 avg300=0.00 total=1\n\
+                        full avg10=0.25 avg60=0.00 avg300=0.00 total=1\n";
         let host = parse(meminfo, Some(pressure));
         assert_eq!((host.total_bytes, host.available_bytes, host.cached_bytes), (2 << 20, 1 << 20, 3 << 10));
         assert_eq!((host.page_cache_bytes(), parse("", None).page_cache_bytes()), (5 << 10, u64::MAX));

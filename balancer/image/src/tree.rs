@@ -48,7 +48,8 @@ pub enum TreeError {
     #[error("{path}: the target of the symbolic link has {bytes} bytes, must have 1 to {TARGET_BYTES_MAX}")]
     Target { path: String, bytes: usize },
     #[error(
-        "{path}: the extended attribute {name} has a name of {name_bytes} and a value of {value_bytes} bytes, at most 255 and 65535 are possible"
+        "{path}: the extended attribute {name} has a name of {name_bytes} and a value of {value_bytes} bytes, at most \
+         255 and 65535 are possible"
     )]
     Xattr { path: String, name: String, name_bytes: usize, value_bytes: usize },
     #[error("{path}: the extended attributes have {bytes} bytes, at most {XATTR_BYTES_MAX} are possible")]

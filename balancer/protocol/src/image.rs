@@ -10,8 +10,8 @@ use utoipa::ToSchema;
 /// Images of one guest at most: each takes a virtio device and a KVM memory slot.
 pub const IMAGES_MAX: usize = 16;
 
-/// A managed image is filled, mapped and evicted in parts of this many bytes: a fault costs about the same for 4 KiB and
-/// for 64 KiB (17 us), and what is mapped without being read is bounded by it.
+/// A managed image is filled, mapped and evicted in parts of this many bytes: a fault costs about the same for 4 KiB
+/// and for 64 KiB (17 us), and what is mapped without being read is bounded by it.
 pub const GRANULE_BYTES: u64 = 64 << 10;
 
 /// Granules that one message may ask for.

@@ -125,7 +125,11 @@ mod tests {
     proptest! {
         /// Whatever the pattern: no more tokens are taken in a time than the burst and those that came in it.
         #[test]
-        fn the_rate_holds(pauses in prop::collection::vec(0u64..400, 1..300), per_second in 1u64..50, burst in 0u64..20) {
+        fn the_rate_holds(
+            pauses in prop::collection::vec(0u64..400, 1..300),
+            per_second in 1u64..50,
+            burst in 0u64..20,
+        ) {
             let start = Instant::now();
             let (mut bucket, mut now, mut taken) = (TokenBucket::full(per_second, burst, start), start, 0u64);
             for pause in pauses {

@@ -13,7 +13,8 @@ pub enum PoolError {
     Full,
     /// The file behind it is another one than guests have mapped.
     #[error(
-        "Image {digest} of domain {domain} is another file now than the one that {guests} map: it can be mapped again once they have ended"
+        "Image {digest} of domain {domain} is another file now than the one that {guests} map: it can be mapped again \
+         once they have ended"
     )]
     OtherFile {
         /// The image.

@@ -5,7 +5,7 @@
 //!                             |
 //!                             v           residency (cachestat, mincore)
 //!    bindings ----------> Pool: images <---------------------------------- page cache
-//!                             |        <---------------------------------- frame tables of guests: which pages each maps
+//!                             |        <------------------------------ frame tables of guests: which pages each maps
 //!                             v
 //!             a ledger per image and trust domain: the host's accounting system, fed with changes
 //!                             |
@@ -21,7 +21,7 @@
 //!
 //! | file | question it answers |
 //! |---|---|
-//! | `backing.rs` | which interface holds the pages of an image? A trait; `pagecache.rs` and `managed.rs` are the backings |
+//! | `backing.rs` | what holds the pages of an image? A trait; `pagecache.rs` and `managed.rs` implement it |
 //! | `granules.rs` | which parts of a managed image are in memory, and which guests hold them? |
 //! | `admission/` | which guest gets a granule, and which granule is evicted for it? |
 //! | `numbers.rs` | which numbers must not be mixed? |

@@ -136,7 +136,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_is_a_set(a in prop::collection::vec((0u64..320, 0u64..130), 0..6), b in prop::collection::vec((0u64..320, 0u64..130), 0..6)) {
+        fn it_is_a_set(
+            a in prop::collection::vec((0u64..320, 0u64..130), 0..6),
+            b in prop::collection::vec((0u64..320, 0u64..130), 0..6),
+        ) {
             let ((a, model_a), (b, model_b)) = (set(&a), set(&b));
             prop_assert_eq!(pages(&a), model_a.clone());
             prop_assert_eq!(a.count(), model_a.len() as u64);

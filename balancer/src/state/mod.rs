@@ -16,8 +16,8 @@
 //! - The journal: the order of the commits must be the order of the changes, and a change that is answered must be on
 //!   disk.
 //! - Messages to guests: they go into the outbox of the guest, a bounded channel. Under the lock they are in the order
-//!   of the decisions: a target cannot overtake a newer one, and the state never shows a message as sent that was not. An
-//!   outbox that is full refuses the message at once; what matters is sent again with the next tick.
+//!   of the decisions: a target cannot overtake a newer one, and the state never shows a message as sent that was not.
+//!   An outbox that is full refuses the message at once; what matters is sent again with the next tick.
 //!
 //! Between a reading of the state and the change that follows from it, and between a change and its effects, other
 //! changes may happen. So:

@@ -54,7 +54,8 @@ pub enum MemoryError {
     #[error("{}", match (source.raw_os_error(), source.kind()) {
         (Some(libc::EINVAL), _) => "merge is asked for, but this kernel has no KSM (CONFIG_KSM)",
         (None, io::ErrorKind::Unsupported) => {
-            "merge is asked for, but this kernel has no PAGEMAP_SCAN (Linux 6.7), without which a merged page looks untouched"
+            "merge is asked for, but this kernel has no PAGEMAP_SCAN (Linux 6.7), without which a merged page looks \
+             untouched"
         }
         _ => "Cannot let the kernel merge guest RAM",
     })]

@@ -14,8 +14,8 @@ pub enum KsmError {
     },
     /// It is off, and the operator of the host decides about that.
     #[error(
-        "KSM does not run on this host: /sys/kernel/mm/ksm/run is {run} and must be 1. It merges for every process of the \
-         host that asks, so Ballast does not switch it on by itself"
+        "KSM does not run on this host: /sys/kernel/mm/ksm/run is {run} and must be 1. It merges for every process of \
+         the host that asks, so Ballast does not switch it on by itself"
     )]
     Off {
         /// The setting's value.
@@ -48,7 +48,8 @@ pub enum KsmError {
     Many,
     /// A process cannot be scanned.
     #[error(
-        "Cannot find out whether pages of process {pid} are merged too: that takes a balancer that may read all processes, as root may"
+        "Cannot find out whether pages of process {pid} are merged too: that takes a balancer that may read all \
+         processes, as root may"
     )]
     Unreadable {
         /// The process.

@@ -2,9 +2,9 @@
 //!
 //! | in a layer of an OCI image | in the image, for overlayfs |
 //! |---|---|
-//! | `a/.wh.name` | a character device 0:0 named `a/name`. If the layer has an `a/name` of its own, that stays; a folder becomes opaque |
+//! | `a/.wh.name` | a device 0:0 named `a/name`, unless the layer has an `a/name` of its own: a folder becomes opaque |
 //! | `a/.wh..wh..opq` | folder `a` with `trusted.overlay.opaque=y` |
-//! | either, where the layer's own `a` is not a folder | nothing: that hides everything below `a` (umoci writes such layers) |
+//! | either, where the layer's own `a` is not a folder | nothing: all below `a` is hidden (umoci writes such layers) |
 //!
 //! Hostile archives: no path leads out of the tree, through a symbolic link, or through a file. Nothing is ever done on
 //! the host's file system by a name of the archive.

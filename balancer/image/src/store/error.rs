@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 pub enum StoreError {
     /// Others could change images.
     #[error(
-        "The store {folder} (owner {uid}, mode {mode:o}) could be changed by others: make it yours and close it (chmod go-w), or name another"
+        "The store {folder} (owner {uid}, mode {mode:o}) could be changed by others: make it yours and close it \
+         (chmod go-w), or name another"
     )]
     Foreign {
         /// The store, or a folder in it.
@@ -27,7 +28,8 @@ pub enum StoreError {
     },
     /// It cannot name an image.
     #[error(
-        "{text:?} names no image: write sha256: and 64 hexadecimal digits, at least 8 of them alone, or a path in the store"
+        "{text:?} names no image: write sha256: and 64 hexadecimal digits, at least 8 of them alone, or a path in the \
+         store"
     )]
     Malformed {
         /// What was given.

@@ -410,7 +410,10 @@ proptest! {
     /// The table against the simplest model there is: a map from frame to state and owner.
     #[test]
     fn the_table_agrees_with_a_map(
-        runs in prop::collection::vec((0u64..2600, 1u64..1100, 0usize..TRANSITIONS.len(), 1u16..4, any::<bool>()), 1..60),
+        runs in prop::collection::vec(
+            (0u64..2600, 1u64..1100, 0usize..TRANSITIONS.len(), 1u16..4, any::<bool>()),
+            1..60,
+        ),
     ) {
         let table = FrameTable::new(&[LOW, HIGH, IMAGE]).unwrap();
         let reader = FrameReader::open(table.fd()).unwrap();

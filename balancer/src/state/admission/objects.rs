@@ -2,7 +2,7 @@
 //!
 //! vCPUs, guests and devices are given at launch and cannot be reclaimed: a launch beyond a limit is refused, and so
 //! is a limit below what is used. File descriptors and threads come and go: a launch beyond a limit is refused as
-//! well; an event tells of a container that grows beyond it later, and each `vmm` is told how many descriptors are
+//! well; a container that grows beyond it later causes an event, and each `vmm` is told how many descriptors are
 //! left for it.
 
 use crate::guests::Guest;
@@ -17,7 +17,7 @@ use protocol::path::ContainerPath;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// One event in this time tells of a container that crosses a limit again and again.
+/// At most one event in this time for a container that crosses a limit again and again.
 const EVENT_EVERY: Duration = Duration::from_secs(60);
 
 impl State {
@@ -84,7 +84,7 @@ impl State {
             .collect()
     }
 
-    /// Tells of containers that have more than they may, and tells each `vmm` how many descriptors are left for it.
+    /// Reports containers that exceed a limit, and tells each `vmm` how many descriptors are left for it.
     pub(in crate::state) fn watch_objects(&mut self, now: Instant) {
         let tree = self.containers.tree();
         let counts = limited_counts(tree, &self.guests);

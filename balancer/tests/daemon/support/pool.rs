@@ -67,7 +67,8 @@ impl Folder {
         image::Store::open(Path::new(&self.store)).unwrap();
         fs::copy(file, images.join(format!("{}.erofs", digest.hex()))).unwrap();
         let manifest = serde_json::json!({
-            "digest": digest, "bytes": bytes, "origin": "/nowhere", "files": 0, "folders": 1, "others": 0, "content_bytes": 0,
+            "digest": digest, "bytes": bytes, "origin": "/nowhere", "files": 0, "folders": 1,
+            "others": 0, "content_bytes": 0,
         });
         fs::write(images.join(format!("{}.json", digest.hex())), manifest.to_string()).unwrap();
         digest.to_string()
