@@ -48,8 +48,9 @@ pub fn hang_ups() -> Result<()> {
     for (ignored, code) in [("", 129), ("trap '' HUP;", 143)] {
         let host = Host::without_balancer()?;
         let console = host.path("console");
-        let mut vmm = std::process::Command::new("sh")
-            .args(["-c", &format!("{ignored} exec \"$0\" \"$@\"")])
+        // A hang-up is not ignored to begin with, even if these tests were started by nohup.
+        let mut vmm = std::process::Command::new("env")
+            .args(["--default-signal=HUP", "sh", "-c", &format!("{ignored} exec \"$0\" \"$@\"")])
             .arg(host.vmm().get_program())
             .args(["--engine", "kvm", "--kernel", ELF, "--memory", "128M", "--cmdline", "serve 1"])
             .args(["--balancer", "none"])
