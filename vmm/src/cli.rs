@@ -73,8 +73,8 @@ Spec file:
 Engine qemu: the guest runs on a qemu-system-x86_64 (7.2 or newer) that this program starts and ends. The machine is \
 q35, so the guest needs the driver virtio_pci. In the guest's command line this program removes pci=off and adds \
 no_timer_check; it also adds swiotlb=noforce if there is no swiotlb word, because Linux would reserve 64M of the \
-guest. The limit also covers the memory of QEMU itself, about 145M. --merge and images of a managed pool are not supported. \
-Frames without host memory are unknown, because QEMU does not report which memory it released.
+guest. The limit also covers the memory of QEMU itself, about 145M. --merge and images of a managed pool are not \
+supported. Frames without host memory are unknown, because QEMU does not report which memory it released.
 
 Environment:
   BALLAST_ENGINE     engine of guests that name none: auto, kvm or qemu

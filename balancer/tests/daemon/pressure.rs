@@ -140,8 +140,8 @@ async fn from_a_stall_of_the_host_to_the_targets_of_200_guests() {
     lasts.sort();
     let at = |all: &[Duration], percent: usize| all[(all.len() * percent / 100).min(all.len() - 1)];
     println!(
-        "from the trigger to a target heard, {} targets of {GUESTS} guests in {} steps: median {:?}, 99th percentile {:?}, \
-         most {:?}; to the last of a step: median {:?}",
+        "from the trigger to a target heard, {} targets of {GUESTS} guests in {} steps: median {:?}, \
+         99th percentile {:?}, most {:?}; to the last of a step: median {:?}",
         delays.len(),
         lasts.len(),
         at(&delays, 50),

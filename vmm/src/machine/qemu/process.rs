@@ -18,8 +18,8 @@ pub enum ProcessError {
     Peer(#[source] io::Error),
     /// No process fits.
     #[error(
-        "No process of QEMU has this guest's RAM (process {peer} listens at the monitor): is QEMU in another namespace, \
-         or does it belong to another user?"
+        "No process of QEMU has this guest's RAM (process {peer} listens at the monitor): is QEMU in another \
+         namespace, or does it belong to another user?"
     )]
     None {
         /// The process that listens.
