@@ -105,8 +105,8 @@ pub enum StateError {
     NotAttached(String),
     /// A helper did not detach its guest.
     #[error(
-        "Guest {name:?} was not detached within {waited_ms} ms: its QEMU, or its helper, does not answer \
-         (balancer ps). Detach it again once it does"
+        "Guest {name:?} was not detached within {waited_ms} ms and stays attached: its QEMU, or its helper, does \
+         not answer (balancer ps). Detach it again once it does"
     )]
     DetachDeadline {
         /// The guest.
