@@ -5,7 +5,6 @@ use crate::state::StateError;
 use crate::tree::TreeError;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use protocol::limits::LimitsError;
 use protocol::message::OWNERS_MAX;
 
 impl Problem {
@@ -38,27 +37,20 @@ impl Problem {
     }
 
     /// One of several reasons; the first with a field gives the others their kind and status.
-    fn of_all(detail: String, reasons: &[StateError]) -> Self {
+    fn of_all(whole: Self, reasons: &[StateError]) -> Self {
         let each: Vec<Self> = reasons.iter().map(Self::from).collect();
         let first = each.iter().find(|problem| problem.field.is_some()).or(each.first()).cloned();
-        let first = first.unwrap_or_else(|| {
-            Self::new(StatusCode::CONFLICT, "conflict", "This cannot be done now", detail.clone())
-        });
         let of = |problem: Self| Reason {
             detail: problem.detail,
             field: problem.field,
             value: problem.value,
             bound: problem.bound,
         };
-        Self { detail, errors: each.into_iter().map(of).collect(), ..first }
-    }
-
-    fn of_limits(detail: String, source: &LimitsError) -> Self {
-        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "limit", "A limit is out of its bound", detail).of_field(
-            source.field,
-            source.value.clone(),
-            source.bound.clone(),
-        )
+        let errors = each.into_iter().map(of).collect();
+        match first {
+            Some(first) => Self { detail: whole.detail, errors, ..first },
+            None => whole,
+        }
     }
 }
 
@@ -70,89 +62,93 @@ impl From<StateError> for Problem {
 
 impl From<&StateError> for Problem {
     fn from(error: &StateError) -> Self {
-        let detail = error.chain();
+        let (status, kind, title) = heading(error);
+        let problem = Self::new(status, kind, title, error.chain());
         match error {
-            StateError::Many(reasons) => Self::of_all(detail, reasons),
-            StateError::Tree(TreeError::Limits { broken, .. }) => Self::of_limits(error.to_string(), broken),
-            StateError::Knob(source) => Self::of_limits(error.to_string(), source),
-            StateError::Tree(TreeError::Missing(_)) => {
-                Self::new(StatusCode::NOT_FOUND, "not-found", "There is no such container", detail)
-            }
-            StateError::NoGuest(_) => {
-                Self::new(StatusCode::NOT_FOUND, "not-found", "There is no such guest", detail)
-            }
-            StateError::Tree(TreeError::Busy { .. } | TreeError::Root | TreeError::Full) => Self::new(
-                StatusCode::CONFLICT,
-                "conflict",
-                "The container cannot be changed like this now",
-                detail,
-            ),
-            StateError::Journal(_) => {
-                let title = "The journal cannot be written, so nothing was changed";
-                Self::new(StatusCode::INSUFFICIENT_STORAGE, "journal", title, detail)
-            }
-            StateError::NoContainer { field, path } => {
-                let title = "A container does not exist";
-                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "field", title, detail).of_field(
-                    *field,
-                    path.as_str(),
-                    "must be a container that exists",
-                )
-            }
-            StateError::NoRoom { field, path, above, max_bytes, needed_bytes } => {
-                let missing = needed_bytes.saturating_sub(*max_bytes);
-                let bound = format!(
-                    "must leave max_bytes of {above}, {max_bytes}, at least {needed_bytes}; {missing} bytes are missing"
-                );
-                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "limit", "A limit leaves no room", detail)
-                    .of_field(*field, path.as_str(), bound)
-            }
-            StateError::Owners { field, .. } => {
-                let bound = format!("must be at most {OWNERS_MAX} containers");
-                let title = "A guest is charged to too many containers";
-                let value = format!("{}", OWNERS_MAX + 1);
-                Self::new(StatusCode::CONFLICT, "conflict", title, detail).of_field(*field, value, bound)
-            }
-            StateError::Bound { subject, container } => {
-                let bound = format!("must not be bound to {container}, unless replace is true");
-                Self::new(
-                    StatusCode::CONFLICT,
-                    "conflict",
-                    "The subject is bound to another container",
-                    detail,
-                )
-                .of_field("subject", subject.to_string(), bound)
-            }
-            StateError::Bindings => {
-                Self::new(StatusCode::CONFLICT, "conflict", "There are too many bindings", detail)
-            }
-            StateError::NoBinding(_) => {
-                Self::new(StatusCode::NOT_FOUND, "not-found", "There is no such binding", detail)
-            }
-            StateError::OtherDomain { path, from, .. } => {
-                let title = "A guest cannot change its trust domain";
-                let bound = format!("must be a container of domain {from} while the guest shares pages");
-                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "field", title, detail).of_field(
-                    "container",
-                    path.as_str(),
-                    bound,
-                )
-            }
-            StateError::Attach { qmp, why } => {
-                Self::new(StatusCode::CONFLICT, "attach", "The guest cannot be attached", detail).of_field(
-                    "qmp",
-                    qmp.to_string_lossy(),
-                    format!("must be a free monitor of a guest that can be attached: {why}"),
-                )
-            }
-            StateError::NotAttached(_) => {
-                Self::new(StatusCode::CONFLICT, "conflict", "The guest cannot be detached", detail)
-            }
-            StateError::Deaf(_) | StateError::Deadline { .. } | StateError::DetachDeadline { .. } => {
-                Self::new(StatusCode::GATEWAY_TIMEOUT, "deadline", "A guest did not answer", detail)
-            }
+            StateError::Many(reasons) => Self::of_all(problem, reasons),
+            _ => match refused_field(error) {
+                Some((field, value, bound)) => problem.of_field(field, value, bound),
+                None => problem,
+            },
         }
     }
+}
+
+/// Status, kind and title of a refusal.
+fn heading(error: &StateError) -> (StatusCode, &'static str, &'static str) {
+    match error {
+        StateError::Many(_) => (StatusCode::CONFLICT, "conflict", "This cannot be done now"),
+        StateError::Tree(TreeError::Limits { .. }) | StateError::Knob(_) => {
+            (StatusCode::UNPROCESSABLE_ENTITY, "limit", "A limit is out of its bound")
+        }
+        StateError::NoRoom { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "limit", "A limit leaves no room"),
+        StateError::NoContainer { .. } => {
+            (StatusCode::UNPROCESSABLE_ENTITY, "field", "A container does not exist")
+        }
+        StateError::OtherDomain { .. } => {
+            (StatusCode::UNPROCESSABLE_ENTITY, "field", "A guest cannot change its trust domain")
+        }
+        StateError::Tree(TreeError::Missing(_)) => {
+            (StatusCode::NOT_FOUND, "not-found", "There is no such container")
+        }
+        StateError::NoGuest(_) => (StatusCode::NOT_FOUND, "not-found", "There is no such guest"),
+        StateError::NoBinding(_) => (StatusCode::NOT_FOUND, "not-found", "There is no such binding"),
+        StateError::Tree(TreeError::Busy { .. } | TreeError::Root | TreeError::Full) => {
+            (StatusCode::CONFLICT, "conflict", "The container cannot be changed like this now")
+        }
+        StateError::Owners { .. } => {
+            (StatusCode::CONFLICT, "conflict", "A guest is charged to too many containers")
+        }
+        StateError::Bound { .. } => {
+            (StatusCode::CONFLICT, "conflict", "The subject is bound to another container")
+        }
+        StateError::Bindings => (StatusCode::CONFLICT, "conflict", "There are too many bindings"),
+        StateError::NotAttached(_) => (StatusCode::CONFLICT, "conflict", "The guest cannot be detached"),
+        StateError::Attach { .. } => (StatusCode::CONFLICT, "attach", "The guest cannot be attached"),
+        StateError::Journal(_) => {
+            let title = "The journal cannot be written, so nothing was changed";
+            (StatusCode::INSUFFICIENT_STORAGE, "journal", title)
+        }
+        StateError::Deaf(_) | StateError::Deadline { .. } | StateError::DetachDeadline { .. } => {
+            (StatusCode::GATEWAY_TIMEOUT, "deadline", "A guest did not answer")
+        }
+    }
+}
+
+/// The field that a refusal is about, its value, and what it would have to be.
+fn refused_field(error: &StateError) -> Option<(&'static str, String, String)> {
+    Some(match error {
+        StateError::Tree(TreeError::Limits { broken, .. }) | StateError::Knob(broken) => {
+            (broken.field, broken.value.clone(), broken.bound.clone())
+        }
+        StateError::NoContainer { field, path } => {
+            (field, path.to_string(), "must be a container that exists".into())
+        }
+        StateError::NoRoom { field, path, above, max_bytes, needed_bytes } => {
+            let missing = needed_bytes.saturating_sub(*max_bytes);
+            let bound = format!(
+                "must leave max_bytes of {above}, {max_bytes}, at least {needed_bytes}; {missing} bytes are missing"
+            );
+            (field, path.to_string(), bound)
+        }
+        StateError::Owners { field, .. } => {
+            let bound = format!("must be at most {OWNERS_MAX} containers");
+            (field, (OWNERS_MAX + 1).to_string(), bound)
+        }
+        StateError::Bound { subject, container } => {
+            let bound = format!("must not be bound to {container}, unless replace is true");
+            ("subject", subject.to_string(), bound)
+        }
+        StateError::OtherDomain { path, from, .. } => {
+            let bound = format!("must be a container of domain {from} while the guest shares pages");
+            ("container", path.to_string(), bound)
+        }
+        StateError::Attach { qmp, why } => {
+            let bound = format!("must be a free monitor of a guest that can be attached: {why}");
+            ("qmp", qmp.to_string_lossy().into_owned(), bound)
+        }
+        _ => return None,
+    })
 }
 
 impl IntoResponse for Problem {

@@ -1,10 +1,11 @@
 //! Containers, guests and the host as clients see them.
 
 use super::{Balancer, State as Inner, StateError};
-use crate::guests::{Guest, GuestSeq, age_ms};
+use crate::guests::{Guest, GuestSeq, Sampled, age_ms};
 use crate::objects::{ContainerObject, GuestObject, HostObject, MergeObject, OutOfMemoryState, RunState};
 use crate::tree::{Node, TreeError};
 use accounting::{Cost, Usage};
+use host::ksm::Merged;
 use policy::OutOfMemory;
 use protocol::path::ContainerPath;
 use std::collections::BTreeMap;
@@ -135,13 +136,8 @@ impl Inner {
     ) -> GuestObject {
         let disk_cache = disk_cache_costs.get(&guest.seq).copied().unwrap_or_default();
         let held = guest.disk_cache.files(self.host.memory().page_cache_bytes());
-        let frames = guest.frames.totals();
+        let held_bytes = held.iter().fold(0, |sum: u64, file| sum.saturating_add(file.bytes));
         let (kernel, usage) = (guest.figures.kernel(), self.usage_of(guest, disk_cache));
-        let out_of_memory = match guest.out_of_memory(now) {
-            OutOfMemory::No => OutOfMemoryState::No,
-            OutOfMemory::Holding { .. } => OutOfMemoryState::Holding,
-            OutOfMemory::Returning { .. } => OutOfMemoryState::Returning,
-        };
         GuestObject {
             name: guest.about.name.clone(),
             container: guest.about.container.clone(),
@@ -172,10 +168,7 @@ impl Inner {
             page_tables_bytes: kernel.map(|kernel| kernel.page_tables_bytes),
             disk_cache_bytes: disk_cache.bytes,
             disk_cache_error_bytes: disk_cache.error_bytes,
-            disk_cache_held_bytes: guest
-                .disk_cache
-                .age_ms(now)
-                .map(|_| held.iter().fold(0, |sum: u64, file| sum.saturating_add(file.bytes))),
+            disk_cache_held_bytes: guest.disk_cache.age_ms(now).map(|_| held_bytes),
             disk_cache_age_ms: guest.disk_cache.age_ms(now),
             overhead_bytes: guest.figures.overhead_bytes(),
             used_bytes: guest.used_bytes(now),
@@ -183,7 +176,7 @@ impl Inner {
             working_set_age_ms: guest.working_set(now).map(|sample| sample.age_ms(now)),
             health: guest.memory.health,
             state: if guest.paused { RunState::Paused } else { RunState::Running },
-            out_of_memory,
+            out_of_memory: guest.out_of_memory(now).into(),
             has_balloon: guest.about.has_balloon,
             balloon: guest.balloon.value.clone(),
             balloon_age_ms: guest.balloon.age_ms(now),
@@ -192,17 +185,31 @@ impl Inner {
                 .statistics
                 .as_ref()
                 .map(|sample| sample.age_ms(now).saturating_add(sample.value.age_ms)),
-            merge: guest.merge.as_ref().map(|read| MergeObject {
-                merging_pages: read.value.merging_pages,
-                profit_bytes: read.value.profit_bytes,
-                cost_bytes: read.value.cost_bytes,
-                age_ms: read.age_ms(now),
-            }),
+            merge: guest.merge.as_ref().map(|read| merge_object(read, now)),
             pool: self.pool_guest_object(guest),
-            frames,
+            frames: guest.frames.totals(),
             ram_unseen: guest.about.ram_unseen.clone(),
             trusted: guest.cross_check.is_trusted(),
             registered_age_ms: age_ms(guest.registered_at, now),
         }
+    }
+}
+
+impl From<OutOfMemory> for OutOfMemoryState {
+    fn from(state: OutOfMemory) -> Self {
+        match state {
+            OutOfMemory::No => Self::No,
+            OutOfMemory::Holding { .. } => Self::Holding,
+            OutOfMemory::Returning { .. } => Self::Returning,
+        }
+    }
+}
+
+fn merge_object(read: &Sampled<Merged>, now: Instant) -> MergeObject {
+    MergeObject {
+        merging_pages: read.value.merging_pages,
+        profit_bytes: read.value.profit_bytes,
+        cost_bytes: read.value.cost_bytes,
+        age_ms: read.age_ms(now),
     }
 }

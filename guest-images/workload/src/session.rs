@@ -12,7 +12,7 @@ use crate::hold::Hold;
 use crate::machine::{self, End};
 use crate::pattern;
 use crate::program::{self, Program};
-use crate::region::Writable;
+use crate::region::{Region, Writable};
 use crate::reply::Reply;
 use crate::{charge, disk, file, oom, stats, tree};
 
@@ -79,13 +79,7 @@ impl Session {
                 let holds: Vec<Reply> = self.holds.iter().map(|(name, hold)| described(name, hold)).collect();
                 Ok(Reply::new().list("holds", &holds).number("leaked_bytes", self.leaked_bytes()))
             }
-            Command::Leak { bytes } => {
-                let mut memory =
-                    crate::region::Region::anonymous(*bytes).map_err(|e| format!("leak {bytes}: {e}"))?;
-                pattern::fill(self.leaked.len() as u64, 0, memory.content_mut());
-                self.leaked.push(memory);
-                Ok(Reply::new().number("leaked_bytes", self.leaked_bytes()))
-            }
+            Command::Leak { bytes } => self.leak(*bytes),
             Command::FillFile { path, bytes, seed } => file::fill(path, *bytes, *seed).map_err(named(path)),
             Command::ReadFile { path, bytes } => file::read(path, *bytes).map_err(named(path)),
             Command::DropCaches => done(fs::write("/proc/sys/vm/drop_caches", "3"), "drop-caches"),
@@ -115,6 +109,14 @@ impl Session {
             Command::Charge { container } => charge::charge(container).map(|()| Reply::new()),
             Command::PowerOff | Command::Reboot => Ok(Reply::new()),
         }
+    }
+
+    /// Memory that nothing frees before the guest ends.
+    fn leak(&mut self, bytes: u64) -> Result<Reply, String> {
+        let mut memory = Region::anonymous(bytes).map_err(|e| format!("leak {bytes}: {e}"))?;
+        pattern::fill(self.leaked.len() as u64, 0, memory.content_mut());
+        self.leaked.push(memory);
+        Ok(Reply::new().number("leaked_bytes", self.leaked_bytes()))
     }
 
     fn hold(&mut self, name: &str, make: impl FnOnce() -> Result<Hold, String>) -> Result<Reply, String> {

@@ -9,7 +9,6 @@
 pub mod layers;
 pub mod length;
 pub mod markdown;
-pub mod ratchet;
 pub mod rules;
 pub mod rust;
 pub mod safety;

@@ -1,4 +1,4 @@
-//! Links that lead somewhere, headings that are told apart.
+//! Links that lead somewhere, files that are there, headings that are told apart.
 
 use crate::Offence;
 use std::collections::BTreeSet;
@@ -72,6 +72,25 @@ fn has_heading(page: &str, heading: &str) -> bool {
     headings(page).any(|(_, _, title)| anchor(title) == heading)
 }
 
+/// Files of Rust that a page names in code, like `pool/image.rs`, but that no path of the repository ends with.
+#[must_use]
+pub fn missing_files(path: &Path, text: &str, files: &[PathBuf]) -> Vec<Offence> {
+    let is_missing = |name: &&str| {
+        name.ends_with(".rs") && !name.contains('*') && !files.iter().any(|file| file.ends_with(name))
+    };
+    let missing = |(line, text)| {
+        let offence =
+            move |name| Offence { path: path.into(), line, what: format!("no file ends with {name:?}") };
+        code(text).filter(is_missing).map(offence).collect::<Vec<_>>()
+    };
+    prose(text).flat_map(missing).collect()
+}
+
+/// Words of a line that are set as code: every second part between backticks.
+fn code(line: &str) -> impl Iterator<Item = &str> {
+    line.split('`').skip(1).step_by(2).flat_map(str::split_whitespace).map(|word| word.trim_matches(','))
+}
+
 /// Targets of the links and pictures in a line, code left out.
 fn targets(line: &str) -> impl Iterator<Item = &str> {
     line.match_indices("](").filter_map(move |(at, _)| {
@@ -121,6 +140,15 @@ mod tests {
     fn dead_links_are_found() {
         assert_eq!(dead("ok\n[a](none.md) and [b](a.md#two)\n![c](../none.svg)"), [2, 2, 3]);
         assert_eq!(dead("[here](#nowhere)"), [1], "the page itself is not readable in this test");
+    }
+
+    #[test]
+    fn a_file_that_a_page_names_is_missed_when_it_is_gone() {
+        let files = [PathBuf::from("vmm/src/control/mod.rs")];
+        let missing = |text| missing_files(Path::new("a.md"), text, &files).len();
+        assert_eq!(missing("see `control/mod.rs` and `vmm/src/control/mod.rs`, not gone.rs"), 0);
+        assert_eq!(missing("`trol/mod.rs` and `gone.rs`"), 2, "a name is whole");
+        assert_eq!(missing("```\n`gone.rs`\n```"), 0);
     }
 
     #[test]

@@ -1,8 +1,8 @@
-//! The rules whose known offences are counted: lengths, width and words.
+//! Rules applied to this repository: to each file with an extension.
 
-use crate::{Offence, length, safety, tree, width, words};
+use crate::{Offence, length, tree, width, words};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// The text of a file of the repository.
 ///
@@ -18,16 +18,9 @@ pub fn found(extension: &str, rule: impl Fn(&Path, &str) -> Vec<Offence>) -> Vec
     tree::files(extension).iter().flat_map(|path| rule(path, &text(path))).collect()
 }
 
-/// Files with unsafe code outside of tests.
+/// What the rules of lengths, width and words find in this repository.
 #[must_use]
-pub fn unsafe_files() -> Vec<PathBuf> {
-    let files = tree::files("rs").into_iter().filter(|path| !tree::is_test(path));
-    files.filter(|path| safety::first_unsafe(&text(path)).is_some()).collect()
-}
-
-/// Each rule by its name in `tests/tidy/known.txt`, and what it finds in this repository.
-#[must_use]
-pub fn counted() -> [(&'static str, Vec<Offence>); 4] {
+pub fn style() -> Vec<Offence> {
     let functions = |path: &Path, text: &str| match tree::is_test(path) {
         true => vec![],
         false => length::functions(path, text),
@@ -37,10 +30,12 @@ pub fn counted() -> [(&'static str, Vec<Offence>); 4] {
         true => vec![],
         false => words::of_rust(path, text),
     };
-    [
-        ("file-length", found("rs", length::file)),
-        ("function-length", found("rs", functions)),
-        ("width", [found("rs", width::lines), found("md", width::lines)].concat()),
-        ("words", [found("rs", words_of_rust), found("md", words::of_markdown)].concat()),
-    ]
+    let of_rust = [
+        found("rs", length::file),
+        found("rs", functions),
+        found("rs", width::lines),
+        found("rs", words_of_rust),
+    ];
+    let of_markdown = [found("md", width::lines), found("md", words::of_markdown)];
+    of_rust.into_iter().chain(of_markdown).flatten().collect()
 }
