@@ -30,7 +30,7 @@ pub fn balancer_started() -> Result<()> {
     ensure!(host.guest_object("a")?.name == "a");
     guest.type_keys("q")?;
     finish(&mut guest)?;
-    wait::until("the balancer ends", &host, || Ok(host.place().api_socket().exists()), |there| !there)?;
+    wait::until("the balancer ends", &host, || Ok(host.run_dir().api_socket().exists()), |there| !there)?;
     Ok(())
 }
 
@@ -60,12 +60,12 @@ pub fn foreign_folder() -> Result<()> {
         return Ok(());
     }
     let host = Host::without_balancer()?;
-    fs::create_dir(host.place().dir())?;
-    std::os::unix::fs::chown(host.place().dir(), Some(1), None)?;
+    fs::create_dir(host.run_dir().dir())?;
+    std::os::unix::fs::chown(host.run_dir().dir(), Some(1), None)?;
     let mut guest = start(&host, "a", "hello", &[])?;
     expect_code(&mut guest, 1)?;
     ensure!(guest.errors().contains("belongs to user 1"), "{}", guest.errors());
-    ensure!(fs::read_dir(host.place().dir())?.next().is_none(), "nothing is put into it");
+    ensure!(fs::read_dir(host.run_dir().dir())?.next().is_none(), "nothing is put into it");
     Ok(())
 }
 
@@ -76,7 +76,7 @@ pub fn hanging_balancer() -> Result<()> {
     let mut guest = start(&host, "a", "serve 1", &[])?;
     guest.wait_for("touched")?;
     host.kill_balancer();
-    let socket = host.place().guest_socket();
+    let socket = host.run_dir().guest_socket();
     fs::remove_file(&socket)?;
     let listener = net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::NONBLOCK, None)?;
     net::bind(&listener, &SocketAddrUnix::new(&socket)?)?;

@@ -143,7 +143,7 @@ pub fn bad_input() -> Result<()> {
         );
         ensure!(errors.contains(word), "{flags:?}: {errors:?} does not say {word:?}");
     }
-    ensure!(!host.place().dir().exists(), "nothing is left behind");
+    ensure!(!host.run_dir().dir().exists(), "nothing is left behind");
     Ok(())
 }
 

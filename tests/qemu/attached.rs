@@ -244,7 +244,7 @@ pub fn found_first() -> Result<()> {
     ensure!(balloon["actual"] == 512 * MIB, "{balloon}");
     let interval = hand.ask("qom-get", &json!({ "path": "/machine/peripheral/b", "property": INTERVAL }))?;
     ensure!(interval == 7, "{interval}");
-    let kept = std::fs::read_dir(host.place().dir())?.flatten();
+    let kept = std::fs::read_dir(host.run_dir().dir())?.flatten();
     let kept = kept.filter(|entry| entry.file_name().to_string_lossy().starts_with("found-")).count();
     ensure!(kept == 0, "{kept} files are left");
     Ok(())

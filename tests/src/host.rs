@@ -7,7 +7,7 @@ use crate::http::{self, Answer};
 use anyhow::{Context, Result, bail, ensure};
 use balancer::objects::{ContainerObject, Event, FramesObject, GuestObject, HostObject, PoolObject};
 use protocol::frames::{STATES, Totals};
-use protocol::place::Place;
+use protocol::run_dir::RunDir;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -81,8 +81,8 @@ impl Host {
 
     /// The balancer's folder.
     #[must_use]
-    pub fn place(&self) -> Place {
-        Place::new(Some(self.dir.path().join("run")))
+    pub fn run_dir(&self) -> RunDir {
+        RunDir::new(Some(self.dir.path().join("run")))
     }
 
     /// A path in the host's own folder.
@@ -109,7 +109,7 @@ impl Host {
             .env("BALLAST_VMM", program("vmm"))
             .arg("serve")
             .arg("--run-dir")
-            .arg(self.place().dir())
+            .arg(self.run_dir().dir())
             .arg("--store")
             .arg(&self.store)
             .args(arguments)
@@ -118,7 +118,7 @@ impl Host {
             .stderr(log)
             .spawn()
             .context("start the balancer")?;
-        let socket = self.place().api_socket();
+        let socket = self.run_dir().api_socket();
         let activity = Activity::of(child.id());
         let balancer = self.balancer.insert(child);
         wait::until(
@@ -148,7 +148,7 @@ impl Host {
     #[must_use]
     pub fn vmm(&self) -> Command {
         let mut command = Command::new(program("vmm"));
-        command.env("BALLAST_RUN_DIR", self.place().dir()).env("BALLAST_BALANCER", program("balancer"));
+        command.env("BALLAST_RUN_DIR", self.run_dir().dir()).env("BALLAST_BALANCER", program("balancer"));
         // Guests without an operating system run on a KVM in software too, which `auto` does not take.
         command.env(ENGINE_VARIABLE, Engine::current().to_string());
         command
@@ -160,7 +160,7 @@ impl Host {
     /// When it cannot be run.
     pub fn balancer(&self, arguments: &[&str]) -> Result<Output> {
         let mut command = Command::new(program("balancer"));
-        Ok(command.args(arguments).env("BALLAST_RUN_DIR", self.place().dir()).output()?)
+        Ok(command.args(arguments).env("BALLAST_RUN_DIR", self.run_dir().dir()).output()?)
     }
 
     /// Starts a guest with these flags.
@@ -252,7 +252,7 @@ impl Host {
     /// # Errors
     /// When no answer comes.
     pub fn request(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Answer> {
-        http::request(&self.place().api_socket(), method, path, body)
+        http::request(&self.run_dir().api_socket(), method, path, body)
     }
 
     /// Changes `max` of a container over REST.

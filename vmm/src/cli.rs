@@ -5,7 +5,7 @@ use crate::machine::qemu::AttachSpec;
 use crate::spec::GuestSpec;
 use anyhow::{Context, Result, anyhow};
 use clap::{Parser, Subcommand};
-use protocol::place::RUN_DIR_VARIABLE;
+use protocol::run_dir::RUN_DIR_VARIABLE;
 use std::path::PathBuf;
 
 /// Run a guest as a container with a memory limit.

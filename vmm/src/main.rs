@@ -2,7 +2,7 @@
 
 use anyhow::Error;
 use clap::Parser;
-use protocol::place::Place;
+use protocol::run_dir::RunDir;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 use vmm::boot::kernel::LoadError;
@@ -34,7 +34,7 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> u8 {
     let run_dir = cli.run_dir.clone();
     if let Some(Task::Attach(spec)) = &cli.task {
-        return match qemu::attach(spec, Place::new(run_dir)) {
+        return match qemu::attach(spec, RunDir::new(run_dir)) {
             // The guest belongs to the program that started it again, or it ended.
             Ok(_) => exit_code::OK,
             Err(error) => refuse_qemu(error),
@@ -66,7 +66,7 @@ fn run(cli: Cli) -> u8 {
             exit_code::USAGE,
         );
     }
-    let run_dir = (spec.balancer != Some(Balancer::None)).then(|| Place::new(run_dir));
+    let run_dir = (spec.balancer != Some(Balancer::None)).then(|| RunDir::new(run_dir));
     let hypervisor = match Hypervisor::choose(spec.engine) {
         Ok(hypervisor) => hypervisor,
         Err(error) => return complain(&Error::msg(error), exit_code::USAGE),
@@ -88,7 +88,7 @@ fn run(cli: Cli) -> u8 {
     exit_code::of(&end)
 }
 
-fn run_on_kvm(spec: GuestSpec, run_dir: Option<Place>) -> Result<End, u8> {
+fn run_on_kvm(spec: GuestSpec, run_dir: Option<RunDir>) -> Result<End, u8> {
     let mut guest = match kvm::build(spec, run_dir.as_ref()) {
         Ok(guest) => guest,
         Err(error @ BuildError::Load(LoadError::Cmdline)) => {

@@ -15,7 +15,7 @@ use crate::memory::images::Granule;
 use host::wait::{PollFd, PollFlags, ready};
 use protocol::frames::FrameTable;
 use protocol::message::{FromVmm, GranuleOutcome, ToVmm};
-use protocol::place::Place;
+use protocol::run_dir::RunDir;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
@@ -31,7 +31,7 @@ const FAILED_INTERVAL: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// When the system has no thread.
-pub fn start(images: Arc<Images>, table: Arc<FrameTable>, run_dir: Place, guest: String) -> io::Result<()> {
+pub fn start(images: Arc<Images>, table: Arc<FrameTable>, run_dir: RunDir, guest: String) -> io::Result<()> {
     let faults = Faults {
         images,
         table,
@@ -49,7 +49,7 @@ pub fn start(images: Arc<Images>, table: Arc<FrameTable>, run_dir: Place, guest:
 struct Faults {
     images: Arc<Images>,
     table: Arc<FrameTable>,
-    run_dir: Place,
+    run_dir: RunDir,
     guest: String,
     /// Granules that the balancer gave.
     held: BTreeSet<Granule>,

@@ -1,7 +1,7 @@
 //! Exit codes.
 
 use crate::client::ClientError;
-use crate::daemon::PlaceError;
+use crate::daemon::RunDirError;
 use crate::journal::JournalError;
 
 /// The balancer refused, or another error occurred.
@@ -26,7 +26,7 @@ pub(super) fn code(error: &anyhow::Error) -> u8 {
     if let Some(ClientError::Unreachable { .. }) = error.downcast_ref() {
         return UNREACHABLE;
     }
-    let taken = matches!(error.downcast_ref(), Some(PlaceError::Taken { .. }));
+    let taken = matches!(error.downcast_ref(), Some(RunDirError::Taken { .. }));
     let newer = matches!(error.downcast_ref(), Some(JournalError::Version { .. }));
     if taken || newer { TAKEN } else { REFUSED }
 }

@@ -34,7 +34,7 @@ use std::process::ExitCode;
 #[must_use]
 pub fn run() -> ExitCode {
     let arguments = Arguments::parse();
-    let place = protocol::place::Place::new(arguments.run_dir);
+    let run_dir = protocol::run_dir::RunDir::new(arguments.run_dir);
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -42,10 +42,10 @@ pub fn run() -> ExitCode {
             return exit::REFUSED.into();
         }
     };
-    let client = crate::client::Client::new(&place.api_socket());
+    let client = crate::client::Client::new(&run_dir.api_socket());
     let result = runtime.block_on(async {
         match arguments.command {
-            Command::Serve(command) => serve::run(place, command).await,
+            Command::Serve(command) => serve::run(run_dir, command).await,
             Command::Ps(command) => ps::run(&client, command.json).await,
             Command::Set(command) => set::set(&client, &command).await,
             Command::Attach(command) => attach::attach(&client, &command).await,

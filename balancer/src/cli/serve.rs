@@ -7,7 +7,7 @@ use accounting::System;
 use clap::{Args, ValueEnum};
 use image::Store;
 use protocol::image::Backing;
-use protocol::place::Place;
+use protocol::run_dir::RunDir;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -62,7 +62,7 @@ impl From<PoolBacking> for Backing {
     }
 }
 
-pub(super) async fn run(place: Place, command: Serve) -> anyhow::Result<()> {
+pub(super) async fn run(run_dir: RunDir, command: Serve) -> anyhow::Result<()> {
     // The files of a balancer are for its user alone.
     rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     // A journal at the limit of a file's length (RLIMIT_FSIZE) is an error that a request is answered with.
@@ -77,7 +77,7 @@ pub(super) async fn run(place: Place, command: Serve) -> anyhow::Result<()> {
     };
     let knobs = command.knobs.patch();
     daemon::run(Options {
-        place,
+        run_dir,
         exit_when_idle: command.exit_when_idle,
         tcp,
         accounting: command.accounting,

@@ -8,10 +8,10 @@
 
 mod descriptors;
 mod idle;
-mod place;
 mod pressure;
+mod run_dir;
 
-pub use place::{Owned, PlaceError};
+pub use run_dir::{Owned, RunDirError};
 
 use crate::api::{self, Token, router};
 use crate::journal::Journal;
@@ -23,7 +23,7 @@ use accounting::System;
 use anyhow::Context;
 use axum::middleware;
 use protocol::image::Backing;
-use protocol::place::Place;
+use protocol::run_dir::RunDir;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -40,7 +40,7 @@ const SCAN_CPU_PART: u32 = 100;
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Its folder.
-    pub place: Place,
+    pub run_dir: RunDir,
     /// End when the last guest is gone.
     pub exit_when_idle: bool,
     /// Serve the API over TCP as well, to clients that show the token.
@@ -62,27 +62,27 @@ pub struct Options {
 /// # Errors
 /// When it cannot start: the run directory is taken, the journal unusable, a socket cannot be bound.
 pub async fn run(options: Options) -> anyhow::Result<()> {
-    let owned = Owned::take(&options.place)?;
+    let owned = Owned::take(&options.run_dir)?;
     let guest_places = descriptors::left_for_guests(API_PLACES + TCP_PLACES + IMAGES_OPEN_MAX);
-    let (journal, tree, bindings) = Journal::open(&options.place.journal())?;
+    let (journal, tree, bindings) = Journal::open(&options.run_dir.journal())?;
     let library = Library::new(&options.store, options.pool);
     let knobs = options.knobs.on(journal.knobs().unwrap_or_default());
     let (accounting, kernel) = (options.accounting, Arc::new(HostKernel));
     let balancer = Arc::new(Balancer::new(journal, (tree, bindings), accounting, library, knobs, kernel));
-    balancer.lives_in(options.place.clone());
+    balancer.lives_in(options.run_dir.clone());
     let tcp = match &options.tcp {
         Some((address, _)) => {
             Some(TcpListener::bind(address).await.with_context(|| format!("Cannot listen on {address}"))?)
         }
         None => None,
     };
-    let guest_socket = options.place.guest_socket();
+    let guest_socket = options.run_dir.guest_socket();
     let guest_server = GuestServer::bind(&guest_socket)
         .with_context(|| format!("Cannot bind {}", guest_socket.display()))?;
-    let api_socket = options.place.api_socket();
+    let api_socket = options.run_dir.api_socket();
     let api =
         UnixListener::bind(&api_socket).with_context(|| format!("Cannot bind {}", api_socket.display()))?;
-    tracing::info!(dir = %options.place.dir().display(), pid = std::process::id(), "serving");
+    tracing::info!(dir = %options.run_dir.dir().display(), pid = std::process::id(), "serving");
 
     tokio::spawn(sessions::serve(guest_server, Arc::clone(&balancer), guest_places));
     if let (Some(listener), Some((address, token))) = (tcp, options.tcp) {
@@ -94,7 +94,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     tokio::spawn(pressure::watch(Arc::clone(&balancer)));
     tokio::spawn(sessions::watch_merge(Arc::clone(&balancer)));
     if options.working_sets {
-        tokio::spawn(sessions::watch_working_sets(Arc::clone(&balancer), options.place.clone()));
+        tokio::spawn(sessions::watch_working_sets(Arc::clone(&balancer), options.run_dir.clone()));
     }
     tokio::spawn(scan_pool(Arc::clone(&balancer)));
     tokio::spawn(Arc::clone(&balancer).scan_tables());

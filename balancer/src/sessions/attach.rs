@@ -4,7 +4,7 @@
 
 use crate::objects::GuestObject;
 use crate::state::{Balancer, StateError};
-use protocol::place::Place;
+use protocol::run_dir::RunDir;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek};
@@ -50,9 +50,9 @@ pub async fn attach(balancer: &Balancer, attach: Attach) -> Result<GuestObject, 
     }
     let (name, qmp) = (attach.name.clone(), attach.qmp.clone());
     let refused = |why: String| StateError::Attach { qmp: qmp.clone(), why };
-    let place =
+    let run_dir =
         balancer.run_dir().cloned().ok_or_else(|| refused("this balancer has no run directory".into()))?;
-    let started = tokio::task::spawn_blocking(move || start(&place, &attach)).await;
+    let started = tokio::task::spawn_blocking(move || start(&run_dir, &attach)).await;
     started.map_err(|error| refused(error.to_string()))?.map_err(refused)?;
     // Whether it can be made to release memory shows once its driver reported something.
     let (registered, mut events) = (Instant::now(), balancer.watch_events());
@@ -87,7 +87,7 @@ pub async fn detach(balancer: &Balancer, name: &str) -> Result<String, StateErro
 }
 
 /// Starts a helper and waits until its guest is registered.
-fn start(place: &Place, attach: &Attach) -> Result<(), String> {
+fn start(run_dir: &RunDir, attach: &Attach) -> Result<(), String> {
     let program = program();
     let cannot = |error: std::io::Error| format!("Cannot start {}: {error}", program.display());
     // A file without a name: what the helper writes later takes no place on a disk for ever, and does not block the
@@ -104,7 +104,7 @@ fn start(place: &Place, attach: &Attach) -> Result<(), String> {
     command.args([
         flag("--qmp=", attach.qmp.as_os_str()),
         flag("--name=", attach.name.as_ref()),
-        flag("--run-dir=", place.dir().as_os_str()),
+        flag("--run-dir=", run_dir.dir().as_os_str()),
     ]);
     for (name, value) in [("--container=", &attach.container), ("--container-limit=", &attach.limit)] {
         command.args(value.as_ref().map(|value| flag(name, value.as_ref())));

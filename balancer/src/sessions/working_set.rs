@@ -4,7 +4,7 @@ use super::session::chain;
 use crate::guests::{GuestSeq, Watchable};
 use crate::state::Balancer;
 use host::damon::{Damon, DamonError, FILES, WATCHED_MAX, Watched, find_ram};
-use protocol::place::Place;
+use protocol::run_dir::RunDir;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,8 +13,8 @@ use std::time::Duration;
 const READ_EVERY: Duration = Duration::from_secs(4);
 
 /// Reads working sets for ever. Returns where the kernel does not have them: then they are not known.
-pub async fn watch(balancer: Arc<Balancer>, place: Place) {
-    let marker = place.dir().join("damon");
+pub async fn watch(balancer: Arc<Balancer>, run_dir: RunDir) {
+    let marker = run_dir.dir().join("damon");
     // The kernel is not asked before there is a guest to be watched.
     let mut damon: Option<Damon> = None;
     loop {

@@ -64,7 +64,7 @@ use crate::pool::{Bindings, Library};
 use crate::tree::Tree;
 use accounting::System;
 use policy::Knobs;
-use protocol::place::Place;
+use protocol::run_dir::RunDir;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 use tokio::sync::Notify;
@@ -85,7 +85,7 @@ pub struct Balancer {
     /// A guest released what others wait for.
     freed: Notify,
     /// Where helpers find this balancer.
-    run_dir: OnceLock<Place>,
+    run_dir: OnceLock<RunDir>,
 }
 
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 use super::Balancer;
 use crate::objects::Event;
 use crate::pool::Library;
-use protocol::place::Place;
+use protocol::run_dir::RunDir;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::futures::Notified;
@@ -11,13 +11,13 @@ use tokio::sync::watch;
 
 impl Balancer {
     /// Where this balancer lives, for helpers that register with it.
-    pub fn lives_in(&self, run_dir: Place) {
+    pub fn lives_in(&self, run_dir: RunDir) {
         let _ = self.run_dir.set(run_dir);
     }
 
     /// Where this balancer lives, once that is known.
     #[must_use]
-    pub fn run_dir(&self) -> Option<&Place> {
+    pub fn run_dir(&self) -> Option<&RunDir> {
         self.run_dir.get()
     }
 

@@ -1,6 +1,6 @@
 //! The accounting system of a host: what is shown, and what usage it makes.
 
-use crate::support::{Daemon, MIB, Vmm, about, command, place};
+use crate::support::{Daemon, MIB, Vmm, about, command, run_dir};
 use accounting::System;
 use balancer::objects::ContainerObject;
 
@@ -11,9 +11,9 @@ fn is_with_page_tables(usage: u64, frames_bytes: u64) -> bool {
 
 #[tokio::test]
 async fn static_is_the_default_and_counts_the_larger_figure() {
-    let (_dir, place) = place();
-    let daemon = Daemon::start(&place).await;
-    let (vmm, _) = Vmm::register(&place, about("a", "/web/a", None)).await;
+    let (_dir, run_dir) = run_dir();
+    let daemon = Daemon::start(&run_dir).await;
+    let (vmm, _) = Vmm::register(&run_dir, about("a", "/web/a", None)).await;
     vmm.touch(300 * MIB);
     assert_eq!(daemon.host().await.accounting, System::Static);
     // This process is the vmm: its resident set is far below what its table claims.
@@ -27,16 +27,16 @@ async fn static_is_the_default_and_counts_the_larger_figure() {
     let guest = daemon.guest("a").await;
     let page_tables = guest.page_tables_bytes.unwrap();
     assert_eq!(guest.usage_bytes, 300 * MIB + page_tables, "to the byte: {guest:#?}");
-    let out = String::from_utf8(command(&place, &["ps"]).output().unwrap().stdout).unwrap();
+    let out = String::from_utf8(command(&run_dir, &["ps"]).output().unwrap().stdout).unwrap();
     assert!(out.ends_with("USAGE is counted by static.\n"), "{out}");
 }
 
 #[tokio::test]
 async fn the_system_is_chosen_per_host() {
     for system in System::ALL {
-        let (_dir, place) = place();
-        let daemon = Daemon::start_with(&place, &["--accounting", system.name()]).await;
-        let (vmm, _) = Vmm::register(&place, about("a", "/a", None)).await;
+        let (_dir, run_dir) = run_dir();
+        let daemon = Daemon::start_with(&run_dir, &["--accounting", system.name()]).await;
+        let (vmm, _) = Vmm::register(&run_dir, about("a", "/a", None)).await;
         vmm.touch(301 * MIB);
         assert_eq!(daemon.host().await.accounting, system);
         // A tick reads the kernel's figure of this process as well.
@@ -56,7 +56,7 @@ async fn the_system_is_chosen_per_host() {
             System::Rss => assert!(usage < 301 * MIB && error == 0, "{usage} by the kernel's word"),
             _ => assert!(is_with_page_tables(usage, 301 * MIB) && error == 0, "{usage} {error}"),
         }
-        let json = command(&place, &["ps", "--json"]).output().unwrap().stdout;
+        let json = command(&run_dir, &["ps", "--json"]).output().unwrap().stdout;
         let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
         assert_eq!(json["accounting"], system.name());
     }
@@ -64,8 +64,8 @@ async fn the_system_is_chosen_per_host() {
 
 #[test]
 fn an_unknown_accounting_system_is_refused() {
-    let (_dir, place) = place();
-    let output = command(&place, &["serve", "--accounting", "fair"]).output().unwrap();
+    let (_dir, run_dir) = run_dir();
+    let output = command(&run_dir, &["serve", "--accounting", "fair"]).output().unwrap();
     let text = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert!(text.contains("fair") && text.contains("zones, static, partial, rss"), "{text}");

@@ -1,6 +1,6 @@
 //! Requests that are refused, and change nothing; and events.
 
-use crate::support::{Daemon, place, within};
+use crate::support::{Daemon, run_dir, within};
 use balancer::client::ClientError;
 use http_body_util::BodyExt;
 use hyper::Method;
@@ -11,8 +11,8 @@ type Refused<'a> = (&'a Method, &'a str, &'a str, u16, Option<&'a str>, &'a [&'a
 
 #[tokio::test]
 async fn refused_requests_give_the_reason_and_change_nothing() {
-    let (_dir, place) = place();
-    let daemon = Daemon::start(&place).await;
+    let (_dir, run_dir) = run_dir();
+    let daemon = Daemon::start(&run_dir).await;
     daemon
         .call(Method::PUT, "/v1/containers/web", r#"{"max_bytes": 1000000, "min_bytes": 1000}"#)
         .await
@@ -117,8 +117,8 @@ async fn refused_requests_give_the_reason_and_change_nothing() {
 
 #[tokio::test]
 async fn containers_are_made_changed_and_removed() {
-    let (_dir, place) = place();
-    let daemon = Daemon::start(&place).await;
+    let (_dir, run_dir) = run_dir();
+    let daemon = Daemon::start(&run_dir).await;
     let answer = daemon
         .client
         .send(Method::PUT, "/v1/containers/web/a", b"{\"max_bytes\": 5}".to_vec())
@@ -140,8 +140,8 @@ async fn containers_are_made_changed_and_removed() {
 
 #[tokio::test]
 async fn events_are_delivered_as_they_happen_and_from_where_one_left_off() {
-    let (_dir, place) = place();
-    let daemon = Daemon::start(&place).await;
+    let (_dir, run_dir) = run_dir();
+    let daemon = Daemon::start(&run_dir).await;
     daemon.call(Method::PUT, "/v1/containers/a", "{}").await.unwrap();
     let (seen, mut seeing) = tokio::sync::mpsc::unbounded_channel();
     let client = daemon.client.clone();

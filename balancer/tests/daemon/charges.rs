@@ -1,13 +1,13 @@
 //! Guests that charge others for what they touch.
 
-use crate::support::{Daemon, MIB, Vmm, about, place};
+use crate::support::{Daemon, MIB, Vmm, about, run_dir};
 use protocol::message::{FromVmm, MAY_CHARGE_MAX, OWNERS_MAX, Register, ToVmm};
 
 /// A guest that may charge what is in /tenants.
-async fn guest(place: &protocol::place::Place) -> Vmm {
+async fn guest(run_dir: &protocol::run_dir::RunDir) -> Vmm {
     let about =
         Register { may_charge: vec!["/tenants".parse().unwrap()], ..about("db", "/db", Some("400M")) };
-    Vmm::register(place, about).await.0
+    Vmm::register(run_dir, about).await.0
 }
 
 async fn tenants(daemon: &Daemon) {
@@ -40,10 +40,10 @@ async fn ask(vmm: &Vmm, question: u64, to: Option<&str>) -> Result<(), String> {
 
 #[tokio::test]
 async fn a_guest_serves_two_tenants_one_after_the_other_and_charges_follow() {
-    let (_dir, place) = place();
-    let daemon = Daemon::start(&place).await;
+    let (_dir, run_dir) = run_dir();
+    let daemon = Daemon::start(&run_dir).await;
     tenants(&daemon).await;
-    let vmm = guest(&place).await;
+    let vmm = guest(&run_dir).await;
     vmm.touch(50 * MIB);
     for (question, to, at, mib) in [
         (1, Some("/tenants/x"), 50, 10),
@@ -77,12 +77,12 @@ async fn a_guest_serves_two_tenants_one_after_the_other_and_charges_follow() {
 
 #[tokio::test]
 async fn a_guest_charges_only_containers_that_it_may_charge() {
-    let (_dir, place) = place();
-    let daemon = Daemon::start(&place).await;
+    let (_dir, run_dir) = run_dir();
+    let daemon = Daemon::start(&run_dir).await;
     tenants(&daemon).await;
     daemon.put("/v1/containers/db/sub", "{}").await;
     daemon.put("/v1/containers/tenantsx", "{}").await;
-    let vmm = guest(&place).await;
+    let vmm = guest(&run_dir).await;
     for (question, to, word) in [
         (1, "/other", "may charge"),
         (2, "/", "may charge"),
@@ -109,10 +109,10 @@ async fn a_guest_charges_only_containers_that_it_may_charge() {
 
 #[tokio::test]
 async fn the_limits_of_both_hold_for_a_guest_that_charges_a_tenant() {
-    let (_dir, place) = place();
-    let daemon = Daemon::start(&place).await;
+    let (_dir, run_dir) = run_dir();
+    let daemon = Daemon::start(&run_dir).await;
     tenants(&daemon).await;
-    let vmm = guest(&place).await;
+    let vmm = guest(&run_dir).await;
     vmm.touch(100 * MIB);
     daemon.until_charged(&[("/db", 100)]).await;
     ask(&vmm, 1, Some("/tenants/x")).await.unwrap();
@@ -142,13 +142,13 @@ async fn the_limits_of_both_hold_for_a_guest_that_charges_a_tenant() {
 
 #[tokio::test]
 async fn registrations_that_charge_too_many_are_refused() {
-    let (_dir, place) = place();
-    let daemon = Daemon::start(&place).await;
+    let (_dir, run_dir) = run_dir();
+    let daemon = Daemon::start(&run_dir).await;
     let many =
         Register { may_charge: vec!["/x".parse().unwrap(); MAY_CHARGE_MAX + 1], ..about("a", "/a", None) };
     let crowded = Register { owners: vec![7; OWNERS_MAX + 1], comes_back: true, ..about("a", "/a", None) };
     for (about, word) in [(many, "may_charge has 17"), (crowded, "owners has 1025")] {
-        let vmm = Vmm::connect(&place, about).await;
+        let vmm = Vmm::connect(&run_dir, about).await;
         let Some(ToVmm::Refused { reason }) = vmm.hear_any().await else { panic!("taken in") };
         assert!(reason.contains(word), "{reason}");
     }
@@ -156,11 +156,11 @@ async fn registrations_that_charge_too_many_are_refused() {
     // registration is ignored.
     let gone =
         Register { charge_to: Some("/gone".parse().unwrap()), comes_back: true, ..about("a", "/a", None) };
-    let vmm = Vmm::connect(&place, gone).await;
+    let vmm = Vmm::connect(&run_dir, gone).await;
     assert_eq!(vmm.carry_out().await.charge_to, None);
     daemon.put("/v1/containers/x", "{}").await;
     let first = Register { charge_to: Some("/x".parse().unwrap()), ..about("b", "/b", None) };
-    let vmm = Vmm::connect(&place, first).await;
+    let vmm = Vmm::connect(&run_dir, first).await;
     assert_eq!(vmm.carry_out().await.charge_to, None);
     assert_eq!(daemon.guest("b").await.charge_to, None);
 }

@@ -1,44 +1,44 @@
 //! The command line against a real balancer.
 
-use crate::support::{Daemon, MIB, Vmm, about, command, place};
+use crate::support::{Daemon, MIB, Vmm, about, command, run_dir};
 
-fn run(place: &protocol::place::Place, arguments: &[&str]) -> (Option<i32>, String, String) {
-    let output = command(place, arguments).output().unwrap();
+fn run(run_dir: &protocol::run_dir::RunDir, arguments: &[&str]) -> (Option<i32>, String, String) {
+    let output = command(run_dir, arguments).output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (output.status.code(), text(output.stdout), text(output.stderr))
 }
 
 #[tokio::test]
 async fn set_ps_events_and_rm() {
-    let (_dir, place) = place();
-    let _daemon = Daemon::start(&place).await;
-    let (vmm, _) = Vmm::register(&place, about("a", "/web/a", None)).await;
-    let (code, out, err) = run(&place, &["set", "/web/a", "--max", "256M"]);
+    let (_dir, run_dir) = run_dir();
+    let _daemon = Daemon::start(&run_dir).await;
+    let (vmm, _) = Vmm::register(&run_dir, about("a", "/web/a", None)).await;
+    let (code, out, err) = run(&run_dir, &["set", "/web/a", "--max", "256M"]);
     assert_eq!((code, err.as_str()), (Some(0), ""));
     assert!(out.contains("/web/a: max 256M, high none"), "{out}");
     vmm.hear_target(240 * MIB).await;
-    let (_, out, _) = run(&place, &["ps"]);
+    let (_, out, _) = run(&run_dir, &["ps"]);
     for words in ["/web/a", "max 256M", "512M RAM", "240M"] {
         assert!(out.contains(words), "{out}");
     }
-    let (_, out, _) = run(&place, &["ps", "--json"]);
+    let (_, out, _) = run(&run_dir, &["ps", "--json"]);
     let json: serde_json::Value = serde_json::from_str(&out).unwrap();
     assert_eq!(json["guests"][0]["name"], "a");
-    let (_, out, _) = run(&place, &["events"]);
+    let (_, out, _) = run(&run_dir, &["events"]);
     assert!(out.contains("guest_registered") && out.contains("limits_changed"), "{out}");
-    let (_, out, _) = run(&place, &["set", "/web/a", "--max", "none", "--json"]);
+    let (_, out, _) = run(&run_dir, &["set", "/web/a", "--max", "none", "--json"]);
     assert!(out.contains("\"max_bytes\": null"), "{out}");
 
-    assert_eq!(run(&place, &["set", "/db", "--max", "1G", "--create"]).0, Some(0));
-    assert_eq!(run(&place, &["rm", "/db"]).0, Some(0));
+    assert_eq!(run(&run_dir, &["set", "/db", "--max", "1G", "--create"]).0, Some(0));
+    assert_eq!(run(&run_dir, &["rm", "/db"]).0, Some(0));
 }
 
 #[tokio::test]
 async fn a_closed_pipe_is_not_an_error_and_a_full_disk_is_one() {
-    let (_dir, place) = place();
-    let _daemon = Daemon::start(&place).await;
+    let (_dir, run_dir) = run_dir();
+    let _daemon = Daemon::start(&run_dir).await;
     for arguments in [&["ps"][..], &["ps", "--json"], &["events"], &["events", "--follow"]] {
-        let to = |out: std::process::Stdio| command(&place, arguments).stdout(out).output().unwrap();
+        let to = |out: std::process::Stdio| command(&run_dir, arguments).stdout(out).output().unwrap();
         let full = to(std::fs::File::options().write(true).open("/dev/full").unwrap().into());
         let told = String::from_utf8_lossy(&full.stderr).into_owned();
         assert_eq!(full.status.code(), Some(1), "{arguments:?}");
@@ -52,9 +52,9 @@ async fn a_closed_pipe_is_not_an_error_and_a_full_disk_is_one() {
 
 #[tokio::test]
 async fn exit_codes() {
-    let (_dir, place) = place();
-    assert_eq!(run(&place, &["ps"]).0, Some(3));
-    let _daemon = Daemon::start(&place).await;
+    let (_dir, run_dir) = run_dir();
+    assert_eq!(run(&run_dir, &["ps"]).0, Some(3));
+    let _daemon = Daemon::start(&run_dir).await;
     for (arguments, code, words) in [
         (&["set", "/none", "--max", "1G"][..], 1, "/none"),
         (&["rm", "/none"], 1, "/none"),
@@ -73,7 +73,7 @@ async fn exit_codes() {
         (&["set", "/a", "--weight", "0"], 2, "weight"),
         (&["top-secret"], 2, "top-secret"),
     ] {
-        let (found, out, err) = run(&place, arguments);
+        let (found, out, err) = run(&run_dir, arguments);
         assert_eq!((found, out.as_str()), (Some(code), ""), "{arguments:?}: {err}");
         assert!(err.contains(words), "{arguments:?}: {err:?} does not say {words:?}");
     }

@@ -1,6 +1,6 @@
 //! Clients that are slow, silent, or thousands: others are served all the same.
 
-use crate::support::{Daemon, Vmm, about, answered, command, place, until};
+use crate::support::{Daemon, Vmm, about, answered, command, run_dir, until};
 use hyper::Method;
 use serde_json::json;
 use std::fs::File;
@@ -22,9 +22,9 @@ async fn until_hang_up(socket: &Path, start: &str) -> String {
 
 #[tokio::test]
 async fn a_client_that_sends_half_a_request_is_cut_off() {
-    let (_dir, place) = place();
-    let daemon = Daemon::start(&place).await;
-    let socket = place.api_socket();
+    let (_dir, run_dir) = run_dir();
+    let daemon = Daemon::start(&run_dir).await;
+    let socket = run_dir.api_socket();
     let body = "PATCH /v1/containers/ HTTP/1.1\r\nHost: x\r\nContent-Length: 20\r\n\r\n{";
     let (nothing, header, body, between) = tokio::join!(
         until_hang_up(&socket, ""),
@@ -40,30 +40,30 @@ async fn a_client_that_sends_half_a_request_is_cut_off() {
 
 #[tokio::test]
 async fn strangers_on_tcp_delay_no_other_client() {
-    let (dir, place) = place();
+    let (dir, run_dir) = run_dir();
     let file = dir.path().join("token");
     std::fs::write(&file, "0123456789abcdef0123456789abcdef").unwrap();
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let address = format!("127.0.0.1:{port}");
     let arguments = ["--listen", &address, "--token-file", file.to_str().unwrap()];
-    let daemon = Daemon::start_with(&place, &arguments).await;
+    let daemon = Daemon::start_with(&run_dir, &arguments).await;
     let mut strangers = Vec::new();
     for _ in 0..200 {
         strangers.push(TcpStream::connect(&address).await.unwrap());
     }
     daemon.host().await;
-    let (_vmm, _) = Vmm::register(&place, about("a", "/a", None)).await;
+    let (_vmm, _) = Vmm::register(&run_dir, about("a", "/a", None)).await;
     assert_eq!(daemon.guests().await.len(), 1);
     drop(strangers);
 }
 
 #[tokio::test]
 async fn many_followers_of_events_delay_no_other_client() {
-    let (_dir, place) = place();
-    let daemon = Daemon::start(&place).await;
+    let (_dir, run_dir) = run_dir();
+    let daemon = Daemon::start(&run_dir).await;
     let (mut following, mut refused) = (Vec::new(), 0);
     for _ in 0..400 {
-        let mut stream = UnixStream::connect(place.api_socket()).await.unwrap();
+        let mut stream = UnixStream::connect(run_dir.api_socket()).await.unwrap();
         stream.write_all(b"GET /v1/events HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
         let mut head = [0; 12];
         stream.read_exact(&mut head).await.unwrap();
@@ -83,13 +83,13 @@ async fn many_followers_of_events_delay_no_other_client() {
 
 #[tokio::test]
 async fn thousands_of_connections_that_do_not_register_hold_up_no_guest() {
-    let (_dir, place) = place();
-    let daemon = Daemon::start(&place).await;
-    let (_first, _) = Vmm::register(&place, about("first", "/a", None)).await;
+    let (_dir, run_dir) = run_dir();
+    let daemon = Daemon::start(&run_dir).await;
+    let (_first, _) = Vmm::register(&run_dir, about("first", "/a", None)).await;
     let mut silent = Vec::new();
     while silent.len() < 2000 {
         // The kernel's queue is full now and then: that is where they wait.
-        let connecting = tokio_seqpacket::UnixSeqpacket::connect(place.guest_socket());
+        let connecting = tokio_seqpacket::UnixSeqpacket::connect(run_dir.guest_socket());
         match tokio::time::timeout(std::time::Duration::from_millis(50), connecting).await {
             Ok(Ok(socket)) => silent.push(socket),
             _ => break,
@@ -99,21 +99,21 @@ async fn thousands_of_connections_that_do_not_register_hold_up_no_guest() {
     daemon.patch_container("/a", r#"{"max_bytes": 268435456}"#).await;
     _first.hear_target((256 - 16) << 20).await;
     drop(silent);
-    let (_second, _) = Vmm::register(&place, about("second", "/a", None)).await;
+    let (_second, _) = Vmm::register(&run_dir, about("second", "/a", None)).await;
 }
 
 #[tokio::test]
 async fn a_log_that_cannot_be_written_ends_nothing() {
-    let (_dir, place) = place();
+    let (_dir, run_dir) = run_dir();
     let full = File::options().write(true).open("/dev/full").unwrap();
-    let mut child = command(&place, &["serve"]).stderr(full).spawn().unwrap();
-    let client = balancer::client::Client::new(&place.api_socket());
+    let mut child = command(&run_dir, &["serve"]).stderr(full).spawn().unwrap();
+    let client = balancer::client::Client::new(&run_dir.api_socket());
     let limit = br#"{"max_bytes": 1048576}"#;
     let put = async || {
         client.call::<serde_json::Value>(Method::PUT, "/v1/containers/a", limit.to_vec()).await.is_ok()
     };
     until("it serves", &Activity::of(child.id()), put, |served| *served).await;
-    let (vmm, target) = Vmm::register(&place, about("b", "/b", Some("256M"))).await;
+    let (vmm, target) = Vmm::register(&run_dir, about("b", "/b", Some("256M"))).await;
     assert_eq!(target, (256 - 16) << 20);
     drop(vmm);
     assert!(child.try_wait().unwrap().is_none());

@@ -1,6 +1,6 @@
 //! The host's page cache of guests' disks: which container pays for it, and when it is to be dropped.
 
-use crate::support::{Daemon, MIB, Vmm, about, place};
+use crate::support::{Daemon, MIB, Vmm, about, run_dir};
 use balancer::objects::GuestObject;
 use protocol::disk::{CachedFile, FileId, KeepCached};
 use protocol::message::{FromVmm, ToVmm};
@@ -47,10 +47,10 @@ async fn hears_no_drop(daemon: &Daemon, vmm: &Vmm) -> bool {
 #[tokio::test]
 async fn each_system_charges_a_shared_disk_by_its_rule() {
     for (system, paid) in [("zones", [24, 0]), ("static", [24, 0]), ("partial", [12, 12]), ("rss", [0, 0])] {
-        let (_dir, place) = place();
-        let daemon = Daemon::start_with(&place, &["--accounting", system]).await;
-        let (a, _) = Vmm::register(&place, about("a", "/a", None)).await;
-        let (b, _) = Vmm::register(&place, about("b", "/b", None)).await;
+        let (_dir, run_dir) = run_dir();
+        let daemon = Daemon::start_with(&run_dir, &["--accounting", system]).await;
+        let (a, _) = Vmm::register(&run_dir, about("a", "/a", None)).await;
+        let (b, _) = Vmm::register(&run_dir, about("b", "/b", None)).await;
         assert_eq!(daemon.guest("a").await.disk_cache_held_bytes, None);
         // The second one reports first: the guest that registered first pays.
         tell(&b, 1, CACHED).await;
@@ -76,9 +76,9 @@ async fn each_system_charges_a_shared_disk_by_its_rule() {
 
 #[tokio::test]
 async fn a_limit_has_cache_dropped_before_the_guest_is_asked_for_anything() {
-    let (_dir, place) = place();
-    let daemon = Daemon::start(&place).await;
-    let (vmm, target) = Vmm::register(&place, about("a", "/web/a", Some("320M"))).await;
+    let (_dir, run_dir) = run_dir();
+    let daemon = Daemon::start(&run_dir).await;
+    let (vmm, target) = Vmm::register(&run_dir, about("a", "/web/a", Some("320M"))).await;
     vmm.touch(300 * MIB);
     daemon.until_guest("a", |guest| guest.usage_bytes >= 300 * MIB).await;
     // It fits, but for what page tables take.
@@ -111,10 +111,10 @@ async fn a_limit_has_cache_dropped_before_the_guest_is_asked_for_anything() {
 
 #[tokio::test]
 async fn the_cache_of_a_shared_disk_is_dropped_when_all_payers_exceed_their_limits() {
-    let (_dir, place) = place();
-    let daemon = Daemon::start_with(&place, &["--accounting", "partial"]).await;
-    let (a, target) = Vmm::register(&place, about("a", "/a", Some("310M"))).await;
-    let (b, _) = Vmm::register(&place, about("b", "/b", None)).await;
+    let (_dir, run_dir) = run_dir();
+    let daemon = Daemon::start_with(&run_dir, &["--accounting", "partial"]).await;
+    let (a, target) = Vmm::register(&run_dir, about("a", "/a", Some("310M"))).await;
+    let (b, _) = Vmm::register(&run_dir, about("b", "/b", None)).await;
     for vmm in [&a, &b] {
         vmm.touch(300 * MIB);
         tell(vmm, 1, CACHED).await;
@@ -134,10 +134,10 @@ async fn the_cache_of_a_shared_disk_is_dropped_when_all_payers_exceed_their_limi
 #[tokio::test]
 async fn a_vmm_that_lies_about_a_disk_pays_for_it_alone() {
     for (system, share) in [("static", CACHED), ("partial", CACHED / 2)] {
-        let (_dir, place) = place();
-        let daemon = Daemon::start_with(&place, &["--accounting", system]).await;
-        let (honest, _) = Vmm::register(&place, about("honest", "/honest", None)).await;
-        let (liar, _) = Vmm::register(&place, about("liar", "/liar", Some("400M"))).await;
+        let (_dir, run_dir) = run_dir();
+        let daemon = Daemon::start_with(&run_dir, &["--accounting", system]).await;
+        let (honest, _) = Vmm::register(&run_dir, about("honest", "/honest", None)).await;
+        let (liar, _) = Vmm::register(&run_dir, about("liar", "/liar", Some("400M"))).await;
         tell(&honest, 1, CACHED).await;
         until_paid(&daemon, "honest", CACHED).await;
         let lie = |ino| CachedFile { file: id(ino), bytes: u64::MAX, error_bytes: u64::MAX, stays: true };

@@ -1,6 +1,6 @@
 //! The OpenAPI document against what is really answered.
 
-use crate::support::{Daemon, Vmm, about, place};
+use crate::support::{Daemon, Vmm, about, run_dir};
 use http_body_util::BodyExt;
 use hyper::Method;
 use serde_json::{Map, Value};
@@ -59,9 +59,9 @@ const REQUESTS: &[(&str, &str, &str, &str)] = &[
 
 #[tokio::test]
 async fn every_answer_fits_the_document() {
-    let (_dir, place) = place();
-    let daemon = Daemon::start(&place).await;
-    let (vmm, _) = Vmm::register(&place, about("a", "/web/a", Some("max=256M,max-fds=200"))).await;
+    let (_dir, run_dir) = run_dir();
+    let daemon = Daemon::start(&run_dir).await;
+    let (vmm, _) = Vmm::register(&run_dir, about("a", "/web/a", Some("max=256M,max-fds=200"))).await;
     vmm.touch(1 << 20);
     let document = daemon.get("/openapi.json").await;
     let oversized = " ".repeat(70_000);
@@ -84,8 +84,8 @@ async fn every_answer_fits_the_document() {
 
 #[tokio::test]
 async fn the_document_keeps_the_rules_of_openapi() {
-    let (_dir, place) = place();
-    let document = Daemon::start(&place).await.get("/openapi.json").await;
+    let (_dir, run_dir) = run_dir();
+    let document = Daemon::start(&run_dir).await.get("/openapi.json").await;
     let mut ids = BTreeSet::new();
     for (path, item) in document["paths"].as_object().unwrap() {
         for (method, operation) in item.as_object().unwrap() {

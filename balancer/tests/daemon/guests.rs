@@ -1,6 +1,6 @@
 //! Guests come, get their targets, and go.
 
-use crate::support::{Daemon, MIB, Vmm, about, command, place, send_with_fd, until};
+use crate::support::{Daemon, MIB, Vmm, about, command, run_dir, send_with_fd, until};
 use balancer::objects::{Detached, Event, FramesObject, OutOfMemoryState};
 use policy::{Explanation, Health};
 use protocol::engine::Engine;
@@ -16,9 +16,9 @@ const OVERHEAD: u64 = 16 * MIB;
 
 #[tokio::test]
 async fn a_guest_is_told_its_limit_when_it_registers() {
-    let (_dir, place) = place();
-    let daemon = Daemon::start(&place).await;
-    let (vmm, target) = Vmm::register(&place, about("a", "/web/a", Some("256M"))).await;
+    let (_dir, run_dir) = run_dir();
+    let daemon = Daemon::start(&run_dir).await;
+    let (vmm, target) = Vmm::register(&run_dir, about("a", "/web/a", Some("256M"))).await;
     assert_eq!(target, 256 * MIB - OVERHEAD);
     let container = daemon.container("/web/a").await;
     assert_eq!((container.limits.max_bytes, container.guests), (Some(256 * MIB), vec!["a".to_owned()]));
@@ -32,11 +32,11 @@ async fn a_guest_is_told_its_limit_when_it_registers() {
 
 #[tokio::test]
 async fn a_launch_that_changes_the_limits_of_an_existing_container_is_reported() {
-    let (_dir, place) = place();
-    let daemon = Daemon::start(&place).await;
+    let (_dir, run_dir) = run_dir();
+    let daemon = Daemon::start(&run_dir).await;
     daemon.put("/v1/containers/web", r#"{"max_bytes": 134217728}"#).await;
-    let (_same, _) = Vmm::register(&place, about("same", "/web", Some("128M"))).await;
-    let (_other, _) = Vmm::register(&place, about("other", "/web", Some("max=1G,max-vcpus=4"))).await;
+    let (_same, _) = Vmm::register(&run_dir, about("same", "/web", Some("128M"))).await;
+    let (_other, _) = Vmm::register(&run_dir, about("other", "/web", Some("max=1G,max-vcpus=4"))).await;
     let events = daemon.events().await;
     let changed: Vec<_> = events.iter().filter(|event| event.kind == "limits_changed").collect();
     assert_eq!(changed.len(), 1, "{changed:#?}");
@@ -53,9 +53,9 @@ async fn assert_before_the_second_tick(daemon: &Daemon) {
 
 #[tokio::test]
 async fn a_changed_limit_is_a_target_at_once() {
-    let (_dir, place) = place();
-    let daemon = Daemon::start_with(&place, &["--interval-ms", "60000"]).await;
-    let (vmm, _) = Vmm::register(&place, about("a", "/web/a", Some("256M"))).await;
+    let (_dir, run_dir) = run_dir();
+    let daemon = Daemon::start_with(&run_dir, &["--interval-ms", "60000"]).await;
+    let (vmm, _) = Vmm::register(&run_dir, about("a", "/web/a", Some("256M"))).await;
     let answer = daemon.patch_container("/web/a", r#"{"max_bytes": 134217728}"#).await;
     assert_eq!(answer.target_bytes, 128 * MIB - OVERHEAD);
     let reason = vmm.hear_target(128 * MIB - OVERHEAD).await;
@@ -67,10 +67,10 @@ async fn a_changed_limit_is_a_target_at_once() {
 
 #[tokio::test]
 async fn two_guests_share_memory_by_their_use() {
-    let (_dir, place) = place();
-    let daemon = Daemon::start(&place).await;
-    let (idle, _) = Vmm::register(&place, about("idle", "/web", Some("512M"))).await;
-    let (_busy, target) = Vmm::register(&place, about("busy", "/web", None)).await;
+    let (_dir, run_dir) = run_dir();
+    let daemon = Daemon::start(&run_dir).await;
+    let (idle, _) = Vmm::register(&run_dir, about("idle", "/web", Some("512M"))).await;
+    let (_busy, target) = Vmm::register(&run_dir, about("busy", "/web", None)).await;
     assert_eq!(target, 256 * MIB - OVERHEAD);
     let statistics = Statistics {
         total_memory_bytes: Some(500 * MIB),
@@ -87,16 +87,16 @@ async fn two_guests_share_memory_by_their_use() {
 
 #[tokio::test]
 async fn released_memory_reaches_a_waiting_guest_before_the_next_tick() {
-    let (_dir, place) = place();
-    let daemon = Daemon::start_with(&place, &["--interval-ms", "60000"]).await;
+    let (_dir, run_dir) = run_dir();
+    let daemon = Daemon::start_with(&run_dir, &["--interval-ms", "60000"]).await;
     let share = 256 * MIB - OVERHEAD;
     let balloon = |actual_bytes| {
         FromVmm::Balloon(Balloon { driver_ready: true, target_bytes: share, actual_bytes, oom_deflates: 0 })
     };
-    let (first, target) = Vmm::register(&place, about("first", "/web", Some("512M"))).await;
+    let (first, target) = Vmm::register(&run_dir, about("first", "/web", Some("512M"))).await;
     first.say(&balloon(target)).await;
     daemon.until_guest("first", |guest| guest.balloon.driver_ready).await;
-    let (late, waiting) = Vmm::register(&place, about("late", "/web", None)).await;
+    let (late, waiting) = Vmm::register(&run_dir, about("late", "/web", None)).await;
     assert!(waiting < share, "{waiting} bytes are promised while the first one holds {target}");
     first.hear_target(share).await;
     first.say(&balloon(share)).await;
@@ -106,9 +106,9 @@ async fn released_memory_reaches_a_waiting_guest_before_the_next_tick() {
 
 #[tokio::test]
 async fn a_guest_out_of_memory_keeps_the_memory_that_it_took() {
-    let (_dir, place) = place();
-    let daemon = Daemon::start(&place).await;
-    let (vmm, target) = Vmm::register(&place, about("a", "/a", Some("256M"))).await;
+    let (_dir, run_dir) = run_dir();
+    let daemon = Daemon::start(&run_dir).await;
+    let (vmm, target) = Vmm::register(&run_dir, about("a", "/a", Some("256M"))).await;
     let balloon =
         Balloon { driver_ready: true, target_bytes: target, actual_bytes: 300 * MIB, oom_deflates: 1 };
     vmm.say(&FromVmm::Balloon(balloon)).await;
@@ -120,9 +120,9 @@ async fn a_guest_out_of_memory_keeps_the_memory_that_it_took() {
 
 #[tokio::test]
 async fn frames_are_compared_when_a_client_wants_them_fresh() {
-    let (_dir, place) = place();
-    let daemon = Daemon::start(&place).await;
-    let (vmm, _) = Vmm::register(&place, about("a", "/a", None)).await;
+    let (_dir, run_dir) = run_dir();
+    let daemon = Daemon::start(&run_dir).await;
+    let (vmm, _) = Vmm::register(&run_dir, about("a", "/a", None)).await;
     vmm.touch(100 * MIB);
     let answering = tokio::spawn(async move {
         while let Some(message) = vmm.hear_any().await {
@@ -153,11 +153,11 @@ async fn guests_share_the_cpu_time_that_comparisons_may_take() {
             }
         }
     }
-    let (_dir, place) = place();
-    let _daemon = Daemon::start(&place).await;
-    let (first, _) = Vmm::register(&place, about("a", "/a", None)).await;
+    let (_dir, run_dir) = run_dir();
+    let _daemon = Daemon::start(&run_dir).await;
+    let (first, _) = Vmm::register(&run_dir, about("a", "/a", None)).await;
     assert_eq!(share(&first).await, message::RECONCILE_CPU_PPM);
-    let (second, _) = Vmm::register(&place, about("b", "/b", None)).await;
+    let (second, _) = Vmm::register(&run_dir, about("b", "/b", None)).await;
     assert_eq!((share(&first).await, share(&second).await), (5000, 5000));
     drop(second);
     assert_eq!(share(&first).await, message::RECONCILE_CPU_PPM, "the share of who left is divided again");
@@ -165,17 +165,17 @@ async fn guests_share_the_cpu_time_that_comparisons_may_take() {
 
 #[tokio::test]
 async fn a_vmm_that_does_not_compare_in_time_is_reported() {
-    let (_dir, place) = place();
-    let daemon = Daemon::start(&place).await;
-    let (_vmm, _) = Vmm::register(&place, about("a", "/a", None)).await;
+    let (_dir, run_dir) = run_dir();
+    let daemon = Daemon::start(&run_dir).await;
+    let (_vmm, _) = Vmm::register(&run_dir, about("a", "/a", None)).await;
     let error = daemon.call(hyper::Method::GET, "/v1/guests/a/frames?max_age_ms=0", "").await.unwrap_err();
     assert!(error.to_string().contains("did not compare"), "{error}");
 }
 
 #[tokio::test]
 async fn an_improper_guest_is_refused_with_the_reason() {
-    let (_dir, place) = place();
-    let daemon = Daemon::start(&place).await;
+    let (_dir, run_dir) = run_dir();
+    let daemon = Daemon::start(&run_dir).await;
     let mut small = about("small", "/a", None);
     small.ram_bytes = 1024 * MIB;
     let on_machine = |engine, pid, attached| message::Register {
@@ -200,7 +200,7 @@ async fn an_improper_guest_is_refused_with_the_reason() {
         (tall, vec!["floor_bytes", "629145600"]),
     ] {
         let table = FrameTable::new(&[Region::ram(0, 512 * MIB / 4096)]).unwrap();
-        let vmm = Vmm::connect_with(&place, about, table).await;
+        let vmm = Vmm::connect_with(&run_dir, about, table).await;
         let Some(ToVmm::Refused { reason }) = vmm.hear_any().await else { panic!("taken in") };
         for word in words {
             assert!(reason.contains(word), "{reason:?} does not say {word:?}");
@@ -213,8 +213,8 @@ async fn an_improper_guest_is_refused_with_the_reason() {
 
 #[tokio::test]
 async fn a_message_that_is_not_a_registration_is_refused() {
-    let (_dir, place) = place();
-    let _daemon = Daemon::start(&place).await;
+    let (_dir, run_dir) = run_dir();
+    let _daemon = Daemon::start(&run_dir).await;
     let good = message::encode(&FromVmm::Register(about("a", "/a", None))).unwrap();
     let null = std::fs::File::open("/dev/null").unwrap();
     let engine = format!("\"engine\":\"{}\"", "x".repeat(9999));
@@ -227,7 +227,7 @@ async fn a_message_that_is_not_a_registration_is_refused() {
         (&message::encode(&FromVmm::Ended { reason: "x".into() }).unwrap(), "must be a registration"),
         (&good, "sealed"),
     ] {
-        let socket = tokio_seqpacket::UnixSeqpacket::connect(place.guest_socket()).await.unwrap();
+        let socket = tokio_seqpacket::UnixSeqpacket::connect(run_dir.guest_socket()).await.unwrap();
         send_with_fd(&socket, packet, null.as_fd()).await;
         let mut answer = vec![0; message::MESSAGE_BYTES_MAX];
         let length = socket.recv(&mut answer).await.unwrap().bytes_read();
@@ -235,7 +235,7 @@ async fn a_message_that_is_not_a_registration_is_refused() {
         assert!(text.contains("refused") && text.contains(word), "{text} does not say {word:?}");
     }
     // Without any descriptor.
-    let socket = tokio_seqpacket::UnixSeqpacket::connect(place.guest_socket()).await.unwrap();
+    let socket = tokio_seqpacket::UnixSeqpacket::connect(run_dir.guest_socket()).await.unwrap();
     socket.send(&good).await.unwrap();
     let mut answer = vec![0; message::MESSAGE_BYTES_MAX];
     let length = socket.recv(&mut answer).await.unwrap().bytes_read();
@@ -244,13 +244,13 @@ async fn a_message_that_is_not_a_registration_is_refused() {
 
 #[tokio::test]
 async fn a_guest_that_sends_messages_without_end_pushes_no_other_guest_out_of_the_events() {
-    let (_dir, place) = place();
-    let daemon = Daemon::start(&place).await;
+    let (_dir, run_dir) = run_dir();
+    let daemon = Daemon::start(&run_dir).await;
     let ready = |driver_ready| FromVmm::Balloon(Balloon { driver_ready, ..Default::default() });
-    let (quiet, _) = Vmm::register(&place, about("quiet", "/quiet", None)).await;
+    let (quiet, _) = Vmm::register(&run_dir, about("quiet", "/quiet", None)).await;
     quiet.say(&ready(true)).await;
     daemon.until_event(|event| event.kind == "balloon_ready").await;
-    let (loud, _) = Vmm::register(&place, about("loud", "/loud", Some("256M"))).await;
+    let (loud, _) = Vmm::register(&run_dir, about("loud", "/loud", Some("256M"))).await;
     let heard = async |sequence: u64| {
         // Heard in order: what was said before is known when this is.
         loud.say(&FromVmm::Statistics(Statistics { sequence, ..Default::default() })).await;
@@ -290,14 +290,16 @@ async fn a_guest_that_sends_messages_without_end_pushes_no_other_guest_out_of_th
 
 #[tokio::test]
 async fn a_machine_that_stops_answering_is_shown_as_stuck_until_it_answers() {
-    let (_dir, place) = place();
-    let daemon = Daemon::start(&place).await;
+    let (_dir, run_dir) = run_dir();
+    let daemon = Daemon::start(&run_dir).await;
     let mut child = std::process::Command::new("sleep").arg("600").spawn().unwrap();
     let pid = child.id().cast_signed();
     let machine = Some(message::MachineProcess { pid, attached: false });
-    let (vmm, _) =
-        Vmm::register(&place, message::Register { engine: Engine::Qemu, machine, ..about("a", "/a", None) })
-            .await;
+    let (vmm, _) = Vmm::register(
+        &run_dir,
+        message::Register { engine: Engine::Qemu, machine, ..about("a", "/a", None) },
+    )
+    .await;
     let reason = "x".repeat(5000);
     for _ in 0..3 {
         vmm.say(&FromVmm::Stuck { reason: Some(reason.clone()) }).await;
@@ -319,17 +321,19 @@ async fn a_machine_that_stops_answering_is_shown_as_stuck_until_it_answers() {
 
 #[tokio::test]
 async fn an_attached_guest_is_detached_when_its_helper_reports_it() {
-    let (_dir, place) = place();
-    let daemon = Daemon::start(&place).await;
+    let (_dir, run_dir) = run_dir();
+    let daemon = Daemon::start(&run_dir).await;
     let machine = Some(message::MachineProcess { pid: std::process::id().cast_signed(), attached: true });
-    let (vmm, _) =
-        Vmm::register(&place, message::Register { engine: Engine::Qemu, machine, ..about("a", "/a", None) })
-            .await;
+    let (vmm, _) = Vmm::register(
+        &run_dir,
+        message::Register { engine: Engine::Qemu, machine, ..about("a", "/a", None) },
+    )
+    .await;
     let helper = async {
         while vmm.hear().await != ToVmm::Detach {}
         vmm.say(&FromVmm::Ended { reason: "It was detached, as it was found".into() }).await;
     };
-    let detach = command(&place, &["detach", "a", "--json"]).stdout(Stdio::piped()).spawn().unwrap();
+    let detach = command(&run_dir, &["detach", "a", "--json"]).stdout(Stdio::piped()).spawn().unwrap();
     helper.await;
     let left = detach.wait_with_output().unwrap().stdout;
     let left: Detached = serde_json::from_slice(&left).unwrap();
@@ -339,15 +343,15 @@ async fn an_attached_guest_is_detached_when_its_helper_reports_it() {
 
 #[tokio::test]
 async fn a_guest_without_a_balloon_and_with_unseen_ram_is_shown_as_such() {
-    let (_dir, place) = place();
-    let daemon = Daemon::start(&place).await;
+    let (_dir, run_dir) = run_dir();
+    let daemon = Daemon::start(&run_dir).await;
     let why = format!("it is a file {}", "x".repeat(5000));
     let plain = message::Register {
         has_balloon: false,
         ram_unseen: Some(why),
         ..about("plain", "/web/plain", Some("200M"))
     };
-    let (vmm, _) = Vmm::register(&place, plain).await;
+    let (vmm, _) = Vmm::register(&run_dir, plain).await;
     vmm.touch(300 * MIB);
     daemon.until_container("/web/plain", |container| container.usage_bytes > 300 * MIB).await;
     let guest = daemon.guest("plain").await;
@@ -363,8 +367,9 @@ async fn a_guest_without_a_balloon_and_with_unseen_ram_is_shown_as_such() {
         let told = events.iter().find(|event| event.kind == kind).unwrap();
         assert!(told.detail.contains(words), "{told:?}");
     }
-    let said =
-        |arguments: &[&str]| String::from_utf8(command(&place, arguments).output().unwrap().stdout).unwrap();
+    let said = |arguments: &[&str]| {
+        String::from_utf8(command(&run_dir, arguments).output().unwrap().stdout).unwrap()
+    };
     let ps = said(&["ps"]);
     assert!(ps.contains("plain has no balloon") && ps.contains("is unknown: it is a file"), "{ps}");
     let explained = said(&["explain", "plain"]);
@@ -375,7 +380,7 @@ async fn a_guest_without_a_balloon_and_with_unseen_ram_is_shown_as_such() {
     );
     assert!(said(&["explain", "/web"]).contains(limit));
     // Of one that serves its balloon nothing is said.
-    let (ready, _) = Vmm::register(&place, about("ready", "/web/ready", None)).await;
+    let (ready, _) = Vmm::register(&run_dir, about("ready", "/web/ready", None)).await;
     let explained: Explanation = daemon.client.get("/v1/guests/ready/explain").await.unwrap();
     assert!(explained.cannot_give.as_ref().unwrap().contains("until one does"), "{explained:#?}");
     let balloon = Balloon { driver_ready: true, actual_bytes: 512 * MIB, ..Default::default() };
@@ -386,30 +391,30 @@ async fn a_guest_without_a_balloon_and_with_unseen_ram_is_shown_as_such() {
 
 #[tokio::test]
 async fn a_promise_that_cannot_be_kept_is_reported_once() {
-    let (_dir, place) = place();
-    let daemon = Daemon::start(&place).await;
+    let (_dir, run_dir) = run_dir();
+    let daemon = Daemon::start(&run_dir).await;
     daemon.put("/v1/containers/web", r#"{"max_bytes": 104857600}"#).await;
-    let vmm = Vmm::connect(&place, about("b", "/web/b", Some("min=200M"))).await;
+    let vmm = Vmm::connect(&run_dir, about("b", "/web/b", Some("min=200M"))).await;
     let Some(ToVmm::Refused { reason }) = vmm.hear_any().await else { panic!("taken in") };
     assert_eq!(reason.matches("min_bytes is 209715200").count(), 1, "{reason}");
 }
 
 #[tokio::test]
 async fn a_socket_of_any_name_can_be_attached_and_the_error_of_a_helper_is_shown() {
-    let (dir, place) = place();
+    let (dir, run_dir) = run_dir();
     let helper = dir.path().join("helper");
     std::fs::write(&helper, "#!/bin/sh\nprintf 'error: %s|' \"$@\" >&2\nprintf '\\n\\nFor more\\n' >&2\n")
         .unwrap();
     std::fs::set_permissions(&helper, std::fs::Permissions::from_mode(0o700)).unwrap();
-    let client = balancer::client::Client::new(&place.api_socket());
+    let client = balancer::client::Client::new(&run_dir.api_socket());
     let mut child =
-        command(&place, &["serve"]).env("BALLAST_VMM", &helper).stderr(Stdio::null()).spawn().unwrap();
+        command(&run_dir, &["serve"]).env("BALLAST_VMM", &helper).stderr(Stdio::null()).spawn().unwrap();
     let up =
         async || client.call::<serde_json::Value>(hyper::Method::GET, "/v1/version", vec![]).await.is_ok();
     until("the balancer is up", &Activity::of(child.id()), up, |up| *up).await;
     let attach = |arguments: &[&str]| {
         let arguments = [&["attach", "--container", "/x", "--qmp"], arguments].concat();
-        String::from_utf8(command(&place, &arguments).output().unwrap().stderr).unwrap()
+        String::from_utf8(command(&run_dir, &arguments).output().unwrap().stderr).unwrap()
     };
     let told = attach(&["/x/ü x.qmp"]);
     assert!(told.contains("|error: --qmp=/x/ü x.qmp|error: --name=x|"), "{told}");

@@ -1,11 +1,11 @@
 //! Frame tables that do not say what the kernel says, and tables that are none.
 
-use crate::support::{Daemon, MIB, Vmm, about, place};
+use crate::support::{Daemon, MIB, Vmm, about, run_dir};
 use balancer::objects::Event;
 use host::kernel::statm_error_frames;
 use protocol::frames::{ErrorSource, FrameTable, Region, State};
 use protocol::message::{FromVmm, ToVmm};
-use protocol::place::Place;
+use protocol::run_dir::RunDir;
 use serde_json::{Value, json};
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd};
@@ -23,8 +23,10 @@ struct Process(Child);
 impl Process {
     /// A process that holds so much memory; its table says something else if `claims` does, until it is asked if
     /// `admits`.
-    fn start(place: &Place, name: &str, held_mib: u64, claims_mib: u64, admits: bool) -> Self {
-        let role = json!({"dir": place.dir(), "name": name, "held": held_mib, "claims": claims_mib, "admits": admits});
+    fn start(run_dir: &RunDir, name: &str, held_mib: u64, claims_mib: u64, admits: bool) -> Self {
+        let role = json!(
+            {"dir": run_dir.dir(), "name": name, "held": held_mib, "claims": claims_mib, "admits": admits}
+        );
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["--exact", "liars::a_vmm_in_a_process_of_its_own", "--ignored", "--nocapture"]);
         Self(command.env(ROLE, role.to_string()).stdout(Stdio::null()).spawn().unwrap())
@@ -44,11 +46,11 @@ async fn a_vmm_in_a_process_of_its_own() {
     let Ok(role) = std::env::var(ROLE) else { return };
     let role: Value = serde_json::from_str(&role).unwrap();
     let mib = |field: &str| role[field].as_u64().unwrap();
-    let place = Place::new(Some(role["dir"].as_str().unwrap().into()));
+    let run_dir = RunDir::new(Some(role["dir"].as_str().unwrap().into()));
     let held = vec![1u8; usize::try_from(mib("held") * MIB).unwrap()];
     let table = FrameTable::new(&[Region::ram(0, 512 * MIB / FRAME)]).unwrap();
     table.set(0, mib("claims") * MIB / FRAME, State::Private);
-    let vmm = Vmm::connect_with(&place, about(role["name"].as_str().unwrap(), "/a", None), table).await;
+    let vmm = Vmm::connect_with(&run_dir, about(role["name"].as_str().unwrap(), "/a", None), table).await;
     while let Some(message) = vmm.hear_any().await {
         if message == ToVmm::Reconcile {
             if role["admits"] == json!(true) {
@@ -68,14 +70,14 @@ fn events_of(events: &[Event], kind: &str) -> Vec<String> {
 
 #[tokio::test]
 async fn a_vmm_that_lies_is_found_and_an_honest_one_is_not() {
-    let (_dir, place) = place();
-    let daemon = Daemon::start(&place).await;
+    let (_dir, run_dir) = run_dir();
+    let daemon = Daemon::start(&run_dir).await;
     let _processes = [
-        Process::start(&place, "honest", 200, 200, false),
+        Process::start(&run_dir, "honest", 200, 200, false),
         // Behind by all that it holds, as after a burst of touches, until it is asked to compare.
-        Process::start(&place, "late", 200, 20, true),
-        Process::start(&place, "hides", 300, 10, false),
-        Process::start(&place, "invents", 10, 400, false),
+        Process::start(&run_dir, "late", 200, 20, true),
+        Process::start(&run_dir, "hides", 300, 10, false),
+        Process::start(&run_dir, "invents", 10, 400, false),
     ];
     daemon.until_guests(|guests| guests.len() == 4).await;
     for (liar, least) in [("hides", 300), ("invents", 400)] {
@@ -114,8 +116,8 @@ fn memfd(bytes: &[u8], length: u64) -> File {
 
 #[tokio::test]
 async fn a_table_of_another_version_or_a_truncated_one_is_refused_and_the_right_one_is_accepted_after_it() {
-    let (_dir, place) = place();
-    let daemon = Daemon::start(&place).await;
+    let (_dir, run_dir) = run_dir();
+    let daemon = Daemon::start(&run_dir).await;
     let mut coming_back = about("a", "/a", None);
     coming_back.comes_back = true;
     let table = FrameTable::new(&[Region::ram(0, 512 * MIB / FRAME)]).unwrap();
@@ -132,7 +134,7 @@ async fn a_table_of_another_version_or_a_truncated_one_is_refused_and_the_right_
         for comes_back in [false, true] {
             let mut about = about("a", "/a", None);
             about.comes_back = comes_back;
-            let socket = UnixSeqpacket::connect(place.guest_socket()).await.unwrap();
+            let socket = UnixSeqpacket::connect(run_dir.guest_socket()).await.unwrap();
             let packet = protocol::message::encode(&FromVmm::Register(about)).unwrap();
             crate::support::send_with_fd(&socket, &packet, memfd(bytes, length).as_fd()).await;
             let mut answer = vec![0; 4096];
@@ -146,6 +148,6 @@ async fn a_table_of_another_version_or_a_truncated_one_is_refused_and_the_right_
         }
     }
     assert!(daemon.guests().await.is_empty(), "nothing is left of the refused");
-    let vmm = Vmm::connect_with(&place, coming_back, table).await;
+    let vmm = Vmm::connect_with(&run_dir, coming_back, table).await;
     assert!(matches!(vmm.hear().await, ToVmm::Registered { .. }));
 }

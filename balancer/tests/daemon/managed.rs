@@ -1,11 +1,11 @@
 //! Images that the balancer fills: vmms without a guest ask for granules over the guest socket, honestly and not.
 
 use crate::support::pool::{Folder, Mapped, guest, guest_with};
-use crate::support::{Daemon, MIB, answered, place};
+use crate::support::{Daemon, MIB, answered, run_dir};
 use balancer::objects::PoolObject;
 use protocol::image::{Backing, GRANULE_BYTES, GRANULES_ASKED_MAX, ImageHandle};
 use protocol::message::{self, FromVmm, GranuleOutcome, PROTOCOL_VERSION, ServePool, ToVmm};
-use protocol::place::Place;
+use protocol::run_dir::RunDir;
 use serde_json::json;
 use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -18,8 +18,8 @@ struct Faults {
     images: Vec<(ImageHandle, File)>,
 }
 
-async fn serve(place: &Place, name: &str) -> Result<Faults, String> {
-    let socket = UnixSeqpacket::connect(place.guest_socket()).await.unwrap();
+async fn serve(run_dir: &RunDir, name: &str) -> Result<Faults, String> {
+    let socket = UnixSeqpacket::connect(run_dir.guest_socket()).await.unwrap();
     let asked = ServePool { protocol_version: PROTOCOL_VERSION, guest: name.into() };
     socket.send(&message::encode(&FromVmm::ServePool(asked)).unwrap()).await.unwrap();
     let (mut packet, mut ancillary) = (vec![0; message::MESSAGE_BYTES_MAX], [0; 512]);
@@ -88,23 +88,23 @@ struct Host {
     folder: Folder,
     image: protocol::image::Digest,
     _dir: tempfile::TempDir,
-    place: Place,
+    run_dir: RunDir,
     daemon: Daemon,
 }
 
 async fn host(max: u64) -> Host {
     let folder = Folder::new();
     let image = folder.build("tree", 7);
-    let (dir, place) = place();
-    let daemon = Daemon::start_with(&place, &["--store", folder.store(), "--pool", "managed"]).await;
+    let (dir, run_dir) = run_dir();
+    let daemon = Daemon::start_with(&run_dir, &["--store", folder.store(), "--pool", "managed"]).await;
     daemon.patch_container("/common", &format!("{{\"max_bytes\": {max}}}")).await;
-    Host { folder, image, _dir: dir, place, daemon }
+    Host { folder, image, _dir: dir, run_dir, daemon }
 }
 
 impl Host {
     async fn guest(&self, name: &str, container: &str) -> (Mapped, Faults) {
-        let mapped = guest(&self.place, name, container, &[&self.image]).await;
-        (mapped, serve(&self.place, name).await.unwrap())
+        let mapped = guest(&self.run_dir, name, container, &[&self.image]).await;
+        (mapped, serve(&self.run_dir, name).await.unwrap())
     }
 
     async fn pool(&self) -> PoolObject {
@@ -225,17 +225,17 @@ async fn nonsense_ends_the_connection_and_nothing_else() {
         FromVmm::Unmapped { image: 9, first: 0, count: 1 },
         FromVmm::Ended { reason: "no".into() },
     ] {
-        let faults = serve(&host.place, "one").await.unwrap();
+        let faults = serve(&host.run_dir, "one").await.unwrap();
         faults.say(&wrong).await;
         assert!(faults.hear().await.is_none(), "{wrong:?}");
     }
     // Unmapping what was never there is nothing; all there is at once is one message.
-    let faults = serve(&host.place, "one").await.unwrap();
+    let faults = serve(&host.run_dir, "one").await.unwrap();
     faults.say(&FromVmm::Unmapped { image: 0, first: 0, count: u64::MAX }).await;
     faults.fetch(7..8).await;
     assert_eq!(host.held("one").await, 1);
     for (name, words) in [("nobody", "registered no guest"), ("", "registered no guest")] {
-        let Err(reason) = serve(&host.place, name).await else { panic!("{name:?} is served") };
+        let Err(reason) = serve(&host.run_dir, name).await else { panic!("{name:?} is served") };
         assert!(reason.contains(words), "{reason}");
     }
 }
@@ -267,10 +267,10 @@ async fn another_balancer_has_other_memory_and_guests_start_again() {
     host.daemon.signal(libc::SIGKILL);
     host.daemon.ended().await;
     host.daemon =
-        Daemon::start_with(&host.place, &["--store", host.folder.store(), "--pool", "managed"]).await;
-    assert!(serve(&host.place, "one").await.is_err(), "it is not known yet");
-    let _one = guest_with(&host.place, one, "/web").await;
-    let faults = serve(&host.place, "one").await.unwrap();
+        Daemon::start_with(&host.run_dir, &["--store", host.folder.store(), "--pool", "managed"]).await;
+    assert!(serve(&host.run_dir, "one").await.is_err(), "it is not known yet");
+    let _one = guest_with(&host.run_dir, one, "/web").await;
+    let faults = serve(&host.run_dir, "one").await.unwrap();
     assert_ne!(inode(&faults), before);
     assert_eq!(host.held("one").await, 0);
     assert!(faults.fetch(0..4).await.is_empty());

@@ -1,6 +1,6 @@
 //! Guests move from container to container.
 
-use crate::support::{Daemon, MIB, Vmm, about, command, place};
+use crate::support::{Daemon, MIB, Vmm, about, command, run_dir};
 use balancer::objects::{ContainerObject, GuestObject};
 use protocol::frames::State;
 use protocol::message::FromVmm;
@@ -15,11 +15,11 @@ async fn moved(daemon: &Daemon, vmm: &Vmm, body: &str) -> (GuestObject, protocol
 
 #[tokio::test]
 async fn a_guest_moves_with_its_charges_and_its_target_follows_at_once() {
-    let (_dir, place) = place();
+    let (_dir, run_dir) = run_dir();
     // Turns are a minute apart: what is seen follows from the move.
-    let daemon = Daemon::start_with(&place, &["--interval-ms", "60000"]).await;
+    let daemon = Daemon::start_with(&run_dir, &["--interval-ms", "60000"]).await;
     daemon.put("/v1/containers/b", r#"{"max_bytes": 268435456}"#).await;
-    let (vmm, target) = Vmm::register(&place, about("a", "/a", None)).await;
+    let (vmm, target) = Vmm::register(&run_dir, about("a", "/a", None)).await;
     assert_eq!(target, 512 * MIB);
     vmm.touch(100 * MIB);
     daemon.until_charged(&[("/a", 100), ("/b", 0)]).await;
@@ -47,10 +47,10 @@ async fn a_guest_moves_with_its_charges_and_its_target_follows_at_once() {
 
 #[tokio::test]
 async fn memory_that_a_moved_guest_touched_stays_charged_to_the_old_container_until_the_guest_releases_it() {
-    let (_dir, place) = place();
-    let daemon = Daemon::start(&place).await;
+    let (_dir, run_dir) = run_dir();
+    let daemon = Daemon::start(&run_dir).await;
     daemon.put("/v1/containers/b", "{}").await;
-    let (vmm, _) = Vmm::register(&place, about("a", "/a", None)).await;
+    let (vmm, _) = Vmm::register(&run_dir, about("a", "/a", None)).await;
     // More than this process holds, which the kernel counts as the guest's.
     vmm.touch(200 * MIB);
     let (_, charge) = moved(&daemon, &vmm, r#"{"container": "/b", "charges": "leave"}"#).await;
@@ -71,10 +71,10 @@ async fn memory_that_a_moved_guest_touched_stays_charged_to_the_old_container_un
 
 #[tokio::test]
 async fn a_move_that_breaks_a_limit_is_refused_with_the_shortfall_and_changes_nothing() {
-    let (_dir, place) = place();
-    let daemon = Daemon::start(&place).await;
-    let (vmm, _) = Vmm::register(&place, about("a", "/web/a", None)).await;
-    let (other, _) = Vmm::register(&place, about("other", "/full/other", None)).await;
+    let (_dir, run_dir) = run_dir();
+    let daemon = Daemon::start(&run_dir).await;
+    let (vmm, _) = Vmm::register(&run_dir, about("a", "/web/a", None)).await;
+    let (other, _) = Vmm::register(&run_dir, about("other", "/full/other", None)).await;
     vmm.touch(100 * MIB);
     other.touch(150 * MIB);
     daemon.until_charged(&[("/web/a", 100), ("/full", 150)]).await;
@@ -132,12 +132,12 @@ async fn a_move_that_breaks_a_limit_is_refused_with_the_shortfall_and_changes_no
 
 #[tokio::test]
 async fn a_moved_guest_comes_back_to_its_new_container_after_a_restart() {
-    let (_dir, place) = place();
-    let daemon = Daemon::start(&place).await;
+    let (_dir, run_dir) = run_dir();
+    let daemon = Daemon::start(&run_dir).await;
     daemon.put("/v1/containers/b", "{}").await;
     daemon.put("/v1/containers/x", "{}").await;
     let registration = about("a", "/a", Some("512M"));
-    let (vmm, _) = Vmm::register(&place, registration.clone()).await;
+    let (vmm, _) = Vmm::register(&run_dir, registration.clone()).await;
     vmm.touch(100 * MIB);
     moved(&daemon, &vmm, r#"{"container": "/b", "charges": "leave"}"#).await;
     let (_, charge) = moved(&daemon, &vmm, r#"{"charge_to": "/x"}"#).await;
@@ -145,14 +145,14 @@ async fn a_moved_guest_comes_back_to_its_new_container_after_a_restart() {
     daemon.kill();
     while vmm.hear_any().await.is_some() {}
 
-    let daemon = Daemon::start(&place).await;
+    let daemon = Daemon::start(&run_dir).await;
     let mut again = registration;
     again.comes_back = true;
     again.limits = None;
     again.container = charge.container;
     again.charge_to = charge.charge_to;
     again.owners = charge.owners;
-    let vmm = Vmm::connect_with(&place, again, vmm.table).await;
+    let vmm = Vmm::connect_with(&run_dir, again, vmm.table).await;
     let protocol::message::ToVmm::Registered { owner, .. } = vmm.hear().await else { panic!("not taken in") };
     let guest = daemon.guest("a").await;
     assert_eq!((guest.container.as_str(), guest.charge_to), ("/b", Some("/x".parse().unwrap())));
@@ -166,14 +166,14 @@ async fn a_moved_guest_comes_back_to_its_new_container_after_a_restart() {
 
 #[tokio::test]
 async fn the_command_line_moves_a_guest() {
-    let (_dir, place) = place();
-    let daemon = Daemon::start(&place).await;
+    let (_dir, run_dir) = run_dir();
+    let daemon = Daemon::start(&run_dir).await;
     daemon.put("/v1/containers/b", r#"{"max_bytes": 201326592}"#).await;
-    let (vmm, _) = Vmm::register(&place, about("a", "/a", None)).await;
+    let (vmm, _) = Vmm::register(&run_dir, about("a", "/a", None)).await;
     vmm.touch(208 * MIB);
     daemon.until_charged(&[("/a", 208)]).await;
     let run = |arguments: &'static [&'static str]| {
-        let mut command = command(&place, arguments);
+        let mut command = command(&run_dir, arguments);
         tokio::task::spawn_blocking(move || command.output().unwrap())
     };
     let output = run(&["move", "a", "/b"]).await.unwrap();
@@ -203,10 +203,10 @@ async fn the_command_line_moves_a_guest() {
 
 #[tokio::test]
 async fn a_vmm_that_does_not_confirm_a_charge_is_reported() {
-    let (_dir, place) = place();
-    let daemon = Daemon::start(&place).await;
+    let (_dir, run_dir) = run_dir();
+    let daemon = Daemon::start(&run_dir).await;
     daemon.put("/v1/containers/b", "{}").await;
-    let (vmm, _) = Vmm::register(&place, about("a", "/a", None)).await;
+    let (vmm, _) = Vmm::register(&run_dir, about("a", "/a", None)).await;
     let guest = daemon.patch_guest("a", r#"{"container": "/b"}"#).await;
     assert_eq!((guest.container.as_str(), guest.charge_pending), ("/b", true));
     // A confirmation of a command that was never sent is ignored.
@@ -220,10 +220,10 @@ async fn a_vmm_that_does_not_confirm_a_charge_is_reported() {
 
 #[tokio::test]
 async fn limits_on_objects_hold_for_a_guest_that_moves_in() {
-    let (_dir, place) = place();
-    let daemon = Daemon::start(&place).await;
-    let (_inside, _) = Vmm::register(&place, about("inside", "/full/inside", None)).await;
-    let (_vmm, _) = Vmm::register(&place, about("a", "/a", None)).await;
+    let (_dir, run_dir) = run_dir();
+    let daemon = Daemon::start(&run_dir).await;
+    let (_inside, _) = Vmm::register(&run_dir, about("inside", "/full/inside", None)).await;
+    let (_vmm, _) = Vmm::register(&run_dir, about("a", "/a", None)).await;
     daemon.patch_container("/full", r#"{"max_guests": 1}"#).await;
     let problem = daemon.refused("/v1/guests/a", r#"{"container": "/full/inside"}"#).await;
     assert_eq!((problem.status, problem.field.as_deref()), (422, Some("max_guests")), "{problem:?}");

@@ -1,6 +1,6 @@
 //! Knobs, explanations, what a change would do, recordings, and which guests fit on the host.
 
-use crate::support::{Daemon, MIB, Vmm, about, command, place};
+use crate::support::{Daemon, MIB, Vmm, about, command, run_dir};
 use balancer::client::ClientError;
 use balancer::objects::{ContainerExplanation, PolicyObject, Preview};
 use hyper::Method;
@@ -9,8 +9,8 @@ use protocol::message::{Balloon, FromVmm, Statistics, ToVmm};
 use serde_json::json;
 use std::process::Output;
 
-fn run(place: &protocol::place::Place, arguments: &[&str]) -> Output {
-    command(place, arguments).output().unwrap()
+fn run(run_dir: &protocol::run_dir::RunDir, arguments: &[&str]) -> Output {
+    command(run_dir, arguments).output().unwrap()
 }
 
 fn text(output: &Output) -> String {
@@ -19,9 +19,9 @@ fn text(output: &Output) -> String {
 
 #[tokio::test]
 async fn a_target_is_explained_to_people_and_to_programs() {
-    let (_dir, place) = place();
-    let daemon = Daemon::start(&place).await;
-    let (a, _) = Vmm::register(&place, about("a", "/web/a", Some("256M"))).await;
+    let (_dir, run_dir) = run_dir();
+    let daemon = Daemon::start(&run_dir).await;
+    let (a, _) = Vmm::register(&run_dir, about("a", "/web/a", Some("256M"))).await;
     let statistics = Statistics {
         total_memory_bytes: Some(500 * MIB),
         available_memory_bytes: Some(400 * MIB),
@@ -41,7 +41,7 @@ async fn a_target_is_explained_to_people_and_to_programs() {
     let inside: ContainerExplanation = daemon.client.get("/v1/explain/").await.unwrap();
     assert_eq!(inside.guests.len(), 1);
     for what in ["a", "/web/a", "/"] {
-        let said = run(&place, &["explain", what]);
+        let said = run(&run_dir, &["explain", what]);
         let said = text(&said);
         assert!(said.contains("256M") && said.contains("more: Set a larger max"), "{said}");
     }
@@ -56,9 +56,9 @@ async fn a_target_is_explained_to_people_and_to_programs() {
 
 #[tokio::test]
 async fn a_dry_run_shows_what_would_change_and_changes_nothing() {
-    let (_dir, place) = place();
-    let daemon = Daemon::start(&place).await;
-    let (_a, _) = Vmm::register(&place, about("a", "/web/a", Some("256M"))).await;
+    let (_dir, run_dir) = run_dir();
+    let daemon = Daemon::start(&run_dir).await;
+    let (_a, _) = Vmm::register(&run_dir, about("a", "/web/a", Some("256M"))).await;
     let before = (daemon.containers().await, daemon.events().await);
     let (route, body) = ("/v1/containers/web/a?dry_run=true", r#"{"max_bytes": 134217728}"#);
     let preview: Preview = daemon.client.call(Method::PATCH, route, body.into()).await.unwrap();
@@ -67,11 +67,11 @@ async fn a_dry_run_shows_what_would_change_and_changes_nothing() {
         (target.guest.as_str(), target.now_bytes, target.target_bytes),
         ("a", Some(240 * MIB), 112 * MIB)
     );
-    let said = text(&run(&place, &["set", "/web/a", "--max", "128M", "--dry-run"]));
+    let said = text(&run(&run_dir, &["set", "/web/a", "--max", "128M", "--dry-run"]));
     assert!(said.contains("240M -> 112M"), "{said}");
-    let said = text(&run(&place, &["set", "/web/a", "--max", "1G", "--dry-run"]));
+    let said = text(&run(&run_dir, &["set", "/web/a", "--max", "1G", "--dry-run"]));
     assert!(said.contains("240M -> 512M"), "{said}");
-    let said = text(&run(&place, &["set", "/web/a", "--weight", "7", "--dry-run"]));
+    let said = text(&run(&run_dir, &["set", "/web/a", "--weight", "7", "--dry-run"]));
     assert!(said.contains("No target would change"), "{said}");
     let refused = daemon.refused("/v1/containers/web/a?dry_run=true", r#"{"max_bytes": 1048576}"#).await;
     assert_eq!(refused.status, 422);
@@ -82,9 +82,10 @@ async fn a_dry_run_shows_what_would_change_and_changes_nothing() {
 
 #[tokio::test]
 async fn knobs_change_within_their_bounds_and_take_effect_at_once() {
-    let (_dir, place) = place();
+    let (_dir, run_dir) = run_dir();
     let daemon =
-        Daemon::start_with(&place, &["--interval-ms", "60000", "--reserve", "1G", "--idle-tax", "50"]).await;
+        Daemon::start_with(&run_dir, &["--interval-ms", "60000", "--reserve", "1G", "--idle-tax", "50"])
+            .await;
     let policy = daemon.policy().await;
     let expected = Knobs {
         reserve_bytes: Some(1 << 30),
@@ -93,14 +94,14 @@ async fn knobs_change_within_their_bounds_and_take_effect_at_once() {
         oom_policy: OomPolicy::Report,
     };
     assert_eq!(policy.knobs, expected);
-    let (vmm, target) = Vmm::register(&place, about("a", "/a", None)).await;
+    let (vmm, target) = Vmm::register(&run_dir, about("a", "/a", None)).await;
     assert_eq!(target, 512 * MIB);
     // All but what a guest needs to live is kept for the host: its floor is what is left.
     let total = daemon.host().await.memory.total_bytes;
     daemon.patch_policy(&format!(r#"{{"reserve_bytes": {total}}}"#)).await;
     let reason = vmm.hear_target(64 * MIB).await;
     assert!(reason.contains("host"), "{reason}");
-    let refused = Vmm::connect(&place, about("b", "/b", None)).await;
+    let refused = Vmm::connect(&run_dir, about("b", "/b", None)).await;
     let Some(ToVmm::Refused { reason }) = refused.hear_any().await else { panic!("taken in") };
     for word in ["\"b\" needs 64M to start and 16M beside", "a 80M", "reserve", "missing"] {
         assert!(reason.contains(word), "{reason:?} does not say {word:?}");
@@ -128,14 +129,14 @@ async fn knobs_change_within_their_bounds_and_take_effect_at_once() {
 
 #[tokio::test]
 async fn knobs_stay_as_they_are_over_a_restart_unless_it_names_others() {
-    let (_dir, place) = place();
-    let daemon = Daemon::start_with(&place, &["--interval-ms", "100", "--idle-tax", "50"]).await;
-    let said = text(&run(&place, &["policy"]));
+    let (_dir, run_dir) = run_dir();
+    let daemon = Daemon::start_with(&run_dir, &["--interval-ms", "100", "--idle-tax", "50"]).await;
+    let said = text(&run(&run_dir, &["policy"]));
     assert!(said.contains("idle tax    50 %") && said.contains("Guests may hold"), "{said}");
-    let said = text(&run(&place, &["policy", "--reserve", "1G", "--oom-policy", "kill"]));
+    let said = text(&run(&run_dir, &["policy", "--reserve", "1G", "--oom-policy", "kill"]));
     assert!(said.contains("reserve     1G") && said.contains("kill"), "{said}");
     daemon.kill();
-    let daemon = Daemon::start_with(&place, &["--interval-ms", "200"]).await;
+    let daemon = Daemon::start_with(&run_dir, &["--interval-ms", "200"]).await;
     let policy = daemon.policy().await;
     let expected = Knobs {
         reserve_bytes: Some(1 << 30),
@@ -144,21 +145,21 @@ async fn knobs_stay_as_they_are_over_a_restart_unless_it_names_others() {
         oom_policy: OomPolicy::Kill,
     };
     assert_eq!(policy.knobs, expected);
-    let said = text(&run(&place, &["policy", "--reserve", "default", "--json"]));
+    let said = text(&run(&run_dir, &["policy", "--reserve", "default", "--json"]));
     let policy: PolicyObject = serde_json::from_str(&said).unwrap();
     assert_eq!(policy.knobs.reserve_bytes, None);
     for bad in [["--reserve", "lots"], ["--idle-tax", "100"], ["--oom-policy", "panic"]] {
-        assert_eq!(run(&place, &[&["policy"][..], &bad].concat()).status.code(), Some(2), "{bad:?}");
+        assert_eq!(run(&run_dir, &[&["policy"][..], &bad].concat()).status.code(), Some(2), "{bad:?}");
     }
 }
 
 #[tokio::test]
 async fn every_change_has_a_preview() {
-    let (dir, place) = place();
-    let daemon = Daemon::start(&place).await;
+    let (dir, run_dir) = run_dir();
+    let daemon = Daemon::start(&run_dir).await;
     daemon.put("/v1/containers/small", r#"{"max_bytes": 134217728}"#).await;
     daemon.put("/v1/containers/empty", r#"{"max_bytes": 134217728}"#).await;
-    let (vmm, _) = Vmm::register(&place, about("a", "/web/a", Some("256M"))).await;
+    let (vmm, _) = Vmm::register(&run_dir, about("a", "/web/a", Some("256M"))).await;
     let images = dir.path().to_str().unwrap();
     daemon.put("/v1/bindings", &format!(r#"{{"subject": "{images}", "container": "/empty"}}"#)).await;
     let all = async || {
@@ -215,7 +216,7 @@ async fn every_change_has_a_preview() {
         &["bind", "/", "/small", "--dry-run"],
         &["unbind", images, "--dry-run"],
     ] {
-        let output = run(&place, arguments);
+        let output = run(&run_dir, arguments);
         let said = text(&output);
         assert!(output.status.success(), "{arguments:?}: {said}");
         assert!(
@@ -236,10 +237,10 @@ async fn every_change_has_a_preview() {
 
 #[tokio::test]
 async fn a_refusal_names_every_reason_and_changes_nothing() {
-    let (_dir, place) = place();
-    let daemon = Daemon::start(&place).await;
+    let (_dir, run_dir) = run_dir();
+    let daemon = Daemon::start(&run_dir).await;
     daemon.put("/v1/containers/web", r#"{"max_bytes": 1073741824}"#).await;
-    let (_vmm, _) = Vmm::register(&place, about("a", "/web/a", Some("256M"))).await;
+    let (_vmm, _) = Vmm::register(&run_dir, about("a", "/web/a", Some("256M"))).await;
     let before = daemon.container("/web/a").await.limits;
     let body =
         r#"{"max_bytes": 1048576, "min_bytes": 2147483648, "high_bytes": 0, "weight": 0, "max_vcpus": 0}"#;
@@ -257,7 +258,7 @@ async fn a_refusal_names_every_reason_and_changes_nothing() {
         }
     }
     assert_eq!(daemon.container("/web/a").await.limits, before);
-    let output = run(&place, &["set", "/web/a", "--max", "1M", "--min", "2G", "--max-vcpus", "0"]);
+    let output = run(&run_dir, &["set", "/web/a", "--max", "1M", "--min", "2G", "--max-vcpus", "0"]);
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(said.lines().count(), 4, "{said}");
@@ -269,18 +270,18 @@ async fn a_refusal_names_every_reason_and_changes_nothing() {
 
 #[tokio::test]
 async fn a_guest_that_releases_nothing_is_marked_and_a_record_can_be_replayed() {
-    let (_dir, place) = place();
-    let daemon = Daemon::start(&place).await;
-    let (vmm, _) = Vmm::register(&place, about("a", "/a", None)).await;
+    let (_dir, run_dir) = run_dir();
+    let daemon = Daemon::start(&run_dir).await;
+    let (vmm, _) = Vmm::register(&run_dir, about("a", "/a", None)).await;
     let ready = Balloon { driver_ready: true, actual_bytes: 512 * MIB, ..Default::default() };
     vmm.say(&FromVmm::Balloon(ready)).await;
     daemon.until_guest("a", |guest| guest.balloon.driver_ready).await;
     daemon.patch_container("/a", r#"{"max_bytes": 268435456}"#).await;
-    let file = place.dir().join("recording.jsonl");
+    let file = run_dir.dir().join("recording.jsonl");
     let recording = file.to_str().unwrap();
-    let recorded = run(&place, &["record", "--seconds", "1", "--into", recording]);
+    let recorded = run(&run_dir, &["record", "--seconds", "1", "--into", recording]);
     assert!(recorded.status.success(), "{}", text(&recorded));
-    let played = run(&place, &["simulate", "--trace", recording]);
+    let played = run(&run_dir, &["simulate", "--trace", recording]);
     assert!(
         played.status.success() && text(&played).contains("observations, 0 violations"),
         "{}",
@@ -299,13 +300,13 @@ async fn a_guest_that_releases_nothing_is_marked_and_a_record_can_be_replayed() 
 
 #[tokio::test]
 async fn a_simulation_prints_the_same_bytes_every_time() {
-    let (_dir, place) = place();
+    let (_dir, run_dir) = run_dir();
     let arguments = ["simulate", "--seed", "5", "--guests", "50", "--hours", "0.2", "--json"];
-    let (first, second) = (run(&place, &arguments), run(&place, &arguments));
+    let (first, second) = (run(&run_dir, &arguments), run(&run_dir, &arguments));
     assert!(first.status.success(), "{}", text(&first));
     assert_eq!(first.stdout, second.stdout);
     let outcome: serde_json::Value = serde_json::from_slice(&first.stdout).unwrap();
     assert_eq!((&outcome["violations"], &outcome["ticks"]), (&json!(0), &json!(720)));
-    let bad = run(&place, &["simulate", "--trace", "/nowhere"]);
+    let bad = run(&run_dir, &["simulate", "--trace", "/nowhere"]);
     assert_eq!(bad.status.code(), Some(1));
 }

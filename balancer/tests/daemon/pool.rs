@@ -1,7 +1,7 @@
 //! Guests that share images: which container pays, what is saved, and what is refused.
 
 use crate::support::pool::{FIRST, Folder, Mapped, guest, guest_with, open};
-use crate::support::{Daemon, MIB, Vmm, about, command, place};
+use crate::support::{Daemon, MIB, Vmm, about, command, run_dir};
 use balancer::client::{ClientError, routes};
 use balancer::objects::{BindingObject, PoolImageObject, PoolObject};
 use hyper::Method;
@@ -34,10 +34,10 @@ async fn guests_of_one_domain_hold_an_image_once_and_each_system_charges_by_its_
     for (system, first, second, after) in [("static", 8, 0, 8), ("partial", 4, 4, 8), ("zones", 0, 0, 0)] {
         let folder = Folder::new();
         let image = folder.build("tree", 8);
-        let (_dir, place) = place();
-        let daemon = Daemon::start_with(&place, &["--accounting", system, "--store", folder.store()]).await;
-        let one = guest(&place, "one", "/web/a", &[&image]).await;
-        let two = guest(&place, "two", "/web/b", &[&image]).await;
+        let (_dir, run_dir) = run_dir();
+        let daemon = Daemon::start_with(&run_dir, &["--accounting", system, "--store", folder.store()]).await;
+        let one = guest(&run_dir, "one", "/web/a", &[&image]).await;
+        let two = guest(&run_dir, "two", "/web/b", &[&image]).await;
         one.read(0, 8 * MIB);
         one.map(0, 8 * MIB);
         scan(&daemon).await;
@@ -68,15 +68,15 @@ async fn guests_of_one_domain_hold_an_image_once_and_each_system_charges_by_its_
 async fn charges_are_exact_while_guests_map_and_unmap_and_pages_come_and_go() {
     let folder = Folder::new();
     let images = [folder.build("one", 6), folder.build("two", 4)];
-    let (_dir, place) = place();
-    let daemon = Daemon::start_with(&place, &["--accounting", "partial", "--store", folder.store()]).await;
+    let (_dir, run_dir) = run_dir();
+    let daemon = Daemon::start_with(&run_dir, &["--accounting", "partial", "--store", folder.store()]).await;
     let mut guests: Vec<Mapped> = vec![];
     let mut random = fastrand::Rng::with_seed(7);
     for round in 0..40 {
         if guests.len() < 5 && random.bool() {
             let name = format!("guest{round}");
             let container = format!("/t/{}", random.u8(0..3));
-            guests.push(guest(&place, &name, &container, &[&images[0], &images[1]]).await);
+            guests.push(guest(&run_dir, &name, &container, &[&images[0], &images[1]]).await);
         }
         for guest in &guests {
             let (at, length) = (random.u64(0..6) * MIB, random.u64(1..512) * 4096);
@@ -97,8 +97,8 @@ async fn an_image_that_no_guest_should_map_is_refused_in_one_sentence() {
     let folder = Folder::new();
     let image = folder.build("tree", 2);
     let (good, hex) = (image.to_string(), image.hex());
-    let (_dir, place) = place();
-    let daemon = Daemon::start_with(&place, &["--store", folder.store()]).await;
+    let (_dir, run_dir) = run_dir();
+    let daemon = Daemon::start_with(&run_dir, &["--store", folder.store()]).await;
     let no_erofs = folder.adopt(&vec![0; 2 << 20]);
     let outside = folder.dir.path().join("other.erofs");
     std::fs::write(&outside, "x").unwrap();
@@ -113,7 +113,7 @@ async fn an_image_that_no_guest_should_map_is_refused_in_one_sentence() {
         (vec!["/not/there".to_owned()], vec!["/not/there"]),
         (vec![no_erofs.clone()], vec![&no_erofs, "web", "cannot be mapped"]),
     ] {
-        let reason = open(&place, "/web/a", &names).await.unwrap_err();
+        let reason = open(&run_dir, "/web/a", &names).await.unwrap_err();
         for word in words {
             assert!(reason.contains(word), "{names:?}: {reason} does not say {word:?}");
         }
@@ -122,7 +122,7 @@ async fn an_image_that_no_guest_should_map_is_refused_in_one_sentence() {
     // A path in the store and a short form mean the image as well.
     let path = format!("{}/images/{hex}.erofs", folder.store());
     for name in [path, hex[..8].to_owned(), good.clone()] {
-        let opened = open(&place, "/web/a", &[name]).await.unwrap();
+        let opened = open(&run_dir, "/web/a", &[name]).await.unwrap();
         assert_eq!((opened[0].0.digest, opened[0].0.bytes % (2 * MIB)), (image, 0));
     }
     let asked = OpenImages {
@@ -130,7 +130,7 @@ async fn an_image_that_no_guest_should_map_is_refused_in_one_sentence() {
         container: "/a".parse().unwrap(),
         images: vec![good],
     };
-    let socket = tokio_seqpacket::UnixSeqpacket::connect(place.guest_socket()).await.unwrap();
+    let socket = tokio_seqpacket::UnixSeqpacket::connect(run_dir.guest_socket()).await.unwrap();
     let vmm = Vmm { socket, table: FrameTable::new(&[Region::ram(0, 512)]).unwrap() };
     vmm.socket.send(&encode(&FromVmm::OpenImages(asked)).unwrap()).await.unwrap();
     let Some(ToVmm::Refused { reason }) = vmm.hear_any().await else { panic!("not refused") };
@@ -145,9 +145,9 @@ async fn a_compressed_image_is_refused_with_the_file_that_dax_does_not_serve() {
         skip::skip!(ErofsUtils, "there is no mkfs.erofs that compresses");
         return;
     };
-    let (_dir, place) = place();
-    let _daemon = Daemon::start_with(&place, &["--store", folder.store()]).await;
-    let reason = open(&place, "/web/a", &[image]).await.unwrap_err();
+    let (_dir, run_dir) = run_dir();
+    let _daemon = Daemon::start_with(&run_dir, &["--store", folder.store()]).await;
+    let reason = open(&run_dir, "/web/a", &[image]).await.unwrap_err();
     assert!(reason.contains("compressed") && reason.contains("file"), "{reason}");
 }
 
@@ -155,9 +155,9 @@ async fn a_compressed_image_is_refused_with_the_file_that_dax_does_not_serve() {
 async fn an_image_that_changed_is_refused_and_one_that_changes_under_its_guests_is_reported() {
     let folder = Folder::new();
     let image = folder.build("tree", 4);
-    let (_dir, place) = place();
-    let daemon = Daemon::start_with(&place, &["--store", folder.store()]).await;
-    let one = guest(&place, "one", "/web/a", &[&image]).await;
+    let (_dir, run_dir) = run_dir();
+    let daemon = Daemon::start_with(&run_dir, &["--store", folder.store()]).await;
+    let one = guest(&run_dir, "one", "/web/a", &[&image]).await;
     one.map(0, MIB);
     scan(&daemon).await;
     let file = folder.copy(&image, "web");
@@ -168,10 +168,10 @@ async fn an_image_that_changed_is_refused_and_one_that_changes_under_its_guests_
     std::fs::write(&file, &content).unwrap();
     let pool = daemon.until_pool(|pool| pool.images[0].changed.is_some()).await;
     assert!(pool.images[0].changed.as_ref().unwrap().contains("changed"));
-    let reason = open(&place, "/web/a", &[image.to_string()]).await.unwrap_err();
+    let reason = open(&run_dir, "/web/a", &[image.to_string()]).await.unwrap_err();
     assert!(reason.contains(&image.to_string()) && reason.contains("digest"), "{reason}");
     // Another domain has another file.
-    open(&place, "/db", &[image.to_string()]).await.unwrap();
+    open(&run_dir, "/db", &[image.to_string()]).await.unwrap();
     std::fs::remove_file(&file).unwrap();
     let removed =
         |image: &PoolImageObject| image.changed.as_ref().is_some_and(|why| why.contains("was removed"));
@@ -187,17 +187,17 @@ async fn pages_are_shared_inside_a_domain_alone() {
     let folder = Folder::new();
     let image = folder.build("tree", 4);
     let name = [image.to_string()];
-    let (_dir, place) = place();
-    let daemon = Daemon::start_with(&place, &["--store", folder.store()]).await;
+    let (_dir, run_dir) = run_dir();
+    let daemon = Daemon::start_with(&run_dir, &["--store", folder.store()]).await;
     let inode = async |container: &str| {
-        let opened = open(&place, container, &name).await.unwrap();
+        let opened = open(&run_dir, container, &name).await.unwrap();
         opened[0].1.metadata().unwrap().ino()
     };
     let web = inode("/web/a").await;
     assert_eq!(inode("/web/b/c").await, web);
     let db = inode("/db").await;
     assert_ne!(db, web);
-    let set = command(&place, &["set", "/web", "--domain", "tenants", "--create"]).output().unwrap();
+    let set = command(&run_dir, &["set", "/web", "--domain", "tenants", "--create"]).output().unwrap();
     assert!(String::from_utf8(set.stdout).unwrap().contains("domain tenants"));
     assert_eq!(daemon.container("/web").await.trust_domain, "tenants");
     let tenants = inode("/web/a").await;
@@ -207,7 +207,7 @@ async fn pages_are_shared_inside_a_domain_alone() {
     daemon.patch_container("/db", r#"{"domain": null}"#).await;
     assert_eq!(inode("/db").await, db);
     // A guest that maps images stays in its domain.
-    let one = guest(&place, "one", "/db", &[&image]).await;
+    let one = guest(&run_dir, "one", "/db", &[&image]).await;
     one.read(0, 4 * MIB);
     one.map(0, 4 * MIB);
     let problem = daemon.refused("/v1/containers/db", r#"{"domain": "tenants"}"#).await;
@@ -218,11 +218,11 @@ async fn pages_are_shared_inside_a_domain_alone() {
     assert!(problem.detail.contains("tenants") && problem.detail.contains("one"), "{problem:?}");
     let problem = daemon.refused("/v1/containers/web", r#"{"domain": "a/b"}"#).await;
     assert_eq!((problem.status, problem.field.as_deref()), (422, Some("domain")));
-    let two = guest(&place, "two", "/web", &[&image]).await;
+    let two = guest(&run_dir, "two", "/web", &[&image]).await;
     two.read(0, 4 * MIB);
     let pool = scan(&daemon).await;
     assert!(pool.would_have_saved_bytes >= 4 * MIB, "{pool:#?}");
-    let text = String::from_utf8(command(&place, &["pool"]).output().unwrap().stdout).unwrap();
+    let text = String::from_utf8(command(&run_dir, &["pool"]).output().unwrap().stdout).unwrap();
     assert!(text.contains("more in one trust domain") && text.contains("one"), "{text}");
 }
 
@@ -230,9 +230,9 @@ async fn pages_are_shared_inside_a_domain_alone() {
 async fn a_container_pays_for_images_that_are_bound_to_it_and_the_longest_path_decides() {
     let folder = Folder::new();
     let image = folder.build("tree/lib", 4);
-    let (_dir, place) = place();
-    let daemon = Daemon::start_with(&place, &["--store", folder.store()]).await;
-    let one = guest(&place, "one", "/web/a", &[&image]).await;
+    let (_dir, run_dir) = run_dir();
+    let daemon = Daemon::start_with(&run_dir, &["--store", folder.store()]).await;
+    let one = guest(&run_dir, "one", "/web/a", &[&image]).await;
     one.read(0, 4 * MIB);
     one.map(0, 4 * MIB);
     assert_eq!(charged(&scan(&daemon).await, "/web/a"), 4 * MIB);
@@ -240,7 +240,7 @@ async fn a_container_pays_for_images_that_are_bound_to_it_and_the_longest_path_d
     let tree = folder.dir.path().join("tree");
     let (tree, lib) = (tree.to_str().unwrap().to_owned(), tree.join("lib").to_str().unwrap().to_owned());
     let run = |arguments: &[&str]| {
-        let output = command(&place, arguments).output().unwrap();
+        let output = command(&run_dir, arguments).output().unwrap();
         let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
         (output.status.code().unwrap(), text)
     };
@@ -269,7 +269,7 @@ async fn a_container_pays_for_images_that_are_bound_to_it_and_the_longest_path_d
         assert!(error.contains("not empty"), "{error}");
     }
     daemon.kill();
-    let daemon = Daemon::start_with(&place, &["--store", folder.store()]).await;
+    let daemon = Daemon::start_with(&run_dir, &["--store", folder.store()]).await;
     let subjects = |list: Vec<BindingObject>| list.into_iter().map(|row| row.subject).collect::<Vec<_>>();
     assert_eq!(subjects(bindings(&daemon).await), subjects(list));
     assert_eq!(run(&["unbind", &image.to_string()]).0, 0);
@@ -286,8 +286,8 @@ async fn a_container_pays_for_images_that_are_bound_to_it_and_the_longest_path_d
 #[tokio::test]
 async fn bindings_that_make_no_sense_are_refused_and_change_nothing() {
     let folder = Folder::new();
-    let (_dir, place) = place();
-    let daemon = Daemon::start_with(&place, &["--store", folder.store()]).await;
+    let (_dir, run_dir) = run_dir();
+    let daemon = Daemon::start_with(&run_dir, &["--store", folder.store()]).await;
     for (body, field, words) in [
         (
             json!({"subject": "/not/there", "container": "/common"}),
@@ -318,9 +318,9 @@ async fn bindings_that_make_no_sense_are_refused_and_change_nothing() {
 async fn the_pool_keeps_its_max_by_evicting_unmapped_pages_and_reports_what_it_cannot_evict() {
     let folder = Folder::new();
     let image = folder.build("tree", 16);
-    let (_dir, place) = place();
-    let daemon = Daemon::start_with(&place, &["--store", folder.store()]).await;
-    let one = guest(&place, "one", "/web", &[&image]).await;
+    let (_dir, run_dir) = run_dir();
+    let daemon = Daemon::start_with(&run_dir, &["--store", folder.store()]).await;
+    let one = guest(&run_dir, "one", "/web", &[&image]).await;
     if !one.drop_cache() {
         skip::skip!(TemporaryOnDisk, "temporary files are in memory and cannot leave it");
         return;
@@ -367,10 +367,10 @@ async fn the_pool_keeps_its_max_by_evicting_unmapped_pages_and_reports_what_it_c
 async fn the_limit_of_the_first_toucher_holds_for_its_pages_of_the_pool() {
     let folder = Folder::new();
     let image = folder.build("tree", 16);
-    let (_dir, place) = place();
-    let daemon = Daemon::start_with(&place, &["--store", folder.store()]).await;
+    let (_dir, run_dir) = run_dir();
+    let daemon = Daemon::start_with(&run_dir, &["--store", folder.store()]).await;
     daemon.put("/v1/containers/web", &json!({"max_bytes": 256 * MIB}).to_string()).await;
-    let one = guest(&place, "one", "/web", &[&image]).await;
+    let one = guest(&run_dir, "one", "/web", &[&image]).await;
     let target = async || daemon.guest("one").await.target_bytes;
     let before = target().await;
     one.read(0, 16 * MIB);
@@ -386,9 +386,9 @@ async fn the_limit_of_the_first_toucher_holds_for_its_pages_of_the_pool() {
 async fn the_images_that_a_guest_reports_must_fit_its_table_and_the_store() {
     let folder = Folder::new();
     let (image, other) = (folder.build("tree", 4), folder.build("other", 2));
-    let (_dir, place) = place();
-    let daemon = Daemon::start_with(&place, &["--store", folder.store()]).await;
-    let opened = open(&place, "/web", &[image.to_string(), other.to_string()]).await.unwrap();
+    let (_dir, run_dir) = run_dir();
+    let daemon = Daemon::start_with(&run_dir, &["--store", folder.store()]).await;
+    let opened = open(&run_dir, "/web", &[image.to_string(), other.to_string()]).await.unwrap();
     let count = opened[0].0.bytes / 4096;
     let unknown: protocol::image::Digest = format!("sha256:{}", "0".repeat(64)).parse().unwrap();
     let at = |digest, first, count| MappedImage { digest, first, count };
@@ -404,7 +404,7 @@ async fn the_images_that_a_guest_reports_must_fit_its_table_and_the_store() {
         let table =
             FrameTable::new(&[Region::ram(0, 512 * MIB / 4096), Region::image(FIRST, count)]).unwrap();
         let about = protocol::message::Register { images, ..about("liar", "/web", None) };
-        let vmm = Vmm::connect_with(&place, about, table).await;
+        let vmm = Vmm::connect_with(&run_dir, about, table).await;
         let Some(ToVmm::Refused { reason }) = vmm.hear_any().await else { panic!("taken in: {words:?}") };
         words.iter().for_each(|word| assert!(reason.contains(word), "{reason} does not say {word:?}"));
     }
@@ -415,11 +415,11 @@ async fn the_images_that_a_guest_reports_must_fit_its_table_and_the_store() {
 async fn an_image_that_a_guest_maps_stays_and_its_guests_are_named() {
     let folder = Folder::new();
     let image = folder.build("tree", 2);
-    let (_dir, place) = place();
-    let daemon = Daemon::start_with(&place, &["--store", folder.store()]).await;
-    let one = guest(&place, "one", "/web", &[&image]).await;
+    let (_dir, run_dir) = run_dir();
+    let daemon = Daemon::start_with(&run_dir, &["--store", folder.store()]).await;
+    let one = guest(&run_dir, "one", "/web", &[&image]).await;
     let remove = || {
-        let output = command(&place, &["image", "rm", &image.to_string(), "--store", folder.store()])
+        let output = command(&run_dir, &["image", "rm", &image.to_string(), "--store", folder.store()])
             .output()
             .unwrap();
         (output.status.success(), String::from_utf8(output.stderr).unwrap())
@@ -429,11 +429,11 @@ async fn an_image_that_a_guest_maps_stays_and_its_guests_are_named() {
     // The balancer may be gone: the guest itself keeps the image.
     daemon.kill();
     assert!(!remove().0);
-    let daemon = Daemon::start_with(&place, &["--store", folder.store()]).await;
+    let daemon = Daemon::start_with(&run_dir, &["--store", folder.store()]).await;
     drop(one);
     let (done, text) = remove();
     assert!(done, "{text}");
-    assert!(open(&place, "/web", &[image.to_string()]).await.unwrap_err().contains("No image"));
+    assert!(open(&run_dir, "/web", &[image.to_string()]).await.unwrap_err().contains("No image"));
     drop(daemon);
 }
 
@@ -441,17 +441,17 @@ async fn an_image_that_a_guest_maps_stays_and_its_guests_are_named() {
 async fn a_guest_that_comes_back_is_accounted_for_as_before() {
     let folder = Folder::new();
     let image = folder.build("tree", 4);
-    let (_dir, place) = place();
+    let (_dir, run_dir) = run_dir();
     let arguments = ["--store", folder.store()];
-    let daemon = Daemon::start_with(&place, &arguments).await;
+    let daemon = Daemon::start_with(&run_dir, &arguments).await;
     daemon.put("/v1/containers/web", r#"{"domain": "tenants"}"#).await;
-    let one = guest(&place, "one", "/web", &[&image]).await;
+    let one = guest(&run_dir, "one", "/web", &[&image]).await;
     one.read(0, 3 * MIB);
     one.map(0, 3 * MIB);
     assert_eq!(charged(&scan(&daemon).await, "/web"), 3 * MIB);
     daemon.kill();
-    let daemon = Daemon::start_with(&place, &arguments).await;
-    let one = guest_with(&place, one, "/web").await;
+    let daemon = Daemon::start_with(&run_dir, &arguments).await;
+    let one = guest_with(&run_dir, one, "/web").await;
     let pool = scan(&daemon).await;
     assert_eq!((charged(&pool, "/web"), pool.images[0].domain.as_str()), (3 * MIB, "tenants"));
     assert_eq!(pool.images[0].changed, None);

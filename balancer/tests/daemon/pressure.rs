@@ -3,7 +3,7 @@
 //! Memory stalls are made by a program in a small memory cgroup, which reads a file larger than that: they count for
 //! the host as any others do. `cargo test --release -p balancer --test daemon -- --ignored --nocapture stall`
 
-use crate::support::{Daemon, Vmm, about, place};
+use crate::support::{Daemon, Vmm, about, run_dir};
 use protocol::message::ToVmm;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
@@ -97,12 +97,13 @@ async fn from_a_stall_of_the_host_to_the_targets_of_200_guests() {
         return;
     };
     println!("trigger: {}", text.trim_end_matches('\0'));
-    let (dir, place) = place();
-    let daemon = Daemon::start_with(&place, &["--interval-ms", "1000"]).await;
+    let (dir, run_dir) = run_dir();
+    let daemon = Daemon::start_with(&run_dir, &["--interval-ms", "1000"]).await;
     let (heard_by, mut heard) = tokio::sync::mpsc::unbounded_channel();
     let mut guests = Vec::new();
     for index in 0..GUESTS {
-        let (vmm, _) = Vmm::register(&place, about(&format!("g{index}"), &format!("/g/{index}"), None)).await;
+        let (vmm, _) =
+            Vmm::register(&run_dir, about(&format!("g{index}"), &format!("/g/{index}"), None)).await;
         let heard_by = heard_by.clone();
         guests.push(tokio::spawn(async move {
             loop {

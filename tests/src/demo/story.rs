@@ -44,7 +44,7 @@ pub fn run(images: &Images, options: &Options) -> Result<()> {
     let together = json!({ "max_bytes": together_bytes() });
     let answer = host.request("PUT", &format!("/v1/containers{}", TOGETHER.0), Some(&together))?;
     ensure!(answer.status < 300, "{answer:?}");
-    let screen = Screen::start(host.place().api_socket(), options.live);
+    let screen = Screen::start(host.run_dir().api_socket(), options.live);
     let limits: Vec<String> =
         MEMBERS.iter().map(|member| format!("{} {}M", member.name, member.limit_bytes() / MIB)).collect();
     screen.say(&format!(

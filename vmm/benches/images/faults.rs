@@ -9,7 +9,7 @@ use protocol::bytes::FRAME_BYTES;
 use protocol::frames::FrameTable;
 use protocol::image::{Backing, GRANULE_BYTES};
 use protocol::message::{Register, ToVmm};
-use protocol::place::Place;
+use protocol::run_dir::RunDir;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd;
@@ -93,7 +93,7 @@ fn clock(work: impl FnOnce()) -> f64 {
 struct Host {
     dir: PathBuf,
     balancer: Child,
-    place: Place,
+    run_dir: RunDir,
     digest: String,
     image: PathBuf,
 }
@@ -127,9 +127,9 @@ impl Host {
             .stderr(Stdio::null())
             .spawn()
             .map_err(text)?;
-        let host = Self { dir, balancer, place: Place::new(Some(run)), digest, image };
+        let host = Self { dir, balancer, run_dir: RunDir::new(Some(run)), digest, image };
         let started = Instant::now();
-        while !host.place.guest_socket().exists() {
+        while !host.run_dir.guest_socket().exists() {
             if started.elapsed() > DEADLINE {
                 return Err("the balancer did not start".into());
             }
@@ -140,7 +140,7 @@ impl Host {
 
     /// A guest with the image, served as long as this process lives. Returns the address of the image.
     fn guest(&self, name: &str) -> Result<u64, String> {
-        let socket = self.place.guest_socket();
+        let socket = self.run_dir.guest_socket();
         let container = "/bench".parse().expect("a path");
         let granted = open_images(&socket, &container, std::slice::from_ref(&self.digest));
         let opened = match granted.map_err(|error| error.to_string())? {
@@ -172,7 +172,7 @@ impl Host {
             other => return Err(format!("{other:?}")),
         }
         let images = Arc::new(images);
-        pool_faults::start(images, table, self.place.clone(), name.into())
+        pool_faults::start(images, table, self.run_dir.clone(), name.into())
             .map_err(|error| error.to_string())?;
         // The balancer's messages are not read: there is no balloon. The connection lives as long as the process.
         std::mem::forget((link, ram));

@@ -22,7 +22,7 @@ use event_manager::{EventOps, Events, MutEventSubscriber};
 use port::Port;
 use protocol::frames::FrameTable;
 use protocol::message::{Charge, FromVmm, Register, ToVmm};
-use protocol::place::Place;
+use protocol::run_dir::RunDir;
 use protocol::time::millis;
 use standalone::StandaloneLimit;
 use std::io;
@@ -87,7 +87,7 @@ impl<M: Machine> Control<M> {
     /// When the guest is refused, or no balancer can be reached.
     pub fn register(
         &mut self,
-        run_dir: Place,
+        run_dir: RunDir,
         register: Register,
         interrupts: &Interrupts<'_>,
     ) -> Result<(), NotAdmitted> {

@@ -14,7 +14,7 @@ use crate::epoll::watch;
 use event_manager::{EventOps, Events};
 use protocol::frames::FrameTable;
 use protocol::message::{Balloon, Charge, FromVmm, Register, ToVmm};
-use protocol::place::Place;
+use protocol::run_dir::RunDir;
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub struct Registration {
     /// The balancer's folder.
-    pub run_dir: Place,
+    pub run_dir: RunDir,
     /// The message of the guest.
     pub register: Register,
 }

@@ -48,7 +48,7 @@ impl Stage {
     fn new(name: &str, register: &Register) -> (Self, File) {
         let dir = std::env::temp_dir().join(format!("ballast-persistent-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
-        let run_dir = Place::new(Some(dir.clone()));
+        let run_dir = RunDir::new(Some(dir.clone()));
         let listener = listen(&run_dir.guest_socket());
         let table = Arc::new(FrameTable::new(&[Region::ram(0, 512)]).unwrap());
         let link = Link::ask(&run_dir.guest_socket(), register, table.fd()).unwrap();

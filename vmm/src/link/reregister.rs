@@ -6,7 +6,7 @@
 use super::{Link, ensure_running};
 use protocol::frames::FrameTable;
 use protocol::message::{Register, ToVmm};
-use protocol::place::Place;
+use protocol::run_dir::RunDir;
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
@@ -58,7 +58,7 @@ impl Reregistration {
     /// # Errors
     /// When the system has no thread or eventfd.
     pub(super) fn start(
-        run_dir: Place,
+        run_dir: RunDir,
         register: Register,
         table: Arc<FrameTable>,
         clock: impl Clock,
@@ -87,7 +87,7 @@ impl Reregistration {
 }
 
 /// Tries until a balancer admits the guest.
-fn search(run_dir: &Place, register: &Register, table: &FrameTable, clock: &impl Clock) -> (Link, ToVmm) {
+fn search(run_dir: &RunDir, register: &Register, table: &FrameTable, clock: &impl Clock) -> (Link, ToVmm) {
     let started = clock.now();
     let mut refused_interval = REFUSED_INTERVAL;
     loop {

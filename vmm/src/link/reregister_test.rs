@@ -60,7 +60,7 @@ impl Clock for TestClock {
 fn a_refused_guest_retries_less_and_less_often_until_it_is_admitted() {
     let dir = std::env::temp_dir().join(format!("ballast-reregister-{}", std::process::id()));
     std::fs::create_dir_all(&dir).unwrap();
-    let run_dir = Place::new(Some(dir.clone()));
+    let run_dir = RunDir::new(Some(dir.clone()));
     let listener = listen(&run_dir.guest_socket());
     let table = Arc::new(FrameTable::new(&[Region::ram(0, 512)]).unwrap());
     let (register, clock) = (register(), TestClock::new());

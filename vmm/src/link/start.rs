@@ -1,7 +1,7 @@
 //! Starting the user's balancer if there is none, as tmux starts its server. It ends with its last guest.
 
-use protocol::place::Place;
 use protocol::private::PrivateError;
+use protocol::run_dir::RunDir;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -83,7 +83,7 @@ fn write_to(path: &Path) -> io::Result<()> {
 ///
 /// # Errors
 /// When none can be started, or another user has access to the folder.
-pub fn ensure_running(run_dir: &Place) -> Result<(), StartError> {
+pub fn ensure_running(run_dir: &RunDir) -> Result<(), StartError> {
     let made = run_dir.make_private()?;
     if answers(run_dir) {
         return Ok(());
@@ -115,7 +115,7 @@ pub fn ensure_running(run_dir: &Place) -> Result<(), StartError> {
 ///
 /// # Errors
 /// When another user has access to the folder, or the program cannot be started.
-fn start(run_dir: &Place) -> Result<Child, StartError> {
+fn start(run_dir: &RunDir) -> Result<Child, StartError> {
     run_dir.make_private()?;
     let log = log(&run_dir.log()).map_err(|source| StartError::Log { path: run_dir.log(), source })?;
     let program = program();
@@ -139,14 +139,14 @@ fn log(path: &Path) -> io::Result<File> {
 }
 
 /// Removes the folder that was made for a balancer that cannot be started, and its empty log. Other files stay.
-fn clear(run_dir: &Place) {
+fn clear(run_dir: &RunDir) {
     if fs::metadata(run_dir.log()).is_ok_and(|meta| meta.len() == 0) {
         let _ = fs::remove_file(run_dir.log());
     }
     let _ = fs::remove_dir(run_dir.dir());
 }
 
-fn answers(run_dir: &Place) -> bool {
+fn answers(run_dir: &RunDir) -> bool {
     UnixStream::connect(run_dir.api_socket()).is_ok() && run_dir.guest_socket().exists()
 }
 

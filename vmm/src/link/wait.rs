@@ -6,7 +6,7 @@ use crate::events::signals::Signals;
 use crate::spec::Wait;
 use host::wait::{PollFd, PollFlags, is_ready, ready};
 use protocol::message::{Register, ToVmm};
-use protocol::place::Place;
+use protocol::run_dir::RunDir;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -50,7 +50,7 @@ pub struct Interrupts<'a> {
 /// # Errors
 /// When there is no balancer, it refuses the guest, or the wait ends without memory.
 pub fn enter(
-    run_dir: &Place,
+    run_dir: &RunDir,
     register: &Register,
     table: BorrowedFd<'_>,
     interrupts: &Interrupts<'_>,

@@ -7,7 +7,7 @@ use crate::spec::{GuestSpec, ImageName};
 use protocol::bytes::BLOCK_BYTES;
 use protocol::image::{Backing, IMAGES_MAX};
 use protocol::path::ContainerPath;
-use protocol::place::Place;
+use protocol::run_dir::RunDir;
 
 /// Word of the kernel's command line for the number of images that make the guest's root, lowest first.
 const ROOT_WORD: &str = "ballast.root=";
@@ -19,7 +19,7 @@ const ROOT_WORD: &str = "ballast.root=";
 pub(crate) fn open(
     spec: &GuestSpec,
     container: &ContainerPath,
-    run_dir: Option<&Place>,
+    run_dir: Option<&RunDir>,
 ) -> Result<Vec<OpenImage>, InputError> {
     if spec.root.len() > IMAGES_MAX {
         return Err(ImageError::TooMany { found: spec.root.len() }.into());

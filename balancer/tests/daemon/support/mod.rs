@@ -9,7 +9,7 @@ use balancer::objects::{
 use hyper::Method;
 use protocol::frames::{FrameTable, Region, State};
 use protocol::message::{self, FromVmm, Register, ToVmm};
-use protocol::place::Place;
+use protocol::run_dir::RunDir;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -72,16 +72,20 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    pub async fn start(place: &Place) -> Self {
-        Self::start_with(place, &[]).await
+    pub async fn start(run_dir: &RunDir) -> Self {
+        Self::start_with(run_dir, &[]).await
     }
 
-    pub async fn start_with(place: &Place, arguments: &[&str]) -> Self {
+    pub async fn start_with(run_dir: &RunDir, arguments: &[&str]) -> Self {
         let interval: &[&str] =
             if arguments.contains(&"--interval-ms") { &[] } else { &["--interval-ms", "100"] };
-        let child =
-            command(place, &["serve"]).args(interval).args(arguments).stderr(Stdio::null()).spawn().unwrap();
-        let client = Client::new(&place.api_socket());
+        let child = command(run_dir, &["serve"])
+            .args(interval)
+            .args(arguments)
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let client = Client::new(&run_dir.api_socket());
         let daemon = Self { activity: Activity::of(child.id()), child, client };
         let version = async || daemon.client.call::<Value>(Method::GET, "/v1/version", vec![]).await;
         until("the balancer is up", &daemon.activity, version, Result::is_ok).await.unwrap();
@@ -264,18 +268,18 @@ impl Drop for Daemon {
     }
 }
 
-/// The program, in a place.
-pub fn command(place: &Place, arguments: &[&str]) -> Command {
+/// The program, with its run directory.
+pub fn command(run_dir: &RunDir, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_balancer"));
-    command.args(arguments).arg("--run-dir").arg(place.dir());
+    command.args(arguments).arg("--run-dir").arg(run_dir.dir());
     command
 }
 
-/// A fresh place.
-pub fn place() -> (tempfile::TempDir, Place) {
+/// A fresh run directory.
+pub fn run_dir() -> (tempfile::TempDir, RunDir) {
     let dir = tempfile::tempdir().unwrap();
-    let place = Place::new(Some(dir.path().join("run")));
-    (dir, place)
+    let run_dir = RunDir::new(Some(dir.path().join("run")));
+    (dir, run_dir)
 }
 
 /// The `vmm` side of a guest.
@@ -298,21 +302,21 @@ pub fn about(name: &str, container: &str, limits: Option<&str>) -> Register {
 
 impl Vmm {
     /// Connects and registers; the answer comes next.
-    pub async fn connect(place: &Place, about: Register) -> Self {
+    pub async fn connect(run_dir: &RunDir, about: Register) -> Self {
         let table = FrameTable::new(&[Region::ram(0, about.ram_bytes / 4096)]).unwrap();
-        Self::connect_with(place, about, table).await
+        Self::connect_with(run_dir, about, table).await
     }
 
-    pub async fn connect_with(place: &Place, about: Register, table: FrameTable) -> Self {
-        let socket = UnixSeqpacket::connect(place.guest_socket()).await.unwrap();
+    pub async fn connect_with(run_dir: &RunDir, about: Register, table: FrameTable) -> Self {
+        let socket = UnixSeqpacket::connect(run_dir.guest_socket()).await.unwrap();
         let packet = message::encode(&FromVmm::Register(about)).unwrap();
         send_with_fd(&socket, &packet, table.fd()).await;
         Self { socket, table }
     }
 
     /// Connects, registers and is taken in. Returns the first target as well.
-    pub async fn register(place: &Place, about: Register) -> (Self, u64) {
-        let vmm = Self::connect(place, about).await;
+    pub async fn register(run_dir: &RunDir, about: Register) -> (Self, u64) {
+        let vmm = Self::connect(run_dir, about).await;
         match vmm.hear().await {
             ToVmm::Registered { target_bytes, owner, .. } => {
                 vmm.table.set_owner(owner);

@@ -5,7 +5,7 @@ use super::{MIB, Vmm, about, answered};
 use protocol::frames::{FrameTable, Region, State};
 use protocol::image::{Digest, ImageHandle, MappedImage};
 use protocol::message::{self, FromVmm, OpenImages, PROTOCOL_VERSION, Register, ToVmm};
-use protocol::place::Place;
+use protocol::run_dir::RunDir;
 use std::fs::{self, File};
 use std::os::fd::{AsRawFd, IntoRawFd};
 use std::os::unix::fs::FileExt;
@@ -97,11 +97,11 @@ impl Folder {
 
 /// Asks for images as a `vmm` does.
 pub async fn open(
-    place: &Place,
+    run_dir: &RunDir,
     container: &str,
     names: &[String],
 ) -> Result<Vec<(ImageHandle, File)>, String> {
-    let socket = UnixSeqpacket::connect(place.guest_socket()).await.unwrap();
+    let socket = UnixSeqpacket::connect(run_dir.guest_socket()).await.unwrap();
     let (container, images) = (container.parse().unwrap(), names.to_vec());
     let asked = OpenImages { protocol_version: PROTOCOL_VERSION, container, images };
     socket.send(&message::encode(&FromVmm::OpenImages(asked)).unwrap()).await.unwrap();
@@ -135,9 +135,9 @@ pub struct Mapped {
 }
 
 /// Opens images for a guest, and registers it.
-pub async fn guest(place: &Place, name: &str, container: &str, images: &[&Digest]) -> Mapped {
+pub async fn guest(run_dir: &RunDir, name: &str, container: &str, images: &[&Digest]) -> Mapped {
     let names: Vec<String> = images.iter().map(|image| image.to_string()).collect();
-    let images = open(place, container, &names).await.unwrap();
+    let images = open(run_dir, container, &names).await.unwrap();
     let mut about = about(name, container, None);
     let mut regions = vec![Region::ram(0, about.ram_bytes / 4096)];
     let mut first = FIRST;
@@ -147,16 +147,16 @@ pub async fn guest(place: &Place, name: &str, container: &str, images: &[&Digest
         regions.push(Region::image(first, count));
         first += count;
     }
-    let vmm = Vmm::connect_with(place, about.clone(), FrameTable::new(&regions).unwrap()).await;
+    let vmm = Vmm::connect_with(run_dir, about.clone(), FrameTable::new(&regions).unwrap()).await;
     taken_in(&vmm).await;
     Mapped { vmm, images, about }
 }
 
 /// A guest comes back, with all that it has.
-pub async fn guest_with(place: &Place, guest: Mapped, container: &str) -> Mapped {
+pub async fn guest_with(run_dir: &RunDir, guest: Mapped, container: &str) -> Mapped {
     let Mapped { vmm, images, about } = guest;
     let about = Register { comes_back: true, container: container.parse().unwrap(), ..about };
-    let vmm = Vmm::connect_with(place, about.clone(), vmm.table).await;
+    let vmm = Vmm::connect_with(run_dir, about.clone(), vmm.table).await;
     taken_in(&vmm).await;
     Mapped { vmm, images, about }
 }

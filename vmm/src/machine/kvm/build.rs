@@ -37,7 +37,7 @@ use kvm_bindings::{KVM_MEM_READONLY, kvm_pit_config, kvm_userspace_memory_region
 use kvm_ioctls::{Cap, Kvm, VcpuFd, VmFd};
 use protocol::bytes::FRAME_BYTES;
 use protocol::frames::{FrameTable, LayoutError, Region};
-use protocol::place::Place;
+use protocol::run_dir::RunDir;
 use std::fs::OpenOptions;
 use std::io;
 use std::sync::Arc;
@@ -108,7 +108,7 @@ pub enum BuildError {
 ///
 /// # Errors
 /// When anything that it needs is missing; nothing is left behind then.
-pub fn build(spec: GuestSpec, run_dir: Option<&Place>) -> Result<Guest, BuildError> {
+pub fn build(spec: GuestSpec, run_dir: Option<&RunDir>) -> Result<Guest, BuildError> {
     let name = launch::guest_name(&spec);
     let container = launch::container(spec.container.as_ref(), &name);
     if spec.kernel.is_none() {

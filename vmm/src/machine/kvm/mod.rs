@@ -33,7 +33,7 @@ use protocol::frames::FrameTable;
 use protocol::limits::Limits;
 use protocol::message::Register;
 use protocol::path::ContainerPath;
-use protocol::place::Place;
+use protocol::run_dir::RunDir;
 use protocol::sync::MutexExt;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::Receiver;
@@ -86,7 +86,7 @@ pub struct Guest {
     ram: Arc<Ram>,
     images: Arc<Images>,
     /// Where the balancer is, once it admitted the guest.
-    run_dir: Option<Place>,
+    run_dir: Option<RunDir>,
 }
 
 impl Guest {
@@ -100,7 +100,7 @@ impl Guest {
     ///
     /// # Errors
     /// When the guest is refused, or no balancer can be reached.
-    pub fn register(&mut self, run_dir: Option<Place>) -> Result<(), StartError> {
+    pub fn register(&mut self, run_dir: Option<RunDir>) -> Result<(), StartError> {
         let limits = launch::limits(&self.spec);
         launch::check_floor(limits.as_ref(), self.floor_bytes, None)?;
         let register = self.registration();

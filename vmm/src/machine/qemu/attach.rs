@@ -22,7 +22,7 @@ use protocol::engine::Engine;
 use protocol::limits::LimitsPatch;
 use protocol::message::{MachineProcess, Register};
 use protocol::path::ContainerPath;
-use protocol::place::Place;
+use protocol::run_dir::RunDir;
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
@@ -57,7 +57,7 @@ pub struct AttachSpec {
 ///
 /// # Errors
 /// When the machine cannot be attached, or the balancer refuses it; it has its original settings then.
-pub fn attach(spec: &AttachSpec, run_dir: Place) -> Result<End, QemuError> {
+pub fn attach(spec: &AttachSpec, run_dir: RunDir) -> Result<End, QemuError> {
     let (end, ends) = mpsc::channel();
     let signals = Signals::new(end.clone())?;
     let Answers { qmp, ram, pid, cpus, actual_bytes, balloon } =

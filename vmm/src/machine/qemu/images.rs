@@ -16,7 +16,7 @@ use protocol::bytes::{BLOCK_BYTES, FRAME_BYTES};
 use protocol::frames::Region;
 use protocol::image::{Backing, MappedImage};
 use protocol::path::ContainerPath;
-use protocol::place::Place;
+use protocol::run_dir::RunDir;
 use std::os::fd::{AsRawFd, RawFd};
 
 /// Room for each image in guest memory in addition to its length: QEMU aligns what is plugged in.
@@ -31,7 +31,7 @@ impl SharedImages {
     pub(super) fn open(
         spec: &GuestSpec,
         container: &ContainerPath,
-        run_dir: Option<&Place>,
+        run_dir: Option<&RunDir>,
     ) -> Result<Self, QemuError> {
         let images = root_images::open(spec, container, run_dir)?;
         for (index, image) in images.iter().enumerate() {

@@ -7,7 +7,7 @@
 
 use super::process;
 use protocol::bytes::FRAME_BYTES;
-use protocol::place::Place;
+use protocol::run_dir::RunDir;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Write};
@@ -51,7 +51,7 @@ impl Original {
 
     /// A machine of another program, as it is now; or as a file says that it was, if an earlier helper did not
     /// restore it.
-    pub(super) fn attached(run_dir: &Place, pid: i32, ram_bytes: u64, now: (u64, i64)) -> Self {
+    pub(super) fn attached(run_dir: &RunDir, pid: i32, ram_bytes: u64, now: (u64, i64)) -> Self {
         let (bytes, interval_s) = now;
         let mut original = Self { bytes, interval_s, file: None };
         let Some(started_ticks) = process::started_ticks(pid) else { return original };
@@ -148,7 +148,7 @@ mod tests {
     fn the_next_helper_finds_the_settings_from_before_a_helper_that_was_killed() {
         let dir = std::env::temp_dir().join(format!("ballast-found-{}", std::process::id()));
         fs::create_dir_all(&dir).unwrap();
-        let run_dir = Place::new(Some(dir.clone()));
+        let run_dir = RunDir::new(Some(dir.clone()));
         let pid = i32::try_from(std::process::id()).unwrap();
         let of = |now| Original::attached(&run_dir, pid, 512 * MIB, now);
         let files = || fs::read_dir(&dir).unwrap().count();

@@ -34,7 +34,7 @@ use protocol::engine::Engine;
 use protocol::frames::Region;
 use protocol::limits::Limits;
 use protocol::message::{MachineProcess, QEMU_BYTES_ASSUMED, Register};
-use protocol::place::Place;
+use protocol::run_dir::RunDir;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -50,7 +50,7 @@ const THREADS: u32 = 8;
 ///
 /// # Errors
 /// When anything that it needs is missing, or the balancer refuses it; nothing is left behind then.
-pub fn run(spec: &GuestSpec, accelerator: Accelerator, run_dir: Option<Place>) -> Result<End, QemuError> {
+pub fn run(spec: &GuestSpec, accelerator: Accelerator, run_dir: Option<RunDir>) -> Result<End, QemuError> {
     check_supported(spec)?;
     let name = launch::guest_name(spec);
     let container = launch::container(spec.container.as_ref(), &name);
@@ -174,7 +174,7 @@ fn ask(
 fn admit(
     control: &mut Control<QemuMachine>,
     register: Register,
-    (spec, run_dir): (&GuestSpec, Option<Place>),
+    (spec, run_dir): (&GuestSpec, Option<RunDir>),
     signals: &Signals,
     qemu: &mut Qemu,
 ) -> Result<Option<End>, QemuError> {

@@ -1,7 +1,7 @@
 //! A run directory that is held by one balancer.
 
-use protocol::place::Place;
 use protocol::private::PrivateError;
+use protocol::run_dir::RunDir;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 /// Why a run directory cannot be held.
 #[derive(Debug, thiserror::Error)]
-pub enum PlaceError {
+pub enum RunDirError {
     /// Another balancer lives there.
     #[error("Another balancer serves {dir} already: process {pid}")]
     Taken {
@@ -40,7 +40,7 @@ pub enum PlaceError {
 /// A run directory and the lock on it, which lasts as long as this.
 #[derive(Debug)]
 pub struct Owned {
-    place: Place,
+    run_dir: RunDir,
     /// Never read again, but open: the kernel drops the lock with the process, however that ends.
     _lock: File,
 }
@@ -50,18 +50,18 @@ impl Owned {
     ///
     /// # Errors
     /// When another balancer lives there or the folder cannot be used.
-    pub fn take(place: &Place) -> Result<Self, PlaceError> {
-        place.make_private()?;
-        let lock = lock(place)?;
-        let owned = Self { place: place.clone(), _lock: lock };
-        for socket in [place.api_socket(), place.guest_socket()] {
+    pub fn take(run_dir: &RunDir) -> Result<Self, RunDirError> {
+        run_dir.make_private()?;
+        let lock = lock(run_dir)?;
+        let owned = Self { run_dir: run_dir.clone(), _lock: lock };
+        for socket in [run_dir.api_socket(), run_dir.guest_socket()] {
             match fs::symlink_metadata(&socket) {
                 // The lock is ours, so no process listens there any more.
                 Ok(meta) if meta.file_type().is_socket() => {
                     fs::remove_file(&socket)
                         .map_err(|source| failed("remove the stale socket", &socket, source))?;
                 }
-                Ok(_) => return Err(PlaceError::NoSocket(socket)),
+                Ok(_) => return Err(RunDirError::NoSocket(socket)),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(source) => return Err(failed("inspect", &socket, source)),
             }
@@ -71,7 +71,7 @@ impl Owned {
 
     /// Removes the sockets, so that a client sees at once that there is no balancer.
     pub fn clear(&self) {
-        for socket in [self.place.api_socket(), self.place.guest_socket()] {
+        for socket in [self.run_dir.api_socket(), self.run_dir.guest_socket()] {
             if let Err(error) = fs::remove_file(&socket) {
                 tracing::warn!(socket = %socket.display(), %error, "cannot remove");
             }
@@ -79,8 +79,8 @@ impl Owned {
     }
 }
 
-fn lock(place: &Place) -> Result<File, PlaceError> {
-    let path = place.lock();
+fn lock(run_dir: &RunDir) -> Result<File, RunDirError> {
+    let path = run_dir.lock();
     let io = |doing| {
         let path = path.clone();
         move |source| failed(doing, &path, source)
@@ -95,7 +95,7 @@ fn lock(place: &Place) -> Result<File, PlaceError> {
         let mut pid = String::new();
         file.read_to_string(&mut pid).map_err(io("read"))?;
         let pid = if pid.trim().is_empty() { "not known yet".into() } else { pid.trim().to_owned() };
-        return Err(PlaceError::Taken { dir: place.dir().into(), pid });
+        return Err(RunDirError::Taken { dir: run_dir.dir().into(), pid });
     }
     let write = |file: &mut File| -> io::Result<()> {
         file.set_len(0)?;
@@ -106,6 +106,6 @@ fn lock(place: &Place) -> Result<File, PlaceError> {
     Ok(file)
 }
 
-fn failed(doing: &'static str, path: &Path, source: io::Error) -> PlaceError {
-    PlaceError::Io { doing, path: path.into(), source }
+fn failed(doing: &'static str, path: &Path, source: io::Error) -> RunDirError {
+    RunDirError::Io { doing, path: path.into(), source }
 }

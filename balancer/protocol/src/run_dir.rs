@@ -8,9 +8,9 @@ pub const RUN_DIR_VARIABLE: &str = "BALLAST_RUN_DIR";
 
 /// The run directory of one balancer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place(PathBuf);
+pub struct RunDir(PathBuf);
 
-impl Place {
+impl RunDir {
     /// The folder that was named, or the user's own: `/run/ballast` for root, `$XDG_RUNTIME_DIR/ballast`
     /// otherwise, `/tmp/ballast-UID` if there is no such variable, or if it is not an absolute path and has to be
     /// ignored (XDG Base Directory Specification). An empty [`RUN_DIR_VARIABLE`] counts as unset.
@@ -90,11 +90,11 @@ mod tests {
 
     #[test]
     fn a_runtime_folder_that_is_not_an_absolute_path_is_ignored() {
-        let of = |runtime: Option<&str>| Place::of(7, runtime.map(PathBuf::from));
+        let of = |runtime: Option<&str>| RunDir::of(7, runtime.map(PathBuf::from));
         assert_eq!(of(Some("/run/user/7")), PathBuf::from("/run/user/7/ballast"));
         for runtime in [None, Some(""), Some("run")] {
             assert_eq!(of(runtime), PathBuf::from("/tmp/ballast-7"));
         }
-        assert_ne!(Place::new(Some(PathBuf::new())).dir(), Path::new(""));
+        assert_ne!(RunDir::new(Some(PathBuf::new())).dir(), Path::new(""));
     }
 }
