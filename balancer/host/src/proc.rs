@@ -158,9 +158,12 @@ impl Statm {
     }
 }
 
-/// `/proc/PID/status`. A line that is missing counts as 0.
+/// `/proc/PID/status` (proc_pid_status(5)). All figures of memory come from one read: a page that is swapped out
+/// between two reads would be in neither sum, or in both. A line that is missing counts as 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Status {
+    /// Memory that is resident; `None` where there are no figures, as for a process of the kernel.
+    pub resident: Option<Resident>,
     /// Anonymous memory that was swapped out (`VmSwap`), bytes.
     pub swapped_bytes: u64,
     /// Page tables, which are not resident memory (`VmPTE`), bytes.
@@ -169,18 +172,32 @@ pub struct Status {
     pub has_huge_pages: bool,
 }
 
+/// Resident memory of a process, by kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Resident {
+    /// Anonymous memory (`RssAnon`), bytes. The zero page does not count.
+    pub anonymous_bytes: u64,
+    /// Pages of files and of shared memory that are mapped (`RssFile` and `RssShmem`), bytes.
+    pub file_bytes: u64,
+}
+
 impl Figures for Status {
     const FILE: &'static str = "status";
 
     fn parse(text: &str) -> Option<Self> {
         let line = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
         let bytes = |name| {
-            let kib = line(name).and_then(|rest| rest.split_ascii_whitespace().next()?.parse::<u64>().ok());
-            kib.unwrap_or(0).saturating_mul(1024)
+            let kib = line(name)?.split_ascii_whitespace().next()?.parse::<u64>().ok()?;
+            Some(kib.saturating_mul(1024))
+        };
+        let resident = |anonymous_bytes| Resident {
+            anonymous_bytes,
+            file_bytes: bytes("RssFile").unwrap_or(0).saturating_add(bytes("RssShmem").unwrap_or(0)),
         };
         Some(Self {
-            swapped_bytes: bytes("VmSwap"),
-            page_tables_bytes: bytes("VmPTE"),
+            resident: bytes("RssAnon").map(resident),
+            swapped_bytes: bytes("VmSwap").unwrap_or(0),
+            page_tables_bytes: bytes("VmPTE").unwrap_or(0),
             has_huge_pages: line("THP_enabled").is_none_or(|value| value.trim() != "0"),
         })
     }
@@ -252,15 +269,21 @@ mod tests {
         assert_eq!(Statm::parse("900 500 120 1 0 300 0\n"), Some(statm));
         assert_eq!((statm.resident_bytes(), statm.anonymous_frames()), (500 << 12, 380));
         assert_eq!((Statm::parse("900 500"), Statm::parse("a b c")), (None, None));
-        let status = "Name:\tvmm\nVmPTE:\t     188 kB\nVmSwap:\t      12 kB\nTHP_enabled:\t0\n";
-        assert_eq!(
-            Status::parse(status),
-            Some(Status { swapped_bytes: 12 << 10, page_tables_bytes: 188 << 10, has_huge_pages: false })
-        );
-        assert_eq!(
-            Status::parse("VmSwap: lots"),
-            Some(Status { swapped_bytes: 0, page_tables_bytes: 0, has_huge_pages: true })
-        );
+    }
+
+    #[test]
+    fn figures_of_memory_come_from_one_text() {
+        let text = "Name:\tvmm\nVmRSS:\t  40 kB\nRssAnon:\t  20 kB\nRssFile:\t  16 kB\nRssShmem:\t  4 kB\n\
+                    VmPTE:\t     188 kB\nVmSwap:\t      12 kB\nTHP_enabled:\t0\n";
+        let status = Status {
+            resident: Some(Resident { anonymous_bytes: 20 << 10, file_bytes: 20 << 10 }),
+            swapped_bytes: 12 << 10,
+            page_tables_bytes: 188 << 10,
+            has_huge_pages: false,
+        };
+        assert_eq!(Status::parse(text), Some(status));
+        let unknown = Status { resident: None, swapped_bytes: 0, page_tables_bytes: 0, has_huge_pages: true };
+        assert_eq!(Status::parse("Name:\tkthreadd\nVmSwap: lots\n"), Some(unknown));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What a guest costs the host: the kernel's figure against the guest's own table.
 
 use super::reading::{ImagePages, Reading};
+use host::proc::{Folder, Status};
 use policy::CHANGE_BYTES_MIN;
 use protocol::bytes::FRAME_BYTES;
 use protocol::engine::Engine;
@@ -25,24 +26,18 @@ pub struct KernelSample {
 }
 
 impl KernelSample {
-    /// Reads `/proc/PID/status` (proc_pid_status(5)): all kinds of memory in one system call, so that no page is in
-    /// two of them or in none. `None` when the process is gone.
+    /// All kinds of memory from one system call, so that no page is in two of them or in none. `None` when the process
+    /// is gone or has no memory any more.
     #[must_use]
     pub fn take(pid: i32) -> Option<Self> {
         let at = Instant::now();
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-        Self::of_status(&status, at)
-    }
-
-    /// The figures of such a text. `None` for a process that has no memory any more.
-    fn of_status(status: &str, at: Instant) -> Option<Self> {
-        let anonymous_bytes = of_status(status, "RssAnon:")?;
-        let of = |name| of_status(status, name).unwrap_or(0);
+        let status: Status = Folder::of(pid).read().ok()?;
+        let resident = status.resident?;
         Some(Self {
-            resident_bytes: anonymous_bytes.saturating_add(of("RssFile:")).saturating_add(of("RssShmem:")),
-            anonymous_bytes,
-            swapped_bytes: of("VmSwap:"),
-            page_tables_bytes: of("VmPTE:"),
+            resident_bytes: resident.anonymous_bytes.saturating_add(resident.file_bytes),
+            anonymous_bytes: resident.anonymous_bytes,
+            swapped_bytes: status.swapped_bytes,
+            page_tables_bytes: status.page_tables_bytes,
             at,
         })
     }
@@ -68,13 +63,6 @@ impl KernelSample {
             at: own.at,
         })
     }
-}
-
-/// A figure of `/proc/PID/status`, which is in KiB, in bytes; `None` where there is no such line.
-fn of_status(status: &str, name: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-    let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
-    Some(kib.saturating_mul(1024))
 }
 
 /// Overhead that is assumed before it was measured: twice what an idle `vmm` takes. Bytes.

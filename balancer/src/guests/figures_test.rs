@@ -95,26 +95,6 @@ fn a_table_holds_no_more_than_its_frames() {
 }
 
 #[test]
-fn figures_of_a_status() {
-    let status = "Name:\tvmm\nVmPTE:\t     188 kB\nVmSwap:\t      12 kB\n";
-    assert_eq!(
-        (of_status(status, "VmSwap:"), of_status(status, "VmPTE:")),
-        (Some(12 << 10), Some(188 << 10))
-    );
-    assert_eq!((of_status(status, "VmHWM:"), of_status("VmSwap: lots", "VmSwap:")), (None, None));
-    assert!(
-        KernelSample::of_status(status, Instant::now()).is_none(),
-        "a process that has no memory any more"
-    );
-    let status = format!("{status}RssAnon:\t 100 kB\nRssFile:\t 20 kB\nRssShmem:\t 3 kB\n");
-    let kernel = KernelSample::of_status(&status, Instant::now()).unwrap();
-    assert_eq!(
-        (kernel.resident_bytes, kernel.anonymous_bytes, kernel.file_bytes()),
-        (123 << 10, 100 << 10, 23 << 10)
-    );
-}
-
-#[test]
 fn this_process_is_resident() {
     let pid = i32::try_from(std::process::id()).unwrap();
     let kernel = KernelSample::take(pid).unwrap();

@@ -10,7 +10,7 @@ pub type Layer = (&'static str, &'static [&'static str], &'static [&'static str]
 /// and nothing that is installed links what only tests need.
 pub const LAYERS: &[Layer] = &[
     ("protocol", &[], &["skip"]),
-    ("host", &["protocol"], &["skip"]),
+    ("host", &["protocol"], &["skip", "wait"]),
     ("devices", &[], &["skip"]),
     ("accounting", &["protocol"], &["host", "skip"]),
     ("policy", &["protocol"], &["simulator", "skip"]),

@@ -2,10 +2,9 @@
 //! worth its cost, and bounds the error after it.
 
 use host::kernel::statm_error_frames;
+use host::proc::{Folder, Opened, Status};
 use protocol::bytes::FRAME_BYTES;
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 
 /// What the VMM's own heap and stacks grow and shrink by while a guest runs, frames.
 const OWN_FRAMES: u64 = 256;
@@ -22,15 +21,14 @@ pub struct KernelFrames {
 }
 
 impl KernelFrames {
-    /// Reads the text of a `/proc/PID/status` (proc_pid_status(5)). `None` if it has no figures of memory.
-    fn of_status(text: &str) -> Option<Self> {
-        let frames = |name: &str| -> Option<u64> {
-            let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-            let kib: u64 = line.split_ascii_whitespace().next()?.parse().ok()?;
-            Some(kib * 1024 / FRAME_BYTES)
-        };
-        let file = frames("RssFile:")? + frames("RssShmem:")?;
-        Some(Self { anonymous: frames("RssAnon:")?, swapped: frames("VmSwap:").unwrap_or(0), file })
+    /// `None` if there are no figures of memory.
+    fn of_status(status: &Status) -> Option<Self> {
+        let resident = status.resident?;
+        Some(Self {
+            anonymous: resident.anonymous_bytes / FRAME_BYTES,
+            swapped: status.swapped_bytes / FRAME_BYTES,
+            file: resident.file_bytes / FRAME_BYTES,
+        })
     }
 
     /// Anonymous memory, resident or swapped out. A page that is swapped out or in changes nothing of it.
@@ -43,7 +41,7 @@ impl KernelFrames {
 /// The kernel's total of memory of a process.
 #[derive(Debug)]
 pub struct KernelTotal {
-    status: File,
+    status: Opened<Status>,
     inexact_frames: u64,
 }
 
@@ -53,7 +51,7 @@ impl KernelTotal {
     /// # Errors
     /// When `/proc` is not there.
     pub fn open() -> io::Result<Self> {
-        Self::in_folder("/proc/self")
+        Self::of(&Folder::own())
     }
 
     /// The same of another process.
@@ -61,14 +59,11 @@ impl KernelTotal {
     /// # Errors
     /// When it is gone.
     pub fn of_process(pid: i32) -> io::Result<Self> {
-        Self::in_folder(&format!("/proc/{pid}"))
+        Self::of(&Folder::of(pid))
     }
 
-    fn in_folder(folder: &str) -> io::Result<Self> {
-        Ok(Self {
-            status: File::open(format!("{folder}/status"))?,
-            inexact_frames: OWN_FRAMES + statm_error_frames(),
-        })
+    fn of(process: &Folder) -> io::Result<Self> {
+        Ok(Self { status: Opened::new(process)?, inexact_frames: OWN_FRAMES + statm_error_frames() })
     }
 
     /// Memory by kind, in one system call: a page that is swapped out between two of them would be in neither sum, or
@@ -77,12 +72,9 @@ impl KernelTotal {
     /// # Errors
     /// When the kernel's answer cannot be read.
     pub fn sample(&self) -> io::Result<KernelFrames> {
-        let mut text = [0; 4096];
-        let count = self.status.read_at(&mut text, 0)?;
-        let text = String::from_utf8_lossy(&text[..count]);
         let unknown =
             || io::Error::new(io::ErrorKind::InvalidData, "/proc/PID/status has no figures of memory");
-        KernelFrames::of_status(&text).ok_or_else(unknown)
+        KernelFrames::of_status(&self.status.read()?).ok_or_else(unknown)
     }
 
     /// Anonymous memory of the process, resident or swapped out, frames.
@@ -103,18 +95,20 @@ impl KernelTotal {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const STATUS: &str = "Name:\tvmm\nVmRSS:\t  400 kB\nRssAnon:\t  200 kB\nRssFile:\t  160 kB\n\
-                          RssShmem:\t  40 kB\nVmPTE:\t  52 kB\nVmSwap:\t   80 kB\n";
+    use host::proc::Resident;
 
     #[test]
-    fn all_kinds_of_memory_come_from_one_text() {
-        let frames = KernelFrames::of_status(STATUS).unwrap();
+    fn a_page_that_is_swapped_out_between_two_samples_is_in_each_of_them_once() {
+        let status = |anonymous_kib: u64, swapped_kib: u64| Status {
+            resident: Some(Resident { anonymous_bytes: anonymous_kib << 10, file_bytes: 200 << 10 }),
+            swapped_bytes: swapped_kib << 10,
+            page_tables_bytes: 0,
+            has_huge_pages: false,
+        };
+        let frames = KernelFrames::of_status(&status(200, 80)).unwrap();
         assert_eq!(frames, KernelFrames { anonymous: 50, swapped: 20, file: 50 });
-        // A page that is swapped out between two samples is in each of them once.
-        let later = STATUS.replace("200 kB", "196 kB").replace("80 kB", "84 kB");
-        assert_eq!(KernelFrames::of_status(&later).unwrap().all_anonymous(), frames.all_anonymous());
-        assert_eq!(KernelFrames::of_status("Name:\tkthread\n"), None, "a process without memory");
+        assert_eq!(KernelFrames::of_status(&status(196, 84)).unwrap().all_anonymous(), 70);
+        assert_eq!(KernelFrames::of_status(&Status { resident: None, ..status(0, 0) }), None);
     }
 
     #[test]

@@ -14,10 +14,9 @@
 use crate::memory::{KernelTotal, Pass};
 use crate::reconciler::Watch;
 use host::kernel::statm_error_frames;
+use host::proc::{Folder, Opened, Stat, Status};
 use protocol::frames::{ErrorSource, FrameTable};
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 
 /// Pages of a file that are mapped by one fault (`fault_around_bytes` in mm/memory.c).
 const FAULT_AROUND_FRAMES: u64 = 16;
@@ -34,7 +33,7 @@ struct Mark {
 /// Watches the RAM of a machine.
 pub(super) struct MachineMemory {
     total: KernelTotal,
-    stat: File,
+    stat: Opened<Stat>,
     frames_per_fault: u64,
     begun: Option<Mark>,
     /// The counters when the last finished pass began.
@@ -47,13 +46,12 @@ impl MachineMemory {
     /// # Errors
     /// When the process ended.
     pub(super) fn open(pid: i32) -> io::Result<Self> {
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-        // Linux 5.0 and newer; without the line the process may have huge pages.
-        let small = status.lines().any(|line| line.split_ascii_whitespace().eq(["THP_enabled:", "0"]));
+        let process = Folder::of(pid);
+        let has_huge_pages = process.read::<Status>()?.has_huge_pages;
         Ok(Self {
             total: KernelTotal::of_process(pid)?,
-            stat: File::open(format!("/proc/{pid}/stat"))?,
-            frames_per_fault: if small { 1 } else { HUGE_FRAMES },
+            stat: Opened::new(&process)?,
+            frames_per_fault: if has_huge_pages { HUGE_FRAMES } else { 1 },
             begun: None,
             compared: None,
         })
@@ -71,9 +69,7 @@ impl MachineMemory {
     }
 
     fn faults(&self) -> Option<u64> {
-        let mut text = [0; 1024];
-        let count = self.stat.read_at(&mut text, 0).ok()?;
-        faults(&String::from_utf8_lossy(&text[..count]))
+        Some(self.stat.read().ok()?.faults)
     }
 
     /// Frames whose state may have changed since a pass that began at this mark.
@@ -133,26 +129,9 @@ fn mark_now(faults: impl FnOnce() -> Option<u64>, total: impl FnOnce() -> Option
     Some(Mark { total, faults: faults()? })
 }
 
-/// Minor and major faults of all threads, by `/proc/PID/stat` (proc_pid_stat(5), fields 10 and 12).
-fn faults(stat: &str) -> Option<u64> {
-    // The name in parentheses may contain any character.
-    let (_, fields) = stat.rsplit_once(')')?;
-    let mut fields = fields.split_ascii_whitespace().skip(7);
-    let minor: u64 = fields.next()?.parse().ok()?;
-    let major: u64 = fields.nth(1)?.parse().ok()?;
-    Some(minor.saturating_add(major))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn faults_are_read_whatever_the_name_of_the_process_is() {
-        let stat = "12 (qemu) (x) S 1 12 12 0 -1 4194304 1500 7 3 9 11 12 0 0 20";
-        assert_eq!(faults(stat), Some(1503));
-        assert_eq!((faults("12 (x) S 1"), faults("")), (None, None));
-    }
 
     #[test]
     fn a_fault_between_the_two_reads_of_a_mark_is_in_the_error_whichever_read_is_late() {
