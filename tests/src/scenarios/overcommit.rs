@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 
 const MIB: u64 = 1 << 20;
 /// Slots: what is done is a function of the seed, on a machine of any speed.
-const SLOTS: usize = 8;
+const SLOTS: usize = 4;
 /// Ticks of the balancer in a slot, at least: it decides once a second, and needs some readings for that.
 const SLOT_TICKS: usize = 12;
 /// What guests have of a host: the memory of the lab's machine for this scenario, and where the host is larger, all
