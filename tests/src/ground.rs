@@ -127,7 +127,7 @@ fn lab(
     }
     let library = library::ensure(&set, words)?;
     let memory_mib = words.iter().find_map(|word| scenarios::lab_memory_mib(word)).unwrap_or(LAB_MEMORY_MIB);
-    let words: Vec<String> = words.iter().map(|word| format!("'{}'", word.replace('\'', ""))).collect();
+    let words: Vec<String> = words.iter().map(|word| quoted(word)).collect();
     let artifacts = tempfile::Builder::new().prefix("ballast-lab-").tempdir()?;
     let machine = OuterMachine {
         kernel,
@@ -141,4 +141,22 @@ fn lab(
     };
     let OuterResult { exit_code, .. } = machine.run(&set, on_line)?;
     Ok(exit_code)
+}
+
+/// A word of a shell's command line.
+fn quoted(word: &str) -> String {
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shell_reads_a_quoted_word_as_it_is() {
+        let word = "what the host's $KERNEL \\ \"finds\" `is` it";
+        let output =
+            Command::new("sh").args(["-c", &format!("printf %s {}", quoted(word))]).output().unwrap();
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), word);
+    }
 }

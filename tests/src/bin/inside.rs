@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 use anyhow::Result;
+use clap::builder::PossibleValuesParser;
 use clap::{Parser, Subcommand};
 use e2e::Engine;
 use e2e::linux::Images;
@@ -38,6 +39,7 @@ enum Verb {
     /// Run scenarios, one after the other
     Scenarios {
         /// Their names
+        #[arg(value_parser = PossibleValuesParser::new(ALL.iter().map(|(name, _)| *name)))]
         names: Vec<String>,
         /// Seed of the stress test
         #[arg(long, default_value_t = 1)]
