@@ -133,7 +133,17 @@ const BAD: &[(&[&str], i32, &str)] = &[
 
 pub fn bad_input() -> Result<()> {
     let host = Host::without_balancer()?;
-    for (flags, code, word) in BAD {
+    let long = "a=1 ".repeat(600);
+    let disk = host.path("disk.qcow2");
+    std::fs::write(&disk, b"QFI\xfb\0\0\0\x03")?;
+    let disk = disk.display().to_string();
+    let read_only = format!("{disk},ro");
+    let made: [(&[&str], i32, &str); 3] = [
+        (&["--kernel", ELF, "--cmdline", &long], 2, "a guest keeps 2047"),
+        (&["--kernel", ELF, "--disk", &disk], 1, "qemu-img convert -f qcow2 -O raw"),
+        (&["--kernel", ELF, "--disk", &read_only], 1, "begins like a qcow2 image"),
+    ];
+    for (flags, code, word) in BAD.iter().chain(&made) {
         let output = host.vmm().args(["--balancer", "none"]).args(*flags).stdin(Stdio::null()).output()?;
         let errors = String::from_utf8_lossy(&output.stderr);
         ensure!(

@@ -267,7 +267,12 @@ pub fn refuses() -> Result<()> {
     let host = Host::new()?;
     let images = ImageSet::of_user()?.ensure(KernelSeries::V6_1)?;
     let kernel = images.vmlinux.display().to_string();
-    let cases: [(&[&str], i32, &str); 5] = [
+    let (long, disk) = ("a=1 ".repeat(600), host.path("disk.vmdk"));
+    std::fs::write(&disk, "# Disk DescriptorFile\nversion=1\n")?;
+    let disk = disk.display().to_string();
+    let cases: [(&[&str], i32, &str); 7] = [
+        (&["--kernel", &kernel, "--cmdline", &long], 2, "a guest keeps 2047"),
+        (&["--kernel", &kernel, "--disk", &disk], 1, "begins like a VMDK image"),
         (&["--kernel", &kernel, "--merge"], 2, "The engine qemu does not support --merge"),
         (&["--kernel", &kernel, "--root", "/no/x.erofs"], 1, "Cannot use /no/x.erofs as image"),
         (&["--kernel", "/dev/null"], 1, "Cannot read kernel /dev/null"),

@@ -91,7 +91,7 @@ fn run(cli: Cli) -> u8 {
 fn run_on_kvm(spec: GuestSpec, run_dir: Option<RunDir>) -> Result<End, u8> {
     let mut guest = match kvm::build(spec, run_dir.as_ref()) {
         Ok(guest) => guest,
-        Err(error @ BuildError::Load(LoadError::Cmdline)) => {
+        Err(error @ BuildError::Load(LoadError::Cmdline(_))) => {
             return Err(complain(&error.into(), exit_code::USAGE));
         }
         Err(error @ BuildError::Input(InputError::ImagesRefused(_))) => {
@@ -114,7 +114,9 @@ fn refuse_qemu(error: QemuError) -> u8 {
         QemuError::Refused(_)
         | QemuError::NotAdmitted(NotAdmitted::Refused(_))
         | QemuError::Input(InputError::ImagesRefused(_)) => exit_code::REFUSED,
-        QemuError::Unsupported { .. } | QemuError::NoKernel => exit_code::USAGE,
+        QemuError::Unsupported { .. } | QemuError::NoKernel | QemuError::Load(LoadError::Cmdline(_)) => {
+            exit_code::USAGE
+        }
         _ => exit_code::HOST,
     };
     complain(&error.into(), code)

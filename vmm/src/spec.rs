@@ -17,29 +17,34 @@ pub const CPUS_MAX: u8 = 16;
 /// Longest name, bytes.
 pub const NAME_BYTES_MAX: usize = 64;
 
-/// A disk: `PATH` or `PATH,ro`.
+/// A disk: `PATH`, and after commas `ro` or `rw`, and `raw`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Disk {
     /// A raw image or a block device.
     pub path: PathBuf,
     /// Writes are refused.
     pub read_only: bool,
+    /// It is raw, whatever its first bytes are.
+    pub is_raw: bool,
 }
 
 impl FromStr for Disk {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
-        let (path, option) = text.split_once(',').unwrap_or((text, "rw"));
-        let read_only = match option {
-            "ro" => true,
-            "rw" => false,
-            other => return Err(format!("{other:?} is not an option of a disk; there are ro and rw")),
-        };
-        if path.is_empty() {
-            Err("the path is missing".into())
-        } else {
-            Ok(Self { path: path.into(), read_only })
+        let mut words = text.split(',');
+        let path = words.next().filter(|path| !path.is_empty()).ok_or("the path is missing")?;
+        let mut disk = Self { path: path.into(), read_only: false, is_raw: false };
+        for word in words {
+            match word {
+                "ro" => disk.read_only = true,
+                "rw" => disk.read_only = false,
+                "raw" => disk.is_raw = true,
+                other => {
+                    return Err(format!("{other:?} is not an option of a disk; there are ro, rw and raw"));
+                }
+            }
         }
+        Ok(disk)
     }
 }
 
@@ -296,8 +301,9 @@ pub struct GuestSpec {
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub cmdline: Option<String>,
 
-    /// Disk: a raw image or block device, PATH or PATH,ro; may be given several times
-    #[arg(long = "disk", value_name = "PATH[,ro]")]
+    /// Disk: a raw image or block device, PATH or PATH,ro; may be given several times. PATH,raw: it is raw although it
+    /// begins like an image of another format
+    #[arg(long = "disk", value_name = "PATH[,ro][,raw]")]
     #[serde(deserialize_with = "parsed_list", rename = "disk")]
     pub disks: Vec<Disk>,
 
@@ -371,6 +377,12 @@ impl GuestSpec {
     #[must_use]
     pub fn memory_bytes(&self) -> u64 {
         self.memory.unwrap_or(512 << 20)
+    }
+
+    /// Words for the kernel.
+    #[must_use]
+    pub fn kernel_words(&self) -> &str {
+        self.cmdline.as_deref().unwrap_or(CMDLINE_DEFAULT)
     }
 
     /// Virtual CPUs.

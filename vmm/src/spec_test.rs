@@ -27,7 +27,7 @@ fn a_spec_file_has_the_keys_of_the_command_line() {
     assert_eq!(spec.memory_bytes(), 1 << 30);
     assert_eq!(spec.disks.len(), 2);
     assert_eq!(spec.may_charge, ["/tenants".parse().unwrap(), "/web".parse().unwrap()]);
-    assert_eq!(spec.disks[0], Disk { path: "root.img".into(), read_only: true });
+    assert_eq!(spec.disks[0], Disk { path: "root.img".into(), read_only: true, is_raw: false });
     assert_eq!(spec.balancer, Some(Balancer::None));
     assert!(spec.merge && GuestSpec::default().or(spec).merge);
 }

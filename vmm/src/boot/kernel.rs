@@ -1,6 +1,7 @@
 //! Loading a kernel, its initrd and its command line into guest RAM.
 
 use super::check::{self, CheckError};
+use super::cmdline::CmdlineError;
 use crate::files;
 use crate::layout;
 use crate::memory::HOLE_START;
@@ -62,9 +63,12 @@ pub enum LoadError {
         /// Bytes of RAM.
         ram: u64,
     },
-    /// The command line is too long or not plain text.
-    #[error("The kernel command line is malformed or longer than {} bytes", layout::CMDLINE_BYTES_MAX - 1)]
-    Cmdline,
+    /// The command line.
+    #[error(transparent)]
+    Cmdline(#[from] CmdlineError),
+    /// The loader refused the command line.
+    #[error("Cannot load the kernel command line: {0}")]
+    LoadCmdline(String),
 }
 
 /// A kernel in RAM.
@@ -164,20 +168,17 @@ fn low_ram_end(ram: &GuestRam) -> u64 {
     (ram.last_addr().raw_value() + 1).min(HOLE_START)
 }
 
-/// Writes the command line.
+/// Writes the command line, which was checked ([`super::cmdline::check`]).
 ///
 /// # Errors
-/// When it is too long or holds characters that a kernel does not take.
+/// When the loader refuses it.
 pub fn write_cmdline(ram: &GuestRam, text: &str) -> Result<(), LoadError> {
-    // The library trims white space of every kind before it looks.
-    if !text.chars().all(|character| matches!(character, ' '..='~')) {
-        return Err(LoadError::Cmdline);
-    }
-    let mut line = Cmdline::new(layout::CMDLINE_BYTES_MAX).map_err(|_| LoadError::Cmdline)?;
+    let refused = |error: &dyn std::fmt::Display| LoadError::LoadCmdline(error.to_string());
+    let mut line = Cmdline::new(layout::CMDLINE_BYTES_MAX).map_err(|error| refused(&error))?;
     if !text.is_empty() {
-        line.insert_str(text).map_err(|_| LoadError::Cmdline)?;
+        line.insert_str(text).map_err(|error| refused(&error))?;
     }
-    load_cmdline(ram, GuestAddress(layout::CMDLINE), &line).map_err(|_| LoadError::Cmdline)
+    load_cmdline(ram, GuestAddress(layout::CMDLINE), &line).map_err(|error| refused(&error))
 }
 
 #[cfg(test)]

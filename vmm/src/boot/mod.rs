@@ -2,5 +2,6 @@
 
 pub mod acpi;
 pub mod check;
+pub mod cmdline;
 pub mod kernel;
 pub mod zero_page;

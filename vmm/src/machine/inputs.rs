@@ -1,5 +1,6 @@
 //! Files that the spec names: disks and the socket of the channel. Images are in `root_images`.
 
+use super::disk_format;
 use crate::disk_cache::DiskFile;
 use crate::events::channel::Listening;
 use crate::files;
@@ -30,6 +31,20 @@ pub enum InputError {
         /// The file.
         path: PathBuf,
     },
+    /// A disk is not raw.
+    #[error(
+        "The disk {} begins like a {name} image, and a guest would see that file's own bytes: make it raw with \
+         `qemu-img convert -f {qemu} -O raw`, or say that it is raw (PATH,raw)",
+        path.display()
+    )]
+    NotRaw {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        name: &'static str,
+        /// What `qemu-img` calls that.
+        qemu: &'static str,
+    },
     /// An image cannot be mapped.
     #[error(transparent)]
     Image(#[from] ImageError),
@@ -56,6 +71,11 @@ pub enum InputError {
 pub(super) fn open_disk(disk: &Disk) -> Result<(Block, DiskFile), InputError> {
     let refused = |source| InputError::File { what: "disk", path: disk.path.clone(), source };
     let file = files::open(&disk.path, !disk.read_only, files::Kind::Disk).map_err(refused)?;
+    if !disk.is_raw
+        && let Some((name, qemu)) = disk_format::of(&file).map_err(refused)?
+    {
+        return Err(InputError::NotRaw { path: disk.path.clone(), name, qemu });
+    }
     lock(&file, disk.read_only).map_err(|error| match error {
         TryLockError::WouldBlock => InputError::DiskInUse { path: disk.path.clone() },
         TryLockError::Error(error) => refused(error),

@@ -8,6 +8,7 @@
 //! | `floor` | what a guest needs to boot and live |
 //! | `inputs`, `root_images` | disks and images that the spec names |
 
+mod disk_format;
 mod floor;
 mod inputs;
 pub mod kvm;

@@ -6,7 +6,7 @@ use super::{Guest, KvmMachine};
 use crate::arch::{cpuid, msr, regs};
 use crate::attached::Attached;
 use crate::boot::kernel::{self, LoadError};
-use crate::boot::{acpi, zero_page};
+use crate::boot::{acpi, cmdline, zero_page};
 use crate::control::Control;
 use crate::control::port::Port;
 use crate::disk_cache::{DiskCache, DiskFile};
@@ -204,8 +204,9 @@ fn load(spec: &GuestSpec, ram: &Ram, images: &Images) -> Result<Boot, BuildError
     let kernel = kernel::load_kernel(ram.guest(), path)?;
     let initrd =
         spec.initrd.as_deref().map(|path| kernel::load_initrd(ram.guest(), path, kernel.end)).transpose()?;
-    let cmdline = spec.cmdline.as_deref().unwrap_or(crate::spec::CMDLINE_DEFAULT);
-    kernel::write_cmdline(ram.guest(), &root_images::cmdline(cmdline, images.count()))?;
+    let line = root_images::cmdline(spec.kernel_words(), images.count());
+    cmdline::check(spec.kernel_words(), &line).map_err(LoadError::from)?;
+    kernel::write_cmdline(ram.guest(), &line)?;
     regs::write_tables(ram.guest())?;
     let initrd_bytes = initrd.map_or(0, |(_, bytes)| bytes);
     let floor_bytes = floor::floor_bytes(&kernel, initrd_bytes, ram.bytes(), images.bytes());

@@ -90,8 +90,7 @@ pub(super) fn arguments(
     if let Some(initrd) = &spec.initrd {
         words.add("-initrd", initrd);
     }
-    let line = spec.cmdline.as_deref().unwrap_or(crate::spec::CMDLINE_DEFAULT);
-    words.add("-append", cmdline(&root_images::cmdline(line, images.count())));
+    words.add("-append", kernel_line(spec));
     words.add("-chardev", console(spec.console.as_ref().unwrap_or(&Console::Stdio)));
     words.add("-serial", "chardev:console");
     stream(&mut words, "monitor", descriptors.monitor, false);
@@ -140,6 +139,11 @@ fn ram(bytes: u64, reserves_always: bool) -> String {
 /// True if the kernel always reserves memory (`vm.overcommit_memory` is 2): then QEMU does not accept `reserve=off`.
 fn reserves_always() -> bool {
     std::fs::read_to_string("/proc/sys/vm/overcommit_memory").is_ok_and(|text| text.trim() == "2")
+}
+
+/// The kernel's command line, with all that is added to the user's words.
+pub(super) fn kernel_line(spec: &GuestSpec) -> String {
+    cmdline(&root_images::cmdline(spec.kernel_words(), spec.root.len()))
 }
 
 /// The kernel's command line without the word that would hide the devices, with a word for a slow host, and with a

@@ -53,11 +53,6 @@ impl SharedImages {
         self.0.iter().map(|image| image.file.as_raw_fd()).collect()
     }
 
-    /// How many there are.
-    pub(super) fn count(&self) -> usize {
-        self.0.len()
-    }
-
     /// All of them, bytes.
     pub(super) fn bytes(&self) -> u64 {
         self.0.iter().map(|image| image.bytes).sum()

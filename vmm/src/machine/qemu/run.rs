@@ -5,7 +5,7 @@
 //!   End
 //! ```
 
-use super::arguments::Accelerator;
+use super::arguments::{Accelerator, kernel_line};
 use super::balloon::BalloonObject;
 use super::child::{Descriptors, Qemu, ended, program};
 use super::images::SharedImages;
@@ -15,7 +15,8 @@ use super::qmp::{Deadlines, Qmp};
 use super::ram::RamLocation;
 use super::worker::{QmpWorker, Times};
 use super::{Frames, QemuError, or_signal, serve};
-use crate::boot::kernel;
+use crate::boot::cmdline;
+use crate::boot::kernel::{self, LoadError};
 use crate::control::Control;
 use crate::control::port::Port;
 use crate::disk_cache::DiskCache;
@@ -212,13 +213,14 @@ fn end_of(end: Result<End, QemuError>, machine: &QemuMachine, qemu: &mut Qemu) -
     end
 }
 
-/// Refuses flags that this engine does not support, before anything is made.
+/// Refuses what cannot reach the guest on this engine, before anything is made.
 fn check_supported(spec: &GuestSpec) -> Result<(), QemuError> {
     if spec.merge {
         let why = "QEMU offers all of its RAM to the kernel from its start, before a balancer knows which guests would \
                    share it";
         return Err(QemuError::Unsupported { what: "--merge", why });
     }
+    cmdline::check(spec.kernel_words(), &kernel_line(spec)).map_err(LoadError::from)?;
     Ok(())
 }
 
