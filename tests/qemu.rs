@@ -31,6 +31,7 @@ const TESTS: &[Test] = &[
     ("qemu: a QEMU that stops answering is reported, and gets its target when it answers", own::stops),
     ("qemu: a start that hangs ends by a signal", own::start_ends_by_signal),
     ("qemu: a killed QEMU ends its guest's wait for memory", own::machine_killed_while_it_waits),
+    ("qemu: ctrl-c goes to the guest at a terminal, and ctrl-a x ends it", own::terminal),
     ("qemu: standard input blocks again after its guest has ended", own::input_waits_again),
     ("qemu: a guest without a balloon driver is charged for what it holds", own::no_driver),
     (

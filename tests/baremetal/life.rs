@@ -2,6 +2,7 @@
 
 use super::{ELF, alone, expect_code, finish, start};
 use anyhow::{Result, ensure};
+use e2e::terminal::Terminal;
 use e2e::wait::Activity;
 use e2e::{Host, wait};
 use rustix::process::Signal;
@@ -41,6 +42,23 @@ pub fn signals() -> Result<()> {
         expect_code(&mut guest, code)?;
         drop(host);
     }
+    Ok(())
+}
+
+pub fn terminal() -> Result<()> {
+    let host = Host::without_balancer()?;
+    let flags = ["--engine=kvm", "--kernel", ELF, "--memory=128M", "--cmdline", "serve 1", "--balancer=none"];
+    let mut terminal = Terminal::start(&host, &flags)?;
+    terminal.wait_for("touched=256", 1)?;
+    terminal.wait_for("Ctrl-A x ends the guest", 1)?;
+    // Ctrl-C, Ctrl-Z, Ctrl-\ and one Ctrl-A: the guest answers each.
+    for (number, key) in ["\x03", "\x1a", "\x1c", "\x01\x01"].into_iter().enumerate() {
+        terminal.type_keys(key)?;
+        terminal.wait_for("verified=256", number + 1)?;
+    }
+    terminal.type_keys("\x01x")?;
+    let code = terminal.wait_end()?;
+    ensure!(code == Some(130), "{code:?}");
     Ok(())
 }
 

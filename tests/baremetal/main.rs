@@ -47,6 +47,7 @@ const TESTS: &[Test] = &[
     ("a guest asks for a reset", life::resets),
     ("a guest crashes and vmm reports it", life::crashes),
     ("sigterm and ctrl-c end a guest that spins", life::signals),
+    ("a guest gets the keys of its terminal, ctrl-c too, and ctrl-a x ends it", life::terminal),
     ("a hang-up ends a guest, but not one that nohup started", life::hang_ups),
     ("an inflated balloon releases memory and keeps every other byte", memory::inflates),
     ("free page reporting releases a block", memory::reports),

@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use balancer::objects::GuestObject;
 use e2e::guest::send;
+use e2e::terminal::Terminal;
 use e2e::wait::Activity;
 use e2e::{Guest, Host, wait};
 use guest_images::{Agent, ImageSet, KernelSeries};
@@ -261,6 +262,26 @@ pub fn no_driver() -> Result<()> {
     ensure!(object.target_bytes < object.actual_bytes, "{object:?}");
     ensure!(object.usage_bytes >= host.frames("a")?.totals.private * 4096);
     host.assert_near_kernel(&guest)
+}
+
+pub fn terminal() -> Result<()> {
+    let host = Host::without_balancer()?;
+    let images = ImageSet::of_user()?.ensure(KernelSeries::V6_1)?;
+    let (kernel, initrd) = (images.vmlinux.display().to_string(), images.initramfs.display().to_string());
+    let cmdline = "console=ttyS0 quiet reboot=k panic=-1 ballast.shell";
+    let flags =
+        ["--engine=qemu", "--kernel", &kernel, "--initrd", &initrd, "--memory=256M", "--cmdline", cmdline];
+    let mut terminal = Terminal::start(&host, &[&flags[..], &["--balancer=none"]].concat())?;
+    terminal.wait_for("BALLAST-GUEST ready", 1)?;
+    terminal.type_keys("echo begin-$((40 + 2)); sleep 100000\n")?;
+    terminal.wait_for("begin-42", 1)?;
+    terminal.type_keys("\x03")?;
+    terminal.type_keys("echo alive-$((40 + 2))\n")?;
+    terminal.wait_for("alive-42", 1)?;
+    terminal.type_keys("\x01x")?;
+    let code = terminal.wait_end()?;
+    ensure!(code == Some(130), "{code:?}");
+    Ok(())
 }
 
 pub fn refuses() -> Result<()> {

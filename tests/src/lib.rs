@@ -18,6 +18,7 @@ pub mod linux;
 pub mod runs;
 pub mod scenarios;
 pub mod starving;
+pub mod terminal;
 
 pub use engine::Engine;
 pub use guest::Guest;

@@ -83,7 +83,8 @@ Environment:
   BALLAST_RUN_DIR    run directory of the balancer
   BALLAST_LOG        level of the log on standard error: warn, info or debug [default: warn]
 
-Ctrl-C and SIGTERM end the guest at once, like a power cut.
+SIGTERM and SIGINT end the guest at once, like a power cut; Ctrl-C does so until the guest runs. A guest whose \
+console is on a terminal gets its keys, Ctrl-C too, and Ctrl-A x ends it (Ctrl-A twice is one for the guest).
 
 {}",
         exit_code::HELP

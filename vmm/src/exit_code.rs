@@ -28,7 +28,7 @@ pub const HELP: &str = "Exit codes:
   5  the balancer refused to start the guest: its name is taken, a limit is out of bounds,
      memory is missing for it
   6  the guest was ended because it stored into its read-only images (--root) again and again
-  128+N  ended by signal N: 130 for Ctrl-C, 143 for SIGTERM";
+  128+N  ended by signal N: 130 for Ctrl-C and Ctrl-A x, 143 for SIGTERM";
 
 /// The exit code for an end.
 #[must_use]

@@ -106,7 +106,10 @@ fi
 if [ -n "$load" ]; then
     workload load "${load%M}" "$hold" &
 fi
+# /dev/console cannot be the terminal that makes a signal of Ctrl-C; what is behind it can.
+tty=$(cat /sys/class/tty/console/active)
+tty=/dev/${tty##* }
 while [ -n "$shell" ]; do
-    setsid sh -c 'exec sh < /dev/console > /dev/console 2>&1'
+    setsid -c sh < "$tty" > "$tty" 2>&1
 done
 while :; do sleep 86400; done

@@ -1,17 +1,19 @@
 //! Standard input goes to the guest's serial console.
 
+use super::escape::Escape;
 use devices::serial::Serial;
 use event_manager::{EventOps, Events, MutEventSubscriber};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::process::{Signal, getpid, kill_process};
 use rustix::termios::{LocalModes, OptionalActions, OutputModes, Termios, tcgetattr, tcsetattr};
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, RawFd};
 use std::sync::Arc;
 use vmm_sys_util::epoll::EventSet;
 
 const STDIN: RawFd = libc::STDIN_FILENO;
 
-/// A terminal in raw mode; dropping this restores its mode. Ctrl-C still ends the VMM.
+/// A terminal in raw mode; dropping this restores its mode. Ctrl-C ends the VMM until the guest has the terminal.
 ///
 /// The flag `O_NONBLOCK` of standard input and output is restored as well, terminal or not: the shell that started
 /// this process shares them, and a QEMU at this console that is killed leaves them as it set them.
@@ -36,6 +38,22 @@ impl RawTerminal {
             tcsetattr(io::stdin(), OptionalActions::Now, &raw).ok();
         }
         Self { terminal, blocking }
+    }
+
+    /// True if there is a terminal.
+    #[must_use]
+    pub fn is_terminal(&self) -> bool {
+        self.terminal.is_some()
+    }
+
+    /// Gives the guest the keys that end or stop a program: Ctrl-C, Ctrl-Z, Ctrl-\\. Says how the guest is ended now.
+    pub fn give_to_guest(&self) {
+        let Ok(mut raw) = tcgetattr(io::stdin()) else { return };
+        raw.local_modes -= LocalModes::ISIG;
+        // A failure leaves these keys to this process.
+        if tcsetattr(io::stdin(), OptionalActions::Now, &raw).is_ok() {
+            writeln!(io::stderr(), "The guest has this terminal, Ctrl-C too: Ctrl-A x ends the guest").ok();
+        }
     }
 }
 
@@ -66,14 +84,31 @@ fn set_nonblocking(fd: impl AsFd, wanted: Option<bool>) {
 /// Feeds standard input into the serial port.
 pub struct Stdin {
     serial: Arc<Serial>,
-    _terminal: RawTerminal,
+    terminal: RawTerminal,
+    escape: Escape,
 }
 
 impl Stdin {
     /// Reads standard input for this port.
     #[must_use]
     pub fn new(serial: Arc<Serial>) -> Self {
-        Self { serial, _terminal: RawTerminal::enter() }
+        Self { serial, terminal: RawTerminal::enter(), escape: Escape::default() }
+    }
+}
+
+impl Stdin {
+    /// Number of bytes that are for the guest, which are in front then. Of a pipe all are. The keys of a user that end
+    /// the guest are a signal to this process, as Ctrl-C is before the guest runs.
+    fn of_guest(&mut self, bytes: &mut [u8]) -> usize {
+        if !self.terminal.is_terminal() {
+            return bytes.len();
+        }
+        self.escape.filter(bytes).unwrap_or_else(|| {
+            if let Err(error) = kill_process(getpid(), Signal::INT) {
+                tracing::warn!(%error, "Cannot end the guest");
+            }
+            0
+        })
     }
 }
 
@@ -83,8 +118,9 @@ impl MutEventSubscriber for Stdin {
         let room = self.serial.free_input().min(buffer.len());
         if room == 0 {
             // The guest does not read. The input is lost, as on a real serial line.
-            let room = buffer.len();
-            let _ = read(&mut buffer[..room]);
+            if let Ok(count) = read(&mut buffer) {
+                self.of_guest(&mut buffer[..count]);
+            }
             return;
         }
         match read(&mut buffer[..room]) {
@@ -92,12 +128,15 @@ impl MutEventSubscriber for Stdin {
                 let _ = ops.remove(Events::empty_raw(STDIN));
             }
             Ok(count) => {
+                let count = self.of_guest(&mut buffer[..count]);
                 self.serial.input(&buffer[..count]);
             }
         }
     }
 
+    /// The guest runs from now on.
     fn init(&mut self, ops: &mut EventOps<'_>) {
+        self.terminal.give_to_guest();
         // A regular file or /dev/null cannot be waited for, and is not used as input.
         if let Err(error) = ops.add(Events::with_data_raw(STDIN, 0, EventSet::IN)) {
             tracing::debug!(?error, "No input for the serial console");

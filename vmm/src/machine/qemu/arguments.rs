@@ -10,6 +10,7 @@ use super::images::SharedImages;
 use crate::machine::root_images;
 use crate::spec::{Console, Disk, GuestSpec};
 use std::ffi::{OsStr, OsString};
+use std::io::IsTerminal;
 use std::os::fd::RawFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
@@ -167,6 +168,8 @@ fn stream(words: &mut Words, name: &str, descriptor: RawFd, listens: bool) {
 
 fn console(console: &Console) -> OsString {
     match console {
+        // `mux` has the keys that end QEMU, which are for users: bytes of a pipe are all the guest's.
+        Console::Stdio if std::io::stdin().is_terminal() => "stdio,id=console,signal=on,mux=on".into(),
         Console::Stdio => "stdio,id=console,signal=on".into(),
         Console::None => "null,id=console".into(),
         Console::File(path) => with_path("file,id=console,append=on,path=", path),

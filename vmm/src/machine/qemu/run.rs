@@ -36,6 +36,7 @@ use protocol::frames::Region;
 use protocol::limits::Limits;
 use protocol::message::{MachineProcess, QEMU_BYTES_ASSUMED, Register};
 use protocol::run_dir::RunDir;
+use rustix::process::Signal;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -66,7 +67,7 @@ pub fn run(spec: &GuestSpec, accelerator: Accelerator, run_dir: Option<RunDir>) 
     let moved = locks.first().map(Block::moved_bytes);
     let channel = open_channel(spec.channel.as_deref())?;
     // Restored when this process ends, even if QEMU could not.
-    let _terminal = matches!(spec.console, None | Some(Console::Stdio)).then(RawTerminal::enter);
+    let terminal = matches!(spec.console, None | Some(Console::Stdio)).then(RawTerminal::enter);
     let Started { mut qemu, devices, monitor, port } =
         start(spec, &name, accelerator, channel.as_ref(), &images)?;
     let Answers { qmp, balloon, ram, image_slots } =
@@ -102,6 +103,9 @@ pub fn run(spec: &GuestSpec, accelerator: Accelerator, run_dir: Option<RunDir>) 
     let mut control = Control::new(machine, table, reconciler).with_port(port);
     if let Some(end) = admit(&mut control, register, (spec, run_dir), &signals, &mut qemu)? {
         return Ok(end);
+    }
+    if let Some(terminal) = &terminal {
+        terminal.give_to_guest();
     }
     control.machine().start();
     let end = serve(control, signals, (ends, wake), |end, machine| end_of(end, machine, &mut qemu))?;
@@ -241,6 +245,8 @@ fn of_shutdown(reason: Option<&str>) -> Option<End> {
         // QEMU also calls a triple fault a reset.
         "guest-reset" => Some(End::Reset),
         "guest-panic" => Some(End::Crash),
+        // The keys that end QEMU at its console: nothing else here tells it to quit.
+        "host-qmp-quit" => Some(End::Signal(Signal::INT.as_raw())),
         _ => None,
     }
 }
