@@ -57,6 +57,8 @@ pub enum Command {
     Sync,
     /// `write-disk DEVICE OFFSET BYTES [SEED]`: direct I/O, then a flush.
     WriteDisk { device: String, offset: u64, bytes: u64, seed: u64 },
+    /// `clear-disk DEVICE OFFSET BYTES`: fills with zeros by a hole, which the device has to support.
+    ClearDisk { device: String, offset: u64, bytes: u64 },
     /// `read-disk DEVICE OFFSET BYTES`: direct I/O.
     ReadDisk { device: String, offset: u64, bytes: u64 },
     /// `oom BYTES`: a child, first in line for the OOM killer, fills so much; did it survive?
@@ -143,6 +145,11 @@ impl Arguments<'_> {
                 offset: self.number("OFFSET")?,
                 bytes: self.bytes()?,
                 seed: self.seed()?,
+            },
+            "clear-disk" => Command::ClearDisk {
+                device: self.text("DEVICE")?,
+                offset: self.number("OFFSET")?,
+                bytes: self.bytes()?,
             },
             "read-disk" => Command::ReadDisk {
                 device: self.text("DEVICE")?,

@@ -56,6 +56,7 @@ fn every_command_has_a_text_form() {
         "umount f",
         "sync",
         "write-disk d 0 512 1",
+        "clear-disk d 0 512",
         "read-disk d 0 512",
         "oom 1",
         "rmmod-balloon",

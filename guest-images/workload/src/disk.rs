@@ -7,6 +7,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use crate::pattern::{self, Checksum};
 use crate::region::{Region, Writable};
 use crate::reply::Reply;
+use rustix::fs::FallocateFlags;
 
 /// Direct I/O moves whole sectors.
 const SECTOR_BYTES: u64 = 512;
@@ -22,6 +23,15 @@ pub fn write(device: &str, offset: u64, bytes: u64, seed: u64) -> io::Result<Rep
     })?;
     file.sync_all()?;
     Ok(Reply::new().number("bytes", bytes).text("checksum", &sum))
+}
+
+/// Fills a range with zeros that need no blocks: a write zeroes request with the unmap flag, and an error where the
+/// device does not take one (`blkdev_fallocate` in block/fops.c).
+pub fn clear(device: &str, offset: u64, bytes: u64) -> io::Result<Reply> {
+    let (file, _) = open(OpenOptions::new().write(true), device, offset, bytes)?;
+    rustix::fs::fallocate(&file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, bytes)?;
+    file.sync_all()?;
+    Ok(Reply::new().number("bytes", bytes))
 }
 
 /// Reads exactly `bytes`.

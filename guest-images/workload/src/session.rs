@@ -60,11 +60,7 @@ impl Session {
                 let status = program.wait(Duration::from_millis(*ms)).map_err(named(name))?;
                 Ok(program.reply(status))
             }
-            Command::Stop { name } => {
-                let mut program = self.programs.remove(name).ok_or_else(|| not_started(name))?;
-                let status = program.kill().map_err(named(name))?;
-                Ok(program.reply(status))
-            }
+            Command::Stop { name } => self.stop(name),
             Command::Touch { name } => Ok(Reply::new().number("pages", self.held(name)?.memory().touch())),
             Command::Rewrite { name, seed } => {
                 self.held(name)?.rewrite(*seed)?;
@@ -99,6 +95,9 @@ impl Session {
             }
             Command::WriteDisk { device, offset, bytes, seed } => {
                 disk::write(device, *offset, *bytes, *seed).map_err(named(device))
+            }
+            Command::ClearDisk { device, offset, bytes } => {
+                disk::clear(device, *offset, *bytes).map_err(named(device))
             }
             Command::ReadDisk { device, offset, bytes } => {
                 disk::read(device, *offset, *bytes).map_err(named(device))
@@ -141,6 +140,12 @@ impl Session {
         }
         self.programs.insert(name.into(), Program::start(command).map_err(named(command))?);
         Ok(Reply::new())
+    }
+
+    fn stop(&mut self, name: &str) -> Result<Reply, String> {
+        let mut program = self.programs.remove(name).ok_or_else(|| not_started(name))?;
+        let status = program.kill().map_err(named(name))?;
+        Ok(program.reply(status))
     }
 
     fn held(&mut self, name: &str) -> Result<&mut Hold, String> {

@@ -5,6 +5,8 @@ use crate::host::Host;
 use crate::linux::{Images, Linux};
 use crate::wait;
 use anyhow::{Result, ensure};
+use guest_images::Agent;
+use std::os::unix::fs::MetadataExt;
 
 const MIB: u64 = 1 << 20;
 /// By how much a guest may be off a limit: `vmm` takes 16 MiB of it, and QEMU some MiB more or less than assumed.
@@ -85,8 +87,22 @@ pub fn disk(images: &Images) -> Result<()> {
         written
     };
     let linux = Linux { flags: &flags, ..Linux::default() }.start(&host, images, "b")?;
-    let read = linux.agent()?.read_disk("/dev/vda", 0, 32 * MIB)?;
+    let mut agent = linux.agent()?;
+    let read = agent.read_disk("/dev/vda", 0, 32 * MIB)?;
     ensure!(read.checksum == written.checksum, "{read:?} {written:?}");
+    clear(&mut agent, &image)
+}
+
+/// What the guest gives up of its disk, the host does not hold any more.
+fn clear(agent: &mut Agent, image: &str) -> Result<()> {
+    let held = || Ok::<_, anyhow::Error>(std::fs::metadata(image)?.blocks() * 512);
+    let before = held()?;
+    agent.call("clear-disk", &[&"/dev/vda", &(8 * MIB), &(16 * MIB)])?;
+    let after = held()?;
+    ensure!(before - after >= 15 * MIB, "{before} bytes, then {after}");
+    let (cleared, unused) =
+        (agent.read_disk("/dev/vda", 8 * MIB, 16 * MIB)?, agent.read_disk("/dev/vda", 40 * MIB, 16 * MIB)?);
+    ensure!(cleared.checksum == unused.checksum, "{cleared:?} are not zeros");
     Ok(())
 }
 

@@ -73,6 +73,9 @@ fn the_configuration_lists_what_is_served() {
         assert_eq!(u32::from_le_bytes(machine.guest.read_config(8)), SEGMENT_BYTES_MAX);
         assert_eq!(u32::from_le_bytes(machine.guest.read_config(12)), SEGMENTS_MAX);
         assert_eq!(u32::from_le_bytes(machine.guest.read_config(20)), 512);
+        assert_eq!(u32::from_le_bytes(machine.guest.read_config(36)), ranges::DISCARD.sectors);
+        assert_eq!(u32::from_le_bytes(machine.guest.read_config(48)), 8192, "zeros of 4 MiB");
+        assert_eq!(machine.guest.read_config::<1>(56), [1]);
         let features = machine.guest.transport().device().features();
         assert_eq!(features & (1 << blk::VIRTIO_BLK_F_RO) != 0, read_only);
         assert_eq!(features & (1 << blk::VIRTIO_BLK_F_FLUSH) != 0, !read_only);
@@ -121,10 +124,95 @@ fn a_request_beyond_the_disk_is_refused_whole() {
 #[test]
 fn unknown_requests_are_unsupported() {
     let mut machine = Machine::new(false);
-    for kind in [2, 3, 5, 11, 13, 0x8000_0000, u32::MAX] {
+    for kind in [2, 3, 5, 10, 12, 14, 0x8000_0000, u32::MAX] {
         assert_eq!(machine.request(kind, 0, &[]), UNSUPP);
     }
-    assert_eq!(machine.counters(), BlockCounters { unsupported: 7, ..Default::default() });
+    assert_eq!(machine.counters(), BlockCounters { unsupported: 8, ..Default::default() });
+}
+
+const DISCARD: u32 = 11;
+const WRITE_ZEROES: u32 = 13;
+
+/// Ranges of a request: sector, number of sectors, flags.
+fn ranges(ranges: &[(u64, u32, u32)]) -> Vec<u8> {
+    let bytes = |(sector, sectors, flags): &(u64, u32, u32)| {
+        [&sector.to_le_bytes()[..], &sectors.to_le_bytes(), &flags.to_le_bytes()].concat()
+    };
+    ranges.iter().flat_map(bytes).collect()
+}
+
+/// First bytes of all sectors.
+fn sectors(file: &File) -> Vec<u8> {
+    let byte = |sector: u64| {
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, sector * 512 + 100).unwrap();
+        byte[0]
+    };
+    (0..file.metadata().unwrap().len() / 512).map(byte).collect()
+}
+
+#[test]
+fn discarded_sectors_leave_the_hosts_memory() {
+    use std::os::unix::fs::MetadataExt;
+    let mut machine = Machine::new(false);
+    let before = machine.file.metadata().unwrap().blocks();
+    let data = machine.guest.readable(&ranges(&[(8, 8, 0), (0, 0, 0)]));
+    assert_eq!(machine.request(DISCARD, 0, &[data]), OK);
+    assert_eq!(sectors(&machine.file), [0, 1, 2, 3, 4, 5, 6, 7, 0, 0, 0, 0, 0, 0, 0, 0]);
+    let after = machine.file.metadata().unwrap();
+    assert_eq!((after.len(), before - after.blocks()), (16 * 512, 8), "one page of the file is a hole");
+    assert_eq!((machine.counters().served, machine.counters().cleared_bytes), (1, 8 * 512));
+}
+
+#[test]
+fn zeros_are_written_whether_their_blocks_may_go_or_not() {
+    for flags in [0, 1] {
+        let mut machine = Machine::new(false);
+        let data = machine.guest.readable(&ranges(&[(3, 10, flags)]));
+        assert_eq!(machine.request(WRITE_ZEROES, 0, &[data]), OK);
+        assert_eq!(sectors(&machine.file), [0, 1, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 13, 14, 15], "{flags}");
+    }
+}
+
+#[test]
+fn ranges_that_are_no_part_of_the_disk_are_refused_whole() {
+    let mut machine = Machine::new(false);
+    let before = sectors(&machine.file);
+    let beyond = [(0, 1, 0), (15, 2, 0)];
+    let many = vec![(0, 1, 0); 17];
+    for bad in [&[][..], &[(16, 1, 0)], &beyond, &[(u64::MAX, 2, 0)], &[(0, u32::MAX, 0)], &many] {
+        for kind in [DISCARD, WRITE_ZEROES] {
+            let data = machine.guest.readable(&ranges(bad));
+            let data = if bad.is_empty() { vec![] } else { vec![data] };
+            assert_eq!(machine.request(kind, 0, &data), IOERR, "{kind} {bad:?}");
+        }
+    }
+    let part = machine.guest.readable(&ranges(&[(0, 1, 0)])[..15]);
+    assert_eq!(machine.request(DISCARD, 0, &[part]), IOERR);
+    // One range of zeros in a request; reserved flags; the flag of zeros in a discard.
+    let two = machine.guest.readable(&ranges(&[(0, 1, 0), (1, 1, 0)]));
+    assert_eq!(machine.request(WRITE_ZEROES, 0, &[two]), IOERR);
+    for (kind, flags) in [(DISCARD, 1), (DISCARD, 2), (WRITE_ZEROES, 2), (WRITE_ZEROES, 1 << 31)] {
+        let data = machine.guest.readable(&ranges(&[(0, 1, flags)]));
+        assert_eq!(machine.request(kind, 0, &[data]), UNSUPP, "{kind} {flags}");
+    }
+    assert_eq!(sectors(&machine.file), before);
+    assert_eq!(machine.counters().cleared_bytes, 0);
+}
+
+#[test]
+fn ranges_are_for_drivers_that_accepted_them_and_disks_that_can_be_written() {
+    let file = file(16);
+    let block = Block::new(file.try_clone().unwrap(), false, "").unwrap();
+    let cleared = 1 << blk::VIRTIO_BLK_F_DISCARD | 1 << blk::VIRTIO_BLK_F_WRITE_ZEROES;
+    let without = Machine { guest: FakeGuest::ready(RAM, block, !cleared), file };
+    for mut machine in [without, Machine::new(true)] {
+        for kind in [DISCARD, WRITE_ZEROES] {
+            let data = machine.guest.readable(&ranges(&[(0, 8, 0)]));
+            assert_eq!(machine.request(kind, 0, &[data]), UNSUPP);
+        }
+        assert_eq!(sectors(&machine.file)[7], 7);
+    }
 }
 
 #[test]

@@ -2,11 +2,15 @@
 //! with unsafe code: the kernel reads and writes guest RAM, which is never borrowed as a Rust reference.
 #![allow(unsafe_code)]
 
+use super::ranges::Range;
 use super::{REQUEST_BYTES_MAX, SECTOR_BYTES};
 use crate::virtio::buffers::{Access, Readable, Segments, Writable};
+use rustix::fs::FallocateFlags;
+use rustix::io::Errno;
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
 use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::fs::FileExt;
 
 /// A file of whole sectors.
 #[derive(Debug)]
@@ -60,6 +64,38 @@ impl Disk {
     /// Makes everything written so far stable.
     pub fn flush(&self) -> io::Result<()> {
         self.file.sync_data()
+    }
+
+    /// Frees what the host holds for a range, where it can: what is read there afterwards does not matter.
+    pub fn discard(&self, range: Range) -> io::Result<()> {
+        match self.allocate(FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, range) {
+            Err(Errno::OPNOTSUPP | Errno::NODEV) => Ok(()),
+            done => Ok(done?),
+        }
+    }
+
+    /// Fills a range with zeros, by a hole if it may be one.
+    pub fn write_zeroes(&self, range: Range) -> io::Result<()> {
+        let how = match range.may_unmap {
+            true => FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE,
+            false => FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE,
+        };
+        match self.allocate(how, range) {
+            Err(Errno::OPNOTSUPP | Errno::NODEV) => {
+                let zeros = vec![0; range.bytes() as usize];
+                self.file.write_all_at(&zeros, range.sector * SECTOR_BYTES)
+            }
+            done => Ok(done?),
+        }
+    }
+
+    fn allocate(&self, how: FallocateFlags, range: Range) -> rustix::io::Result<()> {
+        if range.sectors == 0 {
+            return Ok(());
+        }
+        rustix::io::retry_on_intr(|| {
+            rustix::fs::fallocate(&self.file, how, range.sector * SECTOR_BYTES, range.bytes())
+        })
     }
 
     fn transfer<A: Access + Default>(

@@ -1,14 +1,16 @@
 //! The block device (virtio 1.3, section 5.2) over a raw file or a host block device.
 //!
-//! Served are reads, writes, flushes and the id. Data moves between the file and guest RAM by one vectored system call,
-//! without a copy in between. What a hostile guest can choose is bounded: a request moves at most
+//! Served are reads, writes, flushes, discards, zeros and the id. Data moves between the file and guest RAM by one
+//! vectored system call, without a copy in between. What a hostile guest can choose is bounded: a request moves at most
 //! [`REQUEST_BYTES_MAX`], all of it inside the file as it was when the device was made and inside guest RAM, or nothing
 //! at all.
 
 mod disk;
+mod ranges;
 mod request;
 
 use self::disk::Disk;
+use self::ranges::Range;
 use self::request::{Command, Header};
 use super::buffers::{Buffers, ChainError};
 use super::queue::{QueueOutcome, drain};
@@ -32,11 +34,13 @@ pub const SEGMENT_BYTES_MAX: u32 = 64 * 1024;
 pub const REQUEST_BYTES_MAX: usize = (SEGMENTS_MAX * SEGMENT_BYTES_MAX) as usize;
 
 const QUEUE_SIZES: [u16; 1] = [256];
+/// Discards free whole blocks of the host's file system, which are mostly of 4 KiB.
+const DISCARD_SECTORS_ALIGNED: u32 = 8;
 /// Up to 32 MiB in one event, then the VMM does its other work.
 const BATCH_CHAINS: usize = 8;
 const ID_BYTES: usize = blk::VIRTIO_BLK_ID_BYTES as usize;
-/// Configuration up to and including `blk_size` (section 5.2.4).
-const CONFIG_BYTES: usize = 24;
+/// Configuration up to and including `write_zeroes_may_unmap` (section 5.2.4).
+const CONFIG_BYTES: usize = 57;
 
 /// What the guest asked for. Counts since the device was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,6 +51,8 @@ pub struct BlockCounters {
     pub read_bytes: u64,
     /// Bytes written to the file.
     pub written_bytes: u64,
+    /// Bytes that were discarded or filled with zeros.
+    pub cleared_bytes: u64,
     /// Flushes.
     pub flushes: u64,
     /// Requests of a type that is not offered.
@@ -66,6 +72,8 @@ pub struct Block {
     id: [u8; ID_BYTES],
     /// The driver did not accept FLUSH, so it may take every finished write for stable (section 5.2.6.2).
     write_through: bool,
+    /// What the driver accepted.
+    features: u64,
     counters: BlockCounters,
     moved_bytes: Arc<AtomicU64>,
 }
@@ -91,6 +99,7 @@ impl Block {
             disk: Disk::new(file, read_only)?,
             id: id_bytes,
             write_through: true,
+            features: 0,
             counters: BlockCounters::default(),
             moved_bytes: Arc::default(),
         })
@@ -180,9 +189,45 @@ impl Block {
                 self.counters.flushes += 1;
                 Ok(0)
             }
+            Command::Discard if self.accepted(blk::VIRTIO_BLK_F_DISCARD) => {
+                let ranges = self.ranges(buffers, ranges::DISCARD)?;
+                // The flag is for zeros alone.
+                if ranges.iter().any(|range| range.may_unmap) {
+                    return Err(Refusal::Unsupported);
+                }
+                self.clear(&ranges, Disk::discard)
+            }
+            Command::WriteZeroes if self.accepted(blk::VIRTIO_BLK_F_WRITE_ZEROES) => {
+                let ranges = self.ranges(buffers, ranges::WRITE_ZEROES)?;
+                self.clear(&ranges, Disk::write_zeroes)
+            }
             Command::Id => Ok(buffers.writable.write(&self.id) as u32),
-            Command::Flush | Command::Other => Err(Refusal::Unsupported),
+            Command::Flush | Command::Discard | Command::WriteZeroes | Command::Other => {
+                Err(Refusal::Unsupported)
+            }
         }
+    }
+
+    /// True if the driver accepted a feature, which only a disk that can be written has.
+    fn accepted(&self, feature: u32) -> bool {
+        self.features & self.features() & 1 << feature != 0
+    }
+
+    fn ranges(&self, buffers: &mut Buffers<'_>, bounds: ranges::Bounds) -> Result<Vec<Range>, Refusal> {
+        ranges::parse(&mut buffers.readable, bounds, self.disk.sectors())
+    }
+
+    /// Clears ranges that were checked. The page cache of the file changes, as with a write.
+    fn clear(&mut self, ranges: &[Range], way: fn(&Disk, Range) -> io::Result<()>) -> Result<u32, Refusal> {
+        for range in ranges {
+            way(&self.disk, *range).map_err(Refusal::Failed)?;
+            self.counters.cleared_bytes += range.bytes();
+            self.moved_bytes.fetch_add(range.bytes(), Relaxed);
+        }
+        if self.write_through {
+            self.disk.flush().map_err(Refusal::Failed)?;
+        }
+        Ok(0)
     }
 }
 
@@ -192,11 +237,13 @@ impl VirtioDevice for Block {
     }
 
     fn features(&self) -> u64 {
-        let mode = if self.disk.read_only() { blk::VIRTIO_BLK_F_RO } else { blk::VIRTIO_BLK_F_FLUSH };
-        1 << blk::VIRTIO_BLK_F_SIZE_MAX
+        let all = 1 << blk::VIRTIO_BLK_F_SIZE_MAX
             | 1 << blk::VIRTIO_BLK_F_SEG_MAX
-            | 1 << blk::VIRTIO_BLK_F_BLK_SIZE
-            | 1 << mode
+            | 1 << blk::VIRTIO_BLK_F_BLK_SIZE;
+        let written = 1 << blk::VIRTIO_BLK_F_FLUSH
+            | 1 << blk::VIRTIO_BLK_F_DISCARD
+            | 1 << blk::VIRTIO_BLK_F_WRITE_ZEROES;
+        all | if self.disk.read_only() { 1 << blk::VIRTIO_BLK_F_RO } else { written }
     }
 
     fn queue_sizes(&self) -> &[u16] {
@@ -204,12 +251,20 @@ impl VirtioDevice for Block {
     }
 
     fn read_config(&self, offset: u64, data: &mut [u8]) {
-        // struct virtio_blk_config: capacity, size_max, seg_max, geometry (4 bytes, not offered), blk_size.
+        // struct virtio_blk_config: capacity, size_max, seg_max, geometry (4 bytes, not offered), blk_size, topology
+        // (8 bytes), writeback and num_queues (4 bytes, not offered), max_discard_sectors, max_discard_seg,
+        // discard_sector_alignment, max_write_zeroes_sectors, max_write_zeroes_seg, write_zeroes_may_unmap.
         let mut config = [0; CONFIG_BYTES];
         config[..8].copy_from_slice(&self.disk.sectors().to_le_bytes());
         config[8..12].copy_from_slice(&SEGMENT_BYTES_MAX.to_le_bytes());
         config[12..16].copy_from_slice(&SEGMENTS_MAX.to_le_bytes());
         config[20..24].copy_from_slice(&(SECTOR_BYTES as u32).to_le_bytes());
+        config[36..40].copy_from_slice(&ranges::DISCARD.sectors.to_le_bytes());
+        config[40..44].copy_from_slice(&ranges::DISCARD.ranges.to_le_bytes());
+        config[44..48].copy_from_slice(&DISCARD_SECTORS_ALIGNED.to_le_bytes());
+        config[48..52].copy_from_slice(&ranges::WRITE_ZEROES.sectors.to_le_bytes());
+        config[52..56].copy_from_slice(&ranges::WRITE_ZEROES.ranges.to_le_bytes());
+        config[56] = 1;
         read_config_bytes(&config, offset, data);
     }
 
@@ -218,6 +273,7 @@ impl VirtioDevice for Block {
     }
 
     fn activate(&mut self, features: u64) {
+        self.features = features;
         self.write_through = features & 1 << blk::VIRTIO_BLK_F_FLUSH == 0;
     }
 
@@ -226,6 +282,7 @@ impl VirtioDevice for Block {
     }
 
     fn reset(&mut self) {
+        self.features = 0;
         self.write_through = true;
     }
 }

@@ -16,6 +16,8 @@ pub(super) enum Command {
     Write,
     Flush,
     Id,
+    Discard,
+    WriteZeroes,
     Other,
 }
 
@@ -36,6 +38,8 @@ impl Header {
             blk::VIRTIO_BLK_T_OUT => Command::Write,
             blk::VIRTIO_BLK_T_FLUSH => Command::Flush,
             blk::VIRTIO_BLK_T_GET_ID => Command::Id,
+            blk::VIRTIO_BLK_T_DISCARD => Command::Discard,
+            blk::VIRTIO_BLK_T_WRITE_ZEROES => Command::WriteZeroes,
             _ => Command::Other,
         };
         Self { command, sector }

@@ -179,7 +179,9 @@ fn console(console: &Console) -> OsString {
 fn drive(index: usize, disk: &Disk) -> OsString {
     let read_only = if disk.read_only { "on" } else { "off" };
     with_path(
-        &format!("if=none,id=disk{index},format=raw,cache=writeback,readonly={read_only},file="),
+        &format!(
+            "if=none,id=disk{index},format=raw,cache=writeback,discard=unmap,readonly={read_only},file="
+        ),
         &disk.path,
     )
 }
