@@ -8,10 +8,7 @@ use libtest_mimic::{Failed, Trial};
 use skip::{Death, Record};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
-
-/// The whole run, guests of all scenarios one after the other.
-const DEADLINE: Duration = Duration::from_secs(30 * 60);
+use wait::TOTAL_MAX;
 
 /// Environment variable that names another seed of the stress test.
 const SEED_VARIABLE: &str = "BALLAST_STRESS_SEED";
@@ -137,10 +134,14 @@ fn together(ground: Ground, alike: &[&str]) -> Result<Ran, String> {
     let mut ran = Ran { outcomes: Outcomes::new(), broke: String::new() };
     let seed = std::env::var(SEED_VARIABLE).unwrap_or_else(|_| "1".into());
     for machine in 1..=MACHINES_MAX {
-        let left = alike.iter().filter(|name| !ran.outcomes.contains_key(**name));
-        let words: Vec<&str> = ["scenarios", "--seed", &seed].into_iter().chain(left.copied()).collect();
+        let left: Vec<&str> =
+            alike.iter().filter(|name| !ran.outcomes.contains_key(**name)).copied().collect();
+        let words: Vec<&str> = ["scenarios", "--seed", &seed].iter().chain(&left).copied().collect();
+        // A machine that hangs is found by its silence, a scenario that hangs by its waits: this is for what neither
+        // sees, on a host of any speed.
+        let deadline = TOTAL_MAX * u32::try_from(1 + left.len()).unwrap_or(u32::MAX);
         let mut printed = String::new();
-        let end = ground.run(&words, DEADLINE, &mut |line| {
+        let end = ground.run(&words, deadline, &mut |line| {
             printed.push_str(line);
             printed.push('\n');
             receive(line, &mut ran.outcomes);

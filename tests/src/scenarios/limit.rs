@@ -62,6 +62,13 @@ pub fn moves_host_memory(images: &Images) -> Result<()> {
     let linux = Linux { flags: &flags, ..Linux::default() }.start(&host, images, "a")?;
     let mut agent = linux.agent()?;
     let read = |agent: &mut guest_images::Agent| agent.call("read-file", &[&"/dev/vda"]);
+    // While the balloon inflates, the guest evicts more of its page cache than the balloon takes.
+    wait::until(
+        "the first limit is in force",
+        &host,
+        || host.guest_object("a"),
+        |guest| guest.balloon.actual_bytes <= guest.target_bytes,
+    )?;
     read(&mut agent)?;
     let before = linux.guest.resident_bytes()?;
     ensure!(before >= 330 * MIB, "the page cache fills the guest: {} MiB", before / MIB);
