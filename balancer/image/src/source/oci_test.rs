@@ -71,7 +71,7 @@ fn layers_become_images_lowest_first_and_whiteouts_those_of_overlayfs() {
         (b"4".as_slice(), b"5".as_slice())
     );
     assert!(!upper.keys().any(|path| path.contains(".wh.")));
-    let origin = open(layout.0.path()).unwrap()[1].origin();
+    let origin = sources(layout.0.path()).unwrap()[1].origin();
     assert!(origin.name.contains("@sha256:") && origin.layer.is_some_and(|layer| layer.index == 1));
     // In a tar on its own they are names as any other.
     let out = tempfile::tempdir().unwrap();
@@ -83,18 +83,19 @@ fn layers_become_images_lowest_first_and_whiteouts_those_of_overlayfs() {
 #[test]
 fn whiteouts_below_what_the_layer_hides_itself_are_nothing() {
     let layout = Layout::new();
+    let base = || layout.blob(TAR, &archive(&[("etc/a/b", "x", FILE), ("etc/deep/b", "x", FILE)]));
     for members in [
         [("etc", "a file", FILE), ("etc/.wh.a", "", FILE), ("etc/deep/.wh..wh..opq", "", FILE)],
         [("etc/.wh.a", "", FILE), ("etc/deep/.wh.b", "", FILE), ("etc", "a file", FILE)],
     ] {
-        layout.index(&[layout.manifest(&[layout.blob(TAR, &archive(&members))])]);
-        let (nodes, _) = images(layout.0.path()).unwrap().remove(0);
+        layout.index(&[layout.manifest(&[base(), layout.blob(TAR, &archive(&members))])]);
+        let (nodes, _) = images(layout.0.path()).unwrap().remove(1);
         assert_eq!(nodes["/etc"].held, b"a file", "{members:?}");
         assert_eq!(nodes.len(), 2, "{members:?}");
     }
     let gone = [("etc/a/.wh.b", "", FILE), ("etc/.wh.a", "", FILE)];
-    layout.index(&[layout.manifest(&[layout.blob(TAR, &archive(&gone))])]);
-    let (nodes, _) = images(layout.0.path()).unwrap().remove(0);
+    layout.index(&[layout.manifest(&[base(), layout.blob(TAR, &archive(&gone))])]);
+    let (nodes, _) = images(layout.0.path()).unwrap().remove(1);
     assert_eq!((nodes["/etc/a"].mode, nodes.len()), (0o020_000, 3));
 }
 
@@ -157,7 +158,6 @@ fn layouts_that_lie_are_refused() {
     assert!(with(&|layer| layer["mediaType"] = "application/x-iso".into()).contains("application/x-iso"));
     assert!(with(&|layer| layer["digest"] = "sha256:../../../etc/passwd".into()).contains("is no digest"));
     assert!(with(&|layer| layer["digest"] = "sha512:00".into()).contains("is no digest"));
-    assert!(with(&|layer| layer["mediaType"] = TAR.into()).contains("ends within a header"));
     layout.index(&[layout.manifest(&[])]);
     assert!(refusal(layout.0.path()).contains("0 layers"));
     fs::write(layout.0.path().join("index.json"), "{").unwrap();

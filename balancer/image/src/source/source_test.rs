@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use tempfile::TempDir;
 
 type Nodes = BTreeMap<String, Node>;
@@ -36,7 +37,12 @@ fn images(path: &Path) -> Result<Vec<(Nodes, String)>, BuildError> {
         let (file, digest) = testing::build(Any(source))?;
         Ok((read_back(&file), digest.to_string()))
     };
-    open(path)?.into_iter().map(image).collect()
+    sources(path)?.into_iter().map(image).collect()
+}
+
+fn sources(path: &Path) -> Result<Vec<Box<dyn Source>>, BuildError> {
+    let (cancelled, mut report) = (AtomicBool::new(false), |_| ());
+    open(path, &std::env::temp_dir(), &mut Watch::new(&cancelled, &mut report))
 }
 
 fn image(path: &Path) -> (Nodes, String) {
