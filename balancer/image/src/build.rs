@@ -17,8 +17,8 @@ use std::path::Path;
 /// Contents are copied in parts of this length.
 const STEP_BYTES: usize = 1 << 20;
 
-/// Builds what is at a path into a store: one image, or one per layer of an OCI image, the lowest first, each different
-/// from the others. They enter the store when all of them are complete; if anything fails before, no part of them stays.
+/// Builds what is at a path into a store: one image, or one per layer of an OCI image, the lowest first, none twice.
+/// They enter the store when all of them are complete; if anything fails before, no part of them stays.
 ///
 /// # Errors
 /// When the source is refused or changes, when there is no room, or when the build is cancelled.

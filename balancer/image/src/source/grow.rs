@@ -45,6 +45,8 @@ pub(super) struct Growing<'a> {
     pub(super) inherited: HashSet<InodeId>,
     /// Files of the layers below that this one has a copy of.
     copies: HashMap<InodeId, InodeId>,
+    /// The paths of their files, once they are needed.
+    known_names: Option<HashMap<InodeId, Vec<Vec<u8>>>>,
 }
 
 /// A tree that is complete.
@@ -66,7 +68,7 @@ impl<'a> Growing<'a> {
         *tree.get_mut(tree.root()) = root.with_kind(Kind::Directory(BTreeMap::new()));
         let inherited = HashSet::from([tree.root()]);
         let (covered, copies) = (HashSet::new(), HashMap::new());
-        Self { archive, overlay, below, tree, covered, inherited, copies }
+        Self { archive, overlay, below, tree, covered, inherited, copies, known_names: None }
     }
 
     pub(super) fn refuse<T>(&self, path: &[u8], why: impl Into<String>) -> Result<T, BuildError> {
@@ -155,27 +157,33 @@ impl<'a> Growing<'a> {
             (Some(id), _) if self.tree.is_folder(id) => self.refuse(path, folder()),
             (Some(id), _) => Ok(id),
             (None, Some(id)) if self.below.tree.is_folder(id) => self.refuse(path, folder()),
-            (None, Some(id)) => self.copy(path, parents, name, id),
+            (None, Some(id)) => self.copy(path, id),
             (None, None) => {
                 self.refuse(path, format!("it is a hard link to {shown:?}, which is not before it"))
             }
         }
     }
 
-    fn copy(
-        &mut self,
-        path: &[u8],
-        parents: &[&[u8]],
-        name: &[u8],
-        id: InodeId,
-    ) -> Result<InodeId, BuildError> {
-        let copy = match self.copies.get(&id) {
-            Some(copy) => *copy,
-            None => self.tree.add(self.below.tree.get(id).clone())?,
-        };
+    /// A copy of a file of the layers below, with all names that are still seen of it.
+    fn copy(&mut self, path: &[u8], id: InodeId) -> Result<InodeId, BuildError> {
+        if let Some(copy) = self.copies.get(&id) {
+            return Ok(*copy);
+        }
+        let copy = self.tree.add(self.below.tree.get(id).clone())?;
         self.copies.insert(id, copy);
-        let (_, folder) = self.folder(path, parents)?;
-        self.tree.link(folder, name, copy)?;
+        let below = self.below;
+        let known = self.known_names.get_or_insert_with(|| below.names());
+        for names in known.get(&id).cloned().unwrap_or_default() {
+            let names: Vec<&[u8]> = names.split(|byte| *byte == b'/').collect();
+            let Some((name, parents)) = names.split_last() else { continue };
+            let at = self.walk(path, parents, Walk::Find)?;
+            let seen = at.and_then(|at| self.below.tree.lookup(at.below?, name));
+            let own = at.and_then(|at| self.tree.lookup(at.layer?, name));
+            if seen == Some(id) && own.is_none() {
+                let (_, folder) = self.folder(path, parents)?;
+                self.tree.link(folder, name, copy)?;
+            }
+        }
         Ok(copy)
     }
 

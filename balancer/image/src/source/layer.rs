@@ -198,13 +198,17 @@ fn compose(
 }
 
 impl Layer {
-    /// The files of each archive and their inodes here.
-    fn wanted(&self, traversal: &Traversal<'_>) -> BTreeMap<usize, HashMap<InodeId, InodeId>> {
-        let mut wanted: BTreeMap<usize, HashMap<InodeId, InodeId>> = BTreeMap::new();
+    /// The files of each archive and their inodes here. A file of the archive that is several files here, since a layer
+    /// linked one of its names, takes several readings.
+    fn wanted(&self, traversal: &Traversal<'_>) -> BTreeMap<(usize, usize), HashMap<InodeId, InodeId>> {
+        let mut wanted: BTreeMap<(usize, usize), HashMap<InodeId, InodeId>> = BTreeMap::new();
         for id in &traversal.inodes {
-            if let Some((archive, from)) = self.places[id.index()] {
-                wanted.entry(archive).or_default().insert(from, *id);
+            let Some((archive, from)) = self.places[id.index()] else { continue };
+            let mut reading = 0;
+            while wanted.get(&(archive, reading)).is_some_and(|files| files.contains_key(&from)) {
+                reading += 1;
             }
+            wanted.entry((archive, reading)).or_default().insert(from, *id);
         }
         wanted
     }
@@ -225,7 +229,7 @@ impl Source for Layer {
         traversal: &Traversal<'_>,
         sink: &mut Sink<'_>,
     ) -> Result<(), BuildError> {
-        for (index, wanted) in self.wanted(traversal) {
+        for ((index, _), wanted) in self.wanted(traversal) {
             self.archives[index].contents(&wanted, sink)?;
         }
         Ok(())

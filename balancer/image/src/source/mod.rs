@@ -77,8 +77,8 @@ pub struct LayerOrigin {
 }
 
 /// The sources behind a path, lowest layer first: a folder; a tar, as it is or compressed with gzip, zstd or xz; or an
-/// image in either of them ([`oci`] has the forms), one source per layer, [`IMAGES_MAX`] at most. Tars are read once for
-/// it. `spool` is a folder for an unnamed file: an image in a compressed tar is unpacked there.
+/// image in either of them ([`oci`] has the forms), one source per layer, [`IMAGES_MAX`] at most. Tars are read once
+/// for it. `spool` is a folder for an unnamed file: an image in a compressed tar is unpacked there.
 ///
 /// # Errors
 /// When it is none of them, or an image or a tar that cannot be used.

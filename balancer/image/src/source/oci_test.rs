@@ -2,10 +2,10 @@ use super::*;
 use crate::tree::Inode;
 use sha2::{Digest as _, Sha256};
 
-struct Layout(TempDir);
+pub(super) struct Layout(TempDir);
 
 impl Layout {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir_all(dir.path().join("blobs/sha256")).unwrap();
         fs::write(dir.path().join("oci-layout"), r#"{"imageLayoutVersion": "1.0.0"}"#).unwrap();
@@ -13,10 +13,32 @@ impl Layout {
     }
 
     /// A blob, and its descriptor.
-    fn blob(&self, media_type: &str, bytes: &[u8]) -> serde_json::Value {
+    pub(super) fn blob(&self, media_type: &str, bytes: &[u8]) -> serde_json::Value {
         let hex: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
         fs::write(self.0.path().join("blobs/sha256").join(&hex), bytes).unwrap();
         serde_json::json!({"mediaType": media_type, "digest": format!("sha256:{hex}"), "size": bytes.len()})
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    pub(super) fn layer(&self, bytes: &[u8]) -> serde_json::Value {
+        self.blob(TAR, bytes)
+    }
+
+    /// An image with a configuration and a name.
+    pub(super) fn named(&self, layers: &[serde_json::Value], name: &str) -> serde_json::Value {
+        let digests: Vec<_> = layers.iter().map(|layer| layer["digest"].clone()).collect();
+        let config = serde_json::json!({
+            "architecture": "amd64", "os": "linux", "config": {},
+            "rootfs": {"type": "layers", "diff_ids": digests},
+        });
+        let config = self.blob("application/vnd.oci.image.config.v1+json", config.to_string().as_bytes());
+        let manifest = serde_json::json!({"schemaVersion": 2, "config": config, "layers": layers});
+        let mut manifest = self.blob(MANIFEST, manifest.to_string().as_bytes());
+        manifest["annotations"] = serde_json::json!({"org.opencontainers.image.ref.name": name});
+        manifest
     }
 
     fn manifest(&self, layers: &[serde_json::Value]) -> serde_json::Value {
@@ -24,7 +46,7 @@ impl Layout {
         self.blob(MANIFEST, manifest.to_string().as_bytes())
     }
 
-    fn index(&self, manifests: &[serde_json::Value]) {
+    pub(super) fn index(&self, manifests: &[serde_json::Value]) {
         let index = serde_json::json!({"schemaVersion": 2, "manifests": manifests});
         fs::write(self.0.path().join("index.json"), index.to_string()).unwrap();
     }

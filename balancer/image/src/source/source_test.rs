@@ -59,10 +59,20 @@ fn refusal(path: &Path) -> String {
     }
 }
 
+#[path = "dialects_test.rs"]
+mod dialects;
+#[path = "differential_test.rs"]
+mod differential;
 #[path = "dir_test.rs"]
 mod folders;
 #[path = "oci_test.rs"]
 mod layouts;
+#[path = "odd_test.rs"]
+mod odd;
+#[path = "saved_test.rs"]
+mod saved;
+#[path = "stack_test.rs"]
+mod stacked;
 #[path = "tar_test.rs"]
 mod tars;
 

@@ -51,6 +51,24 @@ impl Stacked {
         (self.tree, self.places)
     }
 
+    /// The paths of everything but folders.
+    pub(super) fn names(&self) -> HashMap<InodeId, Vec<Vec<u8>>> {
+        let mut all: HashMap<InodeId, Vec<Vec<u8>>> = HashMap::new();
+        let mut folders = vec![(self.tree.root(), Vec::new())];
+        while let Some((folder, path)) = folders.pop() {
+            let Kind::Directory(names) = &self.tree.get(folder).kind else { continue };
+            for (name, &id) in names {
+                let below = if path.is_empty() { name.to_vec() } else { [&path, &b"/"[..], name].concat() };
+                if self.tree.is_folder(id) {
+                    folders.push((id, below));
+                } else {
+                    all.entry(id).or_default().push(below);
+                }
+            }
+        }
+        all
+    }
+
     fn add(&mut self, inode: Inode, place: Option<Place>) -> Result<InodeId, TreeError> {
         let id = self.tree.add(inode)?;
         self.places.push(place);

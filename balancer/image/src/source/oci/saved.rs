@@ -1,5 +1,5 @@
-//! What `docker save` wrote before version 25, and `docker-archive:`: `manifest.json` is a list of images with the names
-//! of their layers.
+//! What `docker save` wrote before version 25, and `docker-archive:`: `manifest.json` is a list of images with the
+//! names of their layers.
 
 use super::document::Config;
 use super::{Blob, Blobs, Image, LAYERS_MAX, LayerOrigin, OciError, Vouched, blob};

@@ -1,7 +1,7 @@
 //! Access control lists as archivers write them, to the bytes of Linux's extended attribute.
 //!
-//! The text is that of POSIX.1e draft 17, long (`user:1000:rw-`) or short (`u:1000:rw-`), entries separated by commas or
-//! line ends, with star's fourth field for the number behind a name (`user:joe:rw-:1000`). The bytes are
+//! The text is that of POSIX.1e draft 17, long (`user:1000:rw-`) or short (`u:1000:rw-`), entries separated by commas
+//! or line ends, with star's fourth field for the number behind a name (`user:joe:rw-:1000`). The bytes are
 //! `struct posix_acl_xattr_header` and `_entry` of Linux (`include/uapi/linux/posix_acl_xattr.h`): version 2, then tag,
 //! permissions and number of each entry, in the order of their tags.
 

@@ -2,7 +2,7 @@
 //!
 //! | record | written by | value |
 //! |---|---|---|
-//! | `SCHILY.xattr.NAME` | star, GNU tar, bsdtar, Docker | the bytes; in the name `%25` and `%3D` are `%` and `=` (GNU tar) |
+//! | `SCHILY.xattr.NAME` | star, GNU tar, bsdtar, Docker | the bytes; in the name `%25` is `%`, `%3D` is `=` (GNU) |
 //! | `LIBARCHIVE.xattr.NAME` | bsdtar | base64; in the name `%XX` is a byte |
 //! | `RHT.security.NAME` | GNU tar, for labels | the bytes, of `security.NAME` |
 //! | `SCHILY.acl.access`, `SCHILY.acl.default` | star, GNU tar, bsdtar | text ([`super::acl`]) |
