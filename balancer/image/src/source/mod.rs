@@ -152,5 +152,8 @@ fn unpack(
 }
 
 #[cfg(test)]
+pub(crate) use tests::odd_archive;
+
+#[cfg(test)]
 #[path = "source_test.rs"]
 mod tests;

@@ -76,6 +76,11 @@ mod stacked;
 #[path = "tar_test.rs"]
 mod tars;
 
+/// An archive that GNU tar reads as well.
+pub(crate) fn odd_archive(seed: u64) -> Vec<u8> {
+    odd::Odd::new(seed, odd::Reader::Tar).archive()
+}
+
 /// A member of a tar: name, contents or target, type.
 type Entry<'a> = (&'a str, &'a str, EntryType);
 
