@@ -3,10 +3,12 @@
 use super::decompress::{Compression, Hashed};
 use super::tar::{Member, Members, TarError};
 use crate::error::BuildError;
-use sha2::Digest;
+use sha2::{Digest, Sha256};
+use std::cell::RefCell;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
+use std::rc::Rc;
 use std::sync::Arc;
 
 /// Most zeros behind the end of an archive: tar fills its last record, 10 KiB as a rule, at most `--blocking-factor`.
@@ -75,6 +77,15 @@ pub(super) struct Archive {
     pub vouched: Vouched,
 }
 
+/// The stream, with its hash if that is wanted.
+fn hashed<'a>(source: impl Read + 'a, wanted: bool) -> (Box<dyn Read + 'a>, Option<Rc<RefCell<Sha256>>>) {
+    if !wanted {
+        return (Box::new(source), None);
+    }
+    let (source, hash) = Hashed::new(source);
+    (Box::new(source), Some(hash))
+}
+
 /// The members of an archive, one after the other.
 pub(super) type Walk<'a> = Members<Box<dyn Read + 'a>>;
 
@@ -93,24 +104,18 @@ impl Archive {
         &self,
         mut see: impl FnMut(Member, &mut Walk<'_>) -> Result<(), BuildError>,
     ) -> Result<Option<String>, BuildError> {
-        let (stored, stored_hash) = Hashed::new(self.part.reader());
+        let (stored, stored_hash) = hashed(self.part.reader(), matches!(self.vouched, Vouched::Stored(_)));
         let (plain, rest) = self.compression.reader(stored);
-        let (plain, tar_hash): (Box<dyn Read + '_>, _) = match self.vouched {
-            Vouched::Tar(_) => {
-                let (plain, hash) = Hashed::new(plain);
-                (Box::new(plain), Some(hash))
-            }
-            _ => (plain, None),
-        };
+        let (plain, tar_hash) = hashed(plain, matches!(self.vouched, Vouched::Tar(_)));
         let mut members = Members::new(plain, !matches!(self.vouched, Vouched::No));
         while let Some(member) = members.next().map_err(|error| self.refuse(error))? {
             see(member, &mut members)?;
         }
         let behind = self.drain(members.into_rest())?;
-        let (expected, hash) = match (&self.vouched, tar_hash) {
-            (Vouched::Stored(expected), _) => (expected, stored_hash),
-            (Vouched::Tar(expected), Some(hash)) => (expected, hash),
-            _ => return Ok(self.remark(behind, rest.bytes())),
+        let (Vouched::Stored(expected) | Vouched::Tar(expected), Some(hash)) =
+            (&self.vouched, stored_hash.or(tar_hash))
+        else {
+            return Ok(self.remark(behind, rest.bytes()));
         };
         let found: String = hash.take().finalize().iter().map(|byte| format!("{byte:02x}")).collect();
         if found == *expected {
