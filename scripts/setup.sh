@@ -75,6 +75,8 @@ command -v gcc > /dev/null && [ -e /usr/include/stdio.h ] || missing="$missing g
 command -v g++ > /dev/null || missing="$missing g++"
 command -v mke2fs > /dev/null || [ -x /usr/sbin/mke2fs ] || missing="$missing e2fsprogs"
 command -v fsck.erofs > /dev/null || [ -x /usr/bin/fsck.erofs ] || missing="$missing erofs-utils"
+# Unpacks layers, which balancer image build is compared with.
+command -v umoci > /dev/null || missing="$missing umoci"
 command -v mmdebstrap > /dev/null || missing="$missing mmdebstrap"
 [ "$(id -u)" = 0 ] || command -v newuidmap > /dev/null || missing="$missing uidmap"
 [ -e "$KEYRING" ] || missing="$missing debian-archive-keyring"

@@ -17,8 +17,8 @@ use std::path::Path;
 /// Contents are copied in parts of this length.
 const STEP_BYTES: usize = 1 << 20;
 
-/// Builds what is at a path into a store: one image, or one per layer of an OCI image, the lowest first. They enter the
-/// store when all of them are complete; if anything fails before, no part of them stays.
+/// Builds what is at a path into a store: one image, or one per layer of an OCI image, the lowest first, none twice.
+/// They enter the store when all of them are complete; if anything fails before, no part of them stays.
 ///
 /// # Errors
 /// When the source is refused or changes, when there is no room, or when the build is cancelled.
@@ -29,15 +29,18 @@ pub fn build(path: &Path, store: &Store, watch: &mut Watch<'_>) -> Result<Vec<Ma
     {
         return Err(BuildError::StoreInside { store: store.folder().into(), folder });
     }
-    let mut finished = Vec::new();
-    for mut source in super::source::open(path)? {
+    let mut finished = Vec::<(Draft, Manifest)>::new();
+    watch.begin(Phase::Reading, 0, 0);
+    for mut source in super::source::open(path, store.folder(), watch)? {
         let draft = store.draft()?;
         let (digest, report) =
             build_tree(&mut *source, draft.file(), watch).map_err(|error| in_store(error, store.folder()))?;
         let manifest = manifest(digest, report, source.origin());
+        // A guest maps an image once. Of two equal layers the upper one has every name that the lower one has.
+        finished.retain(|(_, other)| other.digest != digest);
         finished.push((draft, manifest));
     }
-    finished.into_iter().map(|(draft, manifest): (Draft, _)| Ok(store.adopt(draft, manifest)?)).collect()
+    finished.into_iter().map(|(draft, manifest)| Ok(store.adopt(draft, manifest)?)).collect()
 }
 
 /// Builds one image into an empty file, and checks it as the store does when it is opened.

@@ -20,6 +20,8 @@ pub mod build;
 pub mod check;
 pub mod erofs;
 mod error;
+#[cfg(any(test, feature = "testing"))]
+pub mod fuzz;
 pub mod source;
 pub mod store;
 #[cfg(test)]

@@ -204,6 +204,65 @@ fn a_cancelled_build_leaves_nothing() {
     }
 }
 
+/// A refused layer above a good one, a torn archive, a saved image in a compressed tar that is refused.
+#[test]
+fn a_refused_source_leaves_nothing() {
+    let (dir, store) = store();
+    let source = dir.path().join("source");
+    let mut builder = tar::Builder::new(Vec::new());
+    for (name, bytes) in [("index.json", &b"{}"[..]), ("oci-layout", b"{}"), ("x", &[1; 4096])] {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        builder.append_data(&mut header, name, bytes).unwrap();
+    }
+    let whole = builder.into_inner().unwrap();
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    packed.write_all(&whole).unwrap();
+    for bytes in [packed.finish().unwrap(), whole[..2000].to_vec(), whole] {
+        fs::write(&source, bytes).unwrap();
+        let (cancelled, mut report) = (AtomicBool::new(false), |_| ());
+        let error = build(&source, &store, &mut Watch::new(&cancelled, &mut report)).unwrap_err();
+        assert!(error.to_string().contains("source"), "{error}");
+        assert!(names(&store).is_empty());
+        assert_eq!(fs::read_dir(store.folder()).unwrap().count(), 2, "images and domains, and no file");
+    }
+}
+
+#[test]
+fn layers_enter_the_store_once_and_together() {
+    let (dir, store) = store();
+    let layout = dir.path().join("layout");
+    fs::create_dir_all(layout.join("blobs/sha256")).unwrap();
+    fs::write(layout.join("oci-layout"), "{}").unwrap();
+    let put = |bytes: &[u8]| {
+        use sha2::Digest;
+        let hex: String = sha2::Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        fs::write(layout.join("blobs/sha256").join(&hex), bytes).unwrap();
+        serde_json::json!({"digest": format!("sha256:{hex}"), "size": bytes.len()})
+    };
+    let layer = |name: &str| {
+        let mut builder = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_gnu();
+        header.set_size(0);
+        builder.append_data(&mut header, name, &b""[..]).unwrap();
+        put(&builder.into_inner().unwrap())
+    };
+    let index = |layers: &[serde_json::Value]| {
+        let manifest = put(serde_json::json!({"layers": layers}).to_string().as_bytes());
+        fs::write(layout.join("index.json"), serde_json::json!({"manifests": [manifest]}).to_string())
+            .unwrap();
+    };
+    let (cancelled, mut report) = (AtomicBool::new(false), |_| ());
+    let mut watch = Watch::new(&cancelled, &mut report);
+    index(&[layer("a"), put(b"no tar")]);
+    build(&layout, &store, &mut watch).unwrap_err();
+    assert!(names(&store).is_empty());
+    index(&[layer("a"), layer("b"), layer("a")]);
+    let built = build(&layout, &store, &mut watch).unwrap();
+    let layers: Vec<_> = built.iter().map(|manifest| manifest.layer.as_ref().unwrap().index).collect();
+    assert_eq!(layers, [1, 2], "of two equal layers the upper one counts");
+}
+
 #[test]
 fn an_image_cannot_hold_its_store() {
     let (dir, store) = store();

@@ -111,6 +111,12 @@ impl Inode {
         Self { mode: mode & 0o7777, uid: 0, gid: 0, xattrs: BTreeMap::new(), kind }
     }
 
+    /// Mode, owner and attributes of this inode for something else.
+    #[must_use]
+    pub fn with_kind(&self, kind: Kind) -> Self {
+        Self { mode: self.mode, uid: self.uid, gid: self.gid, xattrs: self.xattrs.clone(), kind }
+    }
+
     /// An empty folder that no entry described: `rwxr-xr-x`, of root.
     #[must_use]
     pub fn folder() -> Self {
@@ -185,6 +191,19 @@ impl Tree {
         let Kind::Directory(names) = &mut self.get_mut(folder).kind else { unreachable!("not a folder") };
         names.insert(name.into(), id);
         Ok(())
+    }
+
+    /// Takes a name out of a folder.
+    pub fn unlink(&mut self, folder: InodeId, name: &[u8]) {
+        if let Kind::Directory(names) = &mut self.get_mut(folder).kind {
+            names.remove(name);
+        }
+    }
+
+    /// True for a folder.
+    #[must_use]
+    pub fn is_folder(&self, id: InodeId) -> bool {
+        matches!(self.get(id).kind, Kind::Directory(_))
     }
 
     /// What has a name in a folder; nothing if it is not a folder.

@@ -3,6 +3,9 @@
 use super::error::BuildError;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+/// Most warnings that are kept; more are counted.
+const WARNINGS_MAX: usize = 20;
+
 /// What a build is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
@@ -30,12 +33,34 @@ pub struct Watch<'a> {
     cancelled: &'a AtomicBool,
     report: &'a mut dyn FnMut(Progress),
     progress: Progress,
+    warnings: Vec<String>,
+    unsaid: usize,
 }
 
 impl<'a> Watch<'a> {
     /// One that ends the build once `cancelled` is set.
     pub fn new(cancelled: &'a AtomicBool, report: &'a mut dyn FnMut(Progress)) -> Self {
-        Self { cancelled, report, progress: Progress { phase: Phase::Reading, done: (0, 0), all: (0, 0) } }
+        let progress = Progress { phase: Phase::Reading, done: (0, 0), all: (0, 0) };
+        Self { cancelled, report, progress, warnings: Vec::new(), unsaid: 0 }
+    }
+
+    /// What was left out of the images, one sentence each.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let mut all = self.warnings.clone();
+        if self.unsaid > 0 {
+            all.push(format!("{} more warnings of this kind", self.unsaid));
+        }
+        all
+    }
+
+    /// Notes what is left out of an image.
+    pub(super) fn warn(&mut self, text: String) {
+        if self.warnings.len() < WARNINGS_MAX {
+            self.warnings.push(text);
+        } else {
+            self.unsaid += 1;
+        }
     }
 
     /// Another phase begins.

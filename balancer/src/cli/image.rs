@@ -35,15 +35,18 @@ pub(super) struct Image {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ImageCommand {
-    /// Build an image from a folder or a tar, or one per layer of an OCI image layout
+    /// Build an image from a folder or a tar, or one per layer of an OCI image
     ///
-    /// Prints the digests, the lowest layer first. The same tree gives the same digest on every host: all times are 0,
-    /// and of the extended attributes only user.*, trusted.*, security.capability and access control lists are kept. A
-    /// tar may be compressed with gzip or zstd. A folder with a file oci-layout is an OCI image layout. Files must not
-    /// change during the build. A build that is interrupted leaves nothing behind.
+    /// Prints the digests in one line, the lowest layer first, with commas between them: what --root of vmm takes. The
+    /// same tree gives the same digest on every host: all times are 0, and of the extended attributes only user.*,
+    /// trusted.*, security.capability and access control lists are kept. A tar may be compressed with gzip, zstd or
+    /// xz. An image is an OCI image layout, or what docker save, podman save and skopeo copy write, as a folder or a
+    /// tar; the one for linux/amd64 is taken. Layers that change nothing are left out, a layer that comes again counts
+    /// where it is uppermost, and of more than 16 layers the upper ones become one image. Files must not change during
+    /// the build. What is left out of an image is a warning. A build that fails or is interrupted leaves nothing.
     Build {
-        /// A folder, a tar, or an OCI image layout
-        #[arg(value_name = "DIR|TAR|OCI-LAYOUT")]
+        /// A folder, a tar, or an OCI image in either of them
+        #[arg(value_name = "DIR|TAR|OCI-IMAGE")]
         source: PathBuf,
     },
     /// List the images of the store
@@ -102,8 +105,13 @@ async fn build(source: PathBuf, store: Store, as_json: bool) -> anyhow::Result<(
     let work = tokio::task::spawn_blocking(move || {
         let mut line = Line::new();
         let mut report = |progress| line.show(progress);
-        let result = image::build(&source, &store, &mut Watch::new(&flag, &mut report));
+        let mut watch = Watch::new(&flag, &mut report);
+        let result = image::build(&source, &store, &mut watch);
+        let warnings = watch.warnings();
         line.clear();
+        for warning in warnings {
+            writeln!(std::io::stderr(), "warning: {warning}").ok();
+        }
         result
     });
     let [Ok(interrupt), Ok(terminate), Ok(hangup)] = &mut signals else {
@@ -119,10 +127,14 @@ async fn build(source: PathBuf, store: Store, as_json: bool) -> anyhow::Result<(
         }
     };
     let built = built?;
-    let digests =
-        |built: &Vec<Manifest>| built.iter().map(|manifest| format!("{}\n", manifest.digest)).collect();
-    print_outcome(&shown(&built, as_json, digests));
+    print_outcome(&shown(&built, as_json, |built| digests(built)));
     Ok(())
+}
+
+/// The digests as `--root` of `vmm` takes them.
+fn digests(built: &[Manifest]) -> String {
+    let digests: Vec<String> = built.iter().map(|manifest| manifest.digest.to_string()).collect();
+    digests.join(",") + "\n"
 }
 
 /// Checks a file, which needs no store, if the text has a slash; else an image of the store, whose digest must be its

@@ -45,7 +45,7 @@ fn build_list_check_and_rm() {
         (&["check", "/etc/passwd"], 1, "it is not an EROFS image"),
         (&["check", "/etc"], 1, "It is not a regular file"),
         (&["build", "/does/not/exist"], 1, "No such file"),
-        (&["build"], 2, "DIR|TAR|OCI-LAYOUT"),
+        (&["build"], 2, "DIR|TAR|OCI-IMAGE"),
     ] {
         let (found, out, err) = run(&store, arguments);
         assert_eq!((found, out.as_str()), (Some(code), ""), "{arguments:?}: {err}");
@@ -53,6 +53,68 @@ fn build_list_check_and_rm() {
     }
     assert_eq!(run(&store, &["rm", short]), (Some(0), String::new(), String::new()));
     assert_eq!(run(&store, &["list", "--json"]).1, "[]\n");
+}
+
+/// A header of a tar for an empty file or folder of a name, and its contents' length.
+fn header(name: &str, bytes: u64) -> Vec<u8> {
+    let mut block = vec![0; 512];
+    block[..name.len()].copy_from_slice(name.as_bytes());
+    block[100..107].copy_from_slice(b"0000644");
+    block[124..135].copy_from_slice(format!("{bytes:011o}").as_bytes());
+    block[148..156].fill(b' ');
+    block[156] = b'0';
+    let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
+    block[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+    block
+}
+
+#[test]
+fn the_layers_of_an_image_are_one_line_for_root_and_a_list_in_json() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, source) = (dir.path().join("store"), dir.path().join("saved"));
+    fs::create_dir(&source).unwrap();
+    let digests: Vec<String> = ["a", "b", "c"]
+        .map(|name| {
+            let path = source.join(name);
+            fs::write(&path, [header(name, 0), vec![0; 1024]].concat()).unwrap();
+            format!("\"{}\"", ::image::digest(&fs::File::open(path).unwrap()).unwrap())
+        })
+        .into();
+    let config = format!("{{\"rootfs\": {{\"diff_ids\": [{}]}}}}", digests.join(", "));
+    fs::write(source.join("config"), config).unwrap();
+    let list = r#"[{"Config": "config", "Layers": ["a", "b", "c"]}]"#;
+    fs::write(source.join("manifest.json"), list).unwrap();
+    let text = source.display().to_string();
+    let (code, out, err) = run(&store, &["build", &text]);
+    assert_eq!((code, err.as_str(), out.lines().count()), (Some(0), "", 1));
+    let digests: Vec<&str> = out.trim().split(',').collect();
+    assert!(digests.len() == 3 && digests.iter().all(|digest| digest.len() == 71), "{out}");
+    let (_, out, _) = run(&store, &["build", &text, "--json"]);
+    let list: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((&list[2]["digest"], &list[2]["layer"]["index"]), (&digests[2].into(), &2.into()));
+}
+
+/// The archive is a hole but for its headers, so that it costs no disk.
+#[test]
+fn a_build_of_a_large_archive_takes_little_memory() {
+    let bytes = if cfg!(debug_assertions) { 64 << 20 } else { 2 << 30 };
+    let dir = tempfile::tempdir().unwrap();
+    let (store, source) = (dir.path().join("store"), dir.path().join("large.tar"));
+    fs::write(&source, header("large", bytes)).unwrap();
+    fs::File::options().write(true).open(&source).unwrap().set_len(bytes + 512 + 1024).unwrap();
+    let mut child =
+        image(&store, &["build", &source.display().to_string()]).stdout(Stdio::null()).spawn().unwrap();
+    let mut most = 0;
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        let text = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        most = most.max(line.and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok()).unwrap_or(0));
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    };
+    assert!(status.success() && (1..64 << 10).contains(&most), "{status}, {most} KiB");
 }
 
 #[test]

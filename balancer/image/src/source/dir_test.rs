@@ -133,5 +133,7 @@ fn what_is_no_source_is_refused() {
     fs::write(dir.path().join("empty"), "").unwrap();
     assert!(refusal(&dir.path().join("empty")).contains("truncated"));
     fs::write(dir.path().join("xz"), b"\xfd7zXZ\0 and so on").unwrap();
-    assert!(refusal(&dir.path().join("xz")).contains("use gzip or zstd"));
+    assert!(refusal(&dir.path().join("xz")).contains("cannot be read"));
+    fs::write(dir.path().join("bzip2"), b"BZh91AY&SY").unwrap();
+    assert!(refusal(&dir.path().join("bzip2")).contains("unpack it with bunzip2"));
 }

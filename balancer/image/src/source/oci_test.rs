@@ -2,10 +2,10 @@ use super::*;
 use crate::tree::Inode;
 use sha2::{Digest as _, Sha256};
 
-struct Layout(TempDir);
+pub(super) struct Layout(TempDir);
 
 impl Layout {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir_all(dir.path().join("blobs/sha256")).unwrap();
         fs::write(dir.path().join("oci-layout"), r#"{"imageLayoutVersion": "1.0.0"}"#).unwrap();
@@ -13,10 +13,32 @@ impl Layout {
     }
 
     /// A blob, and its descriptor.
-    fn blob(&self, media_type: &str, bytes: &[u8]) -> serde_json::Value {
+    pub(super) fn blob(&self, media_type: &str, bytes: &[u8]) -> serde_json::Value {
         let hex: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
         fs::write(self.0.path().join("blobs/sha256").join(&hex), bytes).unwrap();
         serde_json::json!({"mediaType": media_type, "digest": format!("sha256:{hex}"), "size": bytes.len()})
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    pub(super) fn layer(&self, bytes: &[u8]) -> serde_json::Value {
+        self.blob(TAR, bytes)
+    }
+
+    /// An image with a configuration and a name.
+    pub(super) fn named(&self, layers: &[serde_json::Value], name: &str) -> serde_json::Value {
+        let digests: Vec<_> = layers.iter().map(|layer| layer["digest"].clone()).collect();
+        let config = serde_json::json!({
+            "architecture": "amd64", "os": "linux", "config": {},
+            "rootfs": {"type": "layers", "diff_ids": digests},
+        });
+        let config = self.blob("application/vnd.oci.image.config.v1+json", config.to_string().as_bytes());
+        let manifest = serde_json::json!({"schemaVersion": 2, "config": config, "layers": layers});
+        let mut manifest = self.blob(MANIFEST, manifest.to_string().as_bytes());
+        manifest["annotations"] = serde_json::json!({"org.opencontainers.image.ref.name": name});
+        manifest
     }
 
     fn manifest(&self, layers: &[serde_json::Value]) -> serde_json::Value {
@@ -24,7 +46,7 @@ impl Layout {
         self.blob(MANIFEST, manifest.to_string().as_bytes())
     }
 
-    fn index(&self, manifests: &[serde_json::Value]) {
+    pub(super) fn index(&self, manifests: &[serde_json::Value]) {
         let index = serde_json::json!({"schemaVersion": 2, "manifests": manifests});
         fs::write(self.0.path().join("index.json"), index.to_string()).unwrap();
     }
@@ -71,7 +93,7 @@ fn layers_become_images_lowest_first_and_whiteouts_those_of_overlayfs() {
         (b"4".as_slice(), b"5".as_slice())
     );
     assert!(!upper.keys().any(|path| path.contains(".wh.")));
-    let origin = open(layout.0.path()).unwrap()[1].origin();
+    let origin = sources(layout.0.path()).unwrap()[1].origin();
     assert!(origin.name.contains("@sha256:") && origin.layer.is_some_and(|layer| layer.index == 1));
     // In a tar on its own they are names as any other.
     let out = tempfile::tempdir().unwrap();
@@ -83,18 +105,19 @@ fn layers_become_images_lowest_first_and_whiteouts_those_of_overlayfs() {
 #[test]
 fn whiteouts_below_what_the_layer_hides_itself_are_nothing() {
     let layout = Layout::new();
+    let base = || layout.blob(TAR, &archive(&[("etc/a/b", "x", FILE), ("etc/deep/b", "x", FILE)]));
     for members in [
         [("etc", "a file", FILE), ("etc/.wh.a", "", FILE), ("etc/deep/.wh..wh..opq", "", FILE)],
         [("etc/.wh.a", "", FILE), ("etc/deep/.wh.b", "", FILE), ("etc", "a file", FILE)],
     ] {
-        layout.index(&[layout.manifest(&[layout.blob(TAR, &archive(&members))])]);
-        let (nodes, _) = images(layout.0.path()).unwrap().remove(0);
+        layout.index(&[layout.manifest(&[base(), layout.blob(TAR, &archive(&members))])]);
+        let (nodes, _) = images(layout.0.path()).unwrap().remove(1);
         assert_eq!(nodes["/etc"].held, b"a file", "{members:?}");
         assert_eq!(nodes.len(), 2, "{members:?}");
     }
     let gone = [("etc/a/.wh.b", "", FILE), ("etc/.wh.a", "", FILE)];
-    layout.index(&[layout.manifest(&[layout.blob(TAR, &archive(&gone))])]);
-    let (nodes, _) = images(layout.0.path()).unwrap().remove(0);
+    layout.index(&[layout.manifest(&[base(), layout.blob(TAR, &archive(&gone))])]);
+    let (nodes, _) = images(layout.0.path()).unwrap().remove(1);
     assert_eq!((nodes["/etc/a"].mode, nodes.len()), (0o020_000, 3));
 }
 
@@ -157,7 +180,6 @@ fn layouts_that_lie_are_refused() {
     assert!(with(&|layer| layer["mediaType"] = "application/x-iso".into()).contains("application/x-iso"));
     assert!(with(&|layer| layer["digest"] = "sha256:../../../etc/passwd".into()).contains("is no digest"));
     assert!(with(&|layer| layer["digest"] = "sha512:00".into()).contains("is no digest"));
-    assert!(with(&|layer| layer["mediaType"] = TAR.into()).contains("ends within a header"));
     layout.index(&[layout.manifest(&[])]);
     assert!(refusal(layout.0.path()).contains("0 layers"));
     fs::write(layout.0.path().join("index.json"), "{").unwrap();

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use tempfile::TempDir;
 
 type Nodes = BTreeMap<String, Node>;
@@ -36,7 +37,12 @@ fn images(path: &Path) -> Result<Vec<(Nodes, String)>, BuildError> {
         let (file, digest) = testing::build(Any(source))?;
         Ok((read_back(&file), digest.to_string()))
     };
-    open(path)?.into_iter().map(image).collect()
+    sources(path)?.into_iter().map(image).collect()
+}
+
+fn sources(path: &Path) -> Result<Vec<Box<dyn Source>>, BuildError> {
+    let (cancelled, mut report) = (AtomicBool::new(false), |_| ());
+    open(path, &std::env::temp_dir(), &mut Watch::new(&cancelled, &mut report))
 }
 
 fn image(path: &Path) -> (Nodes, String) {
@@ -53,12 +59,27 @@ fn refusal(path: &Path) -> String {
     }
 }
 
+#[path = "dialects_test.rs"]
+mod dialects;
+#[path = "differential_test.rs"]
+mod differential;
 #[path = "dir_test.rs"]
 mod folders;
 #[path = "oci_test.rs"]
 mod layouts;
+#[path = "odd_test.rs"]
+mod odd;
+#[path = "saved_test.rs"]
+mod saved;
+#[path = "stack_test.rs"]
+mod stacked;
 #[path = "tar_test.rs"]
 mod tars;
+
+/// An archive that GNU tar reads as well.
+pub(crate) fn odd_archive(seed: u64) -> Vec<u8> {
+    odd::Odd::new(seed, odd::Reader::Tar).archive()
+}
 
 /// A member of a tar: name, contents or target, type.
 type Entry<'a> = (&'a str, &'a str, EntryType);

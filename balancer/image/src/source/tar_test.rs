@@ -1,6 +1,5 @@
 use super::folders::folder;
 use super::*;
-use std::sync::atomic::AtomicBool;
 
 #[test]
 fn a_folder_and_its_tar_compressed_or_not_are_the_same_image() {
@@ -84,17 +83,15 @@ fn long_names_large_owners_and_attributes_with_line_ends_are_read() {
 fn hostile_and_damaged_tars_are_refused_by_what_is_wrong() {
     let out = tempfile::tempdir().unwrap();
     let long: String = "x".repeat(99);
-    let cases: [(&[Entry<'_>], &str); 13] = [
-        (&[("/etc/passwd", "x", FILE)], "its path is absolute"),
+    let cases: [(&[Entry<'_>], &str); 11] = [
         (&[("a/../../x", "x", FILE)], "has \"..\""),
         (&[("..", "", DIR)], "has \"..\""),
-        (&[("out", "/etc", SYMLINK), ("out/passwd", "x", FILE)], "leads through the symbolic link \"out\""),
+        (&[("a", "b", SYMLINK), ("b", "a", SYMLINK), ("a/x", "x", FILE)], "more than 40 symbolic links"),
         (&[("f", "x", FILE), ("f/x", "x", FILE)], "leads through \"f\", which is no folder"),
-        (&[("l", "/etc/passwd", LINK)], "hard link to \"/etc/passwd\", which leads out of the tree"),
+        (&[("l", "/etc/passwd", LINK)], "hard link to \"/etc/passwd\", which is not before it"),
         (&[("l", "../x", LINK)], "leads out of the tree"),
         (&[("l", "later", LINK), ("later", "x", FILE)], "\"later\", which is not before it"),
         (&[("d", "", DIR), ("l", "d", LINK)], "hard link to the folder"),
-        (&[("d/x", "", FILE), ("d", "x", FILE)], "is a folder of that name"),
         (&[(".", "x", FILE)], "it has no name"),
         (&[("s", "", SYMLINK)], "symbolic link has 0 bytes"),
         (&[("odd", "", EntryType::new(b'Z'))], "type 'Z' is not known"),
@@ -114,7 +111,7 @@ fn hostile_and_damaged_tars_are_refused_by_what_is_wrong() {
         let text = refusal(&written(&out, bytes));
         assert!(text.contains(words), "{words}: {text}");
     }
-    let trailing = [good.clone(), vec![0; 3 << 20]].concat();
+    let trailing = [good.clone(), vec![0; 65 << 20]].concat();
     assert!(refusal(&written(&out, &gzip(&trailing))).contains("behind its end"));
     let mut damaged = gzip(&good);
     let at = damaged.len() - 6;
@@ -146,7 +143,6 @@ fn absurd_numbers_in_headers_are_refused_at_once() {
         (with(raw("x", "", header(EntryType::GNULongName, 1 << 30))), "at most 1048576 are read"),
         (with(raw("x", "", owner)), "no readable owner"),
         (with(raw("x", "", device)), "device 5000:0"),
-        (with(raw("x", "", header(EntryType::GNUSparse, 0))), "sparse"),
         (with(sum), "checksum is wrong"),
         (pax(&[("GNU.sparse.major", b"1")]), "sparse"),
         (pax(&[("size", b"many")]), "no readable length"),
@@ -163,7 +159,7 @@ fn absurd_numbers_in_headers_are_refused_at_once() {
 fn a_tar_that_changes_between_two_readings_is_refused() {
     let out = tempfile::tempdir().unwrap();
     let path = written(&out, &archive(&[("a", "12345", FILE), ("b", "x", FILE)]));
-    let mut layer = Layer::of_tar(&path).unwrap();
+    let mut layer = sources(&path).unwrap().remove(0);
     let (cancelled, mut report) = (AtomicBool::new(false), |_| ());
     let tree = layer.tree(&mut Watch::new(&cancelled, &mut report)).unwrap();
     for now in [&[("a", "123456", FILE), ("b", "x", FILE)][..], &[("a", "12345", FILE)]] {
