@@ -29,10 +29,11 @@ for crate in $crates; do
         fi
     done
     [ ${#targets[@]} = 0 ] && continue
-    # A target folder of its own: both crates have a program `seeds`.
-    RUSTC_BOOTSTRAP=1 RUSTFLAGS="--cfg fuzzing $coverage -Zsanitizer=address" CARGO_TARGET_DIR=$built/$crate \
+    # One target folder: the crates have dependencies in common. Each has a program `seeds`, which runs before the next
+    # one takes its place.
+    RUSTC_BOOTSTRAP=1 RUSTFLAGS="--cfg fuzzing $coverage -Zsanitizer=address" CARGO_TARGET_DIR=$built \
         cargo build --release --manifest-path "$root/$crate/Cargo.toml" --target "$host" --bins
-    "$built/$crate/$host/release/seeds" "$built/$crate/seeds"
+    "$built/$host/release/seeds" "$built/$crate/seeds"
     runs+=("${targets[@]}")
 done
 [ ${#runs[@]} -gt 0 ] || { echo "fuzz: no target is named $*" >&2; exit 2; }
@@ -42,7 +43,7 @@ run() {
     local folder=$root/$crate log=$built/$crate/$target.log
     mkdir -p "$folder/corpus/$target" "$folder/artifacts/$target"
     # Findings are written to the first folder.
-    if "$built/$crate/$host/release/$target" -max_total_time="$seconds" -max_len=8192 -timeout=10 \
+    if "$built/$host/release/$target" -max_total_time="$seconds" -max_len=8192 -timeout=10 \
         -print_final_stats=1 -artifact_prefix="$folder/artifacts/$target/" \
         "$folder/corpus/$target" "$built/$crate/seeds/$target" > "$log" 2>&1; then
         echo "fuzz $target: ok, $(sed -n 's/^stat::number_of_executed_units: *//p' "$log") runs in $seconds s"
