@@ -1,11 +1,13 @@
 //! Bodies of requests.
 
+use super::places::Connection;
 use crate::objects::Problem;
 use axum::body::{self, Body};
 use axum::extract::{FromRequest, Request};
 use axum::http::StatusCode;
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Longest body, bytes.
@@ -22,12 +24,20 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Json<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request<Body>, _state: &S) -> Result<Self, Problem> {
+        let connection = request.extensions().get::<Arc<Connection>>().cloned();
+        if let Some(connection) = &connection {
+            connection.reads();
+        }
         let reading = body::to_bytes(request.into_body(), BODY_BYTES_MAX);
+        let read = tokio::time::timeout(BODY_DEADLINE, reading).await;
+        if let Some(connection) = &connection {
+            connection.read();
+        }
         let late = |_| {
             let detail = format!("The body did not arrive within {} s", BODY_DEADLINE.as_secs());
             Problem::new(StatusCode::REQUEST_TIMEOUT, "timeout", "The request took too long", detail)
         };
-        let bytes = tokio::time::timeout(BODY_DEADLINE, reading).await.map_err(late)?.map_err(|error| {
+        let bytes = read.map_err(late)?.map_err(|error| {
             let cause = std::error::Error::source(&error);
             if cause.is_some_and(|cause| cause.is::<http_body_util::LengthLimitError>()) {
                 let detail = format!("The body has more than {BODY_BYTES_MAX} bytes");

@@ -15,6 +15,7 @@ mod document;
 mod events;
 mod guests;
 mod host;
+mod places;
 mod policy;
 mod pool;
 mod problem;
@@ -23,6 +24,7 @@ mod routes;
 mod server;
 mod token;
 
+pub use places::Places;
 pub use routes::router;
 pub use server::serve;
 pub use token::Token;

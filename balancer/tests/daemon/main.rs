@@ -10,6 +10,7 @@ mod command_line;
 mod crowds;
 mod disks;
 mod document;
+mod folder;
 mod guests;
 mod images;
 mod liars;
