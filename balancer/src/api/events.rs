@@ -16,13 +16,14 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::Arc;
 use tokio::sync::watch;
+use utoipa::ToSchema;
 
 /// Events as they happen (server-sent events), beginning with those that are kept. A client that goes on after an event
 /// and missed some of those that followed is sent `events_missed` first.
 #[utoipa::path(get, path = "/v1/events", operation_id = "get_events",
     params(EventsQuery, ("Last-Event-ID" = Option<u64>, Header, description = "Only events after this one")),
     responses((status = 200, description = "A stream of events, or with `follow=false` those that are kept.",
-        content((String = "text/event-stream"), (Vec<Event> = "application/json"))), (status = 503)))]
+        content((ServerSentEvent = "text/event-stream"), (Vec<Event> = "application/json"))), (status = 503)))]
 pub(super) async fn events(
     State(balancer): Shared,
     Params(query): Params<EventsQuery>,
@@ -38,6 +39,18 @@ pub(super) async fn events(
         place => place.flatten(),
     };
     Ok(Sse::new(follow(balancer, after, place)).keep_alive(KeepAlive::default()).into_response())
+}
+
+/// An event as the stream has it.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "a schema")]
+pub(super) struct ServerSentEvent {
+    /// The number of the event, for `Last-Event-ID`.
+    id: String,
+    /// Its kind.
+    event: String,
+    /// The event, an object as in the list, as JSON.
+    data: String,
 }
 
 /// The last event that a client has seen, by its header.

@@ -9,6 +9,7 @@
 mod attach;
 mod bindings;
 mod body;
+mod bounds;
 mod change;
 mod containers;
 mod document;

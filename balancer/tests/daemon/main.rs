@@ -22,4 +22,5 @@ mod objects;
 mod policy;
 mod pool;
 mod pressure;
+mod schema;
 mod support;

@@ -254,8 +254,8 @@ impl State {
             "must stay as it is while guests in it share pages of their domain: {}",
             names.join(", ")
         );
-        Err(TreeError::Limits { path: path.clone(), broken: LimitsError { field: "domain", value, bound } }
-            .into())
+        let broken = LimitsError { field: "domain", value, bound, by_itself: false };
+        Err(TreeError::Limits { path: path.clone(), broken }.into())
     }
 
     /// A guest keeps its trust domain while it shares pages of it.
