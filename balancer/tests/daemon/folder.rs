@@ -130,3 +130,19 @@ async fn numbers_of_events_go_on_and_a_client_that_missed_some_is_told() {
     assert_eq!((streamed[0].kind.as_str(), streamed[0].id), ("events_missed", events[0].0));
     assert_eq!((streamed[1].kind.as_str(), streamed[1].id), ("balancer_started", events[1].0));
 }
+
+#[test]
+fn a_balancer_that_cannot_be_reached_is_not_said_to_be_missing() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    fs::write(&file, "").unwrap();
+    for (folder, code, words) in
+        [(dir.path().join("none"), 3, "No balancer is running"), (file, 1, "Cannot reach the balancer")]
+    {
+        let run_dir = protocol::run_dir::RunDir::new(Some(folder));
+        let output = command(&run_dir, &["ps"]).output().unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{text}");
+        assert!(text.contains(words), "{text}");
+    }
+}
