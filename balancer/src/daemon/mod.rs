@@ -152,6 +152,7 @@ async fn scan_pool(balancer: Arc<Balancer>) {
     let interval = balancer.watch_interval();
     loop {
         balancer.keep_granules();
+        balancer.keep_domains().await;
         let took = balancer.scan_pool(false).await;
         let interval = *interval.borrow();
         tokio::time::sleep(interval.max(took.saturating_mul(SCAN_CPU_PART))).await;
