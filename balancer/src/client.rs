@@ -30,6 +30,15 @@ pub enum ClientError {
         #[source]
         source: io::Error,
     },
+    /// It is not known whether one listens.
+    #[error("Cannot reach the balancer at {socket}: is it another user's? (--run-dir names another folder)")]
+    Barred {
+        /// The socket.
+        socket: PathBuf,
+        /// The system's error.
+        #[source]
+        source: io::Error,
+    },
     /// The balancer refused.
     #[error("{}", .0.detail)]
     Refused(Box<Problem>),
@@ -61,7 +70,15 @@ impl Client {
         path: &str,
         body: Vec<u8>,
     ) -> Result<Response<Incoming>, ClientError> {
-        let unreachable = |source| ClientError::Unreachable { socket: self.socket.clone(), source };
+        let unreachable = |source: io::Error| {
+            let socket = self.socket.clone();
+            match source.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+                    ClientError::Unreachable { socket, source }
+                }
+                _ => ClientError::Barred { socket, source },
+            }
+        };
         let stream = UnixStream::connect(&self.socket).await.map_err(unreachable)?;
         let answer = async {
             let (mut sender, connection) =

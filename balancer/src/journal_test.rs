@@ -52,70 +52,62 @@ fn a_newer_journal_is_refused_with_both_versions() {
 #[test]
 fn a_file_that_is_no_journal_is_refused_and_kept() {
     let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("journal");
-    std::fs::write(&file, vec![7; 9000]).unwrap();
-    let error = Journal::open(&file).unwrap_err();
-    assert!(matches!(error, JournalError::Store { .. }), "{error}");
-    assert_eq!(std::fs::read(&file).unwrap(), vec![7; 9000]);
-}
-
-#[test]
-fn a_store_that_another_process_holds_is_refused() {
-    let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("journal");
-    let _first = Journal::open(&file).unwrap();
-    assert!(Journal::open(&file).is_err());
-}
-
-#[test]
-fn an_older_journal_is_read_and_becomes_one_of_this_version_with_the_first_change() {
-    let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("journal");
-    let store = Database::create(&file).unwrap();
+    let good = dir.path().join("good");
+    drop(Journal::open(&good).unwrap());
+    let whole = std::fs::read(&good).unwrap();
+    let other = dir.path().join("other");
+    let store = Database::create(&other).unwrap();
     let transaction = store.begin_write().unwrap();
-    transaction.open_table(ABOUT).unwrap().insert("version", 1).unwrap();
-    let record =
-        br#"{"limits": {"min_bytes": 0, "low_bytes": 7, "high_bytes": null, "max_bytes": 9, "weight": 3},
-        "transient": false, "owner": 5}"#;
-    transaction.open_table(CONTAINERS).unwrap().insert("/old", record.as_slice()).unwrap();
+    transaction.open_table(TableDefinition::<&str, &str>::new("about")).unwrap();
     transaction.commit().unwrap();
     drop(store);
-    let (mut journal, tree, _) = Journal::open(&file).unwrap();
-    let limits = Limits { low_bytes: 7, max_bytes: Some(9), weight: 3, ..Default::default() };
-    assert_eq!(tree.get(&path("/old")).unwrap().limits, limits);
-    let version = |journal: &Journal| read(journal.store.as_ref().unwrap()).unwrap().version;
-    assert_eq!(version(&journal), 1);
-    let mut next = tree.clone();
-    next.place(&path("/old"), Limits { max_fds: Some(10), ..limits.clone() }).unwrap();
-    journal.commit(&tree, &next).unwrap();
-    assert_eq!(version(&journal), JOURNAL_VERSION);
-    drop(journal);
-    let (_journal, tree, _) = Journal::open(&file).unwrap();
-    assert_eq!(tree.get(&path("/old")).unwrap().limits, Limits { max_fds: Some(10), ..limits });
+    for (name, content, words) in [
+        ("empty", vec![], "it is empty"),
+        ("text", b"[limits]\n".to_vec(), "other bytes"),
+        ("noise", vec![7; 9000], "other bytes"),
+        ("zeros", vec![0; whole.len()], "other bytes"),
+        ("beginning", whole[..5].to_vec(), "other bytes"),
+        ("other", std::fs::read(&other).unwrap(), "another program"),
+    ] {
+        let file = dir.path().join(name);
+        std::fs::write(&file, &content).unwrap();
+        let error = Journal::open(&file).unwrap_err();
+        assert!(matches!(error, JournalError::Foreign { .. }), "{name}: {error}");
+        let text = error.to_string();
+        assert!(text.contains(words) && text.contains(&file.display().to_string()), "{text}");
+        assert!(std::fs::read(&file).unwrap() == content, "{name} was changed");
+    }
+    for name in ["folder", "link"] {
+        let file = dir.path().join(name);
+        match name {
+            "folder" => std::fs::create_dir(&file).unwrap(),
+            _ => std::os::unix::fs::symlink("/nowhere/at/all", &file).unwrap(),
+        }
+        Journal::open(&file).unwrap_err();
+        assert!(file.symlink_metadata().is_ok());
+    }
 }
 
 #[test]
-fn bindings_and_trust_domains_are_there_again() {
+fn half_a_journal_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("journal");
-    let (mut journal, tree, none) = Journal::open(&file).unwrap();
-    assert!(none.is_empty());
-    let mut next = tree.clone();
-    next.place(&path("/web"), Limits { domain: Some("tenants".parse().unwrap()), ..Default::default() })
-        .unwrap();
-    journal.commit(&tree, &next).unwrap();
-    let image = format!("sha256:{}", "7".repeat(64));
-    let both: Bindings = [("/srv/lib", "/web"), (image.as_str(), "/common")]
-        .iter()
-        .map(|(subject, to)| (subject.parse().unwrap(), path(to)))
-        .collect();
-    journal.commit_bindings(&none, &both).unwrap();
-    let mut last = both.clone();
-    last.put("/srv/lib".parse().unwrap(), path("/common"));
-    assert!(last.remove(&image.parse().unwrap()) && !last.remove(&image.parse().unwrap()));
-    journal.commit_bindings(&both, &last).unwrap();
+    drop(Journal::open(&file).unwrap());
+    let whole = std::fs::read(&file).unwrap();
+    for bytes in [9, 64, 320, 4096, whole.len() / 2] {
+        std::fs::write(&file, &whole[..bytes]).unwrap();
+        Journal::open(&file).expect_err(&format!("{bytes} bytes"));
+    }
+}
+
+#[test]
+fn a_journal_whose_making_was_interrupted_is_made_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("journal.redb");
+    std::fs::write(file.with_extension("new"), "half").unwrap();
+    let (mut journal, ..) = Journal::open(&file).unwrap();
+    journal.commit_events(7).unwrap();
+    assert!(!file.with_extension("new").exists());
     drop(journal);
-    let (_journal, tree, bindings) = Journal::open(&file).unwrap();
-    assert_eq!(bindings, last);
-    assert_eq!(tree.domain(&path("/web/a")).as_str(), "tenants");
+    assert_eq!(Journal::open(&file).unwrap().0.events(), 7);
 }

@@ -104,7 +104,7 @@ pub fn refused_moves() -> Result<()> {
     for charges in ["move", "leave"] {
         let body = json!({ "container": "/b", "charges": charges });
         let answer = host.request("PATCH", "/v1/guests/a", Some(&body))?;
-        ensure!(answer.status == 422, "{answer:?}");
+        ensure!(answer.status == 409, "{answer:?}");
         let problem: Problem = answer.read()?;
         let (field, value) = (problem.field.as_deref(), problem.value.as_deref());
         ensure!((field, value) == (Some("container"), Some("/b")), "{problem:?}");

@@ -5,6 +5,7 @@ use super::erofs::Plan;
 use super::erofs::format::BLOCK_BYTES;
 use super::error::BuildError;
 use super::source::{Origin, Source};
+use super::sparse;
 use super::store::{Draft, Manifest, Store};
 use super::tree::{InodeId, Kind, Traversal, Tree};
 use super::watch::{Phase, Watch};
@@ -126,10 +127,8 @@ fn copy(
         let chunk = &mut buffer[..bound];
         contents.read_exact(chunk).map_err(read)?;
         // A hole is as good as zeros, and takes no room.
-        if chunk.iter().any(|byte| *byte != 0) {
-            file.write_all_at(chunk, begin + done)
-                .map_err(|error| BuildError::write(Path::new(""), plan.bytes, error))?;
-        }
+        sparse::write_at(file, chunk, begin + done)
+            .map_err(|error| BuildError::write(Path::new(""), plan.bytes, error))?;
         done += bound as u64;
         watch.step(0, bound as u64)?;
     }

@@ -7,14 +7,14 @@
 use super::ENTRIES_MAX;
 use super::erofs::format::{FileType, Layout};
 use super::erofs::read::{Found, ReadError, Reader};
+use super::sparse;
 use super::tree::shown;
 use protocol::bytes::BLOCK_BYTES as HUGE_BYTES;
 use protocol::image::Digest;
 use sha2::{Digest as _, Sha256};
 use std::collections::HashSet;
 use std::fs::File;
-use std::io;
-use std::os::unix::fs::FileExt;
+use std::io::{self, Read};
 
 /// What is in a good image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -140,13 +140,12 @@ pub(super) fn digest_with<E: From<io::Error>>(
     file: &File,
     mut step: impl FnMut(u64) -> Result<(), E>,
 ) -> Result<Digest, E> {
-    let (mut hash, mut buffer, mut offset) = (Sha256::new(), vec![0; 1 << 20], 0);
+    let (mut hash, mut buffer, mut reader) = (Sha256::new(), vec![0; 1 << 20], sparse::Reader::new(file));
     loop {
-        match file.read_at(&mut buffer, offset) {
+        match reader.read(&mut buffer) {
             Ok(0) => return Ok(Digest::new(hash.finalize().into())),
             Ok(count) => {
                 hash.update(&buffer[..count]);
-                offset += count as u64;
                 step(count as u64)?;
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

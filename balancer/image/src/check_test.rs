@@ -2,6 +2,7 @@ use super::*;
 use crate::erofs::format::BLOCK_BYTES;
 use crate::testing::{Memory, fsck};
 use proptest::prelude::*;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
 

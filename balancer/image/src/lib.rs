@@ -23,6 +23,7 @@ mod error;
 #[cfg(any(test, feature = "testing"))]
 pub mod fuzz;
 pub mod source;
+mod sparse;
 pub mod store;
 #[cfg(test)]
 mod testing;
@@ -32,7 +33,7 @@ mod watch;
 pub use build::{build, build_tree};
 pub use check::{CheckError, Report, check, digest};
 pub use error::BuildError;
-pub use store::{Manifest, Opened, Store, StoreError};
+pub use store::{Listed, Listing, Manifest, Opened, Store, StoreError};
 pub use watch::{Phase, Progress, Watch};
 
 /// Longest image: the most that a guest's address space has room for.

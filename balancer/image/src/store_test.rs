@@ -72,7 +72,8 @@ fn an_image_is_found_by_digest_prefix_and_path() {
         let error = store.resolve(text).unwrap_err().to_string();
         assert!(error.contains(words), "{text:?}: {error}");
     }
-    let mut list: Vec<_> = store.list().unwrap().into_iter().map(|manifest| manifest.digest).collect();
+    let mut list: Vec<_> =
+        store.list().unwrap().images.into_iter().map(|image| image.manifest.digest).collect();
     list.sort();
     let mut both = [digest, other];
     both.sort();
@@ -168,7 +169,7 @@ fn an_image_in_use_is_not_removed() {
     assert!(names(&store).is_empty());
     assert!(store.copies(&digest).unwrap().is_empty());
     assert!(matches!(store.remove(&digest), Err(StoreError::Unknown { .. })));
-    assert!(store.list().unwrap().is_empty());
+    assert!(store.list().unwrap().images.is_empty());
 }
 
 #[test]
@@ -319,7 +320,11 @@ fn a_manifest_of_something_else_is_no_manifest() {
         assert!(matches!(store.manifest(&digest), Err(StoreError::Manifest { .. })), "{text}");
     }
     fs::remove_file(&path).unwrap();
-    assert!(store.list().unwrap_err().to_string().contains("build the image again"));
+    let other = put(&store, "b", "/b");
+    let listing = store.list().unwrap();
+    assert_eq!(listing.images.iter().map(|image| image.manifest.digest).collect::<Vec<_>>(), [other]);
+    assert_eq!(listing.damaged[0].0, digest);
+    assert!(listing.damaged[0].1.to_string().contains("build the image again"));
 }
 
 #[test]
@@ -327,4 +332,63 @@ fn an_image_is_good_where_it_is() {
     let (_dir, store) = store();
     let digest = put(&store, "a", "/a");
     assert_eq!(check(&store.open_image(&digest).unwrap()).unwrap().files, 1);
+}
+
+fn copies(store: &Store) -> Vec<String> {
+    let folders = store.domain_folders().unwrap();
+    let mut names: Vec<String> =
+        folders.iter().map(|folder| folder.file_name().unwrap().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn copies_that_no_guest_maps_and_no_balancer_keeps_go_with_the_next_build() {
+    let (_dir, store) = store();
+    let digest = put(&store, "a", "/a");
+    let open = |domain: &str| store.file_for_domain(&digest, domain).unwrap();
+    let mapped = open("mapped");
+    drop(open("kept"));
+    drop(open("gone-1"));
+    drop(open("gone-2"));
+    let kept = store.keep_domain("kept").unwrap().unwrap();
+    let listed = store.list().unwrap().images.remove(0);
+    assert_eq!(listed.copies, 4);
+    assert!(listed.copies_bytes >= 4 * 4096 && listed.copies_bytes == 4 * listed.disk_bytes, "{listed:?}");
+    put(&store, "b", "/b");
+    assert_eq!(copies(&store), ["kept", "mapped"]);
+    drop((mapped, kept));
+    store.sweep().unwrap();
+    assert!(copies(&store).is_empty());
+    assert!(store.keep_domain("kept").unwrap().is_none());
+    assert_eq!(open("again").bytes, 2 << 20);
+}
+
+#[test]
+fn what_is_not_a_file_is_in_the_way_of_no_build() {
+    let (_dir, store) = store();
+    for name in [".draft-folder".to_owned(), format!("{}.json", "b".repeat(64)), "other".into()] {
+        fs::create_dir(store.images().join(name)).unwrap();
+    }
+    let digest = put(&store, "a", "/a");
+    assert_eq!(store.list().unwrap().images[0].manifest.digest, digest);
+}
+
+#[test]
+fn holes_of_files_are_holes_in_the_image_and_in_its_copies() {
+    let (dir, store) = store();
+    let source = dir.path().join("source");
+    fs::create_dir(&source).unwrap();
+    let log = File::create(source.join("lastlog")).unwrap();
+    log.set_len(32 << 20).unwrap();
+    for at in [0, 5 << 20, (32 << 20) - 292] {
+        log.write_all_at(&[7; 292], at).unwrap();
+    }
+    let (cancelled, mut report) = (AtomicBool::new(false), |_| ());
+    let built = build(&source, &store, &mut Watch::new(&cancelled, &mut report)).unwrap();
+    let opened = store.file_for_domain(&built[0].digest, "web").unwrap();
+    assert_eq!(check::digest(&opened.file).unwrap(), built[0].digest);
+    let listed = store.list().unwrap().images.remove(0);
+    assert!(listed.manifest.content_bytes == 32 << 20, "{listed:?}");
+    assert!(listed.disk_bytes <= 256 << 10 && listed.copies_bytes <= 256 << 10, "{listed:?}");
 }

@@ -23,6 +23,9 @@ pub struct Domain(String);
 pub struct DomainError(String);
 
 impl Domain {
+    /// Texts that are names of domains, as a regular expression.
+    pub const PATTERN: &str = "^[A-Za-z0-9_:@+-][A-Za-z0-9_.:@+-]{0,254}$";
+
     /// The domain of guests that are directly in the root.
     #[must_use]
     pub fn host() -> Self {

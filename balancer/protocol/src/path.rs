@@ -27,7 +27,22 @@ pub struct ParsePathError {
     pub reason: String,
 }
 
+/// A name as a regular expression (ECMA-262 and Rust): neither `.` nor `..`.
+macro_rules! name {
+    () => {
+        concat!(
+            r"(?:[A-Za-z0-9_:@+-][A-Za-z0-9_.:@+-]{0,254}|\.[A-Za-z0-9_:@+-][A-Za-z0-9_.:@+-]{0,253}",
+            r"|\.\.[A-Za-z0-9_.:@+-]{1,253})"
+        )
+    };
+}
+
 impl ContainerPath {
+    /// Texts that are paths, as a regular expression.
+    pub const PATTERN: &str = concat!("^/+(?:", name!(), "(?:/+", name!(), "){0,15}/*)?$");
+    /// Texts that are paths of containers other than the root, without the slash in front.
+    pub const INSIDE_PATTERN: &str = concat!("^/*", name!(), "(?:/+", name!(), "){0,15}/*$");
+
     /// The root of the tree: the host.
     #[must_use]
     pub fn root() -> Self {
@@ -180,7 +195,21 @@ mod tests {
         }
     }
 
+    fn unanchored(pattern: &str) -> &str {
+        pattern.strip_prefix('^').and_then(|pattern| pattern.strip_suffix('$')).unwrap()
+    }
+
     proptest! {
+        #[test]
+        fn the_patterns_are_those_of_paths(
+            path in proptest::string::string_regex(unanchored(ContainerPath::PATTERN)).unwrap(),
+            inside in proptest::string::string_regex(unanchored(ContainerPath::INSIDE_PATTERN)).unwrap(),
+        ) {
+            prop_assert!(path.parse::<ContainerPath>().is_ok(), "{}", path);
+            let inside = format!("/{inside}").parse::<ContainerPath>();
+            prop_assert!(inside.is_ok_and(|inside| !inside.is_root()));
+        }
+
         #[test]
         fn a_path_parses_to_itself(text in "(/[a-z0-9._-]{1,8}){0,6}/?") {
             if let Ok(path) = text.parse::<ContainerPath>() {

@@ -6,11 +6,39 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+/// True if this process's user owns a folder. In a user namespace, root does not own `/run` and `/var/lib`: they are
+/// those of the host's root.
+#[must_use]
+pub fn owns(dir: &Path) -> bool {
+    fs::metadata(dir).is_ok_and(|meta| meta.is_dir() && meta.uid() == rustix::process::geteuid().as_raw())
+}
+
+/// The number of this process's user outside of its user namespace, if it is in one. `/proc/self/uid_map` has lines of
+/// three numbers: the first user inside, the first outside, and how many.
+#[must_use]
+pub fn user_outside() -> u32 {
+    let own = rustix::process::geteuid().as_raw();
+    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    outside(&map, own).unwrap_or(own)
+}
+
+fn outside(map: &str, own: u32) -> Option<u32> {
+    map.lines().find_map(|line| {
+        let mut numbers = line.split_whitespace().map_while(|number| number.parse::<u32>().ok());
+        let (inside, outside, count) = (numbers.next()?, numbers.next()?, numbers.next()?);
+        let at = own.checked_sub(inside).filter(|at| *at < count)?;
+        outside.checked_add(at)
+    })
+}
+
 /// Why a folder is not used.
 #[derive(Debug, thiserror::Error)]
 pub enum PrivateError {
     /// It belongs to another user, or is a symbolic link of another user.
-    #[error("The folder {dir} belongs to user {uid}, not to you")]
+    #[error(
+        "The folder {dir} belongs to user {uid}, not to you: name another. In a user namespace, folders of users that \
+         it does not have seem to belong to user 65534"
+    )]
     Foreign {
         /// The folder.
         dir: PathBuf,
@@ -159,6 +187,19 @@ mod tests {
         assert!(matches!(scratch.make("file"), Err(PrivateError::Io { .. })));
         assert!(matches!(scratch.make(&"x".repeat(100)), Err(PrivateError::TooLong { .. })));
         assert!(!scratch.0.join("x".repeat(100)).exists());
+    }
+
+    #[test]
+    fn the_user_outside_of_a_namespace_is_known_by_its_map() {
+        let all = "         0          0 4294967295\n";
+        let rootless = "0 1000 1\n1 100000 65536\n";
+        assert_eq!((outside(all, 7), outside(rootless, 0)), (Some(7), Some(1000)));
+        assert_eq!(
+            (outside(rootless, 2), outside(rootless, 70000), outside("", 0)),
+            (Some(100_001), None, None)
+        );
+        assert!(owns(&std::env::temp_dir().join(".")) || rustix::process::geteuid().as_raw() != 0);
+        assert!(!owns(Path::new("/nowhere")) && !owns(Path::new("/proc/self/status")));
     }
 
     #[test]

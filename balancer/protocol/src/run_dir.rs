@@ -12,8 +12,10 @@ pub struct RunDir(PathBuf);
 
 impl RunDir {
     /// The folder that was named, or the user's own: `/run/ballast` for root, `$XDG_RUNTIME_DIR/ballast`
-    /// otherwise, `/tmp/ballast-UID` if there is no such variable, or if it is not an absolute path and has to be
-    /// ignored (XDG Base Directory Specification). An empty [`RUN_DIR_VARIABLE`] counts as unset.
+    /// otherwise, `/tmp/ballast-UID` if there is no such variable, or if it has to be ignored: it is not an absolute
+    /// path (XDG Base Directory Specification), or not a folder of this user (`su` keeps the variable of the user
+    /// before). Root of a user namespace has no `/run` of its own: it is served as the user that it is outside. An
+    /// empty [`RUN_DIR_VARIABLE`] counts as unset.
     #[must_use]
     pub fn new(named: Option<PathBuf>) -> Self {
         Self(
@@ -25,15 +27,15 @@ impl RunDir {
     }
 
     fn of_user() -> PathBuf {
-        let uid = rustix::process::geteuid().as_raw();
-        if uid == 0 {
+        if rustix::process::geteuid().is_root() && private::owns(Path::new("/run")) {
             return "/run/ballast".into();
         }
-        Self::of(uid, std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from))
+        let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+        Self::of(private::user_outside(), runtime, private::owns)
     }
 
-    fn of(uid: u32, runtime: Option<PathBuf>) -> PathBuf {
-        match runtime.filter(|dir| dir.is_absolute()) {
+    fn of(uid: u32, runtime: Option<PathBuf>, owns: impl Fn(&Path) -> bool) -> PathBuf {
+        match runtime.filter(|dir| dir.is_absolute() && owns(dir)) {
             Some(dir) => dir.join("ballast"),
             None => PathBuf::from(format!("/tmp/ballast-{uid}")),
         }
@@ -89,10 +91,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_runtime_folder_that_is_not_an_absolute_path_is_ignored() {
-        let of = |runtime: Option<&str>| RunDir::of(7, runtime.map(PathBuf::from));
+    fn a_runtime_folder_that_is_not_an_absolute_path_of_this_user_is_ignored() {
+        let owns = |dir: &Path| dir == Path::new("/run/user/7") || !dir.is_absolute();
+        let of = |runtime: Option<&str>| RunDir::of(7, runtime.map(PathBuf::from), owns);
         assert_eq!(of(Some("/run/user/7")), PathBuf::from("/run/user/7/ballast"));
-        for runtime in [None, Some(""), Some("run")] {
+        for runtime in [None, Some(""), Some("run"), Some("/run/user/0")] {
             assert_eq!(of(runtime), PathBuf::from("/tmp/ballast-7"));
         }
         assert_ne!(RunDir::new(Some(PathBuf::new())).dir(), Path::new(""));

@@ -18,23 +18,29 @@ pub(super) async fn attach(
     State(balancer): Shared,
     Body(post): Body<GuestPost>,
 ) -> Result<(StatusCode, Json<GuestObject>), Problem> {
-    let wrong = |field: &str, value: &str, bound: String| {
+    let refused = |status: StatusCode, field: &str, value: &str, bound: String| {
         let detail = format!("{field} is {value:?}, but {bound}");
-        Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "field", "A field is refused", detail)
-            .of_field(field, value, bound)
+        Problem::new(status, "field", "A field is refused", detail).of_field(field, value, bound)
     };
+    let wrong =
+        |field: &str, value: &str, bound| refused(StatusCode::UNPROCESSABLE_ENTITY, field, value, bound);
     if !post.qmp.is_absolute() {
         return Err(wrong("qmp", &post.qmp.to_string_lossy(), "must be an absolute path".into()));
     }
+    let is_named = post.name.is_some();
     let name = post.name.unwrap_or_else(|| attach_name(&post.qmp));
     let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
     if !plain || name.is_empty() || name.len() > 64 || format!("/{name}").parse::<ContainerPath>().is_err() {
-        return Err(wrong("name", &name, "must be 1 to 64 letters, digits and -_.".into()));
+        // The name of a socket's file is not what the client wrote.
+        let status = if is_named { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::CONFLICT };
+        return Err(refused(status, "name", &name, "must be 1 to 64 letters, digits and -_.".into()));
     }
     if let Some(limit) = &post.limit
         && let Err(error) = limit.parse::<LimitsPatch>()
     {
-        return Err(wrong("limit", limit, format!("must be limits: {error}")));
+        let is_conflict = error.is_conflict();
+        let status = if is_conflict { StatusCode::CONFLICT } else { StatusCode::UNPROCESSABLE_ENTITY };
+        return Err(refused(status, "limit", limit, format!("must be limits: {error}")));
     }
     let container = post.container.map(String::from);
     let attach = Attach { qmp: post.qmp, name, container, limit: post.limit };

@@ -1,16 +1,17 @@
 //! `/v1/bindings`.
 
 use super::Shared;
-use super::body::Json as Body;
+use super::body::{Json as Body, shortened};
 use super::change::{ChangedBinding, changed, removed};
 use super::query::Params;
 use crate::objects::{BindingObject, BindingPut, BindingQuery, ChangeQuery, Changed, Preview, Problem};
-use crate::pool::{Library, LibraryError, Subject};
+use crate::pool::{Library, Subject, SubjectError};
 use crate::tree::Put;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
+use image::StoreError;
 use std::io;
 
 /// All bindings.
@@ -35,7 +36,7 @@ pub(super) async fn put(
     let (library, text) = (balancer.library(), binding.subject.clone());
     let found = tokio::task::spawn_blocking(move || subject(&library, &text)).await;
     let found = found.map_err(|error| internal(&error))?;
-    let subject = found.map_err(|why| refused(&binding.subject, &why))?;
+    let subject = found.map_err(|why| refused(&binding.subject, why))?;
     let (to, replace, mut status) = (&binding.container, binding.replace, StatusCode::OK);
     let bind = || {
         let (put, object) = balancer.bind(subject.clone(), to, replace)?;
@@ -52,7 +53,7 @@ pub(super) async fn put(
 #[utoipa::path(delete, path = "/v1/bindings", params(BindingQuery),
     responses((status = 204, description = "The binding is removed."), (status = 200,
         description = "With `dry_run`: what would change.", body = Preview),
-        (status = 404), (status = 422), (status = 500), (status = 507)))]
+        (status = 404), (status = 409), (status = 422), (status = 500), (status = 507)))]
 pub(super) async fn delete(
     State(balancer): Shared,
     Params(query): Params<BindingQuery>,
@@ -68,22 +69,36 @@ pub(super) async fn delete(
         Err(_) => subject(&library, &text).map(|found| (found.clone(), found)),
     };
     let found = tokio::task::spawn_blocking(find).await.map_err(|error| internal(&error))?;
-    let (plain, canonical) = found.map_err(|why| refused(&query.subject, &why))?;
+    let (plain, canonical) = found.map_err(|why| refused(&query.subject, why))?;
     let known = balancer.bindings().iter().any(|binding| binding.subject == plain.to_string());
     let subject = if known { &plain } else { &canonical };
     removed(query.dry_run, || balancer.preview_unbind(subject), || balancer.unbind(subject))
 }
 
+/// Why a text names nothing that can be bound.
+enum Unbound {
+    /// It never does.
+    Malformed(String),
+    /// It does not on this host, now.
+    Missing(String),
+}
+
 /// The path or image that a text names. A path is resolved, because images record the resolved path that they were
 /// built from.
-fn subject(library: &Library, text: &str) -> Result<Subject, String> {
-    if !text.starts_with('/') {
-        let digest = library.store().and_then(|store| store.resolve(text)).map_err(LibraryError::from);
-        return digest.map(Subject::Image).map_err(|error| error.to_string());
+fn subject(library: &Library, text: &str) -> Result<Subject, Unbound> {
+    let malformed = |error: SubjectError| Unbound::Malformed(error.to_string());
+    if text.contains('/') && !text.starts_with('/') {
+        return Err(malformed(SubjectError::Neither(shortened(text))));
     }
-    let Subject::Path(path) = text.parse().map_err(|error: crate::pool::SubjectError| error.to_string())?
-    else {
-        return Err("it is not a path".to_owned());
+    if !text.starts_with('/') {
+        let digest = library.store().and_then(|store| store.resolve(text));
+        return digest.map(Subject::Image).map_err(|error| match error {
+            StoreError::Malformed { .. } => Unbound::Malformed(error.to_string()),
+            error => Unbound::Missing(error.to_string()),
+        });
+    }
+    let Subject::Path(path) = text.parse().map_err(malformed)? else {
+        return Err(Unbound::Malformed("it is not a path".to_owned()));
     };
     match canonical(&path) {
         Ok(path) => Ok(Subject::Path(path)),
@@ -95,7 +110,9 @@ fn subject(library: &Library, text: &str) -> Result<Subject, String> {
             if known {
                 Ok(subject)
             } else {
-                Err(format!("{text} does not exist ({error}), and no image was built from it"))
+                Err(Unbound::Missing(format!(
+                    "{text} does not exist ({error}), and no image was built from it"
+                )))
             }
         }
     }
@@ -106,10 +123,14 @@ fn canonical(path: &str) -> io::Result<String> {
     path.into_os_string().into_string().map_err(|_| io::Error::other("its name is not UTF-8"))
 }
 
-fn refused(text: &str, why: &str) -> Problem {
-    let text: String = text.chars().take(128).collect();
+fn refused(text: &str, why: Unbound) -> Problem {
+    let (status, why) = match why {
+        Unbound::Malformed(why) => (StatusCode::UNPROCESSABLE_ENTITY, why),
+        Unbound::Missing(why) => (StatusCode::CONFLICT, why),
+    };
+    let text = shortened(text);
     let detail = format!("subject is {text:?}, but {why}");
-    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "field", "The subject cannot be bound", detail).of_field(
+    Problem::new(status, "field", "The subject cannot be bound", detail).of_field(
         "subject",
         text,
         "must be a host path that exists, or an image of the store",

@@ -1,11 +1,16 @@
 //! Bodies of requests.
 
+use super::places::Connection;
 use crate::objects::Problem;
 use axum::body::{self, Body};
 use axum::extract::{FromRequest, Request};
 use axum::http::StatusCode;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 use serde_json::error::Category;
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Longest body, bytes.
@@ -22,12 +27,20 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Json<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request<Body>, _state: &S) -> Result<Self, Problem> {
+        let connection = request.extensions().get::<Arc<Connection>>().cloned();
+        if let Some(connection) = &connection {
+            connection.reads();
+        }
         let reading = body::to_bytes(request.into_body(), BODY_BYTES_MAX);
+        let read = tokio::time::timeout(BODY_DEADLINE, reading).await;
+        if let Some(connection) = &connection {
+            connection.read();
+        }
         let late = |_| {
             let detail = format!("The body did not arrive within {} s", BODY_DEADLINE.as_secs());
             Problem::new(StatusCode::REQUEST_TIMEOUT, "timeout", "The request took too long", detail)
         };
-        let bytes = tokio::time::timeout(BODY_DEADLINE, reading).await.map_err(late)?.map_err(|error| {
+        let bytes = read.map_err(late)?.map_err(|error| {
             let cause = std::error::Error::source(&error);
             if cause.is_some_and(|cause| cause.is::<http_body_util::LengthLimitError>()) {
                 let detail = format!("The body has more than {BODY_BYTES_MAX} bytes");
@@ -43,9 +56,65 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Json<T> {
 /// Reads a body, or says which field is wrong.
 #[expect(clippy::result_large_err, reason = "once per refused request, and handlers want the problem itself")]
 pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    read(bytes).or_else(|refused| match whole_numbers(bytes) {
+        Some(text) => read(text.as_bytes()),
+        None => Err(refused),
+    })
+}
+
+/// The fields of an object in the order of a body, also those that are given twice.
+struct Fields(Vec<(String, Value)>);
+
+impl<'de> Deserialize<'de> for Fields {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visit;
+        impl<'de> Visitor<'de> for Visit {
+            type Value = Fields;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Fields, M::Error> {
+                let mut fields = Vec::new();
+                while let Some(field) = map.next_entry()? {
+                    fields.push(field);
+                }
+                Ok(Fields(fields))
+            }
+        }
+        deserializer.deserialize_map(Visit)
+    }
+}
+
+/// The same body with `4.0` written as `4`; `None` if there is no such number. To JSON both are one number, and some
+/// clients know no other kind of number. Bodies have no numbers deeper inside.
+fn whole_numbers(bytes: &[u8]) -> Option<String> {
+    let Fields(fields) = serde_json::from_slice(bytes).ok()?;
+    let mut changed = false;
+    let text = |(name, value): &(String, Value)| {
+        let number = whole(value);
+        changed |= number.is_some();
+        format!("{}:{}", Value::String(name.clone()), number.as_ref().unwrap_or(value))
+    };
+    let fields: Vec<String> = fields.iter().map(text).collect();
+    changed.then(|| format!("{{{}}}", fields.join(",")))
+}
+
+/// A number with a point or an exponent that is a whole number.
+pub(super) fn whole(value: &Value) -> Option<Value> {
+    // All below are whole numbers of 64 bits.
+    const BOUND: f64 = 18_446_744_073_709_551_616.0;
+    let number = value.as_number().filter(|number| number.is_f64())?.as_f64()?;
+    let is_whole = number.fract() == 0.0 && (0.0..BOUND).contains(&number);
+    is_whole.then(|| Value::from(number as u64))
+}
+
+#[expect(clippy::result_large_err, reason = "once per refused request, and handlers want the problem itself")]
+fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     // serde would read a list as the fields in the order of their declaration, which no client means; it would refuse
     // any other value with the name of a Rust type.
-    if let Ok(value) = serde_json::from_slice::<serde_json::Value>(bytes)
+    if let Ok(value) = serde_json::from_slice::<Value>(bytes)
         && !value.is_object()
     {
         let detail = format!(
@@ -66,7 +135,7 @@ pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
         return Err(malformed(error.inner()));
     }
     // The form is right and a value is wrong. Its text is taken from the body, unless the body as a whole is not JSON.
-    let value: serde_json::Value = serde_json::from_slice(bytes).map_err(|error| malformed(&error))?;
+    let value: Value = serde_json::from_slice(bytes).map_err(|error| malformed(&error))?;
     let message = without_position(error.inner());
     if let Some(field) = between(&message, "duplicate field `") {
         let problem = Problem::new(
@@ -119,6 +188,15 @@ fn without_position(error: &serde_json::Error) -> String {
 mod tests {
     use super::*;
     use protocol::limits::LimitsPatch;
+
+    #[test]
+    fn a_whole_number_may_be_written_with_a_point() {
+        let patch: LimitsPatch = parse(br#"{"max_bytes": 4096.0, "weight": 1e2, "max_fds": null}"#).unwrap();
+        assert_eq!((patch.max_bytes, patch.weight, patch.max_fds), (Some(Some(4096)), Some(100), Some(None)));
+        for body in [r#"{"weight": 1.0, "weight": 2.0}"#, r#"{"weight": 1.5}"#, r#"{"max_bytes": -1.0}"#] {
+            assert_eq!(parse::<LimitsPatch>(body.as_bytes()).expect_err(body).status, 422, "{body}");
+        }
+    }
 
     #[test]
     fn refusals_name_the_field_and_the_value() {

@@ -24,9 +24,15 @@ pub(super) fn path(path: Inside) -> Result<ContainerPath, Problem> {
         Problem::new(StatusCode::BAD_REQUEST, "path", "This is not the path of a container", detail)
     };
     let Path(text) = path.map_err(|error| refuse(error.body_text()))?;
-    format!("/{text}").parse().map_err(|error: protocol::path::ParsePathError| {
-        refuse(error.to_string()).of_field("path", error.text.clone(), error.reason.clone())
-    })
+    let path: ContainerPath =
+        format!("/{text}").parse().map_err(|error: protocol::path::ParsePathError| {
+            refuse(error.to_string()).of_field("path", error.text.clone(), error.reason.clone())
+        })?;
+    if path.is_root() {
+        let bound = "must name a container inside the root, which is /v1/containers/";
+        return Err(refuse(format!("path is {text:?}, but {bound}")).of_field("path", text, bound));
+    }
+    Ok(path)
 }
 
 /// All containers.

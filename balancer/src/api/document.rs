@@ -1,8 +1,11 @@
 //! `/openapi.json`.
 
+use super::bounds::refine;
 use super::{attach, bindings, containers, events, guests, host, policy, pool};
 use crate::objects::{ObjectUsage, Problem};
 use axum::Json;
+use serde_json::Value;
+use std::sync::LazyLock;
 use utoipa::openapi::path::Operation;
 use utoipa::openapi::{AllOf, Content, Ref, RefOr, Response, Schema};
 use utoipa::{Modify, OpenApi};
@@ -43,7 +46,7 @@ use utoipa::{Modify, OpenApi};
     components(schemas(ObjectUsage, Problem)),
     modifiers(&Refusals, &Flattened)
 )]
-pub(super) struct Document;
+struct Document;
 
 /// Every refusal is a problem object. A handler names the statuses of its own; the statuses that come from reading a
 /// path, a query or a body, or from the token, are the same for all handlers that have one.
@@ -60,7 +63,7 @@ impl Modify for Refusals {
 }
 
 fn refusals(operation: &mut Operation) {
-    let from_body: &[u16] = if operation.request_body.is_some() { &[408, 413, 422] } else { &[] };
+    let from_body: &[u16] = if operation.request_body.is_some() { &[408, 409, 413, 422] } else { &[] };
     let responses = &mut operation.responses.responses;
     let own = responses.keys().filter_map(|status| status.parse().ok()).filter(|status| *status >= 400);
     // A query that is not known is refused everywhere.
@@ -79,9 +82,9 @@ fn meaning(status: u16) -> &'static str {
         401 => "Over TCP: the token is missing or wrong.",
         404 => "The container, guest or binding does not exist.",
         408 => "The body did not come in time.",
-        409 => "The present state does not allow it.",
+        409 => "The present state, or another field, does not allow it.",
         413 => "The body is too large.",
-        422 => "A field is refused: `field`, `value`, `bound`.",
+        422 => "A field has a value that no state allows: `field`, `value`, `bound`.",
         503 => "There are too many clients.",
         504 => "The guest did not answer.",
         507 => "The journal cannot be written; nothing was changed.",
@@ -119,6 +122,17 @@ fn refers_to(item: &RefOr<Schema>, name: &str) -> bool {
 /// This document.
 #[utoipa::path(get, path = "/openapi.json", operation_id = "get_openapi",
     responses((status = 200, description = "An OpenAPI document.", body = Object)))]
-pub(super) async fn openapi() -> Json<utoipa::openapi::OpenApi> {
-    Json(Document::openapi())
+pub(super) async fn openapi() -> Json<&'static Value> {
+    Json(document())
+}
+
+/// The document, complete.
+pub(super) fn document() -> &'static Value {
+    static DOCUMENT: LazyLock<Value> = LazyLock::new(|| {
+        let document = serde_json::to_value(Document::openapi());
+        let mut document = document.expect("a document has only plain fields");
+        refine(&mut document);
+        document
+    });
+    &DOCUMENT
 }

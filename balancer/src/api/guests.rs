@@ -45,7 +45,7 @@ pub(super) async fn patch(
 ) -> Result<(StatusCode, Json<Changed<GuestObject>>), Problem> {
     let alone = |field: &str, value: String, bound: &str| {
         let detail = format!("{field} is {value}, but {bound}");
-        Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "field", "A field is refused", detail)
+        Problem::new(StatusCode::CONFLICT, "field", "Two fields contradict each other", detail)
             .of_field(field, value, bound)
     };
     let ordered = match (&patch.container, &patch.charge_to) {

@@ -9,12 +9,14 @@
 mod attach;
 mod bindings;
 mod body;
+mod bounds;
 mod change;
 mod containers;
 mod document;
 mod events;
 mod guests;
 mod host;
+mod places;
 mod policy;
 mod pool;
 mod problem;
@@ -23,6 +25,7 @@ mod routes;
 mod server;
 mod token;
 
+pub use places::Places;
 pub use routes::router;
 pub use server::serve;
 pub use token::Token;

@@ -78,15 +78,16 @@ impl From<&StateError> for Problem {
 fn heading(error: &StateError) -> (StatusCode, &'static str, &'static str) {
     match error {
         StateError::Many(_) => (StatusCode::CONFLICT, "conflict", "This cannot be done now"),
-        StateError::Tree(TreeError::Limits { .. }) | StateError::Knob(_) => {
-            (StatusCode::UNPROCESSABLE_ENTITY, "limit", "A limit is out of its bound")
+        StateError::Tree(TreeError::Limits { broken, .. }) | StateError::Knob(broken) => {
+            // What another state would allow is a conflict with this one.
+            let status =
+                if broken.by_itself { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::CONFLICT };
+            (status, "limit", "A limit is out of its bound")
         }
-        StateError::NoRoom { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "limit", "A limit leaves no room"),
-        StateError::NoContainer { .. } => {
-            (StatusCode::UNPROCESSABLE_ENTITY, "field", "A container does not exist")
-        }
+        StateError::NoRoom { .. } => (StatusCode::CONFLICT, "limit", "A limit leaves no room"),
+        StateError::NoContainer { .. } => (StatusCode::CONFLICT, "field", "A container does not exist"),
         StateError::OtherDomain { .. } => {
-            (StatusCode::UNPROCESSABLE_ENTITY, "field", "A guest cannot change its trust domain")
+            (StatusCode::CONFLICT, "field", "A guest cannot change its trust domain")
         }
         StateError::Tree(TreeError::Missing(_)) => {
             (StatusCode::NOT_FOUND, "not-found", "There is no such container")

@@ -1,6 +1,6 @@
 //! Query strings, and names in paths.
 
-use super::body::{parse, shortened};
+use super::body::{parse, shortened, whole};
 use crate::objects::Problem;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{FromRequestParts, Path, Query, Request};
@@ -37,11 +37,15 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
     }
 }
 
+/// Parameters that are texts even where they read as a number: eight digits of a digest may.
+const TEXTS: [&str; 1] = ["subject"];
+
 /// A parameter as a field of an object: a text that reads as a number or a truth value is one, every other text is a
 /// string.
 fn field((name, text): &(String, String)) -> String {
-    let value = serde_json::from_str(text).unwrap_or_default();
-    let is_plain = matches!(value, Value::Number(_) | Value::Bool(_));
+    let value: Value = serde_json::from_str(text).unwrap_or_default();
+    let value = whole(&value).unwrap_or(value);
+    let is_plain = matches!(value, Value::Number(_) | Value::Bool(_)) && !TEXTS.contains(&name.as_str());
     let value = if is_plain { value } else { Value::String(text.clone()) };
     format!("{}:{value}", Value::String(name.clone()))
 }

@@ -5,8 +5,9 @@ use crate::client::Client;
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use image::StoreError;
-use image::{self, BuildError, Manifest, Phase, Progress, Report, Store, Watch, check, digest};
+use image::{self, BuildError, Listed, Manifest, Phase, Progress, Report, Store, Watch, check, digest};
 use protocol::bytes::Human;
+use protocol::error_chain::chain;
 use protocol::image::Digest;
 use serde::Serialize;
 use std::fs::File;
@@ -50,6 +51,9 @@ pub(super) enum ImageCommand {
         source: PathBuf,
     },
     /// List the images of the store
+    ///
+    /// DISK is what an image takes on the disk, less than its SIZE where it has holes. COPIES is what its copies take,
+    /// one for each trust domain whose guests mapped it: a copy goes when no guest maps it and its containers are gone.
     List,
     /// Remove an image that no guest uses
     Rm {
@@ -69,8 +73,12 @@ pub(super) async fn run(client: &Client, command: Image) -> anyhow::Result<()> {
     match command.command {
         ImageCommand::Build { source } => build(source, store?, command.json).await,
         ImageCommand::List => {
-            let list = store?.list()?;
-            print_outcome(&shown(&list, command.json, |list| table(list)));
+            let listing = store?.list()?;
+            print_outcome(&shown(&listing.images, command.json, |list| table(list)));
+            for (digest, error) in &listing.damaged {
+                eprintln!("Image {digest} is damaged: {}", chain(error));
+            }
+            anyhow::ensure!(listing.damaged.is_empty(), "{} images are damaged", listing.damaged.len());
             Ok(())
         }
         ImageCommand::Rm { image } => {
@@ -182,12 +190,18 @@ fn checked(digest: Digest, report: &Report, as_json: bool) -> String {
     format!("{digest}: good, {all}; {} files of {held} in {} folders\n", report.files, report.folders)
 }
 
-fn table(list: &[Manifest]) -> String {
-    let mut text = format!("{:<71} {:>8} {:>8}  {}\n", "IMAGE", "SIZE", "FILES", "ORIGIN");
-    for image in list {
+fn table(list: &[Listed]) -> String {
+    let heads = ("IMAGE", "SIZE", "DISK", "COPIES", "FILES", "ORIGIN");
+    let mut text =
+        format!("{:<71} {:>8} {:>8} {:>8} {:>8}  {}\n", heads.0, heads.1, heads.2, heads.3, heads.4, heads.5);
+    for Listed { manifest: image, disk_bytes, copies_bytes, .. } in list {
         let layer = image.layer.as_ref().map(|layer| format!(" layer {}", layer.index)).unwrap_or_default();
         let (digest, size) = (image.digest.to_string(), Human(image.bytes).to_string());
-        text += &format!("{digest:<71} {size:>8} {:>8}  {}{layer}\n", image.files, image.origin);
+        let (disk, copies) = (Human(*disk_bytes).to_string(), Human(*copies_bytes).to_string());
+        text += &format!(
+            "{digest:<71} {size:>8} {disk:>8} {copies:>8} {:>8}  {}{layer}\n",
+            image.files, image.origin
+        );
     }
     text
 }

@@ -4,30 +4,32 @@
 //!   lock the run directory -> load the journal -> bind both sockets -> serve ... -> remove the sockets
 //! ```
 //!
-//! The API's socket is bound last: a client that can connect to it finds a complete balancer.
+//! Each tick makes sure that the run directory is still this balancer's, and binds sockets again that were removed.
 
 mod descriptors;
 mod idle;
 mod pressure;
 mod run_dir;
+mod sockets;
 
 pub use run_dir::{Owned, RunDirError};
 
-use crate::api::{self, Token, router};
+use crate::api::{self, Places, Token, router};
 use crate::journal::Journal;
 use crate::objects::KnobsPatch;
 use crate::pool::{IMAGES_OPEN_MAX, Library};
-use crate::sessions::{self, GuestServer};
+use crate::sessions;
 use crate::state::{Balancer, HostKernel};
 use accounting::System;
 use anyhow::Context;
 use axum::middleware;
 use protocol::image::Backing;
 use protocol::run_dir::RunDir;
+use sockets::Sockets;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Connections of the API at a time, by socket: a client that holds all of one delays neither the other nor guests.
@@ -62,9 +64,10 @@ pub struct Options {
 /// # Errors
 /// When it cannot start: the run directory is taken, the journal unusable, a socket cannot be bound.
 pub async fn run(options: Options) -> anyhow::Result<()> {
-    let owned = Owned::take(&options.run_dir)?;
+    let mut owned = Owned::take(&options.run_dir)?;
     let guest_places = descriptors::left_for_guests(API_PLACES + TCP_PLACES + IMAGES_OPEN_MAX);
     let (journal, tree, bindings) = Journal::open(&options.run_dir.journal())?;
+    owned.has_journal();
     let library = Library::new(&options.store, options.pool);
     let knobs = options.knobs.on(journal.knobs().unwrap_or_default());
     let (accounting, kernel) = (options.accounting, Arc::new(HostKernel));
@@ -76,20 +79,15 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         }
         None => None,
     };
-    let guest_socket = options.run_dir.guest_socket();
-    let guest_server = GuestServer::bind(&guest_socket)
-        .with_context(|| format!("Cannot bind {}", guest_socket.display()))?;
-    let api_socket = options.run_dir.api_socket();
-    let api =
-        UnixListener::bind(&api_socket).with_context(|| format!("Cannot bind {}", api_socket.display()))?;
+    let places = (API_PLACES, guest_places);
+    let sockets = Sockets::bind(owned, options.run_dir.clone(), Arc::clone(&balancer), places)?;
     tracing::info!(dir = %options.run_dir.dir().display(), pid = std::process::id(), "serving");
 
-    tokio::spawn(sessions::serve(guest_server, Arc::clone(&balancer), guest_places));
     if let (Some(listener), Some((address, token))) = (tcp, options.tcp) {
         let service =
             router(Arc::clone(&balancer)).layer(middleware::from_fn_with_state(token, Token::check));
         tracing::info!(%address, "serving over TCP as well");
-        tokio::spawn(api::serve(listener, service, TCP_PLACES));
+        tokio::spawn(api::serve(listener, service, Places::new(TCP_PLACES)));
     }
     tokio::spawn(pressure::watch(Arc::clone(&balancer)));
     tokio::spawn(sessions::watch_merge(Arc::clone(&balancer)));
@@ -99,18 +97,22 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     tokio::spawn(scan_pool(Arc::clone(&balancer)));
     tokio::spawn(Arc::clone(&balancer).scan_tables());
     tokio::spawn(Arc::clone(&balancer).grant_what_is_freed());
-    let ticks = tick(Arc::clone(&balancer));
+    let ticks = tick(Arc::clone(&balancer), sockets);
     let idle = idle::wait(Arc::clone(&balancer));
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::spawn(stay(signal(SignalKind::hangup())?));
-    tokio::select! {
-        () = api::serve(api, router(balancer), API_PLACES) => {}
-        () = ticks => {}
-        () = idle, if options.exit_when_idle => tracing::info!("no guests are left"),
-        _ = terminate.recv() => tracing::info!("SIGTERM"),
-        _ = interrupt.recv() => tracing::info!("SIGINT"),
-    }
-    owned.clear();
+    let ended = tokio::select! {
+        lost = ticks => lost.map_err(Into::into),
+        () = idle, if options.exit_when_idle => end_with("no guests are left"),
+        _ = terminate.recv() => end_with("SIGTERM"),
+        _ = interrupt.recv() => end_with("SIGINT"),
+    };
+    balancer.ends();
+    ended
+}
+
+fn end_with(reason: &str) -> anyhow::Result<()> {
+    tracing::info!("{reason}");
     Ok(())
 }
 
@@ -122,7 +124,8 @@ async fn stay(mut hangup: Signal) {
     }
 }
 
-async fn tick(balancer: Arc<Balancer>) {
+/// Ticks until the run directory is another balancer's.
+async fn tick(balancer: Arc<Balancer>, mut sockets: Sockets) -> Result<(), RunDirError> {
     let mut interval = balancer.watch_interval();
     loop {
         let mut clock = tokio::time::interval(*interval.borrow_and_update());
@@ -130,11 +133,14 @@ async fn tick(balancer: Arc<Balancer>) {
         clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                _ = clock.tick() => balancer.tick(),
+                _ = clock.tick() => {
+                    sockets.keep()?;
+                    balancer.tick();
+                }
                 changed = interval.changed() => match changed {
                     Ok(()) => break,
                     // The state goes with the process.
-                    Err(_) => return,
+                    Err(_) => return Ok(()),
                 },
             }
         }
@@ -146,6 +152,7 @@ async fn scan_pool(balancer: Arc<Balancer>) {
     let interval = balancer.watch_interval();
     loop {
         balancer.keep_granules();
+        balancer.keep_domains().await;
         let took = balancer.scan_pool(false).await;
         let interval = *interval.borrow();
         tokio::time::sleep(interval.max(took.saturating_mul(SCAN_CPU_PART))).await;

@@ -2,9 +2,9 @@
 
 use protocol::private::PrivateError;
 use protocol::run_dir::RunDir;
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File, Metadata, TryLockError};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// Why a run directory cannot be held.
@@ -21,6 +21,15 @@ pub enum RunDirError {
     /// The folder is not this user's alone.
     #[error(transparent)]
     NotPrivate(#[from] PrivateError),
+    /// The folder, or a file in it, is not the one that this balancer uses.
+    #[error(
+        "{path} was removed or replaced while this balancer ran, so it ends: clients and guests find the balancer that \
+         is there now, or start one"
+    )]
+    Lost {
+        /// What is not there.
+        path: PathBuf,
+    },
     /// A file that is not a socket is where a socket has to be.
     #[error("{0} exists and is not a socket: move it away")]
     NoSocket(PathBuf),
@@ -38,11 +47,33 @@ pub enum RunDirError {
 }
 
 /// A run directory and the lock on it, which lasts as long as this.
+///
+/// The folder may vanish while a balancer runs: at a logout (`/run/user/UID`), or by a cleaner of `/tmp`. Then another
+/// balancer can lock the folder that takes its place. So each file is known by its inode, and not by its name alone.
 #[derive(Debug)]
 pub struct Owned {
     run_dir: RunDir,
-    /// Never read again, but open: the kernel drops the lock with the process, however that ends.
-    _lock: File,
+    /// Open as long as this: the kernel drops the lock with the process, however that ends.
+    lock: File,
+    /// The journal, once it is open.
+    journal: Option<Inode>,
+    /// The sockets that were bound.
+    sockets: Vec<(PathBuf, Inode)>,
+}
+
+/// A file, whatever its name is: device and inode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Inode(u64, u64);
+
+impl Inode {
+    fn of(metadata: &Metadata) -> Self {
+        Self(metadata.dev(), metadata.ino())
+    }
+
+    /// The file that has this name; `None` if there is none, or none that can be seen.
+    fn at(path: &Path) -> Option<Self> {
+        fs::symlink_metadata(path).ok().as_ref().map(Self::of)
+    }
 }
 
 impl Owned {
@@ -53,10 +84,15 @@ impl Owned {
     pub fn take(run_dir: &RunDir) -> Result<Self, RunDirError> {
         run_dir.make_private()?;
         let lock = lock(run_dir)?;
-        let owned = Self { run_dir: run_dir.clone(), _lock: lock };
-        for socket in [run_dir.api_socket(), run_dir.guest_socket()] {
+        let owned = Self { run_dir: run_dir.clone(), lock, journal: None, sockets: vec![] };
+        owned.remove_stale()?;
+        Ok(owned)
+    }
+
+    /// Removes sockets that no process serves: the lock is ours.
+    fn remove_stale(&self) -> Result<(), RunDirError> {
+        for socket in [self.run_dir.api_socket(), self.run_dir.guest_socket()] {
             match fs::symlink_metadata(&socket) {
-                // The lock is ours, so no process listens there any more.
                 Ok(meta) if meta.file_type().is_socket() => {
                     fs::remove_file(&socket)
                         .map_err(|source| failed("remove the stale socket", &socket, source))?;
@@ -66,13 +102,58 @@ impl Owned {
                 Err(source) => return Err(failed("inspect", &socket, source)),
             }
         }
-        Ok(owned)
+        Ok(())
     }
 
-    /// Removes the sockets, so that a client sees at once that there is no balancer.
+    /// The journal is open: from now on it has to stay where it is.
+    pub fn has_journal(&mut self) {
+        self.journal = fs::metadata(self.run_dir.journal()).ok().as_ref().map(Inode::of);
+    }
+
+    /// Binds a socket in the folder with `bind`.
+    ///
+    /// # Errors
+    /// When it cannot be bound.
+    pub fn bind<T>(
+        &mut self,
+        path: PathBuf,
+        bind: impl FnOnce(&Path) -> io::Result<T>,
+    ) -> Result<T, RunDirError> {
+        let bound = bind(&path).map_err(|source| failed("bind", &path, source))?;
+        self.sockets.retain(|(known, _)| *known != path);
+        let inode = Inode::at(&path).ok_or_else(|| RunDirError::Lost { path: path.clone() })?;
+        self.sockets.push((path, inode));
+        Ok(bound)
+    }
+
+    /// Makes sure that the folder is still this balancer's. True if its sockets are gone and have to be bound again.
+    ///
+    /// # Errors
+    /// When the lock or the journal is another file by now, or none.
+    pub fn check(&self) -> Result<bool, RunDirError> {
+        let locked = self.lock.metadata().ok().as_ref().map(Inode::of);
+        let journal = self.run_dir.journal();
+        let files = [
+            (self.run_dir.lock(), locked, Inode::at(&self.run_dir.lock())),
+            (journal.clone(), self.journal, fs::metadata(&journal).ok().as_ref().map(Inode::of)),
+        ];
+        if let Some((path, ..)) = files.into_iter().find(|(_, own, found)| own.is_some() && own != found) {
+            let gone = !self.run_dir.dir().exists();
+            return Err(RunDirError::Lost { path: if gone { self.run_dir.dir().into() } else { path } });
+        }
+        if self.sockets.iter().all(|(path, own)| Inode::at(path) == Some(*own)) {
+            return Ok(false);
+        }
+        self.remove_stale()?;
+        Ok(true)
+    }
+
+    /// Removes the sockets, so that a client sees at once that there is no balancer. Sockets of another balancer stay.
     pub fn clear(&self) {
-        for socket in [self.run_dir.api_socket(), self.run_dir.guest_socket()] {
-            if let Err(error) = fs::remove_file(&socket) {
+        for (socket, own) in &self.sockets {
+            if Inode::at(socket) != Some(*own) {
+                tracing::warn!(socket = %socket.display(), "this balancer's socket is gone already");
+            } else if let Err(error) = fs::remove_file(socket) {
                 tracing::warn!(socket = %socket.display(), %error, "cannot remove");
             }
         }

@@ -25,6 +25,18 @@ pub enum Subject {
     Image(Digest),
 }
 
+impl Subject {
+    /// Texts that name a path or an image, as a regular expression: a path without control characters and `..`, or 8 or
+    /// more digits of a digest.
+    pub const PATTERN: &str = concat!(
+        // A name in a path: with another first character than a dot, a dot and that, or two dots and more.
+        r"^(?:(?:/(?:[^/.\x00-\x1f\x7f-\x9f][^/\x00-\x1f\x7f-\x9f]*",
+        r"|\.(?:[^/.\x00-\x1f\x7f-\x9f][^/\x00-\x1f\x7f-\x9f]*)?",
+        r"|\.\.[^/\x00-\x1f\x7f-\x9f]+)?)+",
+        r"|(?:sha256:)?[0-9a-f]{8,64})$"
+    );
+}
+
 /// Why a text is not a subject.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SubjectError {

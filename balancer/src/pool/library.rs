@@ -10,7 +10,8 @@ use image::store::{Store, StoreError};
 use protocol::domain::Domain;
 use protocol::image::{Backing, Digest, IMAGES_MAX};
 use protocol::sync::MutexExt;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -25,8 +26,18 @@ pub struct Library {
     /// The kind of backing of images that are opened.
     backing: Backing,
     verified: Mutex<BTreeMap<Stamp, Digest>>,
+    /// Domains whose copies stay although no guest maps them.
+    kept: Mutex<Kept>,
     /// Verifying is reading and hashing. One file at a time, so that many requests for one image wait for one reading.
     verifying: Mutex<()>,
+}
+
+/// Locks on the folders of domains.
+#[derive(Debug, Default)]
+struct Kept {
+    locks: BTreeMap<Domain, Arc<File>>,
+    /// The domains that were needed at the last look.
+    needed: Option<BTreeSet<Domain>>,
 }
 
 /// An image that may be mapped.
@@ -40,6 +51,8 @@ pub struct Opened {
     pub backing: Arc<dyn PoolBacking>,
     /// Its file, to be verified.
     file: Arc<Pagecache>,
+    /// Keeps the file in the store until the pool knows it.
+    _kept: Option<Arc<File>>,
 }
 
 /// Why a guest does not get an image.
@@ -93,7 +106,13 @@ impl Library {
     /// The store in this folder, which is made when it is first needed.
     #[must_use]
     pub fn new(folder: &Path, backing: Backing) -> Self {
-        Self { folder: folder.into(), backing, verified: Mutex::default(), verifying: Mutex::default() }
+        Self {
+            folder: folder.into(),
+            backing,
+            verified: Mutex::default(),
+            kept: Mutex::default(),
+            verifying: Mutex::default(),
+        }
     }
 
     /// The store.
@@ -134,6 +153,7 @@ impl Library {
         let store = self.store()?;
         let origin = store.manifest(&key.digest)?.origin;
         let file = store.file_for_domain(&key.digest, key.domain.as_str())?.file;
+        let kept = self.keep(&store, &key.domain)?;
         let io = |source| LibraryError::Io { digest: key.digest, source };
         // The store's descriptor has a lock that says that the image is in use. Only guests may say so: the pool
         // samples the image as long as it has resident pages.
@@ -145,7 +165,7 @@ impl Library {
             // The balancer reads the file as long as the memory lives, and the file is locked as in use until then.
             Backing::Managed => Arc::new(Managed::new(Arc::clone(&file)).map_err(io)?),
         };
-        Ok(Opened { key: key.clone(), origin, backing, file })
+        Ok(Opened { key: key.clone(), origin, backing, file, _kept: kept })
     }
 
     /// Checks an image against its digest, unless that was done and the file did not change since.
@@ -190,8 +210,41 @@ impl Library {
     /// # Errors
     /// When the store cannot be read.
     pub fn origins(&self) -> Result<Vec<(Digest, String)>, StoreError> {
-        let images = self.store()?.list()?;
-        Ok(images.into_iter().map(|manifest| (manifest.digest, manifest.origin)).collect())
+        let images = self.store()?.list()?.images.into_iter().map(|image| image.manifest);
+        Ok(images.map(|manifest| (manifest.digest, manifest.origin)).collect())
+    }
+
+    fn keep(&self, store: &Store, domain: &Domain) -> Result<Option<Arc<File>>, StoreError> {
+        let locks = &mut self.kept.acquire().locks;
+        if let Some(lock) = locks.get(domain) {
+            return Ok(Some(Arc::clone(lock)));
+        }
+        let lock = store.keep_domain(domain.as_str())?.map(Arc::new);
+        if let Some(lock) = &lock {
+            locks.insert(domain.clone(), Arc::clone(lock));
+        }
+        Ok(lock)
+    }
+
+    /// Keeps the copies of these domains, and removes those of others that no process has open. Does nothing while the
+    /// same domains are needed.
+    ///
+    /// # Errors
+    /// When the store cannot be used.
+    pub fn keep_domains(&self, needed: BTreeSet<Domain>) -> Result<(), StoreError> {
+        if self.kept.acquire().needed.as_ref() == Some(&needed) || !self.folder.exists() {
+            return Ok(());
+        }
+        let store = self.store()?;
+        for domain in &needed {
+            self.keep(&store, domain)?;
+        }
+        {
+            let mut kept = self.kept.acquire();
+            kept.locks.retain(|domain, _| needed.contains(domain));
+            kept.needed = Some(needed);
+        }
+        store.sweep()
     }
 
     fn verified(&self) -> std::sync::MutexGuard<'_, BTreeMap<Stamp, Digest>> {

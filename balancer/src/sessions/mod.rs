@@ -10,5 +10,5 @@ mod working_set;
 
 pub use attach::{Attach, VMM_VARIABLE, attach, detach, name_of as attach_name};
 pub use merge::watch as watch_merge;
-pub use server::{GuestServer, serve};
+pub use server::{GuestPlaces, GuestServer, serve};
 pub use working_set::watch as watch_working_sets;

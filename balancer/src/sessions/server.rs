@@ -30,11 +30,33 @@ const PENDING_MAX: usize = 128;
 /// Guests to be that wait for their images, at a time: an image that was never verified is read as a whole.
 const OPENING_MAX: usize = 256;
 
-/// Accepts guests for ever, at most `places` of them.
-pub async fn serve(mut server: GuestServer, balancer: Arc<Balancer>, places: usize) {
-    let serving = Arc::new(Semaphore::new(places));
-    let (pending, places) = (Arc::new(Semaphore::new(PENDING_MAX)), Arc::new(Semaphore::new(places)));
-    let opening = Arc::new(Semaphore::new(OPENING_MAX));
+/// What bounds the connections of guests.
+#[derive(Debug, Clone)]
+pub struct GuestPlaces {
+    guests: Arc<Semaphore>,
+    /// Connections of guests with managed images.
+    serving: Arc<Semaphore>,
+    pending: Arc<Semaphore>,
+    opening: Arc<Semaphore>,
+}
+
+impl GuestPlaces {
+    /// Places for so many guests.
+    #[must_use]
+    pub fn new(guests: usize) -> Self {
+        let places = |count| Arc::new(Semaphore::new(count));
+        Self {
+            guests: places(guests),
+            serving: places(guests),
+            pending: places(PENDING_MAX),
+            opening: places(OPENING_MAX),
+        }
+    }
+}
+
+/// Accepts guests for ever, as many as there are places.
+pub async fn serve(mut server: GuestServer, balancer: Arc<Balancer>, places: GuestPlaces) {
+    let GuestPlaces { guests: places, serving, pending, opening } = places;
     loop {
         let waiting = Arc::clone(&pending).acquire_owned().await.expect("the semaphore is never closed");
         match server.0.accept().await {

@@ -71,6 +71,14 @@ impl Containers {
         self.journal.commit_knobs(knobs)
     }
 
+    /// Commits the number that events will not exceed.
+    ///
+    /// # Errors
+    /// When the journal cannot be written.
+    pub(in crate::state) fn commit_events(&mut self, last: u64) -> Result<(), JournalError> {
+        self.journal.commit_events(last)
+    }
+
     /// Owner id of the container that a guest charges now.
     pub(in crate::state) fn charging(&self, guest: &Guest) -> u16 {
         let node = guest.about.charge_to.as_ref().and_then(|to| self.tree.get(to));

@@ -183,7 +183,8 @@ mod tests {
 
     #[test]
     fn a_broken_limit_is_shown_once() {
-        let broken = LimitsError { field: "min_bytes", value: "7".into(), bound: "must be at most 5".into() };
+        let bound = "must be at most 5".into();
+        let broken = LimitsError { field: "min_bytes", value: "7".into(), bound, by_itself: false };
         let limits = || TreeError::Limits { path: "/a".parse().unwrap(), broken: broken.clone() };
         let one = StateError::from(limits());
         assert_eq!(one.chain(), format!("/a: {broken}"));

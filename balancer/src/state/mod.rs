@@ -116,7 +116,7 @@ impl Balancer {
         knobs: Knobs,
         kernel: Arc<dyn Kernel>,
     ) -> Self {
-        let mut events = Events::default();
+        let mut events = Events::after(journal.events());
         let held = format!("The journal holds {} containers", tree.iter().count());
         events.push("balancer_started", None, None, &held);
         let now = kernel.now();
@@ -133,6 +133,7 @@ impl Balancer {
             effects: vec![],
         };
         state.make_common();
+        state.keep_events_reserved();
         Self {
             state: Mutex::new(state),
             kernel,
@@ -170,6 +171,7 @@ impl Balancer {
         let (result, effects) = {
             let state = &mut *self.lock();
             let result = change(state, self.kernel.now());
+            state.keep_events_reserved();
             (result, std::mem::take(&mut state.effects))
         };
         self.carry_out(effects);
@@ -185,5 +187,22 @@ impl Balancer {
     fn lock(&self) -> MutexGuard<'_, State> {
         // A panic under the lock is a bug that the log shows; the state is changed in whole steps, so it is whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Reserves numbers of events before they are used up.
+    fn keep_events_reserved(&mut self) {
+        if let Some(last) = self.events.wants() {
+            self.reserve_events(last);
+        }
+    }
+
+    fn reserve_events(&mut self, last: u64) {
+        self.events.reserve(last);
+        // Events are not refused for it. If the balancer is killed before the next time, numbers are given twice.
+        if let Err(error) = self.containers.commit_events(last) {
+            tracing::warn!(error = %protocol::error_chain::chain(&error), "cannot write the number of the last event");
+        }
     }
 }

@@ -32,16 +32,23 @@ impl Balancer {
         self.granules_changed.notified()
     }
 
-    /// Events after the one with this id.
+    /// Events after the one with this id: see [`Events::since`](crate::events::Events::since).
     #[must_use]
     pub fn events_since(&self, id: u64) -> Vec<Event> {
-        self.view(|state, _| state.events.since(id).cloned().collect())
+        self.events_after(id, usize::MAX)
     }
 
     /// The first events after the one with this id, at most `count_max` of them.
     #[must_use]
     pub fn events_after(&self, id: u64, count_max: usize) -> Vec<Event> {
-        self.view(|state, _| state.events.since(id).take(count_max).cloned().collect())
+        self.view(|state, _| state.events.since(id, count_max))
+    }
+
+    /// The balancer ends: the next one's events follow the last one's number.
+    pub fn ends(&self) {
+        let state = &mut *self.lock();
+        let last = state.events.last();
+        state.reserve_events(last);
     }
 
     /// The id of the last event, to wait for the next.

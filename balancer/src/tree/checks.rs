@@ -21,6 +21,7 @@ impl Tree {
                     field: "max_bytes",
                     value: max.to_string(),
                     bound: format!("must be at least {inside}, the sum of min_bytes inside {path}"),
+                    by_itself: false,
                 });
             }
         }
@@ -36,6 +37,7 @@ impl Tree {
                     bound: format!(
                         "must be at most {room}, what max_bytes of {above} leaves next to the other containers in it"
                     ),
+                    by_itself: false,
                 });
             }
         }

@@ -129,7 +129,7 @@ async fn the_limits_of_both_hold_for_a_guest_that_charges_a_tenant() {
     let reason = ask(&vmm, 2, Some("/tenants/y")).await.unwrap_err();
     assert!(reason.contains("/tenants") && reason.contains("missing"), "{reason}");
     let problem = daemon.refused("/v1/guests/db", r#"{"charge_to": "/tenants/y"}"#).await;
-    assert_eq!((problem.status, problem.field.as_deref()), (422, Some("charge_to")));
+    assert_eq!((problem.status, problem.field.as_deref()), (409, Some("charge_to")));
     let missing = format!("{} bytes are missing", 10 * MIB + 4096);
     assert!(problem.bound.as_ref().unwrap().contains(&missing), "{problem:?}");
     // It charges its own again: that the tenant is over its limit still is its matter.

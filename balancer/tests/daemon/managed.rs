@@ -177,7 +177,7 @@ async fn a_budget_may_fall_below_the_mapped_granules_but_not_below_the_needed_on
     assert_eq!(host.held("one").await, 48);
     let common = "/v1/containers/common";
     let problem = host.daemon.refused(common, &json!({"max_bytes": MIB - 1}).to_string()).await;
-    assert_eq!((problem.status, problem.field.as_deref()), (422, Some("max_bytes")));
+    assert_eq!((problem.status, problem.field.as_deref()), (409, Some("max_bytes")));
     assert!(problem.detail.contains(&MIB.to_string()), "{problem:?}");
     host.daemon.patch(common, &json!({"max_bytes": 2 * MIB}).to_string()).await;
     let told = async {

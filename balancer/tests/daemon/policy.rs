@@ -74,7 +74,7 @@ async fn a_dry_run_shows_what_would_change_and_changes_nothing() {
     let said = text(&run(&run_dir, &["set", "/web/a", "--weight", "7", "--dry-run"]));
     assert!(said.contains("No target would change"), "{said}");
     let refused = daemon.refused("/v1/containers/web/a?dry_run=true", r#"{"max_bytes": 1048576}"#).await;
-    assert_eq!(refused.status, 422);
+    assert_eq!(refused.status, 409);
     daemon.refused("/v1/containers/web/a?dry=true", "{}").await;
     assert_eq!(daemon.containers().await[2].limits, before.0[2].limits);
     assert_eq!(daemon.events().await, before.1);
@@ -231,7 +231,7 @@ async fn every_change_has_a_preview() {
     assert_eq!(events(&after), events(&before) + 2);
     assert_eq!((&after[0], &after[2..]), (&before[0], &before[2..]));
     let refused = daemon.call(Method::PATCH, "/v1/guests/a?dry_run=true", r#"{"container": "/none"}"#).await;
-    assert!(matches!(refused, Err(ClientError::Refused(problem)) if problem.status == 422));
+    assert!(matches!(refused, Err(ClientError::Refused(problem)) if problem.status == 409));
     drop(vmm);
 }
 

@@ -48,11 +48,13 @@ pub enum Ability {
     PagemapScan,
     /// The host gives huge pages.
     HugePages,
+    /// schemathesis can be installed from PyPI: `scripts/schemathesis.sh`.
+    Schemathesis,
 }
 
 impl Ability {
     /// All of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Kvm,
         Self::Root,
         Self::Mount,
@@ -71,6 +73,7 @@ impl Ability {
         Self::Cachestat,
         Self::PagemapScan,
         Self::HugePages,
+        Self::Schemathesis,
     ];
 
     /// The word in the list of what may be missing.
@@ -95,6 +98,7 @@ impl Ability {
             Self::Cachestat => "cachestat",
             Self::PagemapScan => "pagemap-scan",
             Self::HugePages => "huge-pages",
+            Self::Schemathesis => "schemathesis",
         }
     }
 
@@ -128,6 +132,9 @@ impl Ability {
             Self::Cachestat => older_than(6, 5),
             Self::PagemapScan => older_than(6, 7),
             Self::HugePages => no_huge_pages(),
+            Self::Schemathesis => {
+                fails(concat!(env!("CARGO_MANIFEST_DIR"), "/../../scripts/schemathesis.sh"), &["--version"])
+            }
         }
     }
 }

@@ -93,7 +93,7 @@ pub fn moved(images: &Images) -> Result<()> {
     ensure!(known.get("/a").is_some_and(|bytes| *bytes >= first.bytes), "{known:?}");
     let patch = |body: Value| host.request("PATCH", "/v1/guests/a", Some(&body));
     let answer = patch(json!({ "container": "/small" }))?;
-    ensure!(answer.status == 422, "{answer:?}");
+    ensure!(answer.status == 409, "{answer:?}");
     let bound = answer.read::<Problem>()?.bound.context("a bound")?;
     ensure!(bound.contains("104857600") && bound.contains("missing"), "{bound}");
     println!("refused: {bound}");

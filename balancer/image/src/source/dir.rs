@@ -167,7 +167,7 @@ impl Source for Dir {
             }
             let path = traversal.path(*id);
             // Were it replaced by a pipe meanwhile, opening must not wait for a writer.
-            let mut file = File::from(self.at(&path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?);
+            let file = File::from(self.at(&path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?);
             let unchanged = |file: &File| {
                 let stat = rustix::fs::fstat(file).map_err(|error| self.failed(&path, error))?;
                 let now = stamp(&stat);
@@ -184,7 +184,7 @@ impl Source for Dir {
             };
             unchanged(&file)?;
             // If it changed while it was read, that is the better explanation of whatever went wrong.
-            let result = sink(*id, &mut file);
+            let result = sink(*id, &mut crate::sparse::Reader::new(&file));
             unchanged(&file)?;
             result.map_err(|error| match error {
                 BuildError::Read { source, .. } => BuildError::Read { path: self.full(&path), source },

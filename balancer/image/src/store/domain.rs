@@ -7,12 +7,12 @@
 use super::draft::Draft;
 use super::error::failed;
 use super::{Store, StoreError};
-use crate::check;
+use crate::{check, sparse};
 use protocol::image::Digest;
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// An image that is open for the guests of a domain.
 #[derive(Debug)]
@@ -44,7 +44,7 @@ impl Store {
             Draft::new(&folder)?
         };
         if rustix::fs::ioctl_ficlone(draft.file(), &source).is_err() {
-            io::copy(&mut &source, &mut draft.file()).map_err(failed("write to", &folder))?;
+            sparse::copy(&source, draft.file()).map_err(failed("write to", &folder))?;
         }
         let found = check::digest(draft.file()).map_err(failed("read", &folder))?;
         if found != *digest {
@@ -63,7 +63,51 @@ impl Store {
         opened
     }
 
-    fn open_copy(&self, path: &std::path::Path) -> Result<Option<Opened>, StoreError> {
+    /// Keeps the copies of a domain as long as the returned file is open. `None` if there are none.
+    ///
+    /// # Errors
+    /// When its folder cannot be locked.
+    pub fn keep_domain(&self, domain: &str) -> Result<Option<File>, StoreError> {
+        check_domain(domain)?;
+        let _names = self.lock_names(false)?;
+        let folder = self.folder.join("domains").join(domain);
+        let kept = match File::open(&folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            kept => kept.map_err(failed("open", &folder))?,
+        };
+        kept.lock_shared().map_err(failed("lock", &folder))?;
+        Ok(Some(kept))
+    }
+
+    /// Removes copies that no process has open, of domains that no balancer keeps.
+    ///
+    /// # Errors
+    /// When the store cannot be read. A copy that cannot be removed stays.
+    pub fn sweep(&self) -> Result<(), StoreError> {
+        let _names = self.lock_names(true)?;
+        self.sweep_locked()
+    }
+
+    /// As [`sweep`](Self::sweep); the caller holds the lock of the names.
+    pub(super) fn sweep_locked(&self) -> Result<(), StoreError> {
+        let is_free = |path: &Path| File::open(path).is_ok_and(|file| file.try_lock().is_ok());
+        for folder in self.domain_folders()? {
+            if !is_free(&folder) {
+                continue;
+            }
+            let entries = fs::read_dir(&folder).into_iter().flatten().flatten();
+            for path in entries.map(|entry| entry.path()) {
+                if path.extension().is_some_and(|end| end == "erofs") && is_free(&path) {
+                    let _ = fs::remove_file(&path);
+                }
+            }
+            // Only if it is empty.
+            let _ = fs::remove_dir(&folder);
+        }
+        Ok(())
+    }
+
+    fn open_copy(&self, path: &Path) -> Result<Option<Opened>, StoreError> {
         let _names = self.lock_names(false)?;
         let file = match File::open(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),

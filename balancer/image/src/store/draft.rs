@@ -47,13 +47,14 @@ impl Draft {
 }
 
 impl Store {
-    /// An empty file for a new image. Removes drafts of killed builds.
+    /// An empty file for a new image. Removes drafts of killed builds, and copies that no guest and no balancer needs.
     ///
     /// # Errors
     /// When the store cannot be written to.
     pub fn draft(&self) -> Result<Draft, StoreError> {
         let _names = self.lock_names(true)?;
         self.remove_stale()?;
+        self.sweep_locked()?;
         Draft::new(&self.images())
     }
 
@@ -95,7 +96,8 @@ impl Store {
                 let orphan = path.extension().is_some_and(|end| end == "json")
                     && !path.with_extension("erofs").exists();
                 if stale_draft || orphan {
-                    fs::remove_file(&path).map_err(failed("remove", &path))?;
+                    // What is not a file, or cannot be removed, is in the way of no image.
+                    let _ = fs::remove_file(&path);
                 }
             }
         }

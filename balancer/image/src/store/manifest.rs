@@ -3,6 +3,7 @@
 use super::error::failed;
 use super::{Store, StoreError};
 use crate::source::LayerOrigin;
+use crate::sparse;
 use protocol::image::Digest;
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -32,6 +33,30 @@ pub struct Manifest {
     pub content_bytes: u64,
 }
 
+/// What a store holds.
+#[derive(Debug, Default)]
+pub struct Listing {
+    /// Images, by their digests.
+    pub images: Vec<Listed>,
+    /// Images without a manifest that can be read, and why.
+    pub damaged: Vec<(Digest, StoreError)>,
+}
+
+/// An image, and what it takes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Listed {
+    /// Its manifest.
+    #[serde(flatten)]
+    pub manifest: Manifest,
+    /// What it takes on the disk, bytes; less than its length where it has holes.
+    pub disk_bytes: u64,
+    /// Copies of it: one for each trust domain whose guests mapped it.
+    pub copies: u64,
+    /// What they take on the disk together, bytes. Blocks that the file system shares between copies are counted for
+    /// each.
+    pub copies_bytes: u64,
+}
+
 impl Store {
     /// Reads the manifest of an image.
     ///
@@ -49,21 +74,31 @@ impl Store {
         Err(StoreError::Manifest { path: self.manifest_path(digest), what })
     }
 
-    /// All images, by their digests.
+    /// All images, by their digests. One that is damaged hides no other one.
     ///
     /// # Errors
-    /// When the store or a manifest cannot be read.
-    pub fn list(&self) -> Result<Vec<Manifest>, StoreError> {
-        let mut list = Vec::new();
-        for digest in self.digests()? {
+    /// When the store cannot be read.
+    pub fn list(&self) -> Result<Listing, StoreError> {
+        let mut listing = Listing::default();
+        let mut digests = self.digests()?;
+        digests.sort_unstable();
+        for digest in digests {
             match self.manifest(&digest) {
+                Ok(manifest) => listing.images.push(self.listed(manifest)),
                 // Removed since its name was read.
                 Err(StoreError::Unknown { .. }) => {}
-                other => list.push(other?),
+                Err(error) => listing.damaged.push((digest, error)),
             }
         }
-        list.sort_by_key(|manifest| manifest.digest);
-        Ok(list)
+        Ok(listing)
+    }
+
+    fn listed(&self, manifest: Manifest) -> Listed {
+        let taken = |path: &Path| fs::metadata(path).map_or(0, |metadata| sparse::taken(&metadata));
+        let copies = self.copies(&manifest.digest).unwrap_or_default();
+        let disk_bytes = taken(&self.image_path(&manifest.digest));
+        let copies_bytes = copies.iter().map(|path| taken(path)).sum();
+        Listed { manifest, disk_bytes, copies: copies.len() as u64, copies_bytes }
     }
 
     pub(super) fn digests(&self) -> Result<Vec<Digest>, StoreError> {

@@ -10,6 +10,8 @@
 //!
 //! * A file is complete when it has its name: written under another one, synced, renamed; and it is never written
 //!   again. A killed process leaves a draft without a lock, which the next build removes.
+//! * A copy for a domain goes when no process has it open and no balancer keeps the domain by a shared lock on its
+//!   folder. A balancer removes it then, and so does the next build.
 //! * A process that opened an image holds a shared lock on it (`flock`), which lives as long as any descriptor of that
 //!   opening, in whatever process, or a mapping: so an image in use cannot be removed, and no list of users can be
 //!   wrong.
@@ -23,10 +25,11 @@ mod resolve;
 pub use domain::Opened;
 pub use draft::Draft;
 pub use error::StoreError;
-pub use manifest::Manifest;
+pub use manifest::{Listed, Listing, Manifest};
 
 use error::failed;
 use protocol::image::Digest;
+use protocol::private;
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
@@ -42,21 +45,21 @@ pub struct Store {
 }
 
 impl Store {
-    /// The folder that was named, or the user's own: `/var/lib/ballast` for root, else `$XDG_DATA_HOME/ballast`, else
-    /// `~/.local/share/ballast`.
+    /// The folder that was named, or the user's own: `/var/lib/ballast` for root, unless it is root of a user namespace
+    /// that does not own `/var/lib`; else `$XDG_DATA_HOME/ballast`, else `~/.local/share/ballast`.
     #[must_use]
     pub fn default_folder() -> PathBuf {
         let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         if let Some(named) = variable(STORE_VARIABLE) {
             return named;
         }
-        if rustix::process::geteuid().is_root() {
+        if rustix::process::geteuid().is_root() && private::owns(Path::new("/var/lib")) {
             return "/var/lib/ballast".into();
         }
         let data =
             variable("XDG_DATA_HOME").or_else(|| variable("HOME").map(|home| home.join(".local/share")));
         data.map_or_else(
-            || format!("/tmp/ballast-store-{}", rustix::process::geteuid().as_raw()).into(),
+            || format!("/tmp/ballast-store-{}", private::user_outside()).into(),
             |data| data.join("ballast"),
         )
     }

@@ -25,6 +25,8 @@ pub struct LimitsError {
     pub value: String,
     /// What it would have to be.
     pub bound: String,
+    /// True if no state and no other limit would allow the value.
+    pub by_itself: bool,
 }
 
 impl Limits {
@@ -78,6 +80,45 @@ pub enum ParseLimitsError {
 /// The keys of an option string.
 fn keys() -> Vec<&'static str> {
     TABLE.iter().filter(|row| row.is_option).map(|row| row.key).collect()
+}
+
+/// An amount of memory in [`OPTIONS_PATTERN`]: whole bytes, and whatever the unit, not 0 and not above the bound.
+macro_rules! amount {
+    () => {
+        concat!(
+            "(?:[1-9][0-9]{0,9}[bB]?|[1-9][0-9]{0,3}(?:[.](?:5|25|75))?[kmgKMG](?:i?[bB])?",
+            "|(?:[1-9]|[1-5][0-9]|6[0-3])(?:[.]5)?[tT](?:i?[bB])?)"
+        )
+    };
+}
+
+/// Option strings, as a regular expression. All these are accepted unless two of their values contradict each other.
+/// More are: spaces around values, 0 for a protection, and other fractions that come out as whole bytes.
+pub const OPTIONS_PATTERN: &str = concat!(
+    "^(?:none|",
+    amount!(),
+    "|(?:max|high)=(?:none|",
+    amount!(),
+    ")|(?:low|min)=",
+    amount!(),
+    "|weight=[1-9][0-9]{0,3}|max-(?:vcpus|guests|devices|fds|threads)=(?:none|[0-9]{1,9}))",
+    "(?:,(?:(?:max|high)=(?:none|",
+    amount!(),
+    ")|(?:low|min)=",
+    amount!(),
+    "|weight=[1-9][0-9]{0,3}|max-(?:vcpus|guests|devices|fds|threads)=(?:none|[0-9]{1,9}))){0,9}$"
+);
+
+impl ParseLimitsError {
+    /// True if each value is one, but not together with the others.
+    #[must_use]
+    pub fn is_conflict(&self) -> bool {
+        match self {
+            Self::Twice(_) => true,
+            Self::Limits(error) => !error.by_itself,
+            Self::UnknownKey(_) | Self::Value { .. } => false,
+        }
+    }
 }
 
 impl FromStr for LimitsPatch {

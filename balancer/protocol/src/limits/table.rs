@@ -22,6 +22,8 @@ pub struct Row {
     pub value_name: &'static str,
     /// What it does, for the help of a flag.
     pub help: &'static str,
+    /// The least and the most of its values that are numbers.
+    pub range: Option<(u64, u64)>,
     /// False for a limit that is set for a container alone, never together with a guest.
     pub is_option: bool,
     read: fn(&mut LimitsPatch, &str) -> Result<bool, ValueError>,
@@ -121,6 +123,7 @@ macro_rules! limits {
                 key: $key,
                 value_name: $unit::VALUE_NAME,
                 help: $help,
+                range: $unit::RANGE,
                 is_option: $unit::IS_OPTION,
                 read: |patch, text| Ok(patch.$field.replace($unit::read(text)?).is_some()),
                 broken: |limits| $unit::broken(stringify!($field), &limits.$field, limits),

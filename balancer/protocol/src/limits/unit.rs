@@ -54,6 +54,8 @@ pub(super) trait Unit {
     type Value;
     /// The value in the help of a flag.
     const VALUE_NAME: &'static str;
+    /// The least and the most of its values that are numbers.
+    const RANGE: Option<(u64, u64)> = None;
     /// True if an option string has such values, which also come from programs that start guests.
     const IS_OPTION: bool = true;
 
@@ -82,6 +84,7 @@ pub(super) struct DomainName;
 impl Unit for Amount {
     type Value = u64;
     const VALUE_NAME: &'static str = "BYTES";
+    const RANGE: Option<(u64, u64)> = Some((0, BYTES_MAX));
 
     fn read(text: &str) -> Result<u64, ValueError> {
         Ok(bytes::parse(text)?)
@@ -96,7 +99,7 @@ impl Unit for Amount {
             }
             _ => return None,
         };
-        Some(LimitsError { field, value: value.to_string(), bound })
+        Some(LimitsError { field, value: value.to_string(), bound, by_itself: *value > BYTES_MAX })
     }
 
     fn text(value: &u64) -> Option<String> {
@@ -107,6 +110,7 @@ impl Unit for Amount {
 impl Unit for Bound {
     type Value = Option<u64>;
     const VALUE_NAME: &'static str = "BYTES";
+    const RANGE: Option<(u64, u64)> = Some((1, BYTES_MAX));
 
     fn read(text: &str) -> Result<Option<u64>, ValueError> {
         or_none(text, Amount::read)
@@ -116,7 +120,7 @@ impl Unit for Bound {
         match (*value)? {
             0 => {
                 let bound = "must be at least 1 (leave it out for no limit)".into();
-                Some(LimitsError { field, value: "0".into(), bound })
+                Some(LimitsError { field, value: "0".into(), bound, by_itself: true })
             }
             bytes => Amount::broken(field, &bytes, limits),
         }
@@ -130,6 +134,7 @@ impl Unit for Bound {
 impl Unit for Weight {
     type Value = u32;
     const VALUE_NAME: &'static str = "N";
+    const RANGE: Option<(u64, u64)> = Some((*WEIGHT_RANGE.start() as u64, *WEIGHT_RANGE.end() as u64));
 
     fn read(text: &str) -> Result<u32, ValueError> {
         let weight = text.trim().parse().ok().filter(|weight| WEIGHT_RANGE.contains(weight));
@@ -138,7 +143,7 @@ impl Unit for Weight {
 
     fn broken(field: &'static str, value: &u32, _limits: &Limits) -> Option<LimitsError> {
         let bound = || "must be between 1 and 10000".into();
-        let error = || LimitsError { field, value: value.to_string(), bound: bound() };
+        let error = || LimitsError { field, value: value.to_string(), bound: bound(), by_itself: true };
         (!WEIGHT_RANGE.contains(value)).then(error)
     }
 
@@ -150,6 +155,7 @@ impl Unit for Weight {
 impl Unit for Count {
     type Value = Option<u32>;
     const VALUE_NAME: &'static str = "N";
+    const RANGE: Option<(u64, u64)> = Some((0, u32::MAX as u64));
 
     fn read(text: &str) -> Result<Option<u32>, ValueError> {
         or_none(text, |number| number.parse().map_err(|_| ValueError::Count(shown(number))))

@@ -78,7 +78,8 @@ impl State {
             .filter(|(kind, _)| kind.is_fixed_at_launch() && lowered(*kind))
             .map(|(kind, max)| {
                 let bound = format!("must be at least {}, what the guests in it have", counts.of(kind));
-                let broken = LimitsError { field: kind.field(), value: max.to_string(), bound };
+                let broken =
+                    LimitsError { field: kind.field(), value: max.to_string(), bound, by_itself: false };
                 TreeError::Limits { path: path.clone(), broken }
             })
             .collect()

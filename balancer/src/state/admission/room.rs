@@ -49,7 +49,8 @@ impl State {
                     sum.of(kind),
                     guest.about.name
                 );
-                let broken = LimitsError { field: kind.field(), value: max.to_string(), bound };
+                let broken =
+                    LimitsError { field: kind.field(), value: max.to_string(), bound, by_itself: false };
                 missing.push(TreeError::Limits { path: above.clone(), broken }.into());
             }
         }

@@ -127,7 +127,7 @@ impl State {
             return Ok(());
         }
         let bound = format!("must be at least {floors}, what the guests in it need to live");
-        let broken = LimitsError { field: "max_bytes", value: max.to_string(), bound };
+        let broken = LimitsError { field: "max_bytes", value: max.to_string(), bound, by_itself: false };
         Err(TreeError::Limits { path: path.clone(), broken }.into())
     }
 }

@@ -143,7 +143,8 @@ pub(in crate::state) fn patched(knobs: Knobs, patch: &KnobsPatch) -> Result<Knob
     ] {
         if !(least..=most).contains(&value) {
             let bound = format!("must be between {least} and {most}");
-            reasons.note(Err(StateError::Knob(LimitsError { field, value: value.to_string(), bound })));
+            let broken = LimitsError { field, value: value.to_string(), bound, by_itself: true };
+            reasons.note(Err(StateError::Knob(broken)));
         }
     }
     reasons.checked().map(|()| next)

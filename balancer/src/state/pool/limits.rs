@@ -30,7 +30,7 @@ impl State {
             "what guests need of its images"
         };
         let bound = format!("must be at least {least}, {what}");
-        let broken = LimitsError { field: "max_bytes", value: max.to_string(), bound };
+        let broken = LimitsError { field: "max_bytes", value: max.to_string(), bound, by_itself: false };
         Err(TreeError::Limits { path: path.clone(), broken }.into())
     }
 

@@ -66,6 +66,20 @@ impl Balancer {
         });
     }
 
+    /// Keeps copies of images for the domains that guests can be in and the pool knows, and has others removed.
+    pub async fn keep_domains(&self) {
+        let needed = self.view(|state, _| {
+            let tree = state.containers.tree();
+            let known = state.pool.images.iter().map(|(key, _)| key.domain.clone());
+            tree.iter().map(|(path, _)| tree.domain(path)).chain(known).collect()
+        });
+        let library = self.library();
+        let kept = tokio::task::spawn_blocking(move || library.keep_domains(needed)).await;
+        if let Ok(Err(error)) = kept {
+            tracing::debug!(%error, "copies of images stay");
+        }
+    }
+
     /// Scans all files and tables, unless that was done since a moment. A request that waits for the scan of another
     /// one takes its result.
     pub async fn scan_pool_since(&self, since: Instant) {
@@ -254,8 +268,8 @@ impl State {
             "must stay as it is while guests in it share pages of their domain: {}",
             names.join(", ")
         );
-        Err(TreeError::Limits { path: path.clone(), broken: LimitsError { field: "domain", value, bound } }
-            .into())
+        let broken = LimitsError { field: "domain", value, bound, by_itself: false };
+        Err(TreeError::Limits { path: path.clone(), broken }.into())
     }
 
     /// A guest keeps its trust domain while it shares pages of it.
