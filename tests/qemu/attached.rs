@@ -206,7 +206,8 @@ pub fn stuck() -> Result<()> {
     ensure!(output.status.code() == Some(1) && text.contains("stays attached"), "{output:?}");
     signal(hand.pid(), Signal::CONT)?;
     wait::until("it answers", &host, guest, |g| g.stuck.is_none())?;
-    ensure!(is_small(&guest()?), "{:?}", guest()?);
+    // What QEMU itself takes was measured meanwhile, and the target follows.
+    wait::until("it holds its limit as before", &host, guest, is_small)?;
     let output = host.balancer(&["detach", "hand"])?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     ensure!(output.status.success() && text.contains("detached, as it was found"), "{output:?}");
