@@ -11,11 +11,11 @@ pub const RUN_DIR_VARIABLE: &str = "BALLAST_RUN_DIR";
 pub struct RunDir(PathBuf);
 
 impl RunDir {
-    /// The folder that was named, or the user's own: `/run/ballast` for root, `$XDG_RUNTIME_DIR/ballast`
-    /// otherwise, `/tmp/ballast-UID` if there is no such variable, or if it has to be ignored: it is not an absolute
-    /// path (XDG Base Directory Specification), or not a folder of this user (`su` keeps the variable of the user
-    /// before). Root of a user namespace has no `/run` of its own: it is served as the user that it is outside. An
-    /// empty [`RUN_DIR_VARIABLE`] counts as unset.
+    /// The folder that was named, or the user's own: `/run/ballast` for root, `$XDG_RUNTIME_DIR/ballast` for others.
+    /// It is `/tmp/ballast-UID` where that variable is unset, is not an absolute path (XDG Base Directory
+    /// Specification), or names a folder of another user (`su` keeps the variable of the user before). Root of a user
+    /// namespace that does not own `/run` gets the folder of its user outside of the namespace. An empty
+    /// [`RUN_DIR_VARIABLE`] counts as unset.
     #[must_use]
     pub fn new(named: Option<PathBuf>) -> Self {
         Self(

@@ -87,8 +87,8 @@ impl<'de> Deserialize<'de> for Fields {
     }
 }
 
-/// The same body with `4.0` written as `4`; `None` if there is no such number. To JSON both are one number, and some
-/// clients know no other kind of number. Bodies have no numbers deeper inside.
+/// The body with each `4.0` written as `4`; `None` if it has no such number. JSON does not distinguish the two, and
+/// some clients write all numbers with a point. Only the top level is searched: bodies have no numbers below it.
 fn whole_numbers(bytes: &[u8]) -> Option<String> {
     let Fields(fields) = serde_json::from_slice(bytes).ok()?;
     let mut changed = false;

@@ -72,7 +72,7 @@ fn integers(value: &mut Value) {
 }
 
 fn bound(schema: &mut Value, (least, most): (u64, u64)) {
-    debug_assert!(schema.is_object(), "no such field");
+    assert!(schema.is_object(), "the document lacks a field that has a bound");
     schema["minimum"] = json!(least);
     schema["maximum"] = json!(most);
 }

@@ -97,7 +97,7 @@ async fn serve_one<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     drop(place);
 }
 
-/// Says that there is no place, if the client's end takes it at once.
+/// Refuses a connection for which there is no place. The client gets the answer only if it reads within a second.
 async fn refuse<S: AsyncWrite + Unpin>(mut stream: S) {
     let detail =
         "Each connection of the API is at work, and none of another client can be closed for this one";

@@ -148,7 +148,8 @@ impl Owned {
         Ok(true)
     }
 
-    /// Removes the sockets, so that a client sees at once that there is no balancer. Sockets of another balancer stay.
+    /// Removes the sockets that this balancer bound: a client that connects then gets an error at once instead of
+    /// waiting. Sockets of another balancer are not removed.
     pub fn clear(&self) {
         for (socket, own) in &self.sockets {
             if Inode::at(socket) != Some(*own) {
